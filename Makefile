@@ -1,0 +1,30 @@
+# make report: from nothing to the finished HTML report.   make test: everything that CI runs.   No other step is needed.
+VENV ?= .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+
+.PHONY: report test lab clean
+
+report: $(VENV)/.installed
+	crossmodal run --report
+	crossmodal book
+
+test: $(VENV)/.installed
+	crossmodal data get embedded
+	python tests/in_sync.py
+	nbdev_test --n_workers 2
+	crossmodal run --smoke -j 2
+	crossmodal book --strict
+	pytest -q -rs
+
+lab: $(VENV)/.installed
+	jupyter lab nbs
+
+clean:
+	rm -rf work/smoke work/records book/_stage book/_build
+
+$(VENV)/.installed: pyproject.toml
+	python3 -m venv $(VENV)
+	pip install --quiet --editable '.[test]'
+	if [ -d .git ]; then nbdev-install-hooks; fi
+	touch $@

@@ -1,0 +1,61 @@
+"""Rows a second through the store against the naive loop (one row at a time, default layout), in one run: python tests/bench_features.py [images]
+
+Photos are made here (500 x 375 JPEG), and Flickr8k's are used too where it is found. Loading the networks is not counted; reading, writing and
+checking are. Rounds alternate; the ratio is that of the fastest rounds."""
+import sys, tempfile, time
+from pathlib import Path
+import numpy as np, torch
+from PIL import Image
+from crossmodal_nb.core import settings
+from crossmodal_nb.data import Images, View, Views
+from crossmodal_nb.features import EfficientNetLite, MiniLM, features
+from crossmodal_nb.fetch import fetch
+
+def timed(f, n):
+    start = time.perf_counter(); f()
+    return n / (time.perf_counter() - start)
+
+def compare(what, naive, ours, n, few, rounds=3):
+    both = [(timed(lambda: naive(few), few), timed(lambda: ours(k), n)) for k in range(rounds)]
+    a, b = (max(r) for r in zip(*both))
+    print(f'{what:34} naive {a:7.1f}/s   store {b:7.1f}/s   ratio {b/a:.2f}', flush=True)
+
+def naive_net():
+    sys.path.insert(0, str(fetch('efficientnet-code')))
+    from efficientnet_lite_pytorch import EfficientNet
+    net = EfficientNet.from_name('efficientnet-lite0').eval()
+    net.load_state_dict(torch.load(next(fetch('efficientnet-lite0').rglob('*.pth')), weights_only=True))
+    return net
+
+def images(paths, what, folder, net, encoder):
+    def naive(few):
+        for p in paths[:few]:
+            x = torch.from_numpy(np.array(Image.open(p).convert('RGB').resize((224, 224), Image.BICUBIC)))
+            with torch.no_grad(): net.extract_features(((x - 127.) / 128).permute(2, 0, 1)[None].contiguous()).mean((2, 3))
+    views = Views(image=View(Images(paths), ids=[p.name for p in paths]))
+    compare(what, naive, lambda k: features(views, dict(image=encoder), cache=folder/f'{what}{k}'), len(paths), len(paths) // 4)
+
+def texts(folder, n):
+    words, g = 'a dog man runs jumps over red ball in the green park while two children watch near water'.split(), np.random.default_rng(0)
+    t, encoder = [' '.join(g.choice(words, g.integers(5, 40))) for _ in range(n)], MiniLM()
+    encoder(t[:2])
+    def naive(few):
+        for s in t[:few]:
+            b = encoder.tokenizer([s], return_tensors='pt')
+            with torch.no_grad(): encoder.net(**b).last_hidden_state.mean(1)
+    compare('texts, 5-39 words, MiniLM', naive, lambda k: features(Views(text=View(t)), dict(text=encoder), cache=folder/f'text{k}'), n, n // 4)
+
+if __name__ == '__main__':
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 256
+    net, encoder = naive_net(), EfficientNetLite()
+    encoder([Image.new('RGB', (300, 300))] * 9)
+    print(f'{torch.get_num_threads()} threads, torch {torch.__version__}, {n} rows')
+    with tempfile.TemporaryDirectory() as d:
+        d, g, paths = Path(d), np.random.default_rng(0), []
+        for i in range(n):
+            small = Image.fromarray(g.integers(0, 256, (24, 32, 3), np.uint8)).resize((500, 375), Image.BICUBIC)
+            paths.append(d/f'{i:05}.jpg'); small.save(paths[-1], quality=90)
+        images(paths, 'photos 500 x 375, EfficientNet', d, net, encoder)
+        flickr = next((r/'flickr8k'/'Flicker8k_Dataset' for r in settings().data if (r/'flickr8k').exists()), None)
+        if flickr: images(sorted(flickr.glob('*.jpg'))[:n], 'Flickr8k 224 x 224, EfficientNet', d, net, encoder)
+        texts(d, 4 * n)
