@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from .core import atomic, locked, pick, settings
 from .figures import Html, card, esc, ladder
 
-# %% ../nbs/71_book.ipynb #a8e9fbbb
+# %% ../nbs/71_book.ipynb #c0c19ba1
 kernel = dict(name='python3', display_name='python3', language='python')
 
 def staged(
@@ -33,7 +33,7 @@ def staged(
         elif c.cell_type == 'code': c = _staged_code(c, fold, heading)
         if c is not None: cells.append(c)
     cells = _titled(cells, title, note)
-    if end: cells.append(new_code_cell('', metadata=dict(tags=['remove-input']), outputs=[new_output('display_data', {'text/html': str(end)})]))
+    if end: cells.append(new_code_cell('# the run card', metadata=dict(tags=['remove-input']), outputs=[new_output('display_data', {'text/html': str(end)})]))
     for i, c in enumerate(cells): c['id'] = f'cell{i}'
     return new_notebook(cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name='python', pygments_lexer='ipython3')))
 
@@ -59,7 +59,7 @@ def _relinked(text, link):
     def to(m): return f'[{m[1]}]({at}{m[3] or ""})' if (at := link(m[2])) else m[1]
     return re.sub(r'\[([^\]]+)\]\((?:[^)\s]*/)?([\w.]+)\.ipynb(#[^)\s]*)?\)', to, text)
 
-# %% ../nbs/71_book.ipynb #df80c0a6
+# %% ../nbs/71_book.ipynb #25ee3da8
 def pages(
     start:str|Path|None=None,    # Somewhere in the checkout
 ) -> list[dict]:                 # exp, title, path of the executed notebook, record, local, runs (how many runs the entry has)
@@ -76,19 +76,19 @@ def pages(
             record = next((r for r in published if r['key'] == key), None)
             out.append(dict(exp=exp, path=page, record=record and record | dict(published=True), local=False, runs=len(published)))
     shared = [manifest[p['exp']]['notebook'] for p in out]
-    return [p | dict(title=_title(p, manifest[p['exp']], shared.count(n) > 1), notebook=Path(n).stem) for p, n in zip(out, shared)]
+    return [p | dict(title=_title(p, shared.count(n) > 1), notebook=Path(n).stem) for p, n in zip(out, shared)]
 
 def _records(folder):
     "Good records of a folder, oldest first"
     read = [json.loads(f.read_text()) | dict(path=f) for f in sorted(folder.glob('*.json'), key=lambda f: (f.stat().st_mtime, f.name))]
     return [r for r in read if r['status'] == 'ok']
 
-def _title(page, entry, shared):
-    "The notebook's own heading, and the data set where several entries share the notebook"
+def _title(page, shared):
+    "The notebook's own heading, and the entry's name where several entries share the notebook"
     first = next((c.source for c in nbformat.read(page['path'], 4).cells if c.cell_type == 'markdown'), '')
     own = re.match(r'# +(.+)', first)
     name = own[1].strip() if own else page['exp']
-    return f'{name} · {page["exp"]}' if shared else name
+    return f'{name} · {page["exp"].split("_", 1)[-1].replace("_", " ")}' if shared else name
 
 def _note(page):
     "What a reader must know before the first number"

@@ -65,7 +65,7 @@ def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` li
         else: absent += 1; print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
     if absent: raise typer.Exit(1)
 
-# %% ../nbs/90_cli.ipynb #bd3f90cf
+# %% ../nbs/90_cli.ipynb #97830c17
 names_ = typer.Argument(None, help='Entries of the manifest (default: all), with what they need.')
 
 def _minutes(jobs):
@@ -108,7 +108,7 @@ def board_text(
     rows:list[dict],     # As `record.board` gives them
 ) -> dict:               # data set: aligned text, one line a setting and direction
     "The leaderboard as text"
-    from crossmodal_nb.figures import _cell, ordered, unit
+    from crossmodal_nb.figures import ordered, shown, unit
     outcome = {'metric', 'norm', 'value', 'low', 'high', 'sd', 'seed_sd', 'seeds', 'n', 'chance', 'null', 'null_high', 'pools', 'query', 'gallery', 'dataset', 'experiment', 'published', 'split'}
     out = {}
     for d in ordered(r.get('dataset') or '-' for r in rows):
@@ -117,7 +117,7 @@ def board_text(
         for r in here:
             setting = ', '.join(f'{k} {v}' for k, v in r.items() if k not in outcome and v not in (None, ''))
             lines.setdefault((r['experiment'] + ('*' if r.get('published') else ''), f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
-        body = [[*k, *(_cell(v[m], 1) if m in v else '' for m in metrics)] for k, v in lines.items()]
+        body = [[*k, *(shown(v[m]) if m in v else '' for m in metrics)] for k, v in lines.items()]
         out[d] = columns([['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)], *body]) + ('\n* published, not run here' if any(r.get('published') for r in here) else '')
     return out
 

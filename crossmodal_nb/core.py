@@ -31,7 +31,7 @@ def _is_checkout(folder):
     ini = folder/'settings.ini'
     return ini.exists() and '[crossmodal]' in ini.read_text(errors='replace')
 
-# %% ../nbs/00_core.ipynb #45e987a5
+# %% ../nbs/00_core.ipynb #96794360
 def pick(
     name:str,    # What was asked for
     options,     # Names that exist
@@ -41,7 +41,7 @@ def pick(
     options = list(map(str, options))
     if name in options: return name
     near = difflib.get_close_matches(str(name), options, 1)
-    raise ValueError(f'no {what} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '') + f' There is: {", ".join(options)}')
+    raise ValueError(f'no {what} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '.') + f' There is: {", ".join(options)}')
 
 # %% ../nbs/00_core.ipynb #665f3611
 def seed_all(seed:int):

@@ -14,13 +14,13 @@ import numpy as np, torch
 from torch import Tensor
 from .core import digest, rows, take
 
-# %% ../nbs/10_data.ipynb #a7180515
+# %% ../nbs/10_data.ipynb #3f11db97
 @dataclass
 class View:
     "One modality of one split"
     x: 'Tensor|list|dict'          # n rows. Raw: a sequence with `len` and `x[LongTensor] -> list`; features: a tensor, or a dict of parts, each with n rows
     ids: 'list[str]|None' = None   # n row names: what errors and stores speak of (default `'0'` … `'n-1'`)
-    y: 'Tensor|None' = None        # (n,) integer classes, or (n, c) multi-hot
+    y: 'Tensor|None' = None        # (n,) integer classes (−1: none), or (n, c) multi-hot
     item: 'Tensor|None' = None     # (n,) integer code of what each row is about (default `0` … `n-1`)
 
     def __post_init__(self):
@@ -54,7 +54,7 @@ def finite(
     bad = bad.nonzero().ravel().tolist()
     if bad: raise ValueError(f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {", ".join(str(ids[i]) for i in bad[:5])}{" …" if len(bad) > 5 else ""}. Mend or remove them')
 
-# %% ../nbs/10_data.ipynb #783b35a2
+# %% ../nbs/10_data.ipynb #2ecb09f8
 class Views(dict):
     "Two to five modalities of one split: `{'image': View, 'text': View, …}`"
     def __init__(self, *args, **kw):
@@ -144,8 +144,8 @@ def relevance(
     q:Tensor,    # (n,) codes, or (n, c) multi-hot
     g:Tensor,    # (m,) codes, or (m, c) multi-hot
 ) -> Tensor:     # (n, m) bool
-    "Same code, or at least one shared label"
-    return q[:, None] == g[None] if q.dim() == 1 else (q.float() @ g.float().T) > 0
+    "Same code, or at least one shared label. A negative code means none: it is like no other"
+    return (q[:, None] == g[None]) & (q[:, None] >= 0) if q.dim() == 1 else (q.float() @ g.float().T) > 0
 
 # %% ../nbs/10_data.ipynb #aeb3f30c
 class Images:

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['standard', 'chief', 'asked', 'evaluate', 'grid', 'best', 'checker', 'first_ranks', 'found', 'analogies']
 
-# %% ../nbs/50_evaluate.ipynb #cd6cccbf
+# %% ../nbs/50_evaluate.ipynb #ea52fb0d
 import itertools
 from functools import partial
 import numpy as np, torch
 from .core import pick, take
 from .data import Views
 from .methods.base import arithmetic, unit
-from .metrics import (aggregate, bootstrap, chance, counts, mean_ap, mean_reciprocal_rank, median_rank, null, pool_counts, pools as draw,
+from .metrics import (aggregate, bootstrap, chance, counts, mean_ap, mean_reciprocal_rank, median_rank, null, pool_counts, draw_pools,
                                    ranks, recall_at)
 
 # %% ../nbs/50_evaluate.ipynb #f6318162
@@ -35,10 +35,11 @@ def asked(
     q, g = (v if v.y.dim() > 1 else v[v.y >= 0] for v in (q, g))
     return q, g, (q.y, g.y)
 
-# %% ../nbs/50_evaluate.ipynb #0776d459
+# %% ../nbs/50_evaluate.ipynb #9635da04
 def evaluate(
     method,                   # Anything with `blocks` (every `Method`)
     views:Views,              # The split to judge on
+    /,
     by:str='item',            # What counts as found: `'item'` or `'label'`
     metrics:dict|None=None,   # name: metric (default: `standard[by]`)
     pools=('all',),           # Galleries: `'all'`, or numbers of items; a pool larger than the split is left out
@@ -58,8 +59,8 @@ def evaluate(
         for pool in pools:
             if pool == 'all': c, found = _whole(scores, relevant, metrics, every, q.item, boot, seed)
             elif pool <= len(items := q.item.unique()):
-                c, found = _pools(scores, relevant, metrics, every, (q.item, g.item), draw(items, pool, draws, seed))
-                q, g, relevant = asked(views.subset(draw(items, pool, 1, seed)[0]), a, b, by)      # the null of the first pool stands for all
+                c, found = _pools(scores, relevant, metrics, every, (q.item, g.item), draw_pools(items, pool, draws, seed))
+                q, g, relevant = asked(views.subset(draw_pools(items, pool, 1, seed)[0]), a, b, by)      # the null of the first pool stands for all
             else: continue
             luck = chance(metrics, c)
             zero = null(scores(q, g), relevant, metrics, permutations, seed) if permutations else {}
@@ -87,7 +88,7 @@ def _norm(metric):
     if getattr(metric, 'func', metric) is not mean_ap: return {}
     return dict(norm=getattr(metric, 'keywords', {}).get('norm', 'relevant'))
 
-# %% ../nbs/50_evaluate.ipynb #01bc0024
+# %% ../nbs/50_evaluate.ipynb #1121c8fc
 chief = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}   # the metrics by which settings are chosen
 
 def grid(
@@ -107,11 +108,10 @@ def grid(
 def best(
     rows:list[dict],    # As `grid` gives them
     by:str='item',
-    names=None,         # The hyper-parameters (default: the grid's own: whatever `evaluate` did not put there)
+    names=('dim', 'ridge', 'rho_power'), # The hyper-parameters that were varied
 ) -> dict:              # The best setting
     "The setting with the highest mean of the chief metrics over all directions; the earlier one of equals"
-    own = {'query', 'gallery', 'metric', 'value', 'low', 'high', 'sd', 'n', 'pool', 'pools', 'chance', 'null', 'null_high', 'relevance', 'norm', 'split'}
-    names, total = names or [k for k in rows[0] if k not in own], {}
+    total = {}
     for r in rows:
         if r['split'] == 'test': raise ValueError('settings are chosen on validation, and these rows are of the test split')
         if r['metric'] in chief[by]: total.setdefault(tuple(r[k] for k in names), []).append(r['value'])

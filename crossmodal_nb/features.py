@@ -51,7 +51,7 @@ class Ragged:
     @property
     def digest(self): p = self.packed(); return digest(p.flat, p.length)
 
-# %% ../nbs/18_features.ipynb #52dea194
+# %% ../nbs/18_features.ipynb #9e449fdd
 class Encoder:
     "Frozen: a list of raw rows -> a dict of parts, each with as many rows"
     shard = 1024                          # Rows between two safe points on disk
@@ -77,11 +77,16 @@ def in_batches(
     f,               # batch -> dict of tensors with a row each
     batches,         # Their rows, in order
 ) -> dict:           # Parts on the CPU
-    "All batches through `f`, without gradients; the result is an ordinary tensor that may be trained on"
-    with torch.inference_mode(): done = [{k: v.cpu() for k, v in f(b).items()} for b in batches]
-    return {k: torch.cat([d[k] for d in done]) for k in done[0]}
+    "All batches through `f`, each on one thread, as many at once as torch has threads; the result may be trained on"
+    threads = torch.get_num_threads()
+    def one(batch):
+        torch.set_num_threads(1)    # this thread's own number
+        with torch.inference_mode(): return {k: v.cpu() for k, v in f(batch).items()}
+    with ThreadPoolExecutor(1 if device().type == 'cuda' else threads) as pool: done = list(pool.map(one, batches))
+    torch.set_num_threads(threads)  # what threads to come begin with
+    return {k: torch.cat([d[k] for d in done]) for k in done[0]}   # joined out here, it is an ordinary tensor
 
-# %% ../nbs/18_features.ipynb #d0614a15
+# %% ../nbs/18_features.ipynb #e66c5241
 class ConvNet(Encoder):
     "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
     shard, size = 256, 224
@@ -105,12 +110,13 @@ class ConvNet(Encoder):
         return torch.from_numpy(np.array(row.crop((left, top, left + s, top + s))))
 
     def __call__(self, rows):
-        batch, mean, std = (256 if device().type == 'cuda' else 8), torch.tensor(self.mean), torch.tensor(self.std)
+        net, dev = self.net, device()
+        batch, mean, std = (256 if dev.type == 'cuda' else 4), torch.tensor(self.mean, device=dev), torch.tensor(self.std, device=dev)
         def f(x):
-            x = torch.stack([self.prepare(r) for r in x]).to(device())
-            h = self.net(((x - mean.to(x.device)) / std.to(x.device)).permute(0, 3, 1, 2))   # the strides of channels_last
+            x = torch.stack([self.prepare(r) for r in x]).to(dev)
+            h = net(((x - mean) / std).permute(0, 3, 1, 2))               # these are the strides of channels_last
             return {'pooled': h.mean((2, 3))} | ({'grid': h.flatten(2).mT.half()} if 'grid' in self.parts else {})
-        out = in_batches(f, (rows[i:i+batch] for i in range(0, len(rows), batch)))
+        out = in_batches(f, [rows[i:i+batch] for i in range(0, len(rows), batch)])
         return {p: out[p] for p in self.parts}
 
 class EfficientNetLite(ConvNet):
@@ -186,7 +192,7 @@ def pool(
         mask = torch.where(inner.any(1, keepdim=True), inner, mask)   # an empty text has nothing but the two
     return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
-# %% ../nbs/18_features.ipynb #2b31cd07
+# %% ../nbs/18_features.ipynb #57a86e89
 class Bert(Encoder):
     "A transformer text encoder: `pooled` (n, d) float32, `tokens` a `Ragged` of token states"
     shard = 128
@@ -227,16 +233,17 @@ class Bert(Encoder):
         return net.float().eval().to(device())
 
     def __call__(self, rows):
+        net, dev = self.net, device()
         t = self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
         order = np.argsort([len(i) for i in t['input_ids']], kind='stable')
         def f(i):
             ids = [torch.tensor(t['input_ids'][j]) for j in i]
-            length = torch.tensor([len(k) for k in ids], device=device())
-            ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-            mask = torch.arange(ids.shape[1], device=device()) < length[:, None]
-            h = self.net(input_ids=ids.to(device()), attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer]
+            length = torch.tensor([len(k) for k in ids], device=dev)
+            ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(dev)
+            mask = torch.arange(ids.shape[1], device=dev) < length[:, None]
+            h = net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer]
             return {'pooled': pool(h, mask, self.pooling), 'length': length} | ({'flat': h[mask].half()} if 'tokens' in self.parts else {})
-        batch, back = 256 if device().type == 'cuda' else 32, torch.from_numpy(order.argsort())
+        batch, back = 256 if dev.type == 'cuda' else 32, torch.from_numpy(order.argsort())
         out = in_batches(f, np.array_split(order, -(-len(order) // batch)))
         if self.unit: out['pooled'] = nn.functional.normalize(out['pooled'])
         if 'tokens' in self.parts: out['tokens'] = Ragged(out['flat'], out['length'])
@@ -380,9 +387,9 @@ def meta(
     "How a raw view's features were made: encoder, weights, parts, rates of flags (truncation), skipped rows, seconds, shards"
     return json.loads((store(view, encoder, cache)/'meta.json').read_text())
 
-# %% ../nbs/18_features.ipynb #2b2fe954
+# %% ../nbs/18_features.ipynb #69b3ec3a
 def extract(
-    name:str,        # Of the view, for messages
+    name:str,        # The view's, for messages
     view:View,       # Raw
     encoder,         # See `Encoder`
     folder:Path,     # The store; until it is whole its files lie in `folder.part`
@@ -396,7 +403,7 @@ def extract(
     done = dict(rows=0, shards=0, begun=0, seconds=0., skipped={}, size={})
     if (part/'progress.json').exists(): done = json.loads((part/'progress.json').read_text())
     first, start = done['rows'], time.monotonic(); tick = said = start
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:      # reads and prepares the next shard while this one is computed
         def read(lo): return [pool.submit(_row, view.x, i, encoder) for i in range(lo, min(lo + shard, n))]
         coming = read(first)
         while coming:
@@ -455,5 +462,6 @@ def _finish(part, view, encoder, shard, done):
     shards = dict(rows=shard, n=done['shards'], recomputed=done['begun'] - done['shards'])
     made_by = dict(seconds=round(done['seconds'], 2), device=str(device()), versions=dict(torch=torch.__version__, numpy=np.__version__))
     rates = {p: float(made[p].mean()) for p in flags}
-    _save(part/'meta.json', dict(getattr(encoder, 'about', {}), encoder=encoder.key, parts=parts, rates=rates,
-                                 n=len(view) - len(done['skipped']), skipped=done['skipped'], data=content(view.x), shards=shards, **made_by))
+    n = len(view) - len(done['skipped'])
+    _save(part/'meta.json', dict(getattr(encoder, 'about', {}), encoder=encoder.key, parts=parts, rates=rates, n=n,
+                                 skipped=done['skipped'], data=content(view.x), shards=shards, **made_by))

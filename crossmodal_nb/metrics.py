@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'Counts', 'counts', 'ranks', 'recall_at', 'median_rank', 'mean_reciprocal_rank', 'mean_ap', 'ndcg',
-           'r_precision', 'aggregate', 'chance', 'Null', 'null', 'pools', 'pool_counts', 'Pooled', 'pooled', 'Interval',
-           'bootstrap', 'Paired', 'paired', 'pack', 'hamming', 'Curve', 'precision_recall_by_radius', 'gap',
+           'r_precision', 'aggregate', 'chance', 'Null', 'null', 'draw_pools', 'pool_counts', 'Pooled', 'pooled',
+           'Interval', 'bootstrap', 'Paired', 'paired', 'pack', 'hamming', 'Curve', 'precision_recall_by_radius', 'gap',
            'alignment', 'uniformity', 'hubness']
 
-# %% ../nbs/21_metrics.ipynb #7b7dc3f3
+# %% ../nbs/21_metrics.ipynb #bf5fd95a
 import functools, warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from .data import relevance
 
 BLOCK = 2**18   # entries of the score matrix worked on at once; larger needs more memory and is slower
 
-# %% ../nbs/21_metrics.ipynb #f3dda0fc
+# %% ../nbs/21_metrics.ipynb #146e8cc0
 class Counts(NamedTuple):
     "Where the positives stand: one entry for each group of equal scores that holds a positive, queries in order, best group first"
     row: np.ndarray      # (m,) the query
@@ -43,18 +44,23 @@ def _join(cs):
     cat = [np.concatenate([c[j] for c in cs]) for j in range(1, 6)]
     return Counts(np.concatenate([c.row + i for c, i in zip(cs, at)]), *cat, cs[0].n, cs[0].every)
 
-def _pieces(scores, relevant, every, index=False):
-    for first, block in _blocks(scores): yield _count(first, block, relevant, every, index)
+def _pieces(scores, relevant, every): return _each(functools.partial(_count, relevant=relevant, every=every), scores)
+
+def _each(f, scores):
+    "f(first row, contiguous array of about BLOCK entries) for every piece of the scores, in order, by as many threads as torch has"
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for first, block in _blocks(scores):
+            step = max(1, BLOCK // max(1, block.shape[1]))
+            yield from pool.map(lambda i: f(first + i, block[i:i+step]), range(0, len(block), step))
 
 def _blocks(scores):
-    "(first row, contiguous array of about BLOCK entries) for every piece of the scores"
+    "(first row, array) for every block of the scores"
     seen = 0
     for s, block in ([(slice(0, None), scores)] if hasattr(scores, 'shape') else scores):
         if (s.start or 0) != seen: raise ValueError(f'blocks of scores must come in row order: expected row {seen}, got {s.start}')
         block = torch.as_tensor(block).detach().cpu()
         block = (block.float() if block.dtype in (torch.float16, torch.bfloat16) else block).contiguous().numpy()
-        step = max(1, BLOCK // max(1, block.shape[1]))
-        for i in range(0, len(block), step): yield seen + i, block[i:i+step]
+        yield seen, block
         seen += len(block)
     if not seen: raise ValueError('no scores: there is no query. (An iterator can be read once; counts(…) reads it for many metrics)')
 
@@ -62,24 +68,28 @@ def _relevant(relevant, first, shape):
     "(b, m) bool of the queries from `first` on"
     b, m = shape
     if relevant is None:
-        if first + b > m: raise ValueError(f'relevant=None says that row i answers query i, but query {m} has no row: the gallery has {m}. Pass item codes')
+        if first + b > m: raise ValueError(f'relevant=None: row i answers query i, but the gallery has only {m} rows. Pass item codes')
         rel = np.zeros(shape, bool); rel[np.arange(b), first + np.arange(b)] = True
     elif isinstance(relevant, (tuple, list)):
-        q, g = map(torch.as_tensor, relevant)
-        rel = relevance(q[first:first+b].cpu(), g.cpu()).numpy()
-    else: rel = np.asarray(torch.as_tensor(relevant)[first:first+b].cpu()).astype(bool, copy=False)
+        q, g = (torch.as_tensor(x).cpu() for x in relevant)
+        q = q[first:first+b]
+        rel = (relevance(q, g) if q.dim() > 1 else q.numpy()[:, None] == g.numpy()[None])          # NumPy compares codes faster
+    else: rel = torch.as_tensor(relevant)[first:first+b].cpu()
+    rel = np.asarray(rel).astype(bool, copy=False)
     if rel.shape != shape: raise ValueError(f'relevance of queries {first} to {first + b} is {rel.shape}, the scores are {shape}')
     return rel
 
-# %% ../nbs/21_metrics.ipynb #b8115f68
+# %% ../nbs/21_metrics.ipynb #3b71775b
 def _mend(block, at):
-    "NaN last (flat positions `at`, the positives, behind all others), with a warning"
-    if block.dtype.kind != 'f' or not np.isnan(block.sum()): return block
+    "NaN last (at flat positions `at`, the positives, behind all others), with a warning"
+    if block.dtype.kind != 'f': return block
+    with np.errstate(all='ignore'):
+        if not np.isnan(block.sum()): return block
     bad = np.isnan(block)
-    if not bad.any(): return block
-    warnings.warn(f'{bad.sum()} NaN among {block.size} scores: ranked last', stacklevel=4)
+    if not bad.any(): return block                           # inf - inf
+    warnings.warn(f'{bad.sum()} NaN among {block.size} scores: ranked last')
     low = np.finfo(block.dtype).min
-    block = np.where(bad, low, np.maximum(block, low)).astype(block.dtype)
+    block = np.where(bad, low, np.maximum(block, low))
     block.ravel()[at[bad.ravel()[at]]] = -np.inf
     return block
 
@@ -95,7 +105,7 @@ def _count(first, block, relevant, every, index=False):
         at, R = np.flatnonzero(rel), np.count_nonzero(rel, axis=1)
         _answered(R, first)
     block = _mend(block, at)
-    s, lo = block.ravel()[at], np.cumsum(R) - R                      # the positives' scores, from the same block: another product differs in the last bit
+    s, lo = block.ravel()[at], np.cumsum(R) - R              # scores from the same block: another product may differ in the last bit
     best = np.maximum.reduceat(s, lo)
     r = np.add.reduceat((s == best.repeat(R)).astype(int), lo)
     g = np.count_nonzero(block > best[:, None], axis=1)
@@ -103,21 +113,23 @@ def _count(first, block, relevant, every, index=False):
     return Counts(own, g, e, r, np.zeros(b, int), R, m, False)
 
 def _answered(R, first=0):
-    if not R.all(): raise ValueError(f'query {first + int(np.argmin(R))} has no positive in the gallery, so it has no rank. Leave such queries out (see `Views.common`)')
+    if R.all(): return
+    where = f'query {first + int(np.argmin(R))} has no positive in the gallery'
+    raise ValueError(f'{where}, so it has no rank. Leave such queries out (see `Views.common`)')
 
 def _sorted(block, payload, index=False):
-    "Rows in descending order as integers (equal where scores are), and a small non-negative integer or bool carried along; ties by index, or in any order"
-    if block.dtype == np.float32 or (block.dtype.kind in 'iu' and block.itemsize < 4) or block.dtype in (np.int32, bool):
-        if block.dtype == np.float32:
-            i = (np.float32(0) - block).view(np.int32)               # -0 and 0 become one
-            i ^= (i >> 31) & 0x7fffffff                              # now integers of the same order as the floats
-        else: i = ~block.astype(np.int32)
-        key = i.astype(np.int64); key <<= 32; key |= np.arange(block.shape[1]) if index else payload
-        key.sort(axis=1)
-        low = key & 0xffffffff
-        return key >> 32, (np.take_along_axis(payload, low, 1) if index else low.astype(payload.dtype))
-    order = np.argsort(-block, axis=1, kind='stable' if index else None)
-    return np.take_along_axis(block, order, 1), np.take_along_axis(np.broadcast_to(payload, block.shape), order, 1)
+    "Rows in descending order, as numbers that tie where scores do, and `payload` (from 0) carried along; ties by index, or in any order"
+    if block.dtype.kind == 'f' and block.itemsize == 8 or block.dtype == np.int64:
+        order = np.argsort(-block, axis=1, kind='stable' if index else None)
+        return np.take_along_axis(block, order, 1), np.take_along_axis(np.broadcast_to(payload, block.shape), order, 1)
+    if block.dtype == np.float32:
+        i = (np.float32(0) - block).view(np.int32)           # -0 and 0 become one
+        i ^= (i >> 31) & 0x7fffffff                          # integers in the order of the floats
+    else: i = ~block.astype(np.int32)
+    key = i.astype('<i8'); key <<= 32; key |= np.arange(block.shape[1]) if index else payload
+    key.sort(axis=1)
+    v, low = key.view('<i4')[:, 1::2], key.view('<i4')[:, ::2]
+    return v, np.take_along_axis(payload, low.astype(int), 1) if index else low.astype(payload.dtype)
 
 def _groups(v, at, R, m):
     "Counts of sorted rows `v` (b, m) with positives at flat positions `at`; `v=None` says that nothing is tied"
@@ -125,20 +137,20 @@ def _groups(v, at, R, m):
     row = np.repeat(np.arange(b), R)
     g, h = at - row * m, np.arange(len(at)) - lo[row]
     e = r = np.ones(len(at), int)
-    t = np.flatnonzero(_tied(v.ravel(), at, g, m)) if v is not None else ()
-    if len(t):
-        rows, here = np.unique(row[t], return_inverse=True)          # only rows with ties: find the bounds of their runs
+    t = () if v is None else np.flatnonzero(_tied(v, row, g, m))
+    if len(t):                                               # only in rows with ties: find the bounds of the runs
+        rows = np.flatnonzero(np.bincount(row[t], minlength=b)); here = np.searchsorted(rows, row[t])
         new = np.ones((len(rows), m), bool); new[:, 1:] = v[rows, 1:] != v[rows, :-1]
         start = np.append(np.flatnonzero(new), new.size)
-        run = np.searchsorted(start, here * m + g[t], 'right') - 1
+        run = np.cumsum(new).take(here * m + g[t]) - 1
         e = e.copy(); g[t], e[t] = start[run] % m, start[run + 1] - start[run]
         keep = np.flatnonzero(np.append(True, (row[1:] != row[:-1]) | (g[1:] != g[:-1])))
         row, g, e, h, r = row[keep], g[keep], e[keep], h[keep], np.diff(np.append(keep, len(at)))
     return Counts(row, g, e, r, h, R, m, True)
 
-def _tied(v, at, pos, m):
-    s, prev, succ = v[at], v[np.maximum(at - 1, 0)], v[np.minimum(at + 1, v.size - 1)]
-    return ((pos > 0) & (prev == s)) | ((pos < m - 1) & (succ == s))
+def _tied(v, row, pos, m):
+    s = v[row, pos]
+    return ((pos > 0) & (v[row, np.maximum(pos - 1, 0)] == s)) | ((pos < m - 1) & (v[row, np.minimum(pos + 1, m - 1)] == s))
 
 # %% ../nbs/21_metrics.ipynb #ab64fdb0
 def ranks(
@@ -200,12 +212,12 @@ def mean_reciprocal_rank(
     "MRR: the mean over queries of 1 / average rank"
     return _finish(1 / ranks(scores, relevant).numpy(), mean)
 
-# %% ../nbs/21_metrics.ipynb #982611e3
+# %% ../nbs/21_metrics.ipynb #8ef8716b
 def mean_ap(
     scores,                  # As in `counts`, or the result of `counts(…, every=True)`
     relevant=None,           # As in `counts`
     k:int|None=None,         # Look at the first `k` only (default: the whole gallery)
-    norm:str='relevant',     # Divide by `'relevant'` (all positives), `'hits'` (positives among the first k) or `'min'` (the smaller of positives and k)
+    norm:str='relevant',     # Divide by all positives (`'relevant'`), those among the first k (`'hits'`), or min(positives, k)
     ties:str='expected',     # `'expected'` under random tie-breaking · by `'index'` · `'best'` or `'worst'` case
     empty:str='zero',        # A query without positives: counts `'zero'`, is left out (`'skip'`; NaN among the values), or is an `'error'`
     classes=None,            # (n,) classes of the queries: the mean over classes of their means
@@ -214,7 +226,7 @@ def mean_ap(
     "mAP: the mean over queries of the average precision (for ties McSherry and Najork, 2008)"
     pick(norm, ('relevant', 'hits', 'min'), 'norm'); pick(ties, ('expected', 'index', 'best', 'worst'), 'ties')
     if classes is not None and not mean: raise ValueError('classes balances the mean; there is no balance in the values of single queries')
-    v = _per_query(scores, relevant, lambda c: _ap(c, k, norm, ties), empty, ties == 'index')
+    v = _per_query(scores, relevant, functools.partial(_ap, k=k, norm=norm, ties=ties), empty, ties == 'index')
     return _finish(v if classes is None else _class_means(v, classes), mean)
 
 def _class_means(v, classes):
@@ -227,12 +239,13 @@ def _per_query(scores, relevant, f, empty, index=False):
     "f(counts of every group) piece by piece: (n,) values, with `empty` applied"
     pick(empty, ('zero', 'skip', 'error'), 'empty')
     if isinstance(scores, Counts):
-        if not scores.every and (scores.R > 1).any(): raise ValueError('this needs every positive, not only the best: counts(…, every=True)')
+        if not scores.every and (scores.R > 1).any(): raise ValueError('this needs all positives, not only the best: counts(…, every=True)')
         if index and (scores.e > 1).any(): raise ValueError("ties='index' cannot be told from counts: pass the scores")
-        cs = [scores]
-    else: cs = _pieces(scores, relevant, True, index)
-    v, R = map(np.concatenate, zip(*((f(c), c.R) for c in cs)))
-    if empty == 'error' and not R.all(): raise ValueError(f"query {int(np.argmin(R))} has nothing relevant in the gallery; empty='zero' or 'skip' says what it counts")
+        parts = [(f(scores), scores.R)]
+    else: parts = _each(lambda first, block: (f(c := _count(first, block, relevant, True, index)), c.R), scores)
+    v, R = map(np.concatenate, zip(*parts))
+    if empty == 'error' and not R.all():
+        raise ValueError(f"query {int(np.argmin(R))} has nothing relevant in the gallery; empty='zero' or 'skip' says what it counts")
     return np.where(R == 0, np.nan if empty == 'skip' else 0., v)
 
 @functools.lru_cache(8)
@@ -244,19 +257,25 @@ def _table(kind, n):
 def _ap(c, k, norm, ties):
     g, e, r, h, n, H = c.g, c.e, c.r, c.h, len(c.R), _table('harmonic', c.n)
     k = c.n if k is None else k
-    m = np.clip(k - g, 0, e)                                         # places of the group among the first k
-    if e.max(initial=1) == 1: hits, s = m, m * (h + 1) / (g + 1)      # nothing is tied
-    elif ties == 'expected':
-        D = H[g + m] - H[g]; within = m - (g + 1) * D
-        hits, s = r * m / e, r / e * ((h + 1) * D + (r - 1) / np.maximum(e - 1, 1) * within)
-    else:
-        a = g if ties == 'best' else g + e - r                       # the group's positives stand at a+1 … a+r
-        hits = np.clip(k - a, 0, r); s = hits + (h - a) * (H[a + hits] - H[a])
+    hits = m = np.clip(k - g, 0, e)                          # places of the group among the first k
+    s = m * (h + 1.) / (g + 1)                               # of a group of one
+    t = np.flatnonzero(e > 1)
+    if len(t):
+        g, e, r, h, m = g[t], e[t], r[t], h[t], m[t]
+        if ties == 'expected':
+            D = H[g + m] - H[g]; within = m - (g + 1) * D
+            x, s[t] = r * m / e, r / e * ((h + 1) * D + (r - 1) / (e - 1) * within)
+        else:
+            a = g if ties == 'best' else g + e - r           # the group's positives stand at a+1 … a+r
+            x = np.clip(k - a, 0, r); s[t] = x + (h - a) * (H[a + x] - H[a])
+        hits = hits.astype(float); hits[t] = x
     total = np.bincount(c.row, s, n)
     if norm != 'hits': return total / np.maximum(c.R if norm == 'relevant' else np.minimum(c.R, k), 1)
     ap = total / np.maximum(np.bincount(c.row, hits, n), 1e-300)
-    i = np.flatnonzero((m > 0) & (m < e) & (r < e)) if ties == 'expected' else ()
-    if len(i): ap[c.row[i]] = _ap_cut(g[i], e[i], r[i], h[i], m[i], D[i], within[i], total[c.row[i]] - s[i])
+    i = np.flatnonzero((m > 0) & (m < e) & (r < e)) if ties == 'expected' and len(t) else ()
+    if len(i):
+        row = c.row[t[i]]
+        ap[row] = _ap_cut(g[i], e[i], r[i], h[i], m[i], D[i], within[i], total[row] - s[t[i]])
     return ap
 
 def _ap_cut(g, e, r, h, m, D, within, above):
@@ -307,7 +326,7 @@ def _needs_every(metrics):
     "Whether any metric looks beyond the best positive"
     return any(getattr(m, 'func', m) not in (ranks, recall_at, median_rank, mean_reciprocal_rank) for m in metrics.values())
 
-# %% ../nbs/21_metrics.ipynb #7f112dc2
+# %% ../nbs/21_metrics.ipynb #8cde2006
 def chance(
     metric,              # A metric, or a dict of them
     counted:Counts,      # From `counts`: only the sizes `R` and `n` are read
@@ -317,19 +336,20 @@ def chance(
     i = np.flatnonzero(counted.R)
     zero, n = np.zeros(len(i), int), counted.n
     tied = Counts(i, zero, zero + n, counted.R[i], zero, counted.R, n, True)
-    return plain({name: _chance_rank(m, tied) if getattr(m, 'func', m) in (median_rank, mean_reciprocal_rank) else m(tied) for name, m in metrics.items()})
+    of_ranks = lambda m: getattr(m, 'func', m) in (median_rank, mean_reciprocal_rank)
+    return plain({name: _chance_rank(m, tied) if of_ranks(m) else float(m(tied)) for name, m in metrics.items()})
 
 def _chance_rank(metric, c):
     _answered(c.R)
     place, p = np.arange(1, c.n + 1), 0
     for R, many in zip(*np.unique(c.R, return_counts=True)):
-        miss = np.clip((c.n - place - R + 1) / np.maximum(c.n - place + 1, 1), 0, 1)          # place p is not the first positive, if none came before
+        miss = np.clip((c.n - place - R + 1) / (c.n - place + 1), 0, 1)      # no positive at this place, given none before
         p = p + many / len(c.R) * (1 - miss) * np.append(1., np.cumprod(miss)[:-1])
     if getattr(metric, 'func', metric) is mean_reciprocal_rank: return float((p / place).sum())
     F = np.cumsum(p)
     return float(np.searchsorted(F, .5 - 1e-9) + np.searchsorted(F, .5 + 1e-9)) / 2 + 1
 
-# %% ../nbs/21_metrics.ipynb #8610ac91
+# %% ../nbs/21_metrics.ipynb #d119e1ed
 class Null(NamedTuple):
     "Scores under permuted queries"
     mean: float
@@ -346,23 +366,24 @@ def null(
     "What the same scores are worth when the queries' relevance is permuted among them"
     metrics, plain = _named(metric)
     scores = iter([(slice(0, len(scores)), scores)]) if hasattr(scores, 'shape') else iter(scores)
-    head = next(scores); m = head[1].shape[1]
-    key, rows_of = _keys(relevant, m)                                # (queries,) key, and the gallery rows that each key answers
+    head = next(scores)
+    key, rows_of = _keys(relevant, head[1].shape[1])                 # what each query asks for, and the gallery rows that answer it
     rng = np.random.default_rng(seed)
-    perms = np.stack([rng.permutation(key) for _ in range(n)], 1)     # (queries, n)
+    perms = np.stack([rng.permutation(key) for _ in range(n)], 1)    # (queries, n)
     table = len(rows_of) <= n
     asked = np.broadcast_to(np.arange(len(rows_of)), (len(key), len(rows_of))) if table else perms
-    values = {name: np.full(asked.shape, np.nan) for name in metrics}
-    for first, block in _blocks(_chain(head, scores)):
-        if (end := first + len(block)) > len(key): break
+    def judge(first, block):
+        ask = asked[first:first+len(block)]
+        if len(ask) < len(block): raise ValueError(f'relevance speaks of {len(key)} queries, there are scores of more')
         v, place = _places(block)
-        for j in range(asked.shape[1]):
-            c = _asked(v, place, [rows_of[k] for k in asked[first:end, j]])
-            for name, f in metrics.items(): values[name][first:end, j] = f(c, mean=False)
-    if end != len(key): raise ValueError(f'relevance speaks of {len(key)} queries, the scores of {"at least " * (end > len(key))}{end}')
+        cs = [_asked(v, place, [rows_of[k] for k in ks]) for ks in ask.T]
+        return [np.stack([np.asarray(f(c, mean=False)) for c in cs], 1) for f in metrics.values()]
+    values = [np.concatenate(v) for v in zip(*_each(judge, _chain(head, scores)))]
+    if len(values[0]) < len(key): raise ValueError(f'relevance speaks of {len(key)} queries, there are scores of {len(values[0])}')
     out = {}
-    for name, f in metrics.items():
-        draws = np.array([aggregate(f)(values[name][np.arange(len(key)), perms[:, j]] if table else values[name][:, j]) for j in range(n)])
+    for (name, f), v in zip(metrics.items(), values):
+        if table: v = np.take_along_axis(v, perms, 1)
+        draws = np.array([aggregate(f)(x) for x in v.T])
         out[name] = Null(float(draws.mean()), *map(float, np.quantile(draws, [.05, .95])))
     return plain(out)
 
@@ -373,8 +394,8 @@ def _keys(relevant, m):
     pair = isinstance(relevant, (tuple, list))
     own, key = torch.unique(torch.as_tensor(relevant[0] if pair else relevant).cpu(), dim=0, return_inverse=True)
     step = max(1, 16 * BLOCK // m)
-    rel = (relevance(own[i:i+step], torch.as_tensor(relevant[1]).cpu()).numpy() if pair else own[i:i+step].numpy().astype(bool) for i in range(0, len(own), step))
-    return key.numpy(), [np.flatnonzero(r) for some in rel for r in some]
+    some = lambda i: relevance(own[i:i+step], torch.as_tensor(relevant[1]).cpu()) if pair else own[i:i+step].bool()
+    return key.numpy(), [np.flatnonzero(r) for i in range(0, len(own), step) for r in some(i).numpy()]
 
 def _places(block):
     "Sorted rows, and the flat place of every gallery row in them"
@@ -390,8 +411,8 @@ def _asked(v, place, rows):
     at = place[np.concatenate(rows) + np.repeat(np.arange(len(R)) * v.shape[1], R)]
     return _groups(v, np.sort(at), R, v.shape[1])
 
-# %% ../nbs/21_metrics.ipynb #863f30a3
-def pools(
+# %% ../nbs/21_metrics.ipynb #d1cb53fd
+def draw_pools(
     items,               # Item codes to draw from (e.g. `views.common`)
     size:int,            # Items in a pool
     n:int=10,            # Pools; they may overlap
@@ -413,11 +434,14 @@ def pool_counts(
     where, parts = [_members(p, items) for p in pools], [[] for _ in pools]
     rels = [_part(relevant, *w) for w in where]
     if callable(scores): return [counts(scores(*map(torch.from_numpy, w)), rel, every) for w, rel in zip(where, rels)]
-    for first, block in _blocks(scores):
+    def piece(first, block):
         if items is None and first == 0: _square(scores, block, where)
-        for (rows, cols), rel, part in zip(where, rels, parts):
+        for (rows, cols), rel in zip(where, rels):
             i, j = np.searchsorted(rows, [first, first + len(block)])
-            if i < j: part.append(_count(i, block[np.ix_(rows[i:j] - first, cols)], rel, every))
+            yield _count(i, block[np.ix_(rows[i:j] - first, cols)], rel, every) if i < j else None
+    for cs in _each(lambda *args: list(piece(*args)), scores):
+        for part, c in zip(parts, cs):
+            if c: part.append(c)
     return [_join(p) for p in parts]
 
 def _members(pool, items):
@@ -431,7 +455,8 @@ def _part(relevant, rows, cols):
 
 def _square(scores, block, where):
     n, m = getattr(scores, 'shape', (block.shape[1],) * 2)
-    if n != m or max(w[1].max() for w in where) >= m: raise ValueError(f'a pool is a sample of items, and {n} × {m} scores do not say which row is about which item: pass items=(of queries, of gallery)')
+    if n == m and max(w[1].max() for w in where) < m: return
+    raise ValueError(f'a pool is a sample of items, but what is each row of {n} × {m} scores about? pass items=(of queries, of gallery)')
 
 class Pooled(NamedTuple):
     "A metric over several pools"
@@ -453,15 +478,16 @@ def pooled(
     "Mean and sd of a metric over random pools of items"
     metrics, plain = _named(metric)
     if pools is None:
-        if items is None and not hasattr(scores, 'shape'): raise ValueError('blocks do not say how many items there are: pass items=(of queries, of gallery), or pools')
-        pools = _draw(np.arange(len(scores)) if items is None else np.intersect1d(*map(np.asarray, items)), size, n, seed)
+        if items is None and not hasattr(scores, 'shape'):
+            raise ValueError('how many items are there? Pass items=(of queries, of gallery), or pools')
+        pools = draw_pools(np.arange(len(scores)) if items is None else np.intersect1d(*map(np.asarray, items)), size, n, seed)
     cs = pool_counts(scores, pools, relevant, items, _needs_every(metrics))
-    values = {name: np.array([float(f(c)) for c in cs]) for name, f in metrics.items()}
-    return plain({name: Pooled(float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else float('nan'), len(v), v) for name, v in values.items()})
+    def over_pools(f):
+        v = np.array([float(f(c)) for c in cs])
+        return Pooled(float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else float('nan'), len(v), v)
+    return plain({name: over_pools(f) for name, f in metrics.items()})
 
-_draw = pools            # the argument of `pooled` has the same name
-
-# %% ../nbs/21_metrics.ipynb #4e6ec3a2
+# %% ../nbs/21_metrics.ipynb #5903db3b
 class Interval(NamedTuple):
     "Where a metric lies"
     low: float
@@ -478,7 +504,8 @@ def bootstrap(
 ) -> Interval:
     "Percentile bootstrap interval of a metric over queries (Efron and Tibshirani, 1993, chapter 13)"
     values = torch.as_tensor(values)
-    draws = [float(metric(values[i])) for i in (map(torch.as_tensor, resamples) if resamples is not None else _resamples(len(values), n, seed, cluster))]
+    rows = _resamples(len(values), n, seed, cluster) if resamples is None else map(torch.as_tensor, resamples)
+    draws = [float(metric(values[i])) for i in rows]
     return Interval(*map(float, np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])))
 
 def _resamples(m, n, seed, cluster):
@@ -515,7 +542,7 @@ def paired(
     low, high = bootstrap(v, f, n, seed, cluster, level=level)
     return Paired(f(v), low, high, not low <= 0 <= high)
 
-# %% ../nbs/21_metrics.ipynb #2eed6f5c
+# %% ../nbs/21_metrics.ipynb #47ec30d0
 def pack(
     z,                   # (n, c) codes of ±1
 ) -> Tensor:             # (n, ⌈c/8⌉) uint8
@@ -528,7 +555,8 @@ def hamming(
 ) -> Tensor:             # (n, m) int16; as scores: `-hamming(a, b)`
     "In how many places two binary codes differ"
     a, b = torch.as_tensor(a), torch.as_tensor(b)
-    if a.shape[1] != b.shape[1] or (a.dtype == torch.uint8) != (b.dtype == torch.uint8): raise ValueError(f'codes of {a.shape[1]} {a.dtype} against {b.shape[1]} {b.dtype}')
+    if a.shape[1] != b.shape[1] or (a.dtype == torch.uint8) != (b.dtype == torch.uint8):
+        raise ValueError(f'codes of {a.shape[1]} {a.dtype} against {b.shape[1]} {b.dtype}')
     if a.dtype != torch.uint8: return ((a.shape[1] - _signs(a).float() @ _signs(b).float().T) / 2).round().short()
     a, b = (np.pad(x.cpu().numpy(), ((0, 0), (0, -x.shape[1] % 8))).view(np.uint64) for x in (a, b))       # 64 bits at a time
     out, step = np.zeros((len(a), len(b)), np.int16), max(1, BLOCK // len(b))
@@ -541,7 +569,7 @@ def _signs(z):
     if not (z.abs() == 1).all(): raise ValueError('binary codes hold -1 and +1 only (a 0 would be half a bit): take sign with sign(0) = +1')
     return z
 
-# %% ../nbs/21_metrics.ipynb #3c5cfeac
+# %% ../nbs/21_metrics.ipynb #b9ae9ca3
 class Curve(NamedTuple):
     precision: Tensor    # (radii,) for radius 0, 1, …
     recall: Tensor
@@ -553,18 +581,18 @@ def precision_recall_by_radius(
 ) -> Curve:
     "Precision and recall of the ball of each radius"
     pick(average, ('micro', 'macro'), 'average')
-    found, hits = [], []
-    for first, block in _blocks(d):
-        rel = _relevant(relevant, first, block.shape)
+    def rings(first, block):
         if block.min() < 0 or (block % 1).any(): raise ValueError('distances must be whole numbers from 0 (see `hamming`)')
-        block = block.astype(np.int64); c = block.max() + 1; at = block + np.arange(len(block))[:, None] * c
-        for out, of in ((found, at.ravel()), (hits, at[rel])): out.append(np.bincount(of, minlength=len(block) * c).reshape(-1, c))
+        block = block.astype(int); b, c = len(block), block.max() + 1
+        at = block + np.arange(b)[:, None] * c
+        return [np.bincount(i, minlength=b * c).reshape(b, c) for i in (at.ravel(), at[_relevant(relevant, first, block.shape)])]
+    found, hits = zip(*_each(rings, d))
     c = max(f.shape[1] for f in found)
     found, hits = (np.concatenate([np.pad(f, ((0, 0), (0, c - f.shape[1]))) for f in x]).cumsum(1) for x in (found, hits))
     if average == 'micro': found, hits = found.sum(0, keepdims=True), hits.sum(0, keepdims=True)
     return Curve(*(torch.from_numpy((hits / np.maximum(of, 1)).mean(0)) for of in (found, hits[:, -1:])))
 
-# %% ../nbs/21_metrics.ipynb #5305b731
+# %% ../nbs/21_metrics.ipynb #96e80c65
 def gap(
     u,       # (n, d) codes of one view, of any length: normalised here
     v,       # (m, d) codes of another
@@ -595,13 +623,12 @@ def hubness(
     k:int=10,    # How many neighbours of each query
 ) -> float:      # About 0 without hubs (a few tenths by chance), positive with
     "Skewness of the k-occurrences; rows tied at the k-th place share it"
-    often = 0
-    for _, block in _blocks(scores):
+    def occurrences(_, block):
         block = _mend(block, np.zeros(0, int))
         last = block.shape[1] - min(k, block.shape[1])
         kth = np.partition(block, last, axis=1)[:, [last]]
         above, tied = block > kth, block == kth
-        share = (k - above.sum(1)) / tied.sum(1)
-        often = often + above.sum(0) + share @ tied
+        return above.sum(0) + (k - above.sum(1)) / tied.sum(1) @ tied
+    often = sum(_each(occurrences, scores))
     x = often - often.mean()
     return float((x**3).mean() / (x**2).mean()**1.5) if x.std() > 1e-9 * (1 + often.mean()) else 0.

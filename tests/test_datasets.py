@@ -39,8 +39,10 @@ def well_formed(splits):
 
 
 # ---------------------------------------------------------------- sets that come as packages
-@pytest.mark.parametrize('name,options', [('emoji', {}), ('emoji', dict(texts=('name', 'short', 'de', 'zh'), label='subgroup')), ('recipes', {}), ('recipes', dict(labelled=True)),
-                                          ('recipes', dict(language='de')), ('recipes', dict(language='da')), ('gaussian', {}), ('classes', {})])
+@pytest.mark.parametrize('name,options', [('emoji', {}), ('emoji', dict(texts=('name', 'short', 'de', 'zh'), label='subgroup')),
+    ('recipes', {}), ('recipes', dict(labelled=True)),
+                                          ('recipes', dict(language='de')), ('recipes', dict(language='da')), ('gaussian', {}),
+                                              ('classes', {})])
 def test_no_group_crosses_splits(name, options):
     splits = load(name, **options)
     well_formed(splits)
@@ -107,7 +109,8 @@ NAMES = [f'p{i}.jpg' for i in range(12)]
 def flickr(root):
     photos(root/'Flicker8k_Dataset', NAMES)
     (root/'Flickr8k.token.txt').write_text(''.join(f'{n}#{k}\tcaption {k} of <i>{n}</i> , naïve .\n' for n in NAMES for k in range(5)), encoding='utf-8')
-    for s, ns in (('train', NAMES[:6]), ('dev', NAMES[6:8]), ('test', NAMES[8:11])): (root/f'Flickr_8k.{s}Images.txt').write_text('\n'.join(ns))
+    for s, ns in (('train', NAMES[:6]), ('dev', NAMES[6:8]),
+        ('test', NAMES[8:11])): (root/f'Flickr_8k.{s}Images.txt').write_text('\n'.join(ns))
     return root
 
 def test_flickr8k_tokens_and_split_files(tmp_path):
@@ -119,11 +122,13 @@ def test_flickr8k_tokens_and_split_files(tmp_path):
     ra, rb, w = s['test'].pairs('image', 'text')
     assert len(ra) == 15 and w.sum().item() == pytest.approx(3)
     assert data_digest('flickr8k', tmp_path) == data_digest('flickr8k', tmp_path)
-    before = data_digest('flickr8k', tmp_path); photos(tmp_path/'Flicker8k_Dataset', ['extra.jpg']); assert data_digest('flickr8k', tmp_path) != before
+    before = data_digest('flickr8k', tmp_path); photos(tmp_path/'Flicker8k_Dataset', ['extra.jpg']); assert data_digest('flickr8k',
+        tmp_path) != before
 
 def kaggle(root):
     photos(root/'Images', NAMES)
-    with open(root/'captions.txt', 'w', newline='') as f: csv.writer(f).writerows([['image', 'caption']] + [[n, f'{n}, quoted "{k}"'] for n in NAMES for k in range(5)])
+    with open(root/'captions.txt', 'w', newline='') as f: csv.writer(f).writerows([['image', 'caption']] + [[n,
+        f'{n}, quoted "{k}"'] for n in NAMES for k in range(5)])
 
 def flickr30k(root):
     photos(root/'flickr30k_images', NAMES)
@@ -135,12 +140,14 @@ def tsv(root):
 
 def jsonl(root):
     photos(root/'img', NAMES)
-    (root/'pairs.jsonl').write_text('\n'.join(json.dumps(dict(img_path=f'img/{n}', sentences=[f'{n}, quoted {k}' for k in range(5)])) for n in NAMES))
+    (root/'pairs.jsonl').write_text('\n'.join(json.dumps(dict(img_path=f'img/{n}',
+        sentences=[f'{n}, quoted {k}' for k in range(5)])) for n in NAMES))
 
 def karpathy(root):
     photos(root/'images', NAMES)
     sp = ['train']*6 + ['restval']*2 + ['val']*2 + ['test']*2
-    (root/'dataset_mine.json').write_text(json.dumps(dict(images=[dict(filename=n, split=s, sentences=[dict(raw=f'{n}, quoted {k}') for k in range(5)]) for n, s in zip(NAMES, sp)])))
+    (root/'dataset_mine.json').write_text(json.dumps(dict(images=[dict(filename=n, split=s,
+        sentences=[dict(raw=f'{n}, quoted {k}') for k in range(5)]) for n, s in zip(NAMES, sp)])))
 
 def folder(root):
     photos(root, [f'{"train" if i < 8 else "test"}/{n}' for i, n in enumerate(NAMES)])
@@ -162,7 +169,8 @@ def test_layouts_of_pairs(make, tmp_path):
 
 def test_columns_split_group_label_and_several_texts(tmp_path):
     photos(tmp_path, NAMES)
-    rows = [dict(image=n, title=f'dish {i//2}', ingredients=f'thing {i}', split='train' if i < 8 else 'val' if i < 10 else 'test', group=i//2, label='soup' if i % 4 < 2 else 'cake') for i, n in enumerate(NAMES)]
+    rows = [dict(image=n, title=f'dish {i//2}', ingredients=f'thing {i}', split='train' if i < 8 else 'val' if i < 10 else 'test',
+        group=i//2, label='soup' if i % 4 < 2 else 'cake') for i, n in enumerate(NAMES)]
     (tmp_path/'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     s = load('captions', tmp_path)
     well_formed(s)
@@ -175,19 +183,25 @@ def damage(path, old, new, count=1): path.write_text(path.read_text().replace(ol
 @pytest.mark.parametrize('hurt,says', [
     (lambda r: (r/'Images'/'p3.jpg').unlink(), r'captions without an image: p3\.jpg \(captions\.txt, line 17\)'),
     (lambda r: photos(r/'Images', ['stray.jpg']), r'images without captions: Images/stray\.jpg'),
-    (lambda r: damage(r/'captions.txt', 'image,caption', 'photo,caption'), r"captions\.txt, line 2: no column 'image'; there is: photo, text"),
+    (lambda r: damage(r/'captions.txt', 'image,caption', 'photo,caption'),
+        r"captions\.txt, line 2: no column 'image'; there is: photo, text"),
     (lambda r: damage(r/'captions.txt', 'image,caption', 'image'), r'line 2: 2 fields, but the head has 1'),
     (lambda r: damage(r/'captions.txt', '"p0.jpg, quoted ""0"""', ''), r'empty captions: captions\.txt, line 2'),
     (lambda r: (r/'captions.txt').write_text('image,caption\np0.jpg,"open'), r'quotation mark'),
     (lambda r: (r/'captions.txt').write_bytes(b'image,caption\np0.jpg,caf\xe9\n'), r'not UTF-8'),
     (lambda r: (r/'captions.txt').write_text(''), r'empty'),
     (lambda r: (r/'captions.txt').write_text('image,caption\n'), r'no captions in it'),
-    (lambda r: ((r/'more.token.txt').write_text('p0.jpg caption without a tab\n'), (r/'captions.txt').unlink()), r'line 1: expected name\.jpg#0, a tab'),
+    (lambda r: ((r/'more.token.txt').write_text('p0.jpg caption without a tab\n'), (r/'captions.txt').unlink()),
+        r'line 1: expected name\.jpg#0, a tab'),
     (lambda r: ((r/'x.jsonl').write_text('{"image": "p0.jpg",\n'), (r/'captions.txt').unlink()), r'x\.jsonl, line 1: not valid json'),
-    (lambda r: ((r/'x.jsonl').write_text('{"image": "p0.jpg", "text": 5}\n'), (r/'captions.txt').unlink()), r'without captions|text is 5, not a text'),
-    (lambda r: ((r/'dataset_x.json').write_text('{"images": [{"filename": "p0.jpg", "split": "train"}]}'), (r/'captions.txt').unlink()), r"image 0: no 'sentences'"),
+    (lambda r: ((r/'x.jsonl').write_text('{"image": "p0.jpg", "text": 5}\n'), (r/'captions.txt').unlink()),
+        r'without captions|text is 5, not a text'),
+    (lambda r: ((r/'dataset_x.json').write_text('{"images": [{"filename": "p0.jpg", "split": "train"}]}'),
+        (r/'captions.txt').unlink()), r"image 0: no 'sentences'"),
     (lambda r: (r/'dataset_x.json').write_text('[1'), r'dataset_x\.json: not valid json'),
-    (lambda r: damage(r/'captions.txt', 'image,caption\n', 'image,caption,split\n') or (r/'captions.txt').write_text((r/'captions.txt').read_text().replace('\r', '').replace('"\n', '",trian\n')), r"did you mean 'train'"),
+    (lambda r: damage(r/'captions.txt', 'image,caption\n', 'image,caption,split\n')
+        or (r/'captions.txt').write_text((r/'captions.txt').read_text().replace('\r', '').replace('"\n', '",trian\n')),
+            r"did you mean 'train'"),
 ])
 def test_bad_captions_are_named(hurt, says, tmp_path):
     kaggle(tmp_path); (tmp_path/'captions.txt').write_text((tmp_path/'captions.txt').read_text())
@@ -242,7 +256,8 @@ def test_arrays_in_one_folder_with_and_without_split(tmp_path):
     well_formed(s); assert set(s['train']) == {'image', 'title', 'audio'} and sum(len(v['image']) for v in s.values()) == 40
     (tmp_path/'split.txt').write_text('\n'.join(['train']*25 + ['valid']*5 + ['test']*10))
     t = load('arrays', tmp_path)
-    assert [len(v['audio']) for v in t.values()] == [25, 5, 10] and t['test']['image'].ids[0] == f'{tmp_path.name}30' and t['test']['title'].y[0] == 0
+    assert [len(v['audio']) for v in t.values()] == [25, 5,
+        10] and t['test']['image'].ids[0] == f'{tmp_path.name}30' and t['test']['title'].y[0] == 0
     assert torch.equal(t['test']['image'].x, torch.as_tensor(np.load(tmp_path/'image.npy')[30:]))
 
 def test_arrays_in_split_folders_and_multi_hot(tmp_path):
@@ -262,14 +277,16 @@ def test_arrays_of_different_sizes_belong_together_by_label(tmp_path):
     (lambda r: (r/'ids.txt').write_text('one\ntwo'), r'ids\.txt: 2 rows, but .*\.npy has 40'),
     (lambda r: (r/'ids.txt').write_text('\n'.join(['twin']*2 + [str(i) for i in range(38)])), r'the same id twice: twin'),
     (lambda r: np.save(r/'labels.npy', np.zeros(39, int)), r'labels\.npy: 39 rows'),
-    (lambda r: np.save(r/'image.npy', np.where(np.arange(200).reshape(40, 5) == 33, np.nan, 1.)), r'image\.npy: NaN or Inf in 1 of 40 rows: .*6'),
+    (lambda r: np.save(r/'image.npy', np.where(np.arange(200).reshape(40, 5) == 33, np.nan, 1.)),
+        r'image\.npy: NaN or Inf in 1 of 40 rows: .*6'),
     (lambda r: np.save(r/'image.npy', np.where(np.arange(200).reshape(40, 5) == 33, np.inf, 1.)), r'NaN or Inf'),
     (lambda r: np.save(r/'image.npy', np.array([{}]*40, dtype=object), allow_pickle=True), r'image\.npy: not a readable array'),
     (lambda r: np.save(r/'image.npy', np.array(['a']*40)), r'image\.npy: <U1 of shape'),
     (lambda r: (r/'image.npy').write_bytes((r/'image.npy').read_bytes()[:300]), r'image\.npy: not a readable array'),
     (lambda r: (r/'split.txt').write_text('\n'.join(['trian'] + ['test']*39)), r"did you mean 'train'"),
     (lambda r: (r/'split.txt').write_text('\n'.join(['train']*40)), r'train and test are needed'),
-    (lambda r: ((r/'image.ids.txt').write_text('\n'.join(f'other{i}' for i in range(40))), (r/'labels.npy').unlink()), r'ids of .* do not match')])
+    (lambda r: ((r/'image.ids.txt').write_text('\n'.join(f'other{i}' for i in range(40))), (r/'labels.npy').unlink()),
+        r'ids of .* do not match')])
 def test_bad_arrays_are_named(hurt, says, tmp_path):
     make_arrays(tmp_path); hurt(tmp_path)
     with pytest.raises(ValueError, match=says): load('arrays', tmp_path)
@@ -288,7 +305,8 @@ def test_the_digest_cache_sees_a_change(tmp_path):
 def wiki(root):
     import scipy.io
     g = np.random.default_rng(0)
-    scipy.io.savemat(root/'raw_features.mat', dict(I_tr=g.random((60, 128)), T_tr=g.random((60, 10)), I_te=g.random((20, 128)), T_te=g.random((20, 10))))
+    scipy.io.savemat(root/'raw_features.mat', dict(I_tr=g.random((60, 128)), T_tr=g.random((60, 10)), I_te=g.random((20, 128)),
+        T_te=g.random((20, 10))))
     for s, n in (('train', 60), ('test', 20)): (root/f'{s}set_txt_img_cat.list').write_text(''.join(f'{s}t{i}\t{s}i{i}\t{i % 10 + 1}\n' for i in range(n)))
     (root/'categories.list').write_text('\n'.join('abcdefghij'))
 
@@ -307,7 +325,8 @@ def test_wikipedia_itself():
     s = load('wikipedia', text='both')
     well_formed(s)
     assert len(s['train']['image']) + len(s['valid']['image']) == 2173 and s['test']['text'].x.shape == (693, 1010)
-    assert class_names('wikipedia')[:2] == ['art', 'biology'] and torch.bincount(s['test']['image'].y).tolist() == [34, 88, 96, 85, 65, 58, 51, 41, 71, 104]
+    assert class_names('wikipedia')[:2] == ['art', 'biology'] and torch.bincount(s['test']['image'].y).tolist() == [34, 88, 96, 85,
+        65, 58, 51, 41, 71, 104]
     assert {r['splits'] for r in audit('wikipedia')} >= {'train+test'}       # the official split tears equal pictures apart
 
 def test_flickr8k_itself():

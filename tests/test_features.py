@@ -182,7 +182,7 @@ def test_folded_network_is_the_network(photos, monkeypatch):
     net = EfficientNet.from_name('efficientnet-lite0').eval()
     net.load_state_dict(torch.load(next(fetch('efficientnet-lite0').rglob('*.pth')), weights_only=True))
     with torch.no_grad(): naive = torch.cat([net.extract_features((r.permute(2, 0, 1)[None] - 127.) / 128) for r in rows]).mean((2, 3))
-    assert torch.allclose(ours, naive, atol=1e-4)
+    assert torch.allclose(ours, naive, atol=1e-4) and torch.equal(ours, e(rows)['pooled'])
 
 def test_keys_name_what_changes_a_number():
     assert TfIdf(max_features=5).fit(['one two']).key != TfIdf(max_features=6).fit(['one two']).key

@@ -56,15 +56,19 @@ def test_float32_chunks_hold_the_accuracy(offset):
     w = gaussian_world(20_000, dims=dict(a=60, b=40), rho=(.9, .5, .1))
     f32 = Views({k: View(v.x + offset) for k, v in w.items()})
     f64 = Views({k: View(v.x.double()) for k, v in f32.items()})
-    assert (CCA(40).fit(f32).rho - CCA(40).fit(f64).rho).abs().max() < 1e-6
+    a, b = CCA(40).fit(f32).solution, CCA(40).fit(f64).solution
+    assert (a.sigma - b.sigma).abs().max() < 1e-6
+    assert (a.rho - b.rho)[:20].abs().max() < 1e-6   # later directions have almost equal sigma and may turn among themselves
 
-def test_sorted_rows_change_nothing():
+@pytest.mark.parametrize('dtype, offset, most', [(torch.double, 0, 1e-13), (torch.double, 1e4, 1e-12),
+                                                 (torch.float, 0, 5e-7), (torch.float, 100, 5e-7)])
+def test_sorted_rows_change_nothing(dtype, offset, most):
     "A first chunk far from the rest: a fixed shift would cancel digits, merged moments do not"
-    w = gaussian_world(9000, dtype=torch.double)
-    order = w['a'].x[:, 0].argsort()
-    for f in (torch.double, torch.float):
-        a, b = (CCA(6, 0).fit(Views({k: View((v.x[o] + 100).to(f)) for k, v in w.items()})) for o in (torch.arange(9000), order))
-        assert torch.allclose(a.rho, b.rho, atol=1e-10 if f is torch.double else 1e-6)
+    x = (gaussian_world(9000, dtype=torch.double)['a'].x + offset).to(dtype)
+    truth, m = torch.cov(x.double().T), Moments()
+    for c in x[x[:, 0].argsort()].split(500): m.update(c)
+    sd = truth.diagonal().sqrt()
+    assert ((m.cov - truth) / sd / sd[:, None]).abs().max() < most
 
 def test_item_weights_equal_repeated_rows():
     w = gaussian_world(300, dtype=torch.double)
@@ -83,7 +87,7 @@ def test_five_captions_count_once():
     assert torch.allclose(one.encode('a', w['a'].x), many.encode('a', w['a'].x)) and torch.allclose(many.correlations(five), one.rho)
     assert torch.allclose(correlations(MCCA(6).fit(w), w), correlations(MCCA(6).fit(five), five), atol=1e-6)
     rows, weight = aligned(five)
-    assert weight.sum() == 400 and set(rows['b'].tolist()) == set(range(2000))
+    assert torch.isclose(weight.sum(), double(400.)) and set(rows['b'].tolist()) == set(range(2000))
 
 def test_a_copy_does_not_see_later_rows():
     w, more = gaussian_world(200, dtype=torch.double), gaussian_world(200, seed=1, dtype=torch.double)
@@ -114,7 +118,8 @@ def test_clear_errors():
 def test_saved_files(tmp_path):
     w = gaussian_world(100); m = CCA(3).fit(w); m.save(tmp_path/'m')
     about = json.loads((tmp_path/'m'/'method.json').read_text())
-    assert about['class'] == 'crossmodal_nb.methods.linear:CCA' and about['params']['ridge'] == 1e-3 and about['views'] == {'a': {'pooled': 8}, 'b': {'pooled': 6}}
+    assert about['class'] == 'crossmodal_nb.methods.linear:CCA' and about['params']['ridge'] == 1e-3
+    assert about['views'] == {'a': {'pooled': 8}, 'b': {'pooled': 6}}
     m.partial_fit(gaussian_world(50, seed=1)).save(tmp_path/'m')
     assert len(list((tmp_path/'m').glob('*.safetensors'))) == 1
     blob = next((tmp_path/'m').glob('*.safetensors')); blob.write_bytes(blob.read_bytes()[:-1] + b'!')

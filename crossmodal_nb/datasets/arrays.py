@@ -13,9 +13,10 @@ from ..core import pick
 from ..data import View, Views, finite
 from .base import carve, lines, some, split
 
-# %% ../../nbs/15_datasets.arrays.ipynb #90223f8c
-info = dict(arrays=dict(title='Your own feature arrays', views=['any'], labels='optional', n=None, size_mb=None, licence='yours', attribution='yours', embedded=False, publishable=False,
-    how='a folder with {view}.npy, and where you have them labels.npy, ids.txt, split.txt; or such a folder for each split (train/, test/); pass it as root'))
+# %% ../../nbs/15_datasets.arrays.ipynb #aaa5e522
+info = dict(arrays=dict(title='Your own feature arrays', views=['any'], labels='optional', n=None, size_mb=None, licence='yours',
+    attribution='yours', embedded=False, publishable=False, how='a folder with {view}.npy, and where you have them labels.npy, ids.txt, '
+        'split.txt; or such a folder for each split (train/, test/); pass it as root'))
 
 _splits = ('train', 'valid', 'test')
 
@@ -23,7 +24,7 @@ def files(name, root):
     "What the digest covers"
     return sorted(p for p in Path(root).rglob('*') if p.name.endswith(('.npy', 'ids.txt', 'split.txt'))) or [Path(root)]
 
-# %% ../../nbs/15_datasets.arrays.ipynb #e6ad6c54
+# %% ../../nbs/15_datasets.arrays.ipynb #a831cc3c
 def arrays(
     root,                    # Folder
     name:str='arrays',       # Salts the hash where there is no split
@@ -35,48 +36,60 @@ def arrays(
         parts, known = {}, {}
         for s in _splits:
             if (root/s).is_dir(): parts[s] = _read(root/s, known)[0]
-        if len({tuple(p) for p in parts.values()}) > 1: raise ValueError(f'{root}: the splits have different views: ' + '; '.join(f'{s}: {", ".join(p)}' for s, p in parts.items()))
+        if len({tuple(p) for p in parts.values()}) > 1:
+            raise ValueError(f'{root}: the splits have different views: ' + '; '.join(f'{s}: {", ".join(p)}' for s, p in parts.items()))
         return parts if 'valid' in parts else carve(parts['train'], name) | dict(test=parts['test'])
     views, at = _read(root, {})
     if not at: return split(views, name)
-    parts = {s: Views({k: v[torch.tensor([t == s for t in at[k]])] for k, v in views.items()}) for s in _splits if any(s in t for t in at.values())}
+    def part(s): return Views({k: v[torch.tensor([t == s for t in at[k]])] for k, v in views.items()})
+    parts = {s: part(s) for s in _splits if any(s in t for t in at.values())}
     if not {'train', 'test'} <= set(parts): raise ValueError(f'{root}: split.txt has {", ".join(parts)}; train and test are needed')
     items = {s: {i for v in p.values() for i in v.item.tolist()} for s, p in parts.items()}
     for a, b in (('train', 'test'), ('train', 'valid'), ('valid', 'test')):
-        if both := items.get(a, set()) & items.get(b, set()): raise ValueError(f'{root}: {len(both)} items have rows in {a} and in {b}, according to split.txt')
+        if both := items.get(a, set()) & items.get(b, set()):
+            raise ValueError(f'{root}: {len(both)} items have rows in {a} and in {b}, according to split.txt')
     return parts if 'valid' in parts else carve(parts['train'], name) | dict(test=parts['test'])
 
 def _read(root, known):
     "Views of one folder, and the split of every row; `known` numbers the items over all folders"
     names = sorted(p.stem for p in root.glob('*.npy') if not p.stem.endswith('labels'))
-    if len(names) < 2: raise FileNotFoundError(f'{root}: {len(names)} view(s) ({", ".join(names) or "none"}); at least two files {{view}}.npy are needed')
+    if len(names) < 2:
+        raise FileNotFoundError(f'{root}: {len(names)} view(s) ({", ".join(names) or "none"}); at least two files {{view}}.npy are needed')
     def beside(view, what):      # the view's own file, else the one for all
         return next((p for p in (root/f'{view}.{what}', root/what) if p.exists()), None)
     x = {k: _array(root/f'{k}.npy') for k in names}
     n, views, at = {len(v) for v in x.values()}, {}, {}
     for k in names:
         y, ids, s = (beside(k, w) for w in ('labels.npy', 'ids.txt', 'split.txt'))
-        if ids is None and len(n) > 1 and y is None: raise ValueError(f'{root}: views have {", ".join(f"{len(v)} ({a})" for a, v in x.items())} rows, and neither ids nor labels say what belongs together')
-        label, row, part = _array(y) if y else None, [l.strip() for l in lines(ids)] if ids else None, [l.strip() for l in lines(s)] if s else None
+        if ids is None and len(n) > 1 and y is None:
+            raise ValueError(f'{root}: views have {", ".join(f"{len(v)} ({a})" for a, v in x.items())} rows, '
+                             'and neither ids nor labels say what belongs together')
+        label = _array(y) if y else None
+        row, part = ([l.strip() for l in lines(p)] if p else None for p in (ids, s))
         for p, v in ((y, label), (ids, row), (s, part)):
             if v is not None and len(v) != len(x[k]): raise ValueError(f'{p}: {len(v)} rows, but {k}.npy has {len(x[k])}')
-        if row and len(set(row)) < len(row): raise ValueError(f'{ids}: the same id twice: {some(i for i, c in collections.Counter(row).items() if c > 1)}')
+        if row and len(set(row)) < len(row):
+            raise ValueError(f'{ids}: the same id twice: {some(i for i, c in collections.Counter(row).items() if c > 1)}')
         finite(x[k], row or range(len(x[k])), str(root/f'{k}.npy'))
-        base = [i.rsplit('#', 1)[0] for i in row] if row else [f'{root.name}/{k}/{i}' if len(n) > 1 else f'{root.name}/{i}' for i in range(len(x[k]))]
+        own = f'{root.name}/{k}/' if len(n) > 1 else f'{root.name}/'
+        base = [i.rsplit('#', 1)[0] for i in row] if row else [f'{own}{i}' for i in range(len(x[k]))]
         item = [known.setdefault(i, len(known)) for i in base]
         if part: at[k] = [pick(p, _splits, f'split ({s})') for p in part]
-        views[k] = View(torch.as_tensor(x[k]).float() if x[k].dtype.kind == 'f' else torch.as_tensor(x[k]), row, None if label is None else torch.as_tensor(label), item)
+        z = torch.as_tensor(x[k])
+        views[k] = View(z.float() if z.is_floating_point() else z, row, label, item)
     own = [k for k in names if (root/f'{k}.ids.txt').exists()]
     if own and all(v.y is None for v in views.values()):     # without labels, an id that only one view has is a mistake
         every = {k: set(v.item.tolist()) for k, v in views.items()}
         for k in names[1:]:
             if odd := every[k] ^ every[names[0]]:
                 back = {i: b for b, i in known.items()}
-                raise ValueError(f'{root}: ids of {names[0]} and {k} do not match: {some(back[i] for i in sorted(odd))} are in one of them only')
+                raise ValueError(f'{root}: ids of {names[0]} and {k} do not match: '
+                                 f'{some(back[i] for i in sorted(odd))} are in one of them only')
     return Views(views), at
 
 def _array(path):
     try: x = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as e: raise ValueError(f'{path}: not a readable array ({e})') from e
-    if not x.ndim or x.dtype.kind not in 'fiub': raise ValueError(f'{path}: {x.dtype} of shape {x.shape}; numbers with one row an item are needed')
+    if not x.ndim or x.dtype.kind not in 'fiub':
+        raise ValueError(f'{path}: {x.dtype} of shape {x.shape}; numbers with one row an item are needed')
     return x

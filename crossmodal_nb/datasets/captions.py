@@ -14,15 +14,19 @@ from ..core import pick
 from ..data import Images, View, Views
 from .base import carve, lines, named, read_json, some, split
 
-# %% ../../nbs/14_datasets.captions.ipynb #16eee548
-_flickr = dict(views=['image', 'text'], labels=None, licence='research use; the photos belong to their authors', embedded=False, publishable=False)
+# %% ../../nbs/14_datasets.captions.ipynb #a927dc70
+_flickr = dict(views=['image', 'text'], labels=None, licence='research use; the photos belong to their authors',
+    embedded=False, publishable=False)
 info = dict(
-    flickr8k=dict(title='Flickr8k: photos with five captions', n=8000, size_mb=1100, folder='flickr8k', attribution='Hodosh, Young and Hockenmaier 2013', **_flickr,
-        how='request it from the University of Illinois; unpack Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt into one folder'),
-    flickr30k=dict(title='Flickr30k: photos with five captions', n=31783, size_mb=4400, folder='flickr30k', attribution='Young, Lai, Hodosh and Hockenmaier 2014', **_flickr,
-        how='request it from the University of Illinois; unpack flickr30k-images/ and results_20130124.token (or results.csv, or dataset_flickr30k.json) into one folder'),
-    captions=dict(_flickr | dict(title='Your own pairs of images and texts', n=None, size_mb=None, attribution='yours', labels='optional', licence='yours'),
-        how='a folder with images and a table (captions.txt, .csv, .tsv, .jsonl, dataset_*.json) or a text file beside each image; pass it as root'))
+    flickr8k=dict(title='Flickr8k: photos with five captions', n=8000, size_mb=1100, folder='flickr8k',
+        attribution='Hodosh, Young and Hockenmaier 2013', **_flickr, how='request it from the University of Illinois; unpack '
+            'Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt into one folder'),
+    flickr30k=dict(title='Flickr30k: photos with five captions', n=31783, size_mb=4400, folder='flickr30k',
+        attribution='Young, Lai, Hodosh and Hockenmaier 2014', **_flickr, how='request it from the University of Illinois; unpack '
+            'flickr30k-images/ and results_20130124.token (or results.csv, or dataset_flickr30k.json) into one folder'),
+    captions=_flickr | dict(title='Your own pairs of images and texts', n=None, size_mb=None, attribution='yours', labels='optional',
+        licence='yours', how='a folder with images and a table (captions.txt, .csv, .tsv, .jsonl, dataset_*.json) or a text file '
+            'beside each image; pass it as root'))
 
 pictures = {'.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp'}
 splits = dict(train='train', restval='train', trn='train', valid='valid', val='valid', dev='valid', validation='valid', test='test')
@@ -30,7 +34,7 @@ splits = dict(train='train', restval='train', trn='train', valid='valid', val='v
 def _split(name, where):
     return splits[pick(str(name).strip().lower(), splits, f'split ({where})')]
 
-# %% ../../nbs/14_datasets.captions.ipynb #bc96e213
+# %% ../../nbs/14_datasets.captions.ipynb #ed821c53
 def token_rows(path):
     "`name.jpg#k<TAB>caption`"
     for i, l in enumerate(lines(path), 1):
@@ -39,7 +43,8 @@ def token_rows(path):
         if not m: raise ValueError(f'{path}, line {i}: expected name.jpg#0, a tab and a caption, not {l[:60]!r}')
         yield dict(image=m[1], where=f'{path.name}, line {i}', text=m[2])
 
-_columns = {'image_name': 'image', 'filename': 'image', 'file_name': 'image', 'img_path': 'image', 'caption': 'text', 'captions': 'text', 'comment': 'text', 'sentences': 'text', 'sentence': 'text'}
+_columns = {'image_name': 'image', 'filename': 'image', 'file_name': 'image', 'img_path': 'image', 'caption': 'text',
+    'captions': 'text', 'comment': 'text', 'sentences': 'text', 'sentence': 'text'}
 
 def table_rows(path):
     "CSV, TSV, `|`-separated (Flickr30k's `results.csv`) or JSONL, with a column for the image and one or more of text"
@@ -54,18 +59,21 @@ def table_rows(path):
         text = lines(path)
         if not text: raise ValueError(f'{path}: the file is empty')
         mark = '|' if '|' in text[0] else '\t' if '\t' in text[0] else ','
-        read = csv.reader(path.open(encoding='utf-8-sig', newline=''), delimiter=mark, strict=True, quoting=csv.QUOTE_NONE if mark == '|' else csv.QUOTE_MINIMAL)
+        read = csv.reader(path.open(encoding='utf-8-sig', newline=''), delimiter=mark, strict=True,
+            quoting=csv.QUOTE_NONE if mark == '|' else csv.QUOTE_MINIMAL)
         try: (_, head), *table = [(read.line_num, r) for r in read if r]
         except csv.Error as e: raise ValueError(f'{path}, line {read.line_num}: {e}. Is a quotation mark left open?') from e
         if mark == '|': table = [(i, [*r[:len(head) - 1], '|'.join(r[len(head) - 1:])] if len(r) > len(head) else r) for i, r in table]
         for i, r in table:
-            if len(r) != len(head): raise ValueError(f'{path}, line {i}: {len(r)} fields, but the head has {len(head)} ({", ".join(h.strip() for h in head)})')
+            if len(r) != len(head):
+                raise ValueError(f'{path}, line {i}: {len(r)} fields, but the head has {len(head)} ({", ".join(h.strip() for h in head)})')
         table = [(i, dict(zip(head, r))) for i, r in table]
     for i, r in table:
         r = {_columns.get(k.strip().lower(), k.strip().lower()): v.strip() if isinstance(v, str) else v for k, v in r.items()}
         r.pop('comment_number', None)
         texts = sorted(set(r) - {'image', 'split', 'group', 'label'})
-        if 'image' not in r or not texts: raise ValueError(f'{path}, line {i}: no column {"image" if "image" not in r else "text"!r}; there is: {", ".join(r)}')
+        if 'image' not in r or not texts:
+            raise ValueError(f'{path}, line {i}: no column {"image" if "image" not in r else "text"!r}; there is: {", ".join(r)}')
         many = r['text'] if isinstance(r.get('text'), list) else None           # "sentences": […]
         for one in ([dict(r, text=t) for t in many] if many is not None else [r]): yield one | dict(where=f'{path.name}, line {i}')
 
@@ -91,13 +99,15 @@ def layout(
     root:Path,
 ) -> tuple:     # (reader, its file or folder)
     "Which layout a folder has: the most specific file wins"
-    for pattern, reader in (('dataset_*.json', karpathy_rows), ('*.token*', token_rows), ('captions.txt', table_rows), ('results.csv', table_rows),
+    for pattern, reader in (('dataset_*.json', karpathy_rows), ('*.token*', token_rows),
+                            ('captions.txt', table_rows), ('results.csv', table_rows),
                             ('*.jsonl', table_rows), ('*.tsv', table_rows), ('*.csv', table_rows)):
         found = [p for p in sorted(root.glob(pattern)) + sorted(root.glob(f'*/{pattern}')) if not re.search(r'lemma|devi', p.name, re.I)]
         if len(found) > 1: raise ValueError(f'{root}: several caption files ({some(p.relative_to(root) for p in found)}); leave one')
         if found: return reader, found[0]
     if any(root.rglob('*.txt')): return folder_rows, root
-    raise FileNotFoundError(f'{root}: no captions found (token file, captions.txt, results.csv, dataset_*.json, .csv, .tsv, .jsonl, or a .txt beside each image)')
+    raise FileNotFoundError(f'{root}: no captions found (token file, captions.txt, results.csv, dataset_*.json, .csv, .tsv, '
+                            '.jsonl, or a .txt beside each image)')
 
 def files(name, root):
     "What the digest covers: the caption and split files by content, the images by name and size"
@@ -115,7 +125,7 @@ def _split_files(root):
     found = {p: re.fullmatch(r'Flickr_?\d+k[._](train|dev|val|test)Images\.txt', p.name) for p in sorted(root.rglob('*Images.txt'))}
     return {splits[m[1]]: p for p, m in found.items() if m}
 
-# %% ../../nbs/14_datasets.captions.ipynb #7e35b4db
+# %% ../../nbs/14_datasets.captions.ipynb #0b6776dc
 def captions(
     root,                     # Folder with the captions and the images
     name:str='captions',      # Salts the hash of the split
@@ -127,7 +137,8 @@ def captions(
     if not table: raise ValueError(f'{path}: no captions in it')
     lists = {s: [l.strip() for l in lines(p) if l.strip()] for s, p in _split_files(root).items()}
     official = {image: s for s, names in lists.items() for image in names}
-    if len(official) < sum(map(len, lists.values())): raise ValueError(f'{root}: an image is in two split files: {some(set(n for s in lists for n in lists[s] if official[n] != s))}')
+    if len(official) < sum(map(len, lists.values())):
+        raise ValueError(f'{root}: an image is in two split files: {some(set(n for s in lists for n in lists[s] if official[n] != s))}')
     if official: table = [r | dict(split=official[r['image']]) for r in table if r['image'] in official]
     on_disk = _on_disk(root)
     _check(root, path, table, on_disk, official)
@@ -148,9 +159,11 @@ def captions(
     at = {}
     for r in table:
         s = _split(r.get('split'), r['where'])
-        if at.setdefault(item[r['image']], s) != s: raise ValueError(f"{r['where']}: {r['image']} (or its group) is in {s} here, but in {at[item[r['image']]]} before")
+        if at.setdefault(item[r['image']], s) != s:
+            raise ValueError(f"{r['where']}: {r['image']} (or its group) is in {s} here, but in {at[item[r['image']]]} before")
     found = {s: views.subset([i for i, t in at.items() if t == s]) for s in ('train', 'valid', 'test') if s in at.values()}
-    if 'train' not in found or 'test' not in found: raise ValueError(f'{path}: the splits are {", ".join(found)}; train and test are needed')
+    if 'train' not in found or 'test' not in found:
+        raise ValueError(f'{path}: the splits are {", ".join(found)}; train and test are needed')
     return found if 'valid' in found else carve(found['train'], name) | dict(test=found['test'])
 
 def _on_disk(root):
@@ -160,9 +173,13 @@ def _on_disk(root):
 
 def _check(root, path, table, on_disk, official):
     needed = {r['image']: r['where'] for r in reversed(table) if r['image'] not in on_disk}
-    if needed: raise ValueError(f'{root}: captions without an image: {some(f"{i} ({w})" for i, w in reversed(needed.items()))}. Add the images, or take the lines out of {path.name}')
-    used = {on_disk[r['image']] for r in table}
-    bare = [i for i in official if i not in {r['image'] for r in table}] if official else [p.relative_to(root) for p in dict.fromkeys(on_disk.values()) if p not in used]
+    if needed:
+        raise ValueError(f'{root}: captions without an image: {some(f"{i} ({w})" for i, w in reversed(needed.items()))}. '
+                         f'Add the images, or take the lines out of {path.name}')
+    told = {r['image'] for r in table}
+    used = {on_disk[i] for i in told}
+    idle = [p.relative_to(root) for p in dict.fromkeys(on_disk.values()) if p not in used]
+    bare = [i for i in official if i not in told] if official else idle
     if bare: raise ValueError(f'{root}: images without captions: {some(bare)}. Caption them in {path.name}, or move them away')
     for r in table:
         for k, v in r.items():

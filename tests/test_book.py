@@ -1,0 +1,138 @@
+"The book: a strict build of a small one, escaping, no network, formulas in a real browser, what may be published."
+import json, re, shutil, subprocess
+from pathlib import Path
+import nbformat, pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from crossmodal_nb import book, figures
+from crossmodal_nb.core import settings
+
+root = settings(Path(__file__).parent).root
+evil = '<script>alert(1)</script>'
+catalogue = [dict(name='photos', title=f'Photos {evil} with $5 and *stars*', attribution=evil, n=3, publishable=False), dict(name='emoji', title='Emoji', publishable=True)]
+row = dict(query='image', gallery='text', metric='R@1', value=.25, low=.2, high=.3, split='valid', pool='all', n=40, relevance='item')
+
+def shown(x): return new_output('display_data', {'text/html': str(x), 'text/plain': repr(x)})
+
+def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='0123456789', evil=evil):
+    "Leave what the runner leaves: an executed notebook and its record"
+    found = [dict(item=f'a caption with {evil}', score=.9, true=True), dict(item='another', score=.5)]
+    from PIL import Image
+    gallery = figures.gallery([dict(query=Image.new('RGB', (20, 10)), name=evil, found=found, why='success')], caption=evil)
+    table = figures.table([row, row | dict(query='text', gallery='image')], 'direction', caption=evil)
+    nb = new_notebook(cells=[
+        new_markdown_cell(f'# Toy experiment\n**Question.** Does $\\rho^2$ pay?\n\n$$S = \\frac{{1}}{{n-1}} X^\\top X$$\nSee [linear](../41_methods.linear.ipynb).'),
+        new_code_cell("dataset = 'photos'", metadata=dict(tags=['parameters'])), new_code_cell("dataset = 'photos'", metadata=dict(tags=['injected-parameters'])),
+        new_code_cell('table', outputs=[shown(table)]), new_code_cell('gallery', outputs=[shown(gallery)], metadata=dict(tags=list(tags)))],
+        metadata=dict(papermill=dict(output_path=str(folder/'x.ipynb'))))
+    record = dict(experiment=exp, notebook='10_toy', key=key, digests=dict(notebook='n', params=key, code='c', data='d'), params=dict(dataset=dataset, note=evil), rows=[row], tables={},
+                  history=[], status='ok', final=False, selected_by='valid', seconds=3.2, device='CPU', versions=dict(numpy='2'), started='2026-01-01 10:00')
+    at = folder/'work'/'records'/exp; at.mkdir(parents=True, exist_ok=True)
+    (at/f'{key}.json').write_text(json.dumps(record)); nbformat.write(nb, at/f'{key}.ipynb')
+
+def small(tmp_path):
+    "A small checkout: the real book's own files, one chapter, one experiment that ran here"
+    for f in root.joinpath('book').iterdir():
+        if f.suffix in ('.md', '.yml', '.bib'): (tmp_path/'book').mkdir(exist_ok=True); shutil.copy(f, tmp_path/'book')
+    shutil.copytree(root/'book'/'_static', tmp_path/'book'/'_static')
+    (tmp_path/'settings.ini').write_text('[crossmodal]\n')
+    (tmp_path/'nbs'/'experiments').mkdir(parents=True)
+    (tmp_path/'nbs'/'experiments'/'experiments.toml').write_text('[toy]\nnotebook = "10_toy.ipynb"\n')
+    chapter = new_notebook(cells=[new_markdown_cell('# Linear\n> in one line\n\n$K^\\top S K = I$'), new_code_cell('#| default_exp methods.linear'),
+                                  new_code_cell('#| export\nclass CCA:\n    "Two linear maps"'), new_code_cell('#| hide\nhidden_from_readers = 1')])
+    nbformat.write(chapter, tmp_path/'nbs'/'41_methods.linear.ipynb')
+    run_here(tmp_path)
+    return tmp_path
+
+@pytest.fixture
+def checkout(tmp_path): return small(tmp_path)
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "The small book, built strictly once"
+    folder = tmp_path_factory.mktemp('book')
+    small(folder)
+    return book.build(folder, strict=True, catalogue=catalogue).parent
+
+def pages(html): return {str(f.relative_to(html)): f.read_text() for f in html.rglob('*.html') if '_static' not in f.parts}
+
+def test_every_page_is_there(built):
+    assert {'index.html', 'results/toy.html', 'how/methods-linear.html', 'data.html', 'reproduce.html', 'THIRD_PARTY.html'} <= set(pages(built))
+
+def test_html_in_data_is_text(built):
+    found = pages(built)
+    assert not [n for n, t in found.items() if evil in t]
+    for n in ('results/toy.html', 'data.html'): assert '&lt;script&gt;alert(1)&lt;/script&gt;' in found[n], n
+
+def test_a_result_page(built):
+    toy = pages(built)['results/toy.html']
+    for part in ('Run card', '0123456789', 'run on this machine', '95 % bootstrap', '25.0', 'href="../how/methods-linear.html"'): assert part in toy, part
+    assert toy.count('hide above-input">') == 4          # every cell's code is folded
+
+def test_directives_and_hidden_cells_are_gone(built):
+    chapter = pages(built)['how/methods-linear.html']
+    assert 'default_exp' not in chapter and '#| ' not in chapter and 'hidden_from_readers' not in chapter and 'CCA' in chapter
+
+def test_the_ladder_links_to_what_exists(built):
+    landing = pages(built)['index.html']
+    assert 'href="how/methods-linear.html"><span class="cm-name">CCA' in landing and '<!--' not in re.findall(r'<article.*?</article>', landing, re.S)[0]
+    assert 'Toy experiment' in landing
+
+def test_no_page_loads_anything_from_elsewhere(built):
+    loads = re.compile(r'<(?:script|img|iframe|source)[^>]+src="(https?:)?//|<link[^>]+rel="(?:stylesheet|preload|icon|shortcut icon)"[^>]+href="(https?:)?//')
+    assert not [(n, m[0]) for n, t in pages(built).items() for m in loads.finditer(t)]
+    mathjax = built/'_static'/'mathjax'
+    assert (mathjax/'tex-chtml.js').exists() and sum(f.stat().st_size for f in mathjax.rglob('*') if f.is_file()) < 4e6
+
+def test_internal_links_resolve(built):
+    broken = [(n, h) for n, t in pages(built).items() for h in re.findall(r'(?:href|src)="([^"#:?]+)[#?"]', t) if not (built/n).parent.joinpath(h).exists()]
+    assert not broken
+
+def test_a_new_notebook_appears_without_another_edit(checkout):
+    nbformat.write(new_notebook(cells=[new_markdown_cell('# Dual')]), checkout/'nbs'/'42_methods.dual.ipynb')
+    toc = (book.stage(checkout, catalogue)/'_toc.yml').read_text()
+    assert toc.index('how/methods-linear') < toc.index('how/methods-dual')
+
+def test_strict_refuses_and_names_a_bad_page(checkout):
+    nbformat.write(new_notebook(cells=[new_markdown_cell('# Bad\n```{nosuchdirective}\n```')]), checkout/'nbs'/'42_bad.ipynb')
+    with pytest.raises(RuntimeError, match='nosuchdirective'): book.build(checkout, strict=True, catalogue=catalogue)
+
+def test_published_pages_hold_nothing_private(checkout):
+    run_here(checkout, key='second0000')
+    page, *records = book.publish('toy', checkout, catalogue)
+    text = page.read_text()
+    assert len(records) == 2 and 'cm-thumb' not in text and 'a caption with' not in text and str(checkout) not in text and 'R@1' in text
+    shutil.rmtree(checkout/'work')
+    staged = (book.stage(checkout, catalogue)/'results'/'toy.ipynb').read_text()
+    assert 'Published, not run here' in staged and 'one of 2 runs' in staged and 'second0000' in staged
+
+def test_publishing_refuses_items_of_closed_data(checkout):
+    run_here(checkout, tags=())
+    with pytest.raises(ValueError, match='photos'): book.publish('toy', checkout, catalogue)
+    run_here(checkout, tags=(), dataset='emoji')
+    assert 'cm-thumb' in book.publish('toy', checkout, catalogue)[0].read_text()
+    with pytest.raises(ValueError, match='no good run'): book.publish('tyo', checkout, catalogue)
+
+def test_committed_pages_hold_no_items_of_closed_data():
+    from crossmodal_nb.datasets import catalogue
+    closed = {c['name'] for c in catalogue() if not c['publishable']}
+    for f in root.glob('book/pages/*.ipynb'):
+        nb = nbformat.read(f, 4)
+        record = json.loads((root/'book'/'records'/nb.metadata['crossmodal']['experiment']/f"{nb.metadata['crossmodal']['key']}.json").read_text())
+        book._public(nb, record, {n: False for n in closed}, root)
+
+def test_readme_is_made_from_its_notebook():
+    if not (root/'nbs'/'index.ipynb').exists(): pytest.skip('nbs/index.ipynb is not there yet')
+    assert (root/'README.md').read_text() == book.readme(root, write=False), 'README.md is not in step: run `crossmodal readme`'
+
+def chromium():
+    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
+    if not found: pytest.skip('no Chromium on this machine (Debian: apt-get install chromium)')
+    return found
+
+@pytest.mark.browser
+def test_formulas_render_from_a_file_without_a_network(built, tmp_path):
+    command = [chromium(), '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
+               '--host-resolver-rules=MAP * ~NOTFOUND', '--enable-logging=stderr', '--virtual-time-budget=20000', f'--user-data-dir={tmp_path}', '--dump-dom', (built/'results'/'toy.html').as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count('<mjx-container') >= 2 and '<mjx-mfrac' in done.stdout
+    assert not [l for l in done.stderr.splitlines() if 'CONSOLE' in l and re.search(r'error|failed|ERR_', l, re.I)], done.stderr

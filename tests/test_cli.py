@@ -1,0 +1,84 @@
+"The command line, as a person meets it: small checkouts, and real processes where it matters."
+import json, os, subprocess, sys
+import nbformat, pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+def process(*args, at):
+    "The program as a process of its own"
+    return subprocess.run([sys.executable, '-c', 'from crossmodal_nb.cli import app; app(prog_name="crossmodal")', *map(str, args)], cwd=at, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, 'NO_COLOR': '1', 'COLUMNS': '140'})
+
+def crossmodal(*args, at):
+    "The program in this process: the same, without seconds of imports"
+    from typer.testing import CliRunner
+    from crossmodal_nb.cli import app
+    before = os.getcwd(); os.chdir(at)
+    try: return CliRunner().invoke(app, list(map(str, args)))
+    finally: os.chdir(before)
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A checkout whose one experiment divides by a parameter"
+    (tmp_path/'settings.ini').write_text('[crossmodal]\n')
+    at = tmp_path/'nbs'/'experiments'; at.mkdir(parents=True)
+    cells = [new_markdown_cell('# Toy'), new_code_cell("dataset = 'gaussian'\nby = 2\napi_key = ''\nfinal = False\nout = None", metadata=dict(tags=['parameters'])),
+             new_code_cell("from crossmodal_nb.record import Run\nrow = dict(query='a', gallery='b', metric='R@1', value=1 / by, low=None, high=None, sd=None, n=10, pool='all', relevance='item', split='test' if final else 'valid')"),
+             new_code_cell("Run('10_toy', globals(), [row], selected_by='valid').save(out)")]
+    nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), at/'10_toy.ipynb')
+    manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 4}\nfinal = true\n')
+    return tmp_path
+
+def manifest(checkout, text): (checkout/'nbs'/'experiments'/'experiments.toml').write_text(text)
+
+def test_help_is_quick_and_complete(tmp_path):
+    heavy = "import sys, crossmodal_nb.cli; print({'torch', 'transformers', 'matplotlib', 'pandas', 'sklearn', 'jupyter_book'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, cwd=tmp_path).stdout.strip() == 'set()'
+    said = process('--help', at=tmp_path).stdout
+    assert all(f'\n  {c} ' in said for c in ('data', 'plan', 'run', 'board', 'book', 'publish', 'readme'))
+
+@pytest.mark.parametrize('command', [('book',), ('plan',), ('run',), ('readme',), ('publish', 'x')])
+def test_commands_that_need_a_checkout_say_so(tmp_path, command):
+    done = crossmodal(*command, at=tmp_path)
+    assert done.exit_code == 1 and 'checkout' in done.stderr and 'Traceback' not in done.stderr
+
+def test_the_nearest_name_is_offered(checkout):
+    assert "'board'" in crossmodal('bord', at=checkout).stderr
+    assert "'emoji'" in crossmodal('data', 'get', 'emojy', at=checkout).stderr
+    done = crossmodal('run', 'tyo', at=checkout)
+    assert done.exit_code == 1 and "'toy'" in done.stderr and 'Traceback' not in done.stderr
+    assert isinstance(crossmodal('--traceback', 'run', 'tyo', at=checkout).exception, ValueError)
+
+def test_data_lists_licences_and_says_how(checkout):
+    said = crossmodal('data', at=checkout).stdout
+    assert 'CC BY-SA 4.0' in said and 'flickr8k' in said
+    done = crossmodal('data', 'get', 'flickr8k', at=checkout)
+    assert done.exit_code == 1 and 'not here' in done.stdout and 'Licence' in done.stdout
+    assert crossmodal('data', 'get', 'gaussian', at=checkout).exit_code == 0
+
+def test_run_keep_board(checkout):
+    assert 'new' in crossmodal('plan', at=checkout).stdout
+    done = process('run', at=checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record, = (checkout/'work'/'records'/'toy').glob('*.json')
+    assert json.loads(record.read_text())['rows'][0]['value'] == .25 and record.with_suffix('.ipynb').exists()
+    assert 'kept' in crossmodal('plan', at=checkout).stdout and '25.0' in crossmodal('board', at=checkout).stdout
+    assert '0 to run' in crossmodal('run', at=checkout).stdout
+    manifest(checkout, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 5}\nfinal = true\n')
+    assert 'new' in crossmodal('plan', at=checkout).stdout
+
+def test_a_smoke_run_stays_out_of_the_records(checkout):
+    assert crossmodal('run', '--smoke', at=checkout).exit_code == 0
+    assert not (checkout/'work'/'records').exists() and list((checkout/'work'/'smoke').rglob('*.json'))
+    assert crossmodal('run', '--smoke', '--into', checkout/'elsewhere', at=checkout).exit_code == 0 and list((checkout/'elsewhere').rglob('*.json'))
+
+def test_a_failure_is_reported_kept_and_counted(checkout):
+    manifest(checkout, '[good]\nnotebook = "10_toy.ipynb"\n[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 0}\n')
+    done = crossmodal('run', at=checkout)
+    assert done.exit_code == 1 and 'ZeroDivisionError' in done.stdout and '1 ran, 1 failed' in done.stdout
+    assert 'failed' in crossmodal('plan', at=checkout).stdout
+
+@pytest.mark.parametrize('bad, said', [('params = {dateset = "emoji"}', "'dataset'"), ('params = {api_key = "x"}', 'secret'), ('paramz = {by = 3}', "'params'"), ('needs = ["tyo"]', "'toy'")])
+def test_the_manifest_is_checked_before_anything_runs(checkout, bad, said):
+    manifest(checkout, f'[toy]\nnotebook = "10_toy.ipynb"\n{bad}\n')
+    done = crossmodal('run', at=checkout)
+    assert done.exit_code == 1 and said in done.stderr and not (checkout/'work').exists()

@@ -1,0 +1,50 @@
+"""What holds between the rooms: layers, names that two files repeat, tags that survive cleaning, nothing private in the tree."""
+import ast, configparser, json, re, shutil, subprocess, sys, time, tomllib
+from pathlib import Path
+import pytest
+from crossmodal_nb import record
+
+root = Path(__file__).parent.parent
+notebooks = sorted(f for f in (root/'nbs').glob('[0-9]*.ipynb'))
+layer = lambda stem: re.match(r'(\d+)([a-z]?)_', stem).groups()
+
+def modules():
+    "module: layer of the notebook that makes it"
+    for f in notebooks:
+        name = re.search(r'#\| default_exp (\S+)', f.read_text())[1].strip('"\\n').removesuffix('"')
+        yield 'crossmodal_nb.' + name.split('"')[0].split('\\')[0].removesuffix('.__init__'), (int(layer(f.stem)[0]), layer(f.stem)[1])
+
+at = dict(modules())
+
+@pytest.mark.parametrize('module', at)
+def test_a_module_imports_only_smaller_numbers(module):
+    for m in record._module(module)[1] - {module}:
+        if m in at: assert at[m] < at[module], f'{module} (layer {at[module]}) imports {m} (layer {at[m]})'
+
+def test_every_notebook_has_its_module():
+    assert len(at) == len(notebooks) and all(record._file(m) for m in at)
+
+def test_the_package_holds_nothing_else():
+    made = {record._file(m) for m in at} | set((root/'crossmodal_nb').rglob('__init__.py')) | {root/'crossmodal_nb'/'_modidx.py'}
+    assert set((root/'crossmodal_nb').rglob('*.py')) == made
+
+def test_settings_and_pyproject_agree():
+    ini = configparser.ConfigParser(); ini.read(root/'settings.ini')
+    nbdev = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
+    assert {k: ini['crossmodal'][k] for k in ('lib_name', 'nbs_path')} == {k: nbdev[k] for k in ('lib_name', 'nbs_path')}
+
+def test_import_is_light():
+    code = 'import sys, crossmodal_nb.cli; print([m for m in ("transformers", "torchvision", "cca_zoo", "sklearn", "matplotlib", "papermill") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+def test_cleaning_keeps_the_parameters_tag(tmp_path):
+    for f in ('pyproject.toml', 'settings.ini'): shutil.copy(root/f, tmp_path)
+    shutil.copytree(root/'nbs'/'experiments', tmp_path/'nbs'/'experiments')
+    subprocess.run(['nbdev-clean'], cwd=tmp_path, check=True)
+    for f in (tmp_path/'nbs'/'experiments').glob('*.ipynb'): assert record.parameters(f) == record.parameters(root/'nbs'/'experiments'/f.name)
+
+def test_experiments_only_call():
+    for f in (root/'nbs'/'experiments').glob('*.ipynb'):
+        for c in record.notebook_code(f):
+            assert not c['outputs'], f'{f.name} is saved with outputs'
+            assert not any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(ast.parse(c['source']))), f'{f.name} defines something'
