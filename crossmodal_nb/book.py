@@ -220,7 +220,7 @@ def _trim(mathjax):
     for d in sorted((d for d in mathjax.rglob('*') if d.is_dir()), reverse=True):
         if not any(d.iterdir()): d.rmdir()
 
-# %% ../nbs/71_book.ipynb #84809c15
+# %% ../nbs/71_book.ipynb #ebbdfc52
 def publish(
     exp:str,                         # An entry of the manifest that has run here
     start:str|Path|None=None,        # Somewhere in the checkout
@@ -243,20 +243,20 @@ def publish(
 
 def _public(nb, record, publishable, root):
     "The page without private outputs, papermill's paths and this machine's folders; a `ValueError` if items remain that may not be published"
-    nb = copy.deepcopy(nb)
+    nb, named = copy.deepcopy(nb), _mentioned(record['params']) & set(publishable)
+    closed = sorted(n for n in named if not publishable[n])
     nb.metadata = nbformat.from_dict(dict(kernelspec=kernel, crossmodal=dict(experiment=record['experiment'], key=record['key'])))
     for c in nb.cells:
         tags = c.metadata.get('tags', [])
         c.metadata = nbformat.from_dict(dict(tags=list(tags)) if tags else {})
         if c.cell_type != 'code': continue
-        if 'private' in tags:
+        if 'private' in tags and (closed or not named):
             c.outputs = [new_output('display_data', {'text/html': '<p class="cm-private">Shown only where the data is: these items may not be redistributed.</p>'})] if c.outputs else []
         c.source = _nameless(c.source, root)
         c.outputs = [nbformat.from_dict(json.loads(_nameless(json.dumps(o), root))) for o in c.outputs]
     shown = [json.dumps(o.get('data', {})) for c in nb.cells if c.cell_type == 'code' for o in c.outputs]
     pictures = sum(o.count('cm-thumb') for o in shown)
     if pictures > 200: raise ValueError(f'{record["experiment"]}: {pictures} thumbnails, a committed page may hold 200. Show fewer, or tag the cell `private`')
-    closed = [n for n in _mentioned(record['params']) if publishable.get(n) is False]
     if closed and any('cm-gallery' in o or 'cm-thumb' in o for o in shown):
         raise ValueError(f'{record["experiment"]}: the page shows items of {", ".join(closed)}, which may not be redistributed. Tag the cell `private` and run it again')
     return nb

@@ -208,7 +208,7 @@ def bars(
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
-# %% ../nbs/60_figures.ipynb #6edcb4ab
+# %% ../nbs/60_figures.ipynb #6094160d
 class Html(str):
     "Html that a notebook shows as such, and that prints as its plain text"
     def __new__(cls, text, plain=''):
@@ -274,8 +274,8 @@ def _html_table(head, body, names, caption, kind):
     trs = ''.join(f'<tr{" class=cm-chance" if r[0] in ("chance", "null, 95 %") else ""}>' + ''.join(f'<th style="text-align:left">{esc(str(c))}</th>' for c in r[:names])
                   + ''.join(td(c) if c else '<td></td>' for c in r[names:]) + '</tr>' for r in body)
     many = ' cm-many' if len(body[0]) - names > 3 else ''          # wide: uncertainty goes below the value
-    return (f'<div class="cm-table cm-{kind}{many}" style="overflow-x:auto" tabindex="0"><table><caption style="text-align:left">{esc(caption)}</caption><thead>'
-            + ''.join(f'<tr>{th(h, i == len(head) - 1)}</tr>' for i, h in enumerate(head)) + f'</thead><tbody>{trs}</tbody></table></div>')
+    return (f'<div class="cm-table cm-{kind}{many}"><p class="cm-caption">{esc(caption)}</p><div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead>'
+            + ''.join(f'<tr>{th(h, i == len(head) - 1)}</tr>' for i, h in enumerate(head)) + f'</thead><tbody>{trs}</tbody></table></div></div>')
 
 def _text_table(head, body, caption):
     every = [list(map(str, r)) for r in (*head, *body)]
@@ -307,11 +307,11 @@ def choose(
     return {f'success: drawn from the {len(first):,} with rank 1': sorted(g.permutation(first)[:each].tolist()),
             f'median: nearest to rank {np.median(ranks):g}': middle[:each].tolist(), 'failure: the worst ranks': by_rank[::-1][:each].tolist()}
 
-# %% ../nbs/60_figures.ipynb #27e14bdf
+# %% ../nbs/60_figures.ipynb #41872670
 def thumbnail(
     image,               # A PIL image
     alt:str='',          # Said instead of the picture
-    size:int=96,         # Longest side in pixels, at most 128
+    size:int=80,         # Longest side in pixels, at most 128
 ) -> str:
     "An `<img>` that carries its pixels with it"
     small = image.convert('RGBA' if image.mode in ('RGBA', 'LA', 'P') else 'RGB'); small.thumbnail((min(size, 128),) * 2)
@@ -321,7 +321,7 @@ def thumbnail(
 def gallery(
     cases:list[dict],    # Each: `query` (image, text, or a list of them), `found` (list of dicts: `item`, `score`, `true`), and optional `why`, `rank`, `name`
     caption:str='',      # What to see, and the rule by which cases were chosen
-    size:int=96,
+    size:int=80,
 ) -> Html:
     "Queries and what was found for them: scores below, the true match framed and ticked"
     def piece(x, name=''):
@@ -336,7 +336,7 @@ def gallery(
     def case(c):
         rank = '' if c.get('rank') is None else f'true match at rank {c["rank"]:g}'
         about = ' · '.join(esc(str(a)) for a in (c.get('why'), c.get('name'), rank) if a)
-        return (f'<div class="cm-case"><div class="cm-why">{about}</div><div style="display:flex;gap:6px;align-items:flex-start">'
+        return (f'<div class="cm-case"><div class="cm-why">{about}</div><div class="cm-row" style="display:flex;gap:6px;align-items:flex-start">'
                 f'<div class="cm-query" style="display:flex;flex-wrap:wrap;gap:4px;align-items:center;max-width:14rem">{piece(c["query"], c.get("name", ""))}</div>'
                 f'<div class="cm-arrow">→</div><div class="cm-found" style="display:flex;flex:1;flex-wrap:wrap;gap:6px">{"".join(map(one, c["found"]))}</div></div></div>')
     return Html(f'<div class="cm-gallery"><p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>', f'{caption} ({len(cases)} cases)')

@@ -1,8 +1,9 @@
-"""Rows a second through the store against the naive loop (one row at a time, default layout), in one run: python tests/bench_features.py [images]
+"""Rows a second through the store against the naive loop (one row at a time, default layout), in one run:
+python tests/bench_features.py [images]
 
-Photos are made here (500 x 375 JPEG), and Flickr8k's are used too where it is found. Loading the networks is not counted; reading, writing and
-checking are. Rounds alternate; the ratio is that of the fastest rounds. The naive loop runs with torch's threads and with one, and the faster
-counts: on a busy machine several threads a layer wait for one another, and a ratio to that would flatter us."""
+Photos are made here (500 x 375 JPEG), and Flickr8k's are used too where it is found. Loading the networks is not counted; reading, writing
+and checking are. Rounds alternate; the ratio is that of the fastest rounds. The naive loop runs with torch's threads and with one, and the
+faster counts: on a busy machine several threads a layer wait for one another, and a ratio to that would flatter us."""
 import sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
@@ -22,7 +23,8 @@ def one_thread(f):
     finally: torch.set_num_threads(threads)
 
 def compare(what, naive, ours, n, few, rounds=3):
-    each = [(timed(lambda: naive(few), few), timed(lambda: one_thread(lambda: naive(few)), few), timed(lambda: ours(k), n)) for k in range(rounds)]
+    loop = lambda: naive(few)
+    each = [(timed(loop, few), timed(lambda: one_thread(loop), few), timed(lambda: ours(k), n)) for k in range(rounds)]
     a, one, b = (max(r) for r in zip(*each))
     print(f'{what:32} naive {a:6.1f}/s, on one thread {one:6.1f}/s   store {b:6.1f}/s   ratio {b/max(a, one):.2f}', flush=True)
 

@@ -108,7 +108,7 @@ def test_published_pages_hold_nothing_private(checkout):
 def test_publishing_refuses_items_of_closed_data(checkout):
     run_here(checkout, tags=())
     with pytest.raises(ValueError, match='photos'): book.publish('toy', checkout, catalogue)
-    run_here(checkout, tags=(), dataset='emoji')
+    run_here(checkout, dataset='emoji')                                   # tagged private, but open data
     assert 'cm-thumb' in book.publish('toy', checkout, catalogue)[0].read_text()
     with pytest.raises(ValueError, match='no good run'): book.publish('tyo', checkout, catalogue)
 

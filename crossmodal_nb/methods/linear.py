@@ -67,7 +67,7 @@ class Moments:
         if self.weight <= 1: raise ValueError(f'a covariance needs a total weight of more than 1, but it is {self.weight:g}')
         return (self.M2.triu() + self.M2.triu(1).T) / (self.weight - 1)
 
-# %% ../../nbs/41_methods.linear.ipynb #4484717a
+# %% ../../nbs/41_methods.linear.ipynb #0ab8adb3
 ridge_units = ('trace', 'absolute', 'blend')
 
 def regularised(
@@ -97,7 +97,7 @@ def whitener(
     if not keep.any(): raise ValueError(f'view {name!r} is constant: there is nothing to correlate')
     if not keep.all():
         warnings.warn(f'view {name!r}: {p - int(keep.sum())} of {p} directions have no variance of their own '
-                      f'({int((sd == 0).sum())} constant columns) and are dropped; a ridge above 0 would keep the rest stable', stacklevel=2)
+                      f'({int((sd == 0).sum())} constant columns) and are dropped; a ridge above 0 keeps the rest stable', stacklevel=2)
     return D[:, None] * V[:, keep] / lam[keep].sqrt()
 
 def cca(
@@ -117,11 +117,11 @@ def cca(
     var_x, cov_xy, var_y = (Wx * (Sxx @ Wx)).sum(0), (Wx * (Sxy @ Wy)).sum(0), (Wy * (Syy @ Wy)).sum(0)
     return SimpleNamespace(W=(Wx, Wy), sigma=sigma, rho=(cov_xy / (var_x * var_y).sqrt()).nan_to_num(0.))
 
-# %% ../../nbs/41_methods.linear.ipynb #dcdffc3e
+# %% ../../nbs/41_methods.linear.ipynb #9e589b27
 def stream(
     views,                     # Two `Views`; of rows with parts, `pooled` is read
     weight=None,               # (n_a,) extra weight of each row of the first view
-    rows:int=2048,             # Pairs a chunk: float32 products of larger ones lose accuracy, smaller ones time
+    rows:int=4096,             # Pairs a chunk: float32 products of larger ones lose accuracy, smaller ones time
 ):                             # Yields (rows of a, rows of b, weights or None when all are 1)
     "The pairs of two views, chunk by chunk"
     (a, va), (b, vb) = views.items()
@@ -151,7 +151,7 @@ def correlations(
     C, d = m.cov, len(m.mean) // 2
     return (C[:d, d:].diagonal() / (C.diagonal()[:d] * C.diagonal()[d:]).sqrt()).nan_to_num(0.)
 
-# %% ../../nbs/41_methods.linear.ipynb #c047fd64
+# %% ../../nbs/41_methods.linear.ipynb #89b59ff8
 class CCA(Method):
     "Ridge canonical correlation analysis of two views, streamed"
     def __init__(self,
@@ -223,8 +223,8 @@ class CCA(Method):
             if not self.moments.mean.isfinite().all(): raise ValueError('the rows given to fit hold NaN or Inf')
             n = self.moments.weight
             if n <= max(p, q):
-                warnings.warn(f'{n:g} items for views of {p} and {q} columns: training correlations say nothing (without a ridge they are 1); '
-                              'read the held-out ones')
+                warnings.warn(f'{n:g} items for views of {p} and {q} columns: training correlations say nothing '
+                              '(without a ridge they are 1); read the held-out ones')
             s, most = cca(self.moments.cov, p, self.ridges, self.ridge_unit, (a, b)), max(int(n + 1e-6) - 1, 1)
             self._solved[key] = SimpleNamespace(W=tuple(W[:, :most] for W in s.W), sigma=s.sigma[:most], rho=s.rho[:most])
         return self._solved[key]
