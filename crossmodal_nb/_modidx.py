@@ -306,6 +306,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'crossmodal_nb.figures.Html.__repr__': ('figures.html#html.__repr__', 'crossmodal_nb/figures.py'),
                                        'crossmodal_nb.figures.Html._repr_html_': ( 'figures.html#html._repr_html_',
                                                                                    'crossmodal_nb/figures.py'),
+                                       'crossmodal_nb.figures._apart': ('figures.html#_apart', 'crossmodal_nb/figures.py'),
                                        'crossmodal_nb.figures._chance': ('figures.html#_chance', 'crossmodal_nb/figures.py'),
                                        'crossmodal_nb.figures._has': ('figures.html#_has', 'crossmodal_nb/figures.py'),
                                        'crossmodal_nb.figures._html_table': ('figures.html#_html_table', 'crossmodal_nb/figures.py'),

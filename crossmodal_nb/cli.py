@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from .core import pick, settings
 
-# %% ../nbs/90_cli.ipynb #eaa780ed
+# %% ../nbs/90_cli.ipynb #0dd95ab6
 class Told(TyperGroup):
     "A group of commands whose expected errors are messages"
     def invoke(self, ctx):
@@ -25,7 +25,8 @@ class Told(TyperGroup):
             raise typer.Exit(1)
 
 app = typer.Typer(cls=Told, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help='Learn common spaces of pictures, texts and sounds with every classic method under one protocol, and publish what was found as a book.')
+                  help='Learn common spaces of pictures, texts and sounds with every classic method under one protocol, '
+                       'and publish what was found as a book.')
 
 @app.callback()
 def _main(traceback:bool=typer.Option(False, '--traceback', help='Show where an error came from.')): pass
@@ -38,7 +39,7 @@ def columns(
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(r, wide)).rstrip() for r in rows)
 
-# %% ../nbs/90_cli.ipynb #e6dfaaa7
+# %% ../nbs/90_cli.ipynb #9d0f0a44
 data_app = typer.Typer(help='What data sets exist, which are ready, and how to obtain the rest.', invoke_without_command=True)
 app.add_typer(data_app, name='data')
 
@@ -48,52 +49,62 @@ def data(ctx:typer.Context):
     from crossmodal_nb.datasets import catalogue
     size = lambda mb: '' if mb is None else f'{mb:,.0f} MB'
     rows = sorted(catalogue(), key=lambda r: (not r['ready'], r['name']))
-    print(columns([['name', 'here', 'items', 'size', 'licence', 'what'], *([r['name'], 'yes' if r['ready'] else 'get' if r['embedded'] else '-', r['n'] or '', size(r['size_mb']), r['licence'][:40], r['title']] for r in rows)]))
-    print('\nhere: yes = ready; get = fetched by itself when it is needed, or now by `crossmodal data get NAME`; - = `crossmodal data get NAME` says how to obtain it')
+    print(columns([['name', 'here', 'items', 'size', 'licence', 'what'],
+                   *([r['name'], 'yes' if r['ready'] else 'get' if r['embedded'] else '-', r['n'] or '', size(r['size_mb']),
+                      r['licence'][:40], r['title']] for r in rows)]))
+    print('\nhere: yes = ready; get = fetched by itself when it is needed, or now by `crossmodal data get NAME`;'
+          ' - = `crossmodal data get NAME` says how to obtain it')
     print('folders searched:', *map(str, settings().data))
 
 @data_app.command('get')
-def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` lists them.')):
+def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` lists them; `embedded`: all that can be fetched.')):
     "Fetch data sets that may be fetched; say how to obtain the others."
     from crossmodal_nb.datasets import catalogue, load
     known, absent = {r['name']: r for r in catalogue()}, 0
-    for n in names: pick(n, known, 'dataset')
+    names = [m for n in names for m in ([k for k, r in known.items() if r['embedded']] if n == 'embedded' else [pick(n, known, 'dataset')])]
     for n in names:
         r = known[n]
-        if not r['ready'] and r['embedded']: print(f'{n}: fetching {r["size_mb"]} MB …', flush=True); load(n); r = next(c for c in catalogue() if c['name'] == n)
+        if not r['ready'] and r['embedded']:
+            print(f'{n}: fetching {r["size_mb"]} MB …', flush=True); load(n)
+            r = next(c for c in catalogue() if c['name'] == n)
         if r['ready']: print(f'{n}: ready ({r["where"]}); {r["licence"]}; {r["attribution"]}')
         else: absent += 1; print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
     if absent: raise typer.Exit(1)
 
-# %% ../nbs/90_cli.ipynb #97830c17
+# %% ../nbs/90_cli.ipynb #27d33049
 names_ = typer.Argument(None, help='Entries of the manifest (default: all), with what they need.')
 
 def _minutes(jobs):
     "How long jobs will take, as far as earlier runs know"
     known = [j['seconds'] for j in jobs if j.get('seconds')]
-    return f'about {sum(known) / 60:.1f} min' + (f' and {len(jobs) - len(known)} that never ran' if len(known) < len(jobs) else '') if known else 'time not known yet' if jobs else 'nothing to do'
+    if not known: return 'time not known yet' if jobs else 'nothing to do'
+    return f'about {sum(known) / 60:.1f} min' + (f', and {len(jobs) - len(known)} that never ran' if len(known) < len(jobs) else '')
 
 @app.command()
 def plan(names:list[str]=names_, smoke:bool=typer.Option(False, help='The smoke run instead of the full size.')):
     "Show what would run, and why."
     from crossmodal_nb import runner
     jobs = runner.plan(names or None, smoke=smoke)
-    print(columns([['experiment', 'key', 'status', 'seconds', 'why'], *([j['exp'], j['key'], j['status'], f'{j["seconds"]:.0f}' if j.get('seconds') else '', j['why']] for j in jobs)]))
+    print(columns([['experiment', 'key', 'status', 'seconds', 'why'],
+                   *([j['exp'], j['key'], j['status'], f'{j["seconds"]:.0f}' if j.get('seconds') else '', j['why']] for j in jobs)]))
     todo, stale = ([j for j in jobs if j['status'] in s] for s in (('new', 'failed'), ('stale',)))
-    print(f'\n`crossmodal run` would run {len(todo)}: {_minutes(todo)}. Stale: {len(stale)}' + (' (`--stale` runs them again)' if stale else ''))
+    print(f'\n`crossmodal run` would run {len(todo)}: {_minutes(todo)}. Stale: {len(stale)}'
+          + (' (`--stale` runs them again)' if stale else ''))
     if not names and not smoke:
         report = runner.plan(report=True)
         print(f'`make report` computes {len(report)} here: {_minutes(report)}; it aims at 15 min on two cores.')
 
 @app.command()
-def run(names:list[str]=names_, jobs:int=typer.Option(1, '-j', min=1, help='Runs at a time.'), smoke:bool=typer.Option(False, help='Seconds instead of minutes, in a folder of its own; never enters the book.'),
+def run(names:list[str]=names_, jobs:int=typer.Option(1, '-j', min=1, help='Runs at a time.'),
+        smoke:bool=typer.Option(False, help='Seconds instead of minutes, in a folder of its own; never enters the book.'),
         stale:bool=typer.Option(False, help='Also run again what is stale.'), into:Path=typer.Option(None, help='Folder for records.'),
         report:bool=typer.Option(False, help='The entries marked `report`, computed here even where a published record exists.')):
     "Run what is missing or failed, and keep the rest."
     from crossmodal_nb import runner
     code = runner.run(names or None, jobs=jobs, smoke=smoke, stale=stale, into=into, report=report)
     s = settings()
-    print(f'Records: {into or s.work/("smoke" if smoke else "records")}.' + ('' if smoke or into else ' `crossmodal book` puts them into the report.'))
+    print(f'Records: {into or s.work/("smoke" if smoke else "records")}.'
+          + ('' if smoke or into else ' `crossmodal book` puts them into the report.'))
     raise typer.Exit(code)
 
 @app.command()
@@ -109,16 +120,19 @@ def board_text(
 ) -> dict:               # data set: aligned text, one line a setting and direction
     "The leaderboard as text"
     from crossmodal_nb.figures import ordered, shown, unit
-    outcome = {'metric', 'norm', 'value', 'low', 'high', 'sd', 'seed_sd', 'seeds', 'n', 'chance', 'null', 'null_high', 'pools', 'query', 'gallery', 'dataset', 'experiment', 'published', 'split'}
+    outcome = {'metric', 'norm', 'value', 'low', 'high', 'sd', 'seed_sd', 'seeds', 'n', 'chance', 'null', 'null_high', 'pools', 'query',
+               'gallery', 'dataset', 'experiment', 'published', 'split'}
     out = {}
     for d in ordered(r.get('dataset') or '-' for r in rows):
         here = [r for r in rows if (r.get('dataset') or '-') == d]
         metrics, lines = list(dict.fromkeys(r['metric'] for r in here)), {}
         for r in here:
             setting = ', '.join(f'{k} {v}' for k, v in r.items() if k not in outcome and v not in (None, ''))
-            lines.setdefault((r['experiment'] + ('*' if r.get('published') else ''), f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
+            name = r['experiment'] + ('*' if r.get('published') else '')
+            lines.setdefault((name, f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
         body = [[*k, *(shown(v[m]) if m in v else '' for m in metrics)] for k, v in lines.items()]
-        out[d] = columns([['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)], *body]) + ('\n* published, not run here' if any(r.get('published') for r in here) else '')
+        out[d] = columns([['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)], *body])
+        if any(r.get('published') for r in here): out[d] += '\n* published, not run here'
     return out
 
 # %% ../nbs/90_cli.ipynb #89f4596f

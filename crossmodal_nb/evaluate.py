@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['standard', 'chief', 'asked', 'evaluate', 'grid', 'best', 'checker', 'first_ranks', 'found', 'analogies']
 
-# %% ../nbs/50_evaluate.ipynb #ea52fb0d
+# %% ../nbs/50_evaluate.ipynb #a1d7d7e1
 import itertools
 from functools import partial
 import numpy as np, torch
 from .core import pick, take
 from .data import Views
-from .methods.base import arithmetic, unit
+from .methods.base import arithmetic, nearest, unit
 from .metrics import (aggregate, bootstrap, chance, counts, mean_ap, mean_reciprocal_rank, median_rank, null, pool_counts, draw_pools,
                                    ranks, recall_at)
 
@@ -147,12 +147,12 @@ def found(
 
 def _same(x, y): return x == y if x.dim() == 0 else (x * y).any()
 
-# %% ../nbs/50_evaluate.ipynb #330d014e
+# %% ../nbs/50_evaluate.ipynb #ebff2f5c
 def analogies(
     method, views:Views, a:str, b:str,
     n:int=200,              # Pairs drawn
     seed:int=0,
-) -> list[dict]:            # Each: `i`, `j` (rows of a), `text_i`, `text_j` (rows of b), `rank` and `control` rank of a's row j, `nearest` rows of a
+) -> list[dict]:            # Each: `i`, `j` (rows of a), `text_i`, `text_j` (rows of b), `rank` and `control` rank of a's row j, `nearest` (row of a, cosine)
     "a(i) − b(i) + b(j) → a(j), and b(j) → a(j) as its control, for n seeded pairs"
     va, vb, g = views[a], views[b], np.random.default_rng(seed)
     za, zb = (unit(z - z.mean(0)) for z in (method.encode(a, va.x, to=b), method.encode(b, vb.x, to=a)))
@@ -168,6 +168,6 @@ def analogies(
         keep = torch.arange(len(za)) != i
         rank = lambda q: int(1 + (za[keep] @ q > za[j] @ q).sum())
         q = arithmetic(torch.stack([za[i], zb[ti], zb[tj]]), [1., -1., 1.])
-        near = [k for k in (za @ q).argsort(descending=True)[:6].tolist() if k != i][:5]
-        out.append(dict(i=i, j=j, text_i=ti, text_j=tj, rank=rank(q), control=rank(zb[tj]), nearest=near))
+        near, score = nearest(q, za, exclude=[i], k=5)
+        out.append(dict(i=i, j=j, text_i=ti, text_j=tj, rank=rank(q), control=rank(zb[tj]), nearest=list(zip(near.tolist(), score.tolist()))))
     return out
