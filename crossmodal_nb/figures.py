@@ -96,7 +96,7 @@ def spread(
     if row.get('sd') is not None: return v - row['sd'], v + row['sd'], 'pools'
     return None, None, None
 
-# %% ../nbs/60_figures.ipynb #0afdc335
+# %% ../nbs/60_figures.ipynb #1e19fd9b
 def protocol(
     rows:list[dict],     # Tidy rows
     shown=(),            # Fields that the table or figure itself shows
@@ -114,7 +114,7 @@ def protocol(
                                  + (f' ({pools} drawn)' if isinstance(pools, int) else '')),
            one('relevance') and f'relevant = same {one("relevance")}', one('norm') and f'AP normalised by {one("norm")}',
            one('dim') and f'd = {one("dim")}',
-           one('seeds') and one('seeds') > 1 and f'{one("seeds")} seeds', one('selected_by') and f'settings chosen on {one("selected_by")}']
+           one('seeds') and one('seeds') > 1 and f'{one("seeds")} runs (seeds or folds)', one('selected_by') and f'settings chosen on {one("selected_by")}']
     kinds = {spread(r)[2] for r in rows if r.get('value') is not None}
     means = dict(seeds='± sd over runs', bootstrap='[95 % bootstrap, clustered by item]', pools='± sd over pools')
     return '; '.join(str(s) for s in [*say, *(means[k] for k in means if k in kinds)] if s) + '.'
