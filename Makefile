@@ -12,8 +12,8 @@ report: $(VENV)/.installed
 test: $(VENV)/.installed
 	crossmodal data get embedded
 	python tests/in_sync.py
-	nbdev_test --n_workers 2
-	crossmodal run --smoke -j 2
+	OMP_NUM_THREADS=1 nbdev_test --n-workers 2 --timing
+	OMP_NUM_THREADS=1 crossmodal run --smoke -j 2
 	crossmodal book --strict
 	pytest -q -rs
 
