@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from .core import atomic, locked, pick, settings
 from .figures import Html, card, esc, ladder
 
-# %% ../nbs/71_book.ipynb #5638f529
+# %% ../nbs/71_book.ipynb #6c9123a9
 kernel = dict(name='python3', display_name='python3', language='python')
 
 def staged(
@@ -43,7 +43,7 @@ def staged(
 def _staged_code(c, fold, heading):
     directives, tags = set(re.findall(r'^#\s*\|\s*(\w+)', c.source, re.M)), set(c.metadata.get('tags', []))
     c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M).strip()
-    if directives & {'hide', 'default_exp'} or 'nbdev_export()' in c.source or not (c.source or c.outputs): return None
+    if directives & {'hide', 'default_exp'} or not (c.source or c.outputs): return None
     if fold or 'injected-parameters' in tags: tags.add('hide-input')
     for o in c.outputs: o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
     c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=re.sub(r'[*`$\\"]', '', heading))))
