@@ -147,7 +147,7 @@ def found(
 
 def _same(x, y): return x == y if x.dim() == 0 else (x * y).any()
 
-# %% ../nbs/50_evaluate.ipynb #ebff2f5c
+# %% ../nbs/50_evaluate.ipynb #d0e17b2a
 def analogies(
     method, views:Views, a:str, b:str,
     n:int=200,              # Pairs drawn
@@ -166,7 +166,7 @@ def analogies(
         s = same[g.integers(len(same))]
         i, j, ti, tj = (int(r) for r in (ra[p], ra[s], rb[p], rb[s]))
         keep = torch.arange(len(za)) != i
-        rank = lambda q: int(1 + (za[keep] @ q > za[j] @ q).sum())
+        rank = lambda q: int(1 + ((s := za @ q)[keep] > s[j]).sum())        # j's score from the same product: another differs in the last bit
         q = arithmetic(torch.stack([za[i], zb[ti], zb[tj]]), [1., -1., 1.])
         near, score = nearest(q, za, exclude=[i], k=5)
         out.append(dict(i=i, j=j, text_i=ti, text_j=tj, rank=rank(q), control=rank(zb[tj]), nearest=list(zip(near.tolist(), score.tolist()))))
