@@ -96,7 +96,7 @@ def spread(
     if row.get('sd') is not None: return v - row['sd'], v + row['sd'], 'pools'
     return None, None, None
 
-# %% ../nbs/60_figures.ipynb #1e19fd9b
+# %% ../nbs/60_figures.ipynb #3e862e1b
 def protocol(
     rows:list[dict],     # Tidy rows
     shown=(),            # Fields that the table or figure itself shows
@@ -114,7 +114,8 @@ def protocol(
                                  + (f' ({pools} drawn)' if isinstance(pools, int) else '')),
            one('relevance') and f'relevant = same {one("relevance")}', one('norm') and f'AP normalised by {one("norm")}',
            one('dim') and f'd = {one("dim")}',
-           one('seeds') and one('seeds') > 1 and f'{one("seeds")} runs (seeds or folds)', one('selected_by') and f'settings chosen on {one("selected_by")}']
+           one('seeds') and one('seeds') > 1 and f'{one("seeds")} runs (seeds or folds)',
+           one('selected_by') and f'settings chosen on {one("selected_by")}']
     kinds = {spread(r)[2] for r in rows if r.get('value') is not None}
     means = dict(seeds='± sd over runs', bootstrap='[95 % bootstrap, clustered by item]', pools='± sd over pools')
     return '; '.join(str(s) for s in [*say, *(means[k] for k in means if k in kinds)] if s) + '.'
@@ -324,7 +325,7 @@ def reported(
     rows = [r | dict(value=r['value'] / unit(r['metric'])[0]) for r in rows]
     return table(rows, index, columns, f'Reported elsewhere, not run here. {source}. {caption}'.strip(), digits, 'reported')
 
-# %% ../nbs/60_figures.ipynb #b383aae6
+# %% ../nbs/60_figures.ipynb #c65e642f
 def choose(
     ranks,               # (n,) rank of the true match of each query, 1 is best
     each:int=2,          # Cases of each kind
@@ -334,9 +335,10 @@ def choose(
     ranks, g = np.asarray(ranks, dtype=float), np.random.default_rng(seed)
     first, by_rank = np.flatnonzero(ranks <= 1), np.argsort(ranks, kind='stable')
     middle = np.argsort(abs(ranks - np.median(ranks)), kind='stable')
-    return {f'success: drawn from the {len(first):,} with rank 1': sorted(g.permutation(first)[:each].tolist()),
+    kinds = {f'success: drawn from the {len(first):,} with rank 1': sorted(g.permutation(first)[:each].tolist()),
             f'median: nearest to rank {np.median(ranks):g}': middle[:each].tolist(),
             'failure: the worst ranks': by_rank[::-1][:each].tolist()}
+    return {why: queries for why, queries in kinds.items() if queries}          # no success: nothing to draw from
 
 # %% ../nbs/60_figures.ipynb #7972d301
 def thumbnail(
