@@ -6,15 +6,15 @@
 __all__ = ['View', 'finite', 'Views', 'Batch', 'relevance', 'Images', 'open_image', 'content', 'normalise', 'connected', 'assign',
            'gaussian_world', 'class_world']
 
-# %% ../nbs/10_data.ipynb #8c75ba56
+# %% ../nbs/10_data.ipynb #9c899256
 import hashlib, html, re, unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
-from .core import digest, rows, take
+from .core import InputError, MissingError, digest, rows, take
 
-# %% ../nbs/10_data.ipynb #3f11db97
+# %% ../nbs/10_data.ipynb #26e84572
 @dataclass
 class View:
     "One modality of one split"
@@ -30,29 +30,38 @@ class View:
         if self.y is not None: self.y = torch.as_tensor(self.y)
         for name in ('ids', 'y', 'item'):
             v = getattr(self, name)
-            if v is not None and len(v) != n: raise ValueError(f'{name} has {len(v)} entries but the view has {n} rows')
+            if v is not None and len(v) != n: raise InputError(f'{name} has {len(v)} entries but the view has {n} rows')
         for part, v in (self.x.items() if isinstance(self.x, dict) else [('x', self.x)]):
-            if rows(v) != n: raise ValueError(f'part {part!r} has {rows(v)} rows, the first part has {n}')
+            if rows(v) != n: raise InputError(f'part {part!r} has {rows(v)} rows, the first part has {n}')
             finite(v, self.ids, part)
 
     def __len__(self): return len(self.ids)
     def __getitem__(self, i):
         "The view of rows `i` (LongTensor, bool mask, list or slice)"
-        i = torch.arange(len(self))[i if isinstance(i, slice) else torch.as_tensor(i)]
-        return View(take(self.x, i), take(self.ids, i), None if self.y is None else self.y[i], self.item[i])
+        i = torch.arange(len(self))[i if isinstance(i, slice) else torch.as_tensor(i, dtype=None if len(i) else torch.long)]
+        return self.holding(take(self.x, i), i)
+
+    def holding(self,
+        x,                # Content known to be sound: it is not looked at again
+        i=slice(None),    # Which rows it is of (default: all)
+    ) -> 'View':
+        "These rows with other content: their features, checked when they were stored"
+        new = object.__new__(View)
+        new.x, new.ids, new.y, new.item = x, take(self.ids, i), None if self.y is None else self.y[i], self.item[i]
+        return new
 
 def finite(
     x,               # A tensor or array (anything else passes)
     ids,             # Row names
     name:str='x',    # What to call it in the message
 ):
-    "Raise a `ValueError` that names the rows, if any of them holds NaN or Inf"
+    "Raise an `InputError` that names the rows, if any of them holds NaN or Inf"
     if not (isinstance(x, (Tensor, np.ndarray)) and torch.as_tensor(x).is_floating_point()) or not len(x): return
     x = torch.as_tensor(x)
     if x.sum(dtype=torch.float64).isfinite(): return
     bad = (~x.isfinite()).flatten(1).any(1) if x.dim() > 1 else ~x.isfinite()
     bad = bad.nonzero().ravel().tolist()
-    if bad: raise ValueError(f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {", ".join(str(ids[i]) for i in bad[:5])}{" …" if len(bad) > 5 else ""}. Mend or remove them')
+    if bad: raise InputError(f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {", ".join(str(ids[i]) for i in bad[:5])}{" …" if len(bad) > 5 else ""}. Mend or remove them')
 
 # %% ../nbs/10_data.ipynb #2ecb09f8
 class Views(dict):
@@ -147,7 +156,7 @@ def relevance(
     "Same code, or at least one shared label. A negative code means none: it is like no other"
     return (q[:, None] == g[None]) & (q[:, None] >= 0) if q.dim() == 1 else (q.float() @ g.float().T) > 0
 
-# %% ../nbs/10_data.ipynb #aeb3f30c
+# %% ../nbs/10_data.ipynb #4ca515c9
 class Images:
     "A lazy sequence of image files: `x[LongTensor] -> list` of upright RGB PIL images"
     def __init__(self, paths): self.paths = [Path(p) for p in paths]
@@ -160,14 +169,14 @@ class Images:
     def digest(self): return digest([[p.name, p.stat().st_size] for p in self.paths])
 
 def open_image(path):
-    "An upright RGB PIL image; an unreadable file is a `ValueError` that names it"
+    "An upright RGB PIL image; an unreadable file is an `InputError` that names it"
     from PIL import Image, ImageOps
     try:
         with Image.open(path) as im:
             im.load()
             return ImageOps.exif_transpose(im).convert('RGB')
-    except FileNotFoundError: raise
-    except Exception as e: raise ValueError(f'{path}: not a readable image ({e}). Replace it, or skip unreadable files with a stated maximum rate') from e
+    except FileNotFoundError as e: raise MissingError(f'{path}: the image is not there') from e
+    except Exception as e: raise InputError(f'{path}: not a readable image ({e}). Replace it, or skip unreadable files with a stated maximum rate') from e
 
 # %% ../nbs/10_data.ipynb #8b1b6095
 def content(
