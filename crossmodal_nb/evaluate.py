@@ -15,7 +15,7 @@ from .methods.base import arithmetic, nearest, unit
 from .metrics import (aggregate, bootstrap, chance, counts, mean_ap, mean_reciprocal_rank, median_rank, null, pool_counts, draw_pools,
                                    ranks, recall_at)
 
-# %% ../nbs/50_evaluate.ipynb #f6318162
+# %% ../nbs/50_evaluate.ipynb #d1055e06
 standard = {
     'item': {'R@1': partial(recall_at, k=1), 'R@5': partial(recall_at, k=5), 'R@10': partial(recall_at, k=10), 'medR': median_rank, 'MRR': mean_reciprocal_rank},
     'label': {'mAP': mean_ap, 'mAP@50': partial(mean_ap, k=50, norm='hits')}}
@@ -28,14 +28,15 @@ def asked(
     "The queries that have an answer, the gallery, and what relevance compares. Rows without a label (code −1) are left out by label"
     q, g = views[a], views[b]
     if pick(by, standard, 'relevance') == 'item':
-        q = q[torch.isin(q.item, g.item)]
+        has = torch.isin(q.item, g.item)
+        q = q if has.all() else q[has]
         return q, g, (q.item, g.item)
     for name, v in ((a, q), (b, g)):
         if v.y is None: raise ValueError(f'relevance by label, but view {name!r} has no labels')
     q, g = (v if v.y.dim() > 1 else v[v.y >= 0] for v in (q, g))
     return q, g, (q.y, g.y)
 
-# %% ../nbs/50_evaluate.ipynb #9635da04
+# %% ../nbs/50_evaluate.ipynb #b34246ac
 def evaluate(
     method,                   # Anything with `blocks` (every `Method`)
     views:Views,              # The split to judge on
@@ -56,11 +57,14 @@ def evaluate(
     for a, b in itertools.permutations(views, 2):
         q, g, relevant = asked(views, a, b, by)
         scores = lambda q=q, g=g: method.blocks(a, q.x, b, g.x)
+        part = lambda i, j, q=q, g=g: method.blocks(a, take(q.x, i), b, take(g.x, j))     # of some rows and columns
         for pool in pools:
             if pool == 'all': c, found = _whole(scores, relevant, metrics, every, q.item, boot, seed)
             elif pool <= len(items := q.item.unique()):
-                c, found = _pools(scores, relevant, metrics, every, (q.item, g.item), draw_pools(items, pool, draws, seed))
-                q, g, relevant = asked(views.subset(draw_pools(items, pool, 1, seed)[0]), a, b, by)      # the null of the first pool stands for all
+                drawn = draw_pools(items, pool, draws, seed)
+                few = draws * pool**2 < len(items)**2                         # small pools of a large split: only their own scores
+                c, found = _pools(part if few else scores(), relevant, metrics, every, (q.item, g.item), drawn)
+                q, g, relevant = asked(views.subset(drawn[0]), a, b, by)      # the null of the first pool stands for all
             else: continue
             luck = chance(metrics, c)
             zero = null(scores(q, g), relevant, metrics, permutations, seed) if permutations else {}
@@ -78,7 +82,7 @@ def _whole(scores, relevant, metrics, every, cluster, boot, seed):
     return c, found
 
 def _pools(scores, relevant, metrics, every, items, drawn):
-    cs, found = pool_counts(scores(), drawn, relevant, items, every), {}
+    cs, found = pool_counts(scores, drawn, relevant, items, every), {}
     for m, f in metrics.items():
         v = np.array([f(c) for c in cs])
         found[m] = dict(value=float(v.mean()), low=None, high=None, sd=float(v.std(ddof=1)), pools=len(v))
@@ -88,13 +92,14 @@ def _norm(metric):
     if getattr(metric, 'func', metric) is not mean_ap: return {}
     return dict(norm=getattr(metric, 'keywords', {}).get('norm', 'relevant'))
 
-# %% ../nbs/50_evaluate.ipynb #1121c8fc
+# %% ../nbs/50_evaluate.ipynb #d6d2a440
 chief = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}   # the metrics by which settings are chosen
 
 def grid(
     method,             # A fitted method with `at(**setting)`
     valid:Views,        # The split to choose on: never test
     by:str='item',
+    pools=('all',),     # Galleries to choose by: one kind of pool, e.g. `(1000,)` where the split is too large for all settings
     **space,            # hyper-parameter: list of values. Dimensions beyond the method's rank are left out (n/a)
 ):                      # Tidy rows with `chance`, tagged by their setting
     "Judge every combination of hyper-parameters"
@@ -102,7 +107,7 @@ def grid(
     for values in itertools.product(*space.values()):
         setting = dict(zip(space, values))
         if setting.get('dim', 0) > method.at(**setting | dict(dim=1)).rank: continue
-        rows += evaluate(method.at(**setting), valid, by, split='valid', boot=0, permutations=0, **setting)
+        rows += evaluate(method.at(**setting), valid, by, pools=pools, split='valid', boot=0, permutations=0, **setting)
     return rows
 
 def best(

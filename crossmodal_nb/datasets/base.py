@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['row_keys', 'item_names', 'item_groups', 'split', 'carve', 'lines', 'read_json', 'clean', 'named', 'some', 'Records',
-           'sha256s', 'stamped', 'remember', 'isolated']
+           'sha256s', 'known_sha256', 'stamped', 'remember', 'isolated']
 
-# %% ../../nbs/10a_datasets.base.ipynb #80a41a9f
-import codecs, collections, contextlib, hashlib, html, json, multiprocessing, unicodedata
+# %% ../../nbs/10a_datasets.base.ipynb #b6f02e0a
+import codecs, collections, contextlib, hashlib, html, json, multiprocessing, re, unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -103,10 +103,11 @@ def some(xs, n=5) -> str:
     xs = list(map(str, xs))
     return ', '.join(xs[:n]) + (f' … ({len(xs)} in all)' if len(xs) > n else '')
 
-# %% ../../nbs/10a_datasets.base.ipynb #d29460c1
+# %% ../../nbs/10a_datasets.base.ipynb #ac8f6ec2
 class Records:
     "The elements of a json array, one at a time, however long the file"
     block, largest = 2**22, 2**26      # bytes read at a time; the longest element allowed
+    comma = re.compile(r'[ \t\r\n]*,[ \t\r\n]*').match
     def __init__(self,
         path,                          # A json file: an array; with `key`, an object that holds one
         key:str|None=None,             # Where the array is
@@ -131,8 +132,9 @@ class Records:
         with self.file:
             while self._next() != ']':
                 value = self._value()
-                if self._next() not in ',]': self._fail('a comma or the end of the list is expected')
-                if self.text[self.at] == ',': self.at += 1
+                if comma := self.comma(self.text, self.at): self.at = comma.end()
+                elif self._next() == ',': self.at += 1
+                elif self.text[self.at] != ']': self._fail('a comma or the end of the list is expected')
                 self.n += 1
                 yield value
             self.at += 1
@@ -180,7 +182,8 @@ class Records:
                 if end < len(self.text) or not self._fill(): self.at = end; return value     # a number may go on in the next block
 
     def _fill(self):
-        data = self.file.read(max(self.block, 2 * (len(self.text) - self.at)))
+        held = len(self.text) - self.at
+        data = self.file.read(max(self.block, min(2 * held, self.largest + 1 - held)))
         self._see(data)
         try: text = self.decode.decode(data, final=not data)
         except UnicodeDecodeError as e:
@@ -196,19 +199,24 @@ class Records:
         if pos is not None: self.at = pos
         raise InputError(f'{self.path}, record {self.n}, byte {self.byte}: {why}. Fetch the file again, or mend it there')
 
-# %% ../../nbs/10a_datasets.base.ipynb #88150ff9
+# %% ../../nbs/10a_datasets.base.ipynb #160ce0f8
 def sha256s(
     paths,                    # Files
 ) -> dict[Path, str]:
     "{path: sha256}, computed once for each size and time of change"
-    known, out, new = _known(), {}, {}
+    out, new = {}, {}
     for p in map(Path, paths):
-        at, stamp = str(p.resolve()), stamped(p)
-        if known.get(at, [None])[:2] != stamp:
-            with open(p, 'rb') as f: new[p] = known[at] = stamp + [hashlib.file_digest(f, 'sha256').hexdigest()]
-        out[p] = known[at][2]
+        out[p] = known_sha256(p)
+        if not out[p]:
+            with open(p, 'rb') as f: out[p] = hashlib.file_digest(f, 'sha256').hexdigest()
+            new[p] = stamped(p) + [out[p]]
     if new: remember(new)
     return out
+
+def known_sha256(path) -> str|None:
+    "The sha256 of a file, if it was computed before and the file has not changed since"
+    *stamp, sha = _known().get(str(Path(path).resolve()), [None])
+    return sha if stamp == stamped(path) else None
 
 def stamped(path) -> list: # size, time of change (ns)
     "What says cheaply that a file has not changed"
