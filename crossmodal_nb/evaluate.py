@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['standard', 'chief', 'asked', 'evaluate', 'grid', 'best', 'checker', 'first_ranks', 'found', 'analogies']
 
-# %% ../nbs/50_evaluate.ipynb #a1d7d7e1
+# %% ../nbs/50_evaluate.ipynb #535e0bb0
 import itertools
 from functools import partial
 import numpy as np, torch
 from .core import pick, take
 from .data import Views
-from .methods.base import arithmetic, nearest, unit
+from .methods.base import Method, arithmetic, nearest, product, sides, unit
 from .metrics import (aggregate, bootstrap, chance, counts, mean_ap, mean_reciprocal_rank, median_rank, null, pool_counts, draw_pools,
                                    ranks, recall_at)
 
@@ -36,7 +36,7 @@ def asked(
     q, g = (v if v.y.dim() > 1 else v[v.y >= 0] for v in (q, g))
     return q, g, (q.y, g.y)
 
-# %% ../nbs/50_evaluate.ipynb #b34246ac
+# %% ../nbs/50_evaluate.ipynb #4066a06a
 def evaluate(
     method,                   # Anything with `blocks` (every `Method`)
     views:Views,              # The split to judge on
@@ -57,13 +57,12 @@ def evaluate(
     for a, b in itertools.permutations(views, 2):
         q, g, relevant = asked(views, a, b, by)
         scores = lambda q=q, g=g: method.blocks(a, q.x, b, g.x)
-        part = lambda i, j, q=q, g=g: method.blocks(a, take(q.x, i), b, take(g.x, j))     # of some rows and columns
         for pool in pools:
             if pool == 'all': c, found = _whole(scores, relevant, metrics, every, q.item, boot, seed)
             elif pool <= len(items := q.item.unique()):
                 drawn = draw_pools(items, pool, draws, seed)
                 few = draws * pool**2 < len(items)**2                         # small pools of a large split: only their own scores
-                c, found = _pools(part if few else scores(), relevant, metrics, every, (q.item, g.item), drawn)
+                c, found = _pools(_part(method, a, q, b, g, drawn) if few else scores(), relevant, metrics, every, (q.item, g.item), drawn)
                 q, g, relevant = asked(views.subset(drawn[0]), a, b, by)      # the null of the first pool stands for all
             else: continue
             luck = chance(metrics, c)
@@ -87,6 +86,19 @@ def _pools(scores, relevant, metrics, every, items, drawn):
         v = np.array([f(c) for c in cs])
         found[m] = dict(value=float(v.mean()), low=None, high=None, sd=float(v.std(ddof=1)), pools=len(v))
     return cs[0], found
+
+def _part(method, a, q, b, g, drawn):
+    "(rows, columns) -> scores of that part. Where a method compares codes, every row that any pool needs is encoded once"
+    if type(method).blocks is not Method.blocks: return lambda i, j: method.blocks(a, take(q.x, i), b, take(g.x, j))
+    need = torch.as_tensor(np.unique(np.concatenate(drawn)))
+    kept = [torch.isin(v.item, need) for v in (q, g)]
+    za, zb = sides(*(method.encode(name, take(v.x, k.nonzero().ravel()), to=to) for name, v, to, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))),
+                   method.similarity)
+    i, j = (k.long().cumsum(0) - 1 for k in kept)                             # where a kept row stands among the kept
+    def scores(r, c, rows=1024):
+        A, B = za[i[r]], zb[j[c]]
+        for k in range(0, len(A), rows): yield slice(k, min(k + rows, len(A))), product(A[k:k+rows], B, method.similarity)
+    return scores
 
 def _norm(metric):
     if getattr(metric, 'func', metric) is not mean_ap: return {}

@@ -19,7 +19,7 @@ from .data import relevance
 
 BLOCK = 2**18   # entries of the score matrix worked on at once; larger needs more memory and is slower
 
-# %% ../nbs/21_metrics.ipynb #146e8cc0
+# %% ../nbs/21_metrics.ipynb #7fdc2457
 class Counts(NamedTuple):
     "Where the positives stand: one entry for each group of equal scores that holds a positive, queries in order, best group first"
     row: np.ndarray      # (m,) the query
@@ -44,7 +44,7 @@ def _join(cs):
     cat = [np.concatenate([c[j] for c in cs]) for j in range(1, 6)]
     return Counts(np.concatenate([c.row + i for c, i in zip(cs, at)]), *cat, cs[0].n, cs[0].every)
 
-def _pieces(scores, relevant, every): return _each(functools.partial(_count, relevant=relevant, every=every), scores)
+def _pieces(scores, relevant, every): return _each(functools.partial(_count, relevant=_ready(relevant), every=every), scores)
 
 def _each(f, scores):
     "f(first row, contiguous array of about BLOCK entries) for every piece of the scores, in order, by as many threads as torch has"
@@ -64,6 +64,30 @@ def _blocks(scores):
         seen += len(block)
     if not seen: raise ValueError('no scores: there is no query. (An iterator can be read once; counts(…) reads it for many metrics)')
 
+class _Codes(NamedTuple):
+    "Codes of queries and gallery, and the gallery's in order: positives are looked up, not searched for in every piece"
+    q: np.ndarray
+    g: np.ndarray
+    order: np.ndarray
+    sorted: np.ndarray
+
+def _ready(relevant):
+    codes = isinstance(relevant, (tuple, list)) and not isinstance(relevant, _Codes) and all(torch.as_tensor(x).dim() == 1 for x in relevant)
+    if not codes: return relevant
+    q, g = (torch.as_tensor(x).cpu().numpy() for x in relevant)
+    order = np.argsort(g, kind='stable')
+    return _Codes(q, g, order, g[order])
+
+def _positives(relevant, first, shape):
+    "Flat positions of the positives in a (b, m) piece, row by row, and how many each row has"
+    b, m = shape
+    if not isinstance(relevant, _Codes) or (b, m) != (len(q := relevant.q[first:first+b]), len(relevant.g)):
+        rel = _relevant(relevant, first, shape)
+        return np.flatnonzero(rel), np.count_nonzero(rel, axis=1)
+    lo, hi = (np.searchsorted(relevant.sorted, q, side) for side in ('left', 'right'))
+    R = hi - lo
+    return relevant.order[np.repeat(lo - np.cumsum(R) + R, R) + np.arange(R.sum())] + np.repeat(np.arange(b) * m, R), R
+
 def _relevant(relevant, first, shape):
     "(b, m) bool of the queries from `first` on"
     b, m = shape
@@ -71,7 +95,7 @@ def _relevant(relevant, first, shape):
         if first + b > m: raise ValueError(f'relevant=None: row i answers query i, but the gallery has only {m} rows. Pass item codes')
         rel = np.zeros(shape, bool); rel[np.arange(b), first + np.arange(b)] = True
     elif isinstance(relevant, (tuple, list)):
-        q, g = (torch.as_tensor(x).cpu() for x in relevant)
+        q, g = (torch.as_tensor(x).cpu() for x in relevant[:2])
         q = q[first:first+b]
         rel = (relevance(q, g) if q.dim() > 1 else q.numpy()[:, None] == g.numpy()[None])          # NumPy compares codes faster
     else: rel = torch.as_tensor(relevant)[first:first+b].cpu()
@@ -79,7 +103,7 @@ def _relevant(relevant, first, shape):
     if rel.shape != shape: raise ValueError(f'relevance of queries {first} to {first + b} is {rel.shape}, the scores are {shape}')
     return rel
 
-# %% ../nbs/21_metrics.ipynb #3b71775b
+# %% ../nbs/21_metrics.ipynb #6cd50e97
 def _mend(block, at):
     "NaN last (at flat positions `at`, the positives, behind all others), with a warning"
     if block.dtype.kind != 'f': return block
@@ -101,8 +125,7 @@ def _count(first, block, relevant, every, index=False):
         return _groups(None if index else v, np.flatnonzero(rel), np.count_nonzero(rel, axis=1), m)
     if relevant is None and first + b <= m: at, R = own * m + first + own, np.ones(b, int)
     else:
-        rel = _relevant(relevant, first, block.shape)
-        at, R = np.flatnonzero(rel), np.count_nonzero(rel, axis=1)
+        at, R = _positives(relevant, first, block.shape)
         _answered(R, first)
     block = _mend(block, at)
     s, lo = block.ravel()[at], np.cumsum(R) - R              # scores from the same block: another product may differ in the last bit
@@ -411,7 +434,7 @@ def _asked(v, place, rows):
     at = place[np.concatenate(rows) + np.repeat(np.arange(len(R)) * v.shape[1], R)]
     return _groups(v, np.sort(at), R, v.shape[1])
 
-# %% ../nbs/21_metrics.ipynb #d1cb53fd
+# %% ../nbs/21_metrics.ipynb #197739fd
 def draw_pools(
     items,               # Item codes to draw from (e.g. `views.common`)
     size:int,            # Items in a pool
@@ -432,7 +455,7 @@ def pool_counts(
 ) -> list[Counts]:
     "`counts` within each pool, all in one pass over the scores"
     where, parts = [_members(p, items) for p in pools], [[] for _ in pools]
-    rels = [_part(relevant, *w) for w in where]
+    rels = [_ready(_part(relevant, *w)) for w in where]
     if callable(scores): return [counts(scores(*map(torch.from_numpy, w)), rel, every) for w, rel in zip(where, rels)]
     def piece(first, block):
         if items is None and first == 0: _square(scores, block, where)
