@@ -256,7 +256,7 @@ def counts(
     return [dict(name=k, **dict(zip(('train', 'valid', 'test'), v)), total=sum(v), literature=sum(literature[k]) if k in literature else 402760)
             for k, v in found.items()]
 
-# %% ../../nbs/16_datasets.recipe1m.ipynb #05cefe0e
+# %% ../../nbs/16_datasets.recipe1m.ipynb #7915db60
 schemes = ('{split}/{tree}/{name}', 'images/{split}/{tree}/{name}', 'images/{tree}/{name}', '{tree}/{name}', 'images/{name}', '{name}')
 
 class Photos:
@@ -279,6 +279,9 @@ class Photos:
     def take(self, i):
         i = np.arange(len(self))[i if isinstance(i, slice) else np.asarray(i, dtype=np.int64)]
         return Photos(self.root, self.scheme, [self.names[j] for j in i.tolist()], self.split[i], self.size[i])
+    def keys(self, i): # What photos i are, for a store that wants to know whether it has them: path and size
+        root = self.root.resolve()
+        return [f'{root} {self.scheme} {self.split[j]} {self.names[j]} {self.size[j]}' for j in torch.as_tensor(i).tolist()]
     @property
     def digest(self): return digest(self.names, np.asarray(self.size))
 
