@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['settings', 'InputError', 'MissingError', 'pick', 'seed_all', 'digest', 'atomic', 'locked', 'rows', 'take', 'gather',
-           'spawn']
+           'spawn', 'own_signals']
 
-# %% ../nbs/00_core.ipynb #291e0765
-import configparser, contextlib, difflib, hashlib, json, os, random, tempfile
+# %% ../nbs/00_core.ipynb #39c4268b
+import configparser, contextlib, difflib, hashlib, json, os, random, signal, tempfile, threading
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -40,7 +40,7 @@ class MissingError(InputError, FileNotFoundError):
     "A file or folder that is needed is not there"
     __str__ = ValueError.__str__
 
-# %% ../nbs/00_core.ipynb #c3a5a478
+# %% ../nbs/00_core.ipynb #06ff2237
 def pick(
     name:str,    # What was asked for
     options,     # Names that exist
@@ -49,6 +49,7 @@ def pick(
     "`name` if it is among `options`, else an `InputError` that says what exists and which is nearest"
     options = list(map(str, options))
     if name in options: return name
+    name = name if len(str(name)) <= 80 else f'{str(name)[:77]}…'
     near = difflib.get_close_matches(str(name), options, 1)
     raise InputError(f'no {what} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '.') + f' There is: {", ".join(options)}')
 
@@ -110,7 +111,7 @@ def take(x, i):
     if isinstance(x, (list, tuple)): return x[i] if isinstance(i, slice) else [x[j] for j in i.tolist()]
     return x[i] if hasattr(x, 'shape') else x.take(i)   # a lazy sequence stays lazy
 
-# %% ../nbs/00_core.ipynb #05972abe
+# %% ../nbs/00_core.ipynb #54d0e19c
 def gather(x):
     "All processes' rows, with gradients; the identity when there is one process"
     import torch, torch.distributed as dist
@@ -127,4 +128,13 @@ def spawn(
     if n == 1: return f(*args)
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     c = LaunchConfig(1, 1, n, run_id='crossmodal', rdzv_backend='c10d', rdzv_endpoint='127.0.0.1:0', start_method='spawn', max_restarts=0)
-    return elastic_launch(c, f)(*args)[0]
+    with own_signals(): return elastic_launch(c, f)(*args)[0]
+
+@contextlib.contextmanager
+def own_signals():
+    "What the launcher makes of Ctrl-C and its like ends with it"
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.getsignal(s) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT') if main and (s := getattr(signal, name, None))}
+    try: yield
+    finally:
+        for s, handler in before.items(): signal.signal(s, handler)

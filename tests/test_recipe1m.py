@@ -1,12 +1,13 @@
 "Recipe1M on look-alikes in its exact formats: import, kills, choices, photos, and what is wrong with a folder."
-import json, os, random, shutil, signal, subprocess, sys, time, warnings
+import contextlib, json, os, random, shutil, signal, subprocess, sys, tempfile, time, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
-from hypothesis import HealthCheck, given, settings as budget, strategies as st
+from hypothesis import given
 import lookalike
 from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.datasets import data_digest, load, recipe1m as r1m
-from crossmodal_nb.datasets.recipe1m import Table, counts, fixed_fractions, imported, prepare, recipe1m, selected, source
+from crossmodal_nb.datasets.recipe1m import Table, counts, imported, prepare, recipe1m, selected, source
+from test_fuzz import damaged, fuzz, put, snapshot, sound_views
 
 @pytest.fixture(autouse=True)
 def quiet():
@@ -241,37 +242,17 @@ def test_absent_files(own, work):
 
 # any damage at all
 
-examples = int(os.environ.get('CROSSMODAL_FUZZ', 100))
+tiny = snapshot(lambda root: lookalike.make(root, 12))
 
-@st.composite
-def damage(draw):
-    kind = draw(st.sampled_from(['cut', 'flip', 'insert', 'delete', 'swap', 'value']))
-    return kind, draw(st.floats(0, 1)), draw(st.binary(min_size=1, max_size=8)), draw(st.sampled_from(
-        [b'null', b'7', b'[]', b'{}', b'"\\ud800"', b'1e999', b'NaN', b'"../x"', b'[[[[', b'"', b'"a\\u0000b"', b'-', b'true', b'"' + b'y' * 3000 + b'"', b'9' * 5000]))
-
-def damaged(data, kind, where, noise, value):
-    at = int(where * (len(data) - 1)); b = bytearray(data)
-    if kind == 'cut': return bytes(b[:at])
-    if kind == 'flip': b[at] ^= noise[0] or 1; return bytes(b)
-    if kind == 'insert': return bytes(b[:at] + noise + b[at:])
-    if kind == 'delete': return bytes(b[:at] + b[at + len(noise):])
-    if kind == 'swap': return bytes(b[at:] + b[:at])
-    i = data.find(b':', at) + 1                                           # another value for some key
-    return bytes(b[:i] + value + b[min(x for x in (data.find(c, i) % (len(data) + 1) for c in (b',', b'}', b']'))):]) if i else bytes(b)
-
-@pytest.mark.parametrize('file', ['layer1.json', 'layer2.json', 'det_ingrs.json', 'remove1M.txt'])
-def test_any_damage(tmp_path, work, file):
-    root = lookalike.make(tmp_path/'tiny', 12, pictures=0)
-    whole = (root/file).read_bytes()
-    for f in ('layer1.json', 'layer2.json', 'det_ingrs.json'): imported(root/f, {'l1': 'recipes', 'l2': 'photos', 'di': 'detected'}[f[0] + (f[5] if f[0] == 'l' else 'i')])
-    @budget(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(damage())
-    def check(d):
-        (root/file).write_bytes(damaged(whole, *d))
-        before = {f.name for f in work.iterdir()}
-        try: recipe1m(root, images='none', select='filtered')
-        except InputError: pass
-        for f in work.iterdir():                                          # whatever is called whole, is whole
-            if f.is_dir() and not f.name.endswith('.part') and f.name not in before:
-                t = Table(f); assert all(len(t.column(c)) == len(t) for c in t.columns)
-    check()
+@fuzz
+@given(damaged(tiny))
+def test_any_damage(files):
+    with tempfile.TemporaryDirectory() as d, contextlib.chdir(d), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        (Path(d)/'settings.ini').write_text('[crossmodal]'); (Path(d)/'outside.txt').write_text('not yours')
+        root = put(Path(d)/'set', files)
+        for options in (dict(select='filtered'), dict(select='all', nutrition=True)):
+            try: sound_views(recipe1m(root, images='none', **options), root)
+            except InputError as e: assert str(e).strip() and len(str(e)) < 5000
+        for f in (Path(d)/'work'/'imports').glob('*/'):                   # whatever is left, is whole
+            t = Table(f); assert not f.name.endswith('.part') and all(len(t.column(c)) == len(t) for c in t.columns)

