@@ -62,10 +62,10 @@ def _relinked(text, link):
     def to(m): return f'[{m[1]}]({at}{m[3] or ""})' if (at := link(m[2])) else m[1]
     return re.sub(r'\[([^\]]+)\]\((?:[^)\s]*/)?([\w.]+)\.ipynb(#[^)\s]*)?\)', to, text)
 
-# %% ../nbs/71_book.ipynb #25ee3da8
+# %% ../nbs/71_book.ipynb #6a44ed4d
 def pages(
     start:str|Path|None=None,    # Somewhere in the checkout
-) -> list[dict]:                 # exp, title, path of the executed notebook, record, local, runs (how many runs the entry has)
+) -> list[dict]:                 # exp, title, path of the executed notebook, record, local, runs (how many the entry has), at (its address)
     "The executed experiment pages, in the order of their notebooks"
     s, out = settings(start), []
     file = s.nbs_path/'experiments'/'experiments.toml'
@@ -73,18 +73,21 @@ def pages(
     for exp, entry in sorted(manifest.items(), key=lambda e: e[1]['notebook']):
         ran = [r for r in _records(s.work/'records'/exp) if r['path'].with_suffix('.ipynb').exists()]
         published, page = _records(s.book/'records'/exp), s.book/'pages'/f'{exp}.ipynb'
-        if ran: out.append(dict(exp=exp, path=ran[-1]['path'].with_suffix('.ipynb'), record=ran[-1], local=True, runs=len(ran)))
+        if ran: out.append(dict(exp=exp, path=ran[-1]['path'].with_suffix('.ipynb'), record=ran[-1], local=True, runs=_sets(ran)))
         elif page.exists():
             key = nbformat.read(page, 4).metadata.get('crossmodal', {}).get('key')
             record = next((r for r in published if r['key'] == key), None)
-            out.append(dict(exp=exp, path=page, record=record and record | dict(published=True), local=False, runs=len(published)))
-    shared = [manifest[p['exp']]['notebook'] for p in out]
-    return [p | dict(title=_title(p, shared.count(n) > 1), notebook=Path(n).stem) for p, n in zip(out, shared)]
+            out.append(dict(exp=exp, path=page, record=record and record | dict(published=True), local=False, runs=_sets(published)))
+    shared = [e['notebook'] for e in manifest.values()]
+    return [p | dict(title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1), notebook=Path(n).stem,
+                     at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}') for p in out]
 
 def _records(folder):
     "Good records of a folder, oldest first"
     read = [json.loads(f.read_text()) | dict(path=f) for f in sorted(folder.glob('*.json'), key=lambda f: (f.stat().st_mtime, f.name))]
     return [r for r in read if r['status'] == 'ok']
+
+def _sets(records): return len({r['digests']['params'] for r in records})       # an entry run again is no second run
 
 def _title(page, shared):
     "The notebook's own heading, and the entry's name where several entries share the notebook"
@@ -99,12 +102,15 @@ def _note(page):
     if page['local']: return f':::{{note}}\nRun on this machine.{more}\n:::' if more else ''
     return f':::{{note}}\n**Published, not run here.** `crossmodal run {page["exp"]}` computes it on this machine.{more}\n:::'
 
-# %% ../nbs/71_book.ipynb #8517b5f4
+# %% ../nbs/71_book.ipynb #d8298372
 def data_page(
     catalogue:list[dict],    # As `datasets.catalogue()` gives it
+    pages:list[dict]=(),     # As `pages` gives them: those below this chapter are linked from the data set that they are about
 ) -> str:                    # Markdown
     "The data chapter: what each data set is, whose, under which terms, and how to have it"
-    yes = lambda d, k, a, b='': a if d.get(k) else b
+    yes, of = lambda d, k, a, b='': a if d.get(k) else b, {}
+    for p in pages:
+        if p['at'].startswith('data/') and p['record']: of.setdefault(p['record']['params'].get('dataset'), []).append(p)
     joined = lambda v: ', '.join(map(str, v)) if isinstance(v, (list, tuple, set)) else str(v)
     def cells(d): return [f'<a href="#{esc(d["name"])}">{esc(d["name"])}</a>', esc(joined(d.get('views', ''))), esc(_count(d.get('n'))),
                           esc(_size(d.get('size_mb'))), esc(str(d.get('licence', ''))), yes(d, 'ready', '✓', '–')]
@@ -116,7 +122,8 @@ def data_page(
                  'Size': _size(d.get('size_mb')), 'Licence': d.get('licence', ''), 'Attribution': d.get('attribution', ''),
                  'How to have it': d.get('how', ''), 'Pictures in committed pages': shown}
         listed = ''.join(f'<dt>{k}</dt><dd>{esc(str(v))}</dd>' for k, v in facts.items() if str(v))
-        return f'({d["name"]})=\n## {d["name"]}\n\n{_words(d.get("title", ""))}\n\n<dl class="cm-facts">{listed}</dl>\n'
+        about = ''.join(f'[{_words(p["title"])}]({p["at"]}.ipynb): what it holds, and what is wrong with it.\n\n' for p in of.get(d['name'], []))
+        return f'({d["name"]})=\n## {d["name"]}\n\n{_words(d.get("title", ""))}\n\n<dl class="cm-facts">{listed}</dl>\n\n{about}'
     return ('# Data sets\n\nEvery data set that the project knows, under the terms of its owners. `crossmodal data` prints this list, '
             '`crossmodal data get NAME` fetches what can be fetched; '
             'splits are made of whole groups of items that share a text or a picture.\n\n'
@@ -138,7 +145,7 @@ def ladder_figure(
         return f'<li class="cm-rung{"" if at else " cm-planned"}" style="--i:{i}">{inner}</li>'
     return '<ol class="cm-ladder" reversed>' + ''.join(rung(i, *m) for i, m in reversed(list(enumerate(ladder.items())))) + '</ol>'
 
-# %% ../nbs/71_book.ipynb #80bf16f8
+# %% ../nbs/71_book.ipynb #267903dd
 def slug(stem:str) -> str:
     "The name of a notebook's page"
     return re.sub(r'^\d+[a-z]?_', '', stem).replace('.', '-')
@@ -151,15 +158,15 @@ def stage(
     s = _checkout(start)
     how = {f.stem: f for f in sorted(s.nbs_path.glob('*.ipynb')) if re.match(r'\d', f.stem)}
     results = pages(start)
-    at = {n: f'how/{slug(n)}' for n in how} | {p['notebook']: f'results/{p["exp"]}' for p in reversed(results)} | dict(index='index')
+    at = {n: f'how/{slug(n)}' for n in how} | {p['notebook']: p['at'] for p in reversed(results)} | dict(index='index')
     def link(folder): return lambda stem: at.get(stem) and os.path.relpath(at[stem], folder) + ('.md' if stem == 'index' else '.ipynb')
     files = {str(f.relative_to(s.book)): f.read_bytes() for f in _own(s.book)}
     for n, f in how.items(): files[f'how/{slug(n)}.ipynb'] = _bytes(staged(nbformat.read(f, 4), link=link('how')))
     for p in results:
         end = card(p['record']) if p['record'] else None
-        files[f'results/{p["exp"]}.ipynb'] = _bytes(staged(nbformat.read(p['path'], 4), p['title'], True, _note(p), end, link('results')))
+        files[f'{p["at"]}.ipynb'] = _bytes(staged(nbformat.read(p['path'], 4), p['title'], True, _note(p), end, link(p['at'].split('/')[0])))
     if catalogue is None: from crossmodal_nb.datasets import catalogue as known; catalogue = known()
-    files['data.md'] = data_page(catalogue).encode()
+    files['data.md'] = data_page(catalogue, results).encode()
     if 'index.md' in files: files['index.md'] = _landing(files['index.md'].decode(), how, results).encode()
     files['_toc.yml'] = _toc(files['_toc.yml'].decode(), at, results).encode()
     return _sync(s.book/'_stage', files)
@@ -178,9 +185,10 @@ def _own(book):
 def _bytes(nb): return nbformat.writes(nb).encode()
 
 def _toc(text, at, results):
-    "The table of contents: `glob: how/*` and `glob: results/*` become the pages that exist; a part without any is left out"
+    "The table of contents: `glob: how/*`, `results/*` and `data/*` become the pages that exist; a part without any is left out"
     toc = yaml.safe_load(text)
-    found = {'how/*': [v for v in at.values() if v.startswith('how/')], 'results/*': [f'results/{p["exp"]}' for p in results]}
+    found = {'how/*': [v for v in at.values() if v.startswith('how/')]}
+    found |= {f'{c}/*': [p['at'] for p in results if p['at'].startswith(f'{c}/')] for c in ('results', 'data')}
     for part in toc['parts']:
         listed = [found[pick(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']]
         part['chapters'] = [dict(file=f) for files in listed for f in files]
@@ -192,8 +200,8 @@ def _landing(text, how, results):
     chapters = {}
     for n, f in how.items():
         if n.startswith('4'): chapters |= {c: f'how/{slug(n)}.html' for c in re.findall(r'^\s*"class (\w+)', f.read_text(), re.M)}
-    found = '\n'.join(f'- [{_words(p["title"])}](results/{p["exp"]}.ipynb)' + ('' if p['local'] else ' (published, not run here)')
-                      for p in results)
+    found = '\n'.join(f'- [{_words(p["title"])}]({p["at"]}.ipynb)' + ('' if p['local'] else ' (published, not run here)')
+                      for p in results if p['at'].startswith('results/'))
     found = found or 'No experiment has been run or published yet: `crossmodal run`.'
     return text.replace('<!-- ladder -->', ladder_figure(chapters)).replace('<!-- results -->', found)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'ordered', 'looks', 'style', 'unit', 'value',
-           'spread', 'protocol', 'lines', 'bars', 'Html', 'table', 'shown', 'reported', 'choose', 'thumbnail',
-           'gallery', 'space', 'save', 'card']
+           'spread', 'protocol', 'lines', 'bars', 'histogram', 'Html', 'table', 'shown', 'listing', 'reported',
+           'choose', 'thumbnail', 'gallery', 'space', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -234,6 +234,60 @@ def bars(
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
+# %% ../nbs/60_figures.ipynb #31b3858f
+def histogram(
+    values:dict,             # name: (n,) positive numbers; one panel each
+    limits=(),               # Dotted lines, with the share beyond
+    xlabel:str='', title:str='',
+    log:bool=True,           # The axis is logarithmic
+) -> 'Figure':
+    "How values spread: one panel a name on one axis, equal areas, with median and the share beyond each limit"
+    import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
+    values = {k: np.asarray(v) for k, v in values.items() if len(v)}
+    if not values: raise ValueError('no values to draw')
+    every = np.concatenate([*values.values(), np.asarray(limits, dtype=int)])
+    if log and every.min() <= 0: raise ValueError(f'a logarithmic axis has no place for {every.min()}: leave it out, or choose log=False')
+    look, scale = looks(values), np.log2 if log else np.asarray
+    edges = _edges(every, log)
+    with plt.rc_context(style()):
+        fig, axes = _panels(len(values), height=.62 + .58 / len(values) + .35, across=1, sharey=False)
+        for ax, (name, v) in zip(axes, values.items()):
+            n, _ = np.histogram(v, edges)
+            ax.stairs(n / len(v) / np.diff(scale(edges)), edges, fill=True, color=look[name][0], alpha=.8)
+            ax.set_title(_plain(name), color=look[name][0], pad=3)
+            ax.set_title(f'n = {len(v):,}, median {np.median(v):g}, largest {v.max():,}', loc='right', fontsize=8, fontweight='normal', color=grey, pad=3)
+            if log: ax.set_xscale('log', base=2)
+            for limit in limits:
+                ax.axvline(limit, color='#333333', ls=':', lw=1.2)
+                ax.annotate(_share((v > limit).mean()), (limit, 1), xycoords=('data', 'axes fraction'), xytext=(3, -2), textcoords='offset points',
+                            va='top', fontsize=8, color='#333333', path_effects=[withStroke(foreground='white', linewidth=3)])
+            ax.set(xlim=(edges[0], edges[-1]), yticks=[], ylim=(0, None)); ax.spines.left.set_visible(False); ax.minorticks_off()
+            at = _ticks(edges, limits, log) if ax is axes[-1] else []
+            ax.set_xticks(at, [f'{t:,g}' for t in at])
+        axes[-1].set_xlabel(xlabel)
+        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+    return fig
+
+def _share(p): return '0 →' if not p else '<0.1 % →' if p < .0005 else f'{100 * p:.1f} % →'
+
+def _edges(x, log):
+    "Some sixty bins; those of whole numbers begin between two of them"
+    low, high = x.min(), x.max()
+    if np.issubdtype(x.dtype, np.integer):
+        inner = np.geomspace(max(1, low / 1.15), high * 1.15 + 1, 60) if log else np.linspace(low, high + 2, 60)
+        return np.unique(np.floor(inner)) - .5
+    return np.geomspace(low, high * 1.001, 60) if log else np.linspace(low, high + 1e-9, 60)
+
+def _ticks(edges, limits, log):
+    "Powers of two and the limits, or round numbers; none that touch"
+    from matplotlib.ticker import MaxNLocator
+    powers = [2.**k for k in range(-40, 40) if edges[0] <= 2.**k <= edges[-1]]
+    ticks = powers[::-1][::-(-len(powers) // 10)] if log and len(powers) > 2 else MaxNLocator(8).tick_values(edges[0], edges[-1]).tolist()
+    scale = np.log2 if log else np.asarray
+    near = .05 * (scale(edges[-1]) - scale(edges[0]))
+    return sorted({t for t in ticks if edges[0] <= t <= edges[-1] and all(abs(scale(t) - scale(l)) > near for l in limits)} | set(map(float, limits)))
+
 # %% ../nbs/60_figures.ipynb #a25f4f32
 class Html(str):
     "Html that a notebook shows as such, and that prints as its plain text"
@@ -312,6 +366,27 @@ def _text_table(head, body, caption):
     wide = [max(len(r[i]) for r in every) for i in range(len(every[0]))]
     return '\n'.join([*('  '.join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(r, wide))).rstrip() for r in every),
                       caption])
+
+# %% ../nbs/60_figures.ipynb #c0985d92
+def listing(
+    rows:list[dict],     # One a line; their keys are the columns
+    caption:str='',      # What to see
+    digits:int=1,        # Of numbers that are not whole
+) -> Html:
+    "A table of facts: numbers to the right, words to the left, lists joined, `–` where there is nothing"
+    head = list(dict.fromkeys(k for r in rows for k in r))
+    def number(v): return isinstance(v, (int, float, np.number)) and not isinstance(v, bool)
+    def said(v):
+        if v is None: return '–'
+        if number(v): return f'{v:,.{digits}f}' if isinstance(v, (float, np.floating)) else f'{v:,}'
+        return ', '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v)
+    right = {h: all(number(r[h]) for r in rows if r.get(h) is not None) for h in head}
+    place = {h: 'right;white-space:nowrap' if right[h] else 'left' for h in head}
+    body = [[said(r.get(h)) for h in head] for r in rows]
+    cells = lambda tag, row: ''.join(f'<{tag} style="text-align:{place[h]}">{esc(c)}</{tag}>' for h, c in zip(head, row))
+    table = (f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>{cells("th", head)}</tr></thead>'
+             f'<tbody>{"".join("<tr>" + cells("td", r) + "</tr>" for r in body)}</tbody></table></div>') if rows else ''
+    return Html(f'<div class="cm-table cm-facts-list"><p class="cm-caption">{esc(caption)}</p>{table}</div>', _text_table([head], body, caption) if rows else caption)
 
 # %% ../nbs/60_figures.ipynb #e15d2351
 def reported(

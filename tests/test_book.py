@@ -36,11 +36,12 @@ def small(tmp_path):
     shutil.copytree(root/'book'/'_static', tmp_path/'book'/'_static')
     (tmp_path/'settings.ini').write_text('[crossmodal]\n')
     (tmp_path/'nbs'/'experiments').mkdir(parents=True)
-    (tmp_path/'nbs'/'experiments'/'experiments.toml').write_text('[toy]\nnotebook = "10_toy.ipynb"\n')
+    (tmp_path/'nbs'/'experiments'/'experiments.toml').write_text(
+        '[toy]\nnotebook = "10_toy.ipynb"\n[look]\nnotebook = "05_look.ipynb"\nchapter = "data"\n[look_emoji]\nnotebook = "05_look.ipynb"\nchapter = "data"\n')
     chapter = new_notebook(cells=[new_markdown_cell('# Linear\n> in one line\n\n$K^\\top S K = I$'), new_code_cell('#| default_exp methods.linear'),
                                   new_code_cell('#| export\nclass CCA:\n    "Two linear maps"'), new_code_cell('#| hide\nhidden_from_readers = 1')])
     nbformat.write(chapter, tmp_path/'nbs'/'41_methods.linear.ipynb')
-    run_here(tmp_path)
+    run_here(tmp_path); run_here(tmp_path, exp='look', key='abcabcabca')
     return tmp_path
 
 @pytest.fixture
@@ -82,6 +83,28 @@ def test_no_page_loads_anything_from_elsewhere(built):
     assert not [(n, m[0]) for n, t in pages(built).items() for m in loads.finditer(t)]
     mathjax = built/'_static'/'mathjax'
     assert (mathjax/'tex-chtml.js').exists() and sum(f.stat().st_size for f in mathjax.rglob('*') if f.is_file()) < 4e6
+
+def test_a_page_of_the_data_chapter(built):
+    found = pages(built)
+    assert 'Run card' in found['data/look.html'] and 'results/look.html' not in found
+    section = re.search(r'<section id="photos">.*?</section>', found['data.html'], re.S)[0]
+    assert re.findall(r'href="(data/look.html)"[^>]*>(?:<[^>]*>)?Toy experiment · look<', section) and 'data/look.html' not in re.search(r'<article.*?</article>', found['index.html'], re.S)[0]
+    nav = re.findall(r'class="reference internal" href="([^"#]+)"', found['index.html'])
+    assert nav.index('data.html') < nav.index('data/look.html') < nav.index('reproduce.html')
+
+def test_an_entry_run_again_is_no_second_run(checkout):
+    run_here(checkout, key='second0000')
+    again = checkout/'work'/'records'/'toy'/'second0000.json'
+    (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
+    assert toy['runs'] == 2                                                # other parameters: a sweep
+    again.write_text(again.read_text().replace('"params": "second0000"', '"params": "0123456789"'))
+    (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
+    assert toy['runs'] == 1
+
+def test_pages_of_the_data_chapter_are_published_as_others(checkout):
+    book.publish('look', checkout, catalogue); shutil.rmtree(checkout/'work')
+    staged = book.stage(checkout, catalogue)
+    assert 'Published, not run here' in (staged/'data'/'look.ipynb').read_text() and '(data/look.ipynb)' in (staged/'data.md').read_text()
 
 def test_internal_links_resolve(built):
     broken = [(n, h) for n, t in pages(built).items() for h in re.findall(r'(?:href|src)="([^"#:?]+)[#?"]', t) if not (built/n).parent.joinpath(h).exists()]

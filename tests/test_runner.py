@@ -43,6 +43,13 @@ def test_undeclared_parameter_is_refused_with_the_nearest(house):
     said = crossmodal(house, 'run')
     assert "'levle'" in said and "'level'" in said and not (house/'work'/'records').exists()
 
+def test_an_unknown_chapter_is_refused_with_the_nearest(house):
+    manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nchapter = "dta"\n')
+    said = crossmodal(house, 'plan')
+    assert "'dta'" in said and "'data'" in said
+    manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nchapter = "data"\n')
+    assert 'new' in crossmodal(house, 'plan', check=0)
+
 @pytest.mark.parametrize('name', ['api_key', 'password'])
 def test_a_secret_is_refused(house, name):
     nb = house/'nbs'/'experiments'/'10_toy.ipynb'
