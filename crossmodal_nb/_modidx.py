@@ -905,6 +905,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'crossmodal_nb.runner._note': ('runner.html#_note', 'crossmodal_nb/runner.py'),
                                       'crossmodal_nb.runner._put': ('runner.html#_put', 'crossmodal_nb/runner.py'),
                                       'crossmodal_nb.runner._records': ('runner.html#_records', 'crossmodal_nb/runner.py'),
+                                      'crossmodal_nb.runner._set_aside': ('runner.html#_set_aside', 'crossmodal_nb/runner.py'),
                                       'crossmodal_nb.runner._status': ('runner.html#_status', 'crossmodal_nb/runner.py'),
                                       'crossmodal_nb.runner._waves': ('runner.html#_waves', 'crossmodal_nb/runner.py'),
                                       'crossmodal_nb.runner._with_needs': ('runner.html#_with_needs', 'crossmodal_nb/runner.py'),

@@ -102,7 +102,7 @@ def _status(name, entry, params, read, into, published):
 def _records(folder):
     return [json.loads(f.read_text()) | dict(path=str(f)) for f in sorted(folder.glob('*.json'))]
 
-# %% ../nbs/70_runner.ipynb #5fa5f0ae
+# %% ../nbs/70_runner.ipynb #e3d6da83
 def run(
     names:list[str]|None=None,   # Entries (default: all), with all that they need
     jobs:int=1,                  # Runs at a time
@@ -115,6 +115,7 @@ def run(
     again = {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
     todo = plan(names, smoke, report, Path(into) if into else None)
     go = [j for j in todo if j['status'] in again and j['digests']['data'] is not None]
+    _set_aside(todo)
     for j in todo:
         if j in go: continue
         say = 'skipped' if j['status'] in again else j['status']
@@ -127,6 +128,15 @@ def run(
         failed += sum(Parallel(n_jobs=jobs)(delayed(_execute)(j) for j in wave))
     print(f'{len(go) - failed} ran, {failed} failed, {time.time() - t0:.0f} s')
     return int(failed > 0)
+
+def _set_aside(jobs):
+    "Records of parameters that the manifest no longer asks for go to a folder `superseded`: else they would count as further seeds"
+    for folder in {Path(j['path']).parent for j in jobs} - {settings().book/'records'/j['exp'] for j in jobs}:
+        wanted = {j['digests']['params'] for j in jobs if j['exp'] == folder.name}
+        for r in _records(folder):
+            if r['digests']['params'] in wanted: continue
+            (folder/'superseded').mkdir(exist_ok=True)
+            for f in folder.glob(f'{Path(r["path"]).stem}.*'): f.rename(folder/'superseded'/f.name)
 
 def _waves(jobs):
     "Jobs in lists: no job needs another of its own list"
