@@ -102,7 +102,7 @@ def _status(name, entry, params, read, into, published):
 def _records(folder):
     return [json.loads(f.read_text()) | dict(path=str(f)) for f in sorted(folder.glob('*.json'))]
 
-# %% ../nbs/70_runner.ipynb #e3d6da83
+# %% ../nbs/70_runner.ipynb #9b9f5947
 def run(
     names:list[str]|None=None,   # Entries (default: all), with all that they need
     jobs:int=1,                  # Runs at a time
@@ -114,10 +114,11 @@ def run(
     "Run what is missing or failed; keep what is there; list what is stale"
     again = {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
     todo = plan(names, smoke, report, Path(into) if into else None)
-    go = [j for j in todo if j['status'] in again and j['digests']['data'] is not None]
-    _set_aside(todo)
+    here = Path(into or checkout().work/('smoke' if smoke else 'records'))        # never where the published records are
+    go = [j | dict(path=here/j['exp']/f"{j['key']}.json") for j in todo if j['status'] in again and j['digests']['data'] is not None]
+    _set_aside(todo, here)
     for j in todo:
-        if j in go: continue
+        if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}: continue
         say = 'skipped' if j['status'] in again else j['status']
         print(f"{j['exp']:28} {j['key']}  {say} {j['why']}")
     known = [j['seconds'] for j in go if j['seconds']]
@@ -129,9 +130,9 @@ def run(
     print(f'{len(go) - failed} ran, {failed} failed, {time.time() - t0:.0f} s')
     return int(failed > 0)
 
-def _set_aside(jobs):
+def _set_aside(jobs, here):
     "Records of parameters that the manifest no longer asks for go to a folder `superseded`: else they would count as further seeds"
-    for folder in {Path(j['path']).parent for j in jobs} - {settings().book/'records'/j['exp'] for j in jobs}:
+    for folder in {here/j['exp'] for j in jobs}:
         wanted = {j['digests']['params'] for j in jobs if j['exp'] == folder.name}
         for r in _records(folder):
             if r['digests']['params'] in wanted: continue

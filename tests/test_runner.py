@@ -76,6 +76,22 @@ def test_a_change_makes_stale_and_says_which(house):
     assert 'stale' in said and 'notebook' in said
     assert '0 to run' in crossmodal(house, 'run', check=0) and '1 to run' in crossmodal(house, 'run', '--stale', check=0)
 
+def test_a_report_is_computed_here_and_leaves_what_was_published(house):
+    manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nreport = true\n')
+    crossmodal(house, 'run', check=0)
+    shutil.move(house/'work'/'records', house/'book'/'records')
+    published = {f: f.read_bytes() for f in (house/'book'/'records').rglob('*') if f.is_file()}
+    assert 'published' in crossmodal(house, 'run', check=0) and not records(house)
+    crossmodal(house, 'run', '--report', check=0)
+    assert len(records(house)) == 1 and published == {f: f.read_bytes() for f in (house/'book'/'records').rglob('*') if f.is_file()}
+
+def test_what_the_manifest_no_longer_asks_for_is_set_aside(house):
+    crossmodal(house, 'run', check=0)
+    manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.7}\n')
+    crossmodal(house, 'run', check=0)
+    kept, aside = ([json.loads(f.read_text()) for f in (house/'work'/'records'/'toy').glob(p)] for p in ('*.json', 'superseded/*.json'))
+    assert [r['params']['level'] for r in kept] == [.7] and [r['params']['level'] for r in aside] == [.5]
+
 def test_test_split_needs_final(house):
     notebook(house, ok.replace("'valid'", "'test'"))
     assert 'final' in crossmodal(house, 'run', check=1)
