@@ -328,7 +328,7 @@ class GloVe(Encoder):
         mean = [vectors[k].mean(0) if k else torch.zeros(vectors.shape[1]) for k in known]
         return {'pooled': torch.stack(mean), 'unknown': torch.tensor([not k for k in known])}
 
-# %% ../nbs/18_features.ipynb #325c689d
+# %% ../nbs/18_features.ipynb #65380db1
 def append(
     path:Path,       # A `.npy` file; made if it is not there
     a:np.ndarray,    # Rows to add
@@ -379,8 +379,7 @@ def store(
     cache:str|Path|None=None, # Folder of all stores (default: `work/features`)
 ) -> Path:
     "The folder of this view's features, whether it is there yet or not"
-    try: return Path(cache or settings().work/'features')/encoder.key/digest(content(view.x), view.ids)
-    except FileNotFoundError as e: raise MissingError(f'{e.filename}: the file is not there. Put it back, or take its row out') from e
+    return Path(cache or settings().work/'features')/encoder.key/digest(content(view.x), view.ids)
 
 # %% ../nbs/18_features.ipynb #26ec0cbf
 def kind(
