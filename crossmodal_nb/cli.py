@@ -75,7 +75,7 @@ def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` li
         else: absent += 1; print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
     if absent: raise typer.Exit(1)
 
-# %% ../nbs/90_cli.ipynb #d38d7ff6
+# %% ../nbs/90_cli.ipynb #30854dd2
 @app.command()
 def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
         view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default every view of pictures or texts.'),
@@ -110,7 +110,7 @@ def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data`
 
 def _story(m, there):
     rate = 'there already' if there else f'{m["n"] / max(m["seconds"], .01):,.1f} rows/s'
-    return '; '.join([f'{m["n"]:,} rows', rate, *([f'{m["copied"]:,} of them copied'] if m['copied'] else []),
+    return '; '.join([f'{m["n"]:,} rows', rate, *([f'{m["copied"]:,} of them copied'] if m.get('copied') else []),
                       *(f'{100 * r:.1f} % {flag}' for flag, r in m['rates'].items()), f'{len(m["skipped"]):,} skipped'])
 
 def _option(text):
