@@ -75,7 +75,7 @@ def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` li
         else: absent += 1; print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
     if absent: raise typer.Exit(1)
 
-# %% ../nbs/90_cli.ipynb #30854dd2
+# %% ../nbs/90_cli.ipynb #be11f839
 @app.command()
 def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
         view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default every view of pictures or texts.'),
@@ -103,7 +103,7 @@ def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data`
             store.features(views.only(v), {v: e}, skip=skip, processes=processes)
             m = store.stored(folder)[1]
             print(f'{split}/{v}: {_story(m, there)}; {folder}', flush=True)
-            folders.append(folder); rows += m['n']; old += there * m['n']; copied += (not there) * m['copied']
+            folders.append(folder); rows += m['n']; old += there * m['n']; copied += (not there) * m.get('copied', 0)
     size = sum(f.stat().st_size for d in set(folders) for f in d.iterdir()) / 1e6
     print(f'{name}: {rows:,} rows in {len(folders)} stores ({old:,} were there, {copied:,} copied, {rows - old - copied:,} computed), '
           f'in {timedelta(seconds=round(time.monotonic() - start))}, {size:,.1f} MB on disk')
