@@ -14,7 +14,7 @@ import numpy as np, torch
 from torch import Tensor
 from .core import InputError, MissingError, digest, rows, take
 
-# %% ../nbs/10_data.ipynb #26e84572
+# %% ../nbs/10_data.ipynb #52da49c1
 @dataclass
 class View:
     "One modality of one split"
@@ -41,6 +41,12 @@ class View:
         i = torch.arange(len(self))[i if isinstance(i, slice) else torch.as_tensor(i, dtype=None if len(i) else torch.long)]
         return self.holding(take(self.x, i), i)
 
+    def sorted(self, by:str) -> tuple[Tensor, Tensor]: # the codes in order, and the rows they are of
+        "Rows by item, or by label (`by='label'`); sorted once"
+        at = self.__dict__.setdefault('_sorted', {})
+        if by not in at: at[by] = (self.item if by == 'item' else self.y).sort(stable=True)
+        return at[by]
+
     def holding(self,
         x,                # Content known to be sound: it is not looked at again
         i=slice(None),    # Which rows it is of (default: all)
@@ -63,7 +69,7 @@ def finite(
     bad = bad.nonzero().ravel().tolist()
     if bad: raise InputError(f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {", ".join(str(ids[i]) for i in bad[:5])}{" …" if len(bad) > 5 else ""}. Mend or remove them')
 
-# %% ../nbs/10_data.ipynb #6d642069
+# %% ../nbs/10_data.ipynb #c633ec03
 class Views(dict):
     "Two to five modalities of one split: `{'image': View, 'text': View, …}`"
     def __init__(self, *args, **kw):
@@ -98,7 +104,7 @@ class Views(dict):
         if by == 'label': return self._label_pairs(a, b, m, seed)
         if by != 'item': raise ValueError(f"by is 'item' or 'label', not {by!r}")
         ia, ib = self[a].item, self[b].item
-        sorted_b, order_b = ib.sort(stable=True)
+        sorted_b, order_b = self[b].sorted('item')
         lo, hi = torch.searchsorted(sorted_b, ia), torch.searchsorted(sorted_b, ia, right=True)
         n = hi - lo                                                  # partners of each row of a
         row_a = torch.arange(len(ia)).repeat_interleave(n)
@@ -126,12 +132,12 @@ class Views(dict):
         "One row of every view for each of `ids`"
         ids, g, drawn = torch.as_tensor(ids), torch.Generator().manual_seed(seed), {}
         for name, v in self.items():
-            key, order = (v.item if by == 'item' else v.y).sort(stable=True)
+            key, order = v.sorted(by)
             lo, hi = torch.searchsorted(key, ids), torch.searchsorted(key, ids, right=True)
             if (hi == lo).any(): raise ValueError(f'view {name!r} has no row for {by} {ids[hi == lo][0].item()}')
             drawn[name] = v[order[lo + (torch.rand(len(ids), generator=g) * (hi - lo)).long()]]
         out = Batch(drawn); first = next(iter(drawn.values()))
-        out.item, out.y = first.item, first.y
+        out.item, out.y, out.seed = first.item, first.y, seed
         return out
 
     def relevant(self,
@@ -156,8 +162,8 @@ def concatenated(
     return first.holding(torch.cat(parts, 1))
 
 class Batch(Views):
-    "One row of every view for each item, aligned; `.item` and `.y` are those of the rows"
-    item: Tensor; y: 'Tensor|None'
+    "One row of every view for each item, aligned; `.item` and `.y` are those of the rows, `.seed` what they were drawn with"
+    item: Tensor; y: 'Tensor|None'; seed: int
 
 def relevance(
     q:Tensor,    # (n,) codes, or (n, c) multi-hot

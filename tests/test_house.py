@@ -11,8 +11,8 @@ layer = lambda stem: re.match(r'(\d+)([a-z]?)_', stem).groups()
 def modules():
     "module: layer of the notebook that makes it"
     for f in notebooks:
-        name = re.search(r'#\| default_exp (\S+)', f.read_text())[1].strip('"\\n').removesuffix('"')
-        yield 'crossmodal_nb.' + name.split('"')[0].split('\\')[0].removesuffix('.__init__'), (int(layer(f.stem)[0]), layer(f.stem)[1])
+        name = re.search(r'default_exp ([\w.]+)', f.read_text())[1].removesuffix('.__init__')
+        yield f'crossmodal_nb.{name}', (int(layer(f.stem)[0]), layer(f.stem)[1])
 
 at = dict(modules())
 

@@ -1,0 +1,155 @@
+"""What the losses notebook cannot say well: one law and one set of bad inputs for every loss, gradients against differences, precision."""
+import warnings
+import pytest, torch
+from torch.autograd import gradcheck
+from crossmodal_nb.core import InputError
+from crossmodal_nb.losses import (barlow_twins, cca_corr, cosines, gcca_corr, hinges, info_nce, l2_after_bn, masked_region_kl,
+                                  sigmoid_pairs, soft_decorrelation, triplet)
+
+MINING, POSITIVES = ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), ('mask', 'supcon', 'inside')
+
+def masked(a, b, item):
+    target = torch.outer(item, torch.arange(a.shape[1])).sin().softmax(1)      # what a region shows depends on its item
+    return masked_region_kl(a, target.to(torch.promote_types(a.dtype, torch.float32)), item % 2 == 0)
+
+LOSSES = {   # name: f(codes, codes, item)
+    **{f'cca_corr {o}': lambda a, b, item, o=o: cca_corr(a, b, objective=o) for o in ('tracenorm', 'frobenius_sq', 'sqrt_trace')},
+    'cca_corr top 2': lambda a, b, item: cca_corr(a, b, (.1, .01), k=2),
+    'gcca_corr two': lambda a, b, item: gcca_corr([a, b]), 'gcca_corr three': lambda a, b, item: gcca_corr([a, b, a + b], k=2),
+    'soft_decorrelation': lambda a, b, item: soft_decorrelation(a) + soft_decorrelation(b),
+    'l2_after_bn': lambda a, b, item: l2_after_bn(a, b), 'barlow_twins': lambda a, b, item: barlow_twins(a, b),
+    **{f'triplet {m}': lambda a, b, item, m=m: triplet(a, b, .3, m, item) for m in MINING},
+    **{f'info_nce {p} {d}': lambda a, b, item, p=p, d=d: info_nce(a, b, 14., item, p, d) for p in POSITIVES for d in ('both', 'ab', 'ba')},
+    'info_nce distinct': lambda a, b, item: info_nce(a, b, 14.),
+    'sigmoid_pairs': lambda a, b, item: sigmoid_pairs(a, b, 10., -10., item), 'masked_region_kl': masked}
+BATCH = [k for k in LOSSES if k.split()[0] in ('cca_corr', 'gcca_corr', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins')]
+every = pytest.mark.parametrize('name', LOSSES)
+both = pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+
+def world(n=24, d=4, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    a = torch.randn(n, d, generator=g, dtype=torch.float64)
+    b = a @ torch.randn(d, d, generator=g, dtype=torch.float64) + torch.randn(n, d, generator=g, dtype=torch.float64)
+    return a.to(dtype), b.to(dtype), torch.arange(n) * 2 // 3        # two rows in three share their item with another
+
+def gradients(name, a, b, item):
+    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+    loss = LOSSES[name](a, b, item)
+    return loss.detach(), *(x if x is not None else torch.zeros(()) for x in torch.autograd.grad(loss, (a, b), allow_unused=True))
+
+
+@every
+@both
+def test_the_order_of_the_batch_is_no_matter(name, dtype):
+    a, b, item = world(dtype=dtype)
+    p = torch.randperm(len(a), generator=torch.Generator().manual_seed(1))
+    one, two = gradients(name, a, b, item), gradients(name, a[p], b[p], item[p])
+    close = dict(rtol=1e-4, atol=1e-5) if dtype == torch.float32 else dict(rtol=1e-9, atol=1e-10)
+    for i, (x, y) in enumerate(zip(one, two)): torch.testing.assert_close(x[p] if i and x.dim() else x, y, **close)
+
+@every
+def test_gradient_is_that_of_differences(name):
+    a, b, item = world(n=8, d=3, seed=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert gradcheck(lambda a, b: LOSSES[name](a, b, item), (a.requires_grad_(), b.requires_grad_()))
+
+def white(z): return torch.linalg.qr(z - z.mean(0))[0] * (len(z) - 1)**.5
+
+HARD = {
+    'half the units dead': lambda a, b, i: (torch.cat([a[:, :2], torch.full_like(a[:, :2], .1)], 1), b * torch.tensor([1, 0, 1, 0]).to(b), i),
+    'the same dead units': lambda a, b, i: (a * torch.tensor([1, 0, 0, 0]).to(a), b * torch.tensor([1, 0, 0, 0]).to(b), i),
+    'all zero': lambda a, b, i: (0 * a, 0 * b, i),
+    'one view zero': lambda a, b, i: (0 * a, b, i),
+    'one row zero': lambda a, b, i: (a * (torch.arange(len(a)) > 0)[:, None], b, i),
+    'all constant': lambda a, b, i: (torch.full_like(a, .1), torch.full_like(b, -.7), i),
+    'white': lambda a, b, i: (white(a), white(a), i),
+    'white and opposite': lambda a, b, i: (white(a), -white(a), i),
+    'fewer rows than coordinates': lambda a, b, i: (a[:3], b[:3], i[:3]),
+    'as many rows as coordinates': lambda a, b, i: (a[:4], b[:4], i[:4]),
+    'two rows': lambda a, b, i: (a[:2], b[:2], i[:2]),
+    'rows twice': lambda a, b, i: (torch.cat([a, a]), torch.cat([b, b]), torch.cat([i, i])),
+    'rows twice, said to differ': lambda a, b, i: (torch.cat([a, a]), torch.cat([b, b]), torch.arange(2 * len(a))),
+    'one row repeated': lambda a, b, i: (a[:1].expand_as(a), b[:1].expand_as(b), i),
+    'a column repeated': lambda a, b, i: (a[:, :1].expand_as(a), b, i),
+    'the same view': lambda a, b, i: (a, a, i),
+    'one item': lambda a, b, i: (a, b, 0 * i),
+    'huge': lambda a, b, i: (1e6 * a, 1e6 * b, i),
+    'tiny': lambda a, b, i: (1e-5 * a, 1e-5 * b, i)}
+
+@every
+@both
+@pytest.mark.parametrize('case', HARD)
+@pytest.mark.filterwarnings('ignore:batch of')
+def test_finite_whatever_the_codes(name, case, dtype):
+    a, b, item = HARD[case](*world(dtype=dtype))
+    loss, *grads = gradients(name, a, b, item)
+    assert loss.dtype == dtype and loss.dim() == 0 and loss.isfinite()
+    for g in grads: assert g.isfinite().all() and g.abs().max() < 1e7         # a dead row or unit does not blow up the others
+
+@pytest.mark.parametrize('name', [k for k in LOSSES if k not in BATCH])
+def test_one_row_is_a_batch(name):
+    for x in gradients(name, *(z[:1] for z in world())): assert x.isfinite().all()
+
+@pytest.mark.parametrize('name', BATCH)
+def test_one_row_has_no_correlation(name):
+    with pytest.raises(ValueError, match='two rows or more, got 1'): LOSSES[name](*(z[:1] for z in world()))
+
+@every
+def test_not_a_number_stays_one(name):
+    a, b, item = world(); a[0, 0] = torch.nan
+    assert LOSSES[name](a, b, item).isnan()
+
+@every
+def test_precision(name):
+    "bfloat16 codes make a float32 loss, and autocast changes nothing"
+    a, b, item = world(dtype=torch.float32); a.requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16): inside = LOSSES[name](a, b, item)
+    outside = LOSSES[name](a, b, item)
+    assert torch.equal(inside, outside) and torch.equal(*(torch.autograd.grad(x, a)[0] for x in (inside, outside)))
+    low = LOSSES[name](a.bfloat16(), b.bfloat16(), item)
+    assert low.dtype == torch.float32 and torch.isclose(low, LOSSES[name](a.bfloat16().float(), b.bfloat16().float(), item), rtol=1e-5)
+
+def test_learned_scale_and_bias_get_gradients():
+    a, b, item = world(dtype=torch.float32); s, bias = (torch.tensor(x, requires_grad=True) for x in (2.6, -10.))
+    for loss in (info_nce(a, b, s.exp(), item), sigmoid_pairs(a, b, s.exp(), bias, item)): loss.backward()
+    assert s.grad.isfinite() and s.grad != 0 and bias.grad != 0
+
+def test_correlation_of_another_library():
+    from cca_zoo.linear import CCA
+    a, b, _ = world(60, 5)
+    mean = CCA(5).fit([a.numpy(), b.numpy()]).score([a.numpy(), b.numpy()])
+    assert cca_corr(a, b, 1e-12).item() / 5 == pytest.approx(mean, rel=1e-6)
+
+def test_correlations_are_at_most_one():
+    for seed in range(10):
+        a, b, _ = world(30, 4, seed=seed)
+        for z in (a, b, -a, a.abs()): assert 0 <= cca_corr(a, z) <= 4 and 0 <= gcca_corr([a, b, z]) <= 12
+
+def test_a_small_batch_is_told_once_a_call_site():
+    a, b, _ = world()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('default')
+        for _ in range(3): cca_corr(a[:4], b[:4])
+        gcca_corr([a[:4], b[:4]])
+    assert len(caught) == 2 and all(w.filename == __file__ and 'batch of 4 rows for 4 coordinates' in str(w.message) for w in caught)
+    with warnings.catch_warnings(): warnings.simplefilter('error'); cca_corr(a[:6], b[:6])
+
+def test_a_ridge_too_small_is_raised_loudly():
+    a = 1e9 * torch.ones(20, 1).double() @ torch.randn(1, 4, generator=torch.Generator().manual_seed(0)).double()
+    a = a * torch.linspace(-1, 1, 20).double()[:, None]                       # rank 1, entries of 1e9: rounding errors dwarf 1e-3
+    with pytest.warns(UserWarning, match='trying ten times that'):
+        try: assert cca_corr(a, a).isfinite()
+        except ValueError as e: assert 'larger ridge' in str(e)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='Give a larger ridge'): cca_corr(0 * a, 0 * a, ridge=0.)
+
+def test_errors_that_help():
+    a, b, item = world()
+    for call in (lambda: cca_corr(a, b, objective='trace_norm'), lambda: hinges(a @ b.T, mining='semihard'),
+                 lambda: info_nce(a, b, 1., positives='masked'), lambda: info_nce(a, b, 1., direction='ab ')):
+        with pytest.raises(InputError, match='did you mean'): call()
+    with pytest.raises(ValueError, match='row i of a and of b'): cosines(a, b[:5])
+    with pytest.raises(ValueError, match='rows of all views'): cca_corr(a, b[:5])
+    with pytest.raises(ValueError, match='24 rows'): triplet(a, b, item=item[:5])
+    with pytest.raises(ValueError, match='two views'): gcca_corr([a])
+    with pytest.raises(ValueError): gcca_corr([a, b, a], ridge=(.1, .1))
