@@ -193,12 +193,12 @@ def analogies(
         out.append(dict(i=i, j=j, text_i=ti, text_j=tj, rank=rank(q), control=rank(zb[tj]), nearest=list(zip(near.tolist(), score.tolist()))))
     return out
 
-# %% ../nbs/50_evaluate.ipynb #329637b1
+# %% ../nbs/50_evaluate.ipynb #8e3de23b
 def ranked(
     method, views:Views,
 ) -> dict:                  # direction: `item` and `rank` of each query, as text: compact in a record
     "Every query's rank, for `lead`"
-    text = lambda v: ' '.join(f'{x:g}' for x in v.tolist())
+    text = lambda v: ' '.join(f'{x:g}' if isinstance(x, float) else str(x) for x in v.tolist())
     return {f'{a}→{b}': dict(item=text(asked(views, a, b, 'item')[0].item), rank=text(first_ranks(method, views, a, b)))
             for a, b in itertools.permutations(views, 2)}
 
@@ -210,7 +210,7 @@ def recalls(
     values, items = [], []
     for d in found[0]:
         r = torch.stack([torch.tensor([float(x) for x in f[d]['rank'].split()]) for f in found])
-        values.append(sum((r <= k).double() for k in ks) / r.shape[1]); items += [int(float(x)) for x in found[0][d]['item'].split()]
+        values.append(sum((r <= k).double() for k in ks) / r.shape[1]); items += [int(x) for x in found[0][d]['item'].split()]
     values = torch.cat(values, 1)
     return values * values.shape[1], torch.tensor(items)
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Ragged', 'Encoder', 'device', 'in_batches', 'ConvNet', 'EfficientNetLite', 'fold', 'ResNet50', 'pool', 'Bert',
            'MiniLM', 'TfIdf', 'GloVe', 'append', 'mapped', 'stored', 'store', 'kind', 'row_keys', 'features', 'meta',
-           'extract']
+           'frozen', 'extract']
 
-# %% ../nbs/18_features.ipynb #8a257918
+# %% ../nbs/18_features.ipynb #8b6e7272
 import contextlib, functools, hashlib, json, math, multiprocessing, os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from .core import InputError, MissingError, atomic, digest, locked, pick, rows, settings, spawn, take
-from .data import Images, View, Views, concatenated, content, finite, normalise
+from .data import Images, View, Views, averaged, concatenated, content, finite, normalise, stacked
 from .fetch import fetch, packages
 
-# %% ../nbs/18_features.ipynb #e9e08592
+# %% ../nbs/18_features.ipynb #532be46f
 class Ragged:
     "n sets of vectors, each of its own size: row i is `flat[start[i] : start[i] + length[i]]`"
     def __init__(self,
@@ -41,7 +41,7 @@ class Ragged:
 
     def pad(self) -> tuple[Tensor, Tensor]: # (n, longest, d) float32, zero where there is nothing; (n, longest) bool mask
         "All rows at one length; the mask is True where there is something"
-        at = torch.arange(int(self.length.max()))
+        at = torch.arange(int(self.length.max()) if len(self) else 0, device=self.length.device)
         mask = at < self.length[:, None]
         return self.flat[(self.start[:, None] + at) * mask].float() * mask[..., None], mask
 
@@ -492,6 +492,30 @@ def meta(
 ) -> dict:
     "How a raw view's features were made: encoder, weights, parts, rates of flags (truncation), skipped rows, copied rows, seconds, tries"
     return stored(store(view, encoder, cache))[1]
+
+# %% ../nbs/18_features.ipynb #ebfad90c
+def frozen(
+    raw:dict,                   # split: `Views`, as `load` gives them; others, as class prompts, may have some of the views only
+    rich:bool=False,            # Three Lites, mirrored photos, and TF-IDF beside MiniLM; else EfficientNet-Lite0 and MiniLM
+    sets:bool=False,            # Also `grid` of photos, `tokens` and `ids` of texts; then one row a photo in training, too
+    max_tokens:int=256,         # Longer texts are cut
+    cache:str|Path|None=None,   # As in `features`
+) -> dict:                      # split: `Views` of numbers
+    "Every raw view through the encoders of the house"
+    kinds = {k: kind(v.x) for k, v in raw['train'].items()}
+    photos = [k for k, what in kinds.items() if what == 'image']
+    texts = {k: [MiniLM(('pooled', 'tokens', 'ids') if sets else ('pooled',), max_tokens)] + ([TfIdf(2000, sublinear_tf=True).fit(raw['train'][k].x)] if rich else [])
+             for k, what in kinds.items() if what == 'text'}
+    def lites(flip): return [EfficientNetLite(('pooled', 'grid') if sets and not v and not flip else ('pooled',), flip=flip, version=v) for v in ((0, 1, 2) if rich else (0,))]
+    out = {}
+    for split, views in raw.items():
+        here = [k for k in photos if k in views]
+        out[split] = features(views, {k: lites(False) for k in here} | {k: e for k, e in texts.items() if k in views}, cache)
+        if not rich: continue
+        for k, mirrored in features(views.only(*here), {k: lites(True) for k in here}, cache).items():
+            v = out[split][k]
+            out[split][k] = stacked(v, mirrored) if split == 'train' and not sets else v.holding(v.x | dict(pooled=averaged(v, mirrored).x))
+    return out
 
 # %% ../nbs/18_features.ipynb #8cb9828a
 def extract(

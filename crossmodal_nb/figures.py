@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'ordered', 'looks', 'style', 'unit', 'value',
            'spread', 'protocol', 'lines', 'bars', 'histogram', 'Html', 'table', 'shown', 'listing', 'reported',
-           'choose', 'thumbnail', 'gallery', 'space', 'save', 'card']
+           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -525,6 +525,24 @@ def _structure(z, at, view, y, k, seed):
     out = dict(trustworthiness=float(trustworthiness(z[some], at[some], n_neighbors=min(k, len(some) // 2 - 1))), **purity('view', view))
     if y is not None: out |= purity('label', y) | dict(silhouette=float(silhouette_score(z[some], y[some], metric='cosine')))
     return out
+
+# %% ../nbs/60_figures.ipynb #fb0fac82
+def cells(
+    weights,                 # (tokens, side²): how much each token looks at each cell, row by row
+    words:list[str],         # The tokens
+    most:int=16,             # Tokens drawn
+    title:str='',
+) -> 'Figure':
+    "One small map a token"
+    import matplotlib.pyplot as plt
+    w = np.asarray(weights)[:most]; side = int(w.shape[1]**.5)
+    with plt.rc_context(style()):
+        fig, axes = _panels(len(w), height=1.25, across=min(8, len(w)))
+        for ax, v, word in zip(axes, w, words):
+            ax.imshow(v[:side**2].reshape(side, side), cmap='viridis', vmin=0, vmax=w.max())
+            ax.set_title(_plain(word), fontsize=8, fontweight='normal'); ax.set_xticks([]); ax.set_yticks([]); ax.grid(False)
+        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+    return fig
 
 # %% ../nbs/60_figures.ipynb #e857d512
 def save(

@@ -30,6 +30,7 @@ def test_two_laws(fitted, test):
     assert laws(*sides(fitted, test, 'text', 'image')) == dict(gallery=True, queries=True)
 
 def test_galleries_of_another_size(fitted, test):
+    if hasattr(fitted, 'second'): pytest.skip('which k a re-ranker looks at depends on the gallery')
     m, a, xa, b, xb = sides(fitted, test)
     assert torch.allclose(m.score(a, xa, b, xb[:31]), m.score(a, xa, b, xb)[:, :31], atol=1e-5, rtol=1e-4)
 

@@ -57,7 +57,7 @@ def test_block_is_pytorchs():
     torch.manual_seed(0)
     ours, theirs = Block(12, 3).double(), nn.TransformerEncoderLayer(12, 3, 48, 0., 'gelu', 1e-12, batch_first=True).double()
     a, t = ours.attention, theirs.self_attn
-    for p in ('weight', 'bias'): setattr(getattr(t, f'in_proj_{p}'), 'data', torch.cat([getattr(m, p) for m in (a.query, a.key, a.value)]).data)
+    for p in ('weight', 'bias'): getattr(t, f'in_proj_{p}').data = torch.cat([getattr(m, p) for m in (a.query, a.key, a.value)]).data
     for mine, its in ((a.out, t.out_proj), (a.norm, theirs.norm1), (ours.ffn.f[0], theirs.linear1), (ours.ffn.f[2], theirs.linear2),
                       (ours.ffn.norm, theirs.norm2)):
         its.load_state_dict(mine.state_dict())
@@ -186,7 +186,7 @@ def test_two_processes_are_one():
         assert r.keys() == s.keys() and all(r[k] == pytest.approx(s[k], rel=1e-5, abs=1e-6) for k in r if k != 'phase')
     far = {name: float((two.state_dict()[name] - p).norm() / p.norm()) for name, p in one.state_dict().items() if p.is_floating_point()}
     assert max(v for name, v in far.items() if not name.endswith('key.bias')) < 5e-5, far
-    s, t = (m.score(*sides(world())) for m in (one, two))   # a softmax is blind to its keys' bias: Adam blows up the rounding of its gradient
+    s, t = (m.score(*sides(world())) for m in (one, two))   # a softmax is blind to its keys' bias: Adam sees rounding only
     torch.testing.assert_close(t, s, rtol=1e-5, atol=1e-6)
 
 @pytest.mark.parametrize('dies_in', [1, 3])

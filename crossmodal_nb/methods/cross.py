@@ -120,7 +120,7 @@ def visual_words(cells:Tensor, k:int, seed:int) -> Tensor: # (n, d) → (at most
     k = min(k, len(cells))
     return torch.from_numpy(MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed).fit(cells.numpy()).cluster_centers_)
 
-# %% ../../nbs/44_methods.cross.ipynb #3cce916b
+# %% ../../nbs/44_methods.cross.ipynb #a71a6bac
 @contextlib.contextmanager
 def still(module):
     "Without dropout and without gradients"
@@ -277,7 +277,8 @@ class ViLBERT(Neural):
         if not self.pretrain_epochs: return
         words, centres, text = None, None, self.roles[1]
         if 'text' in self.pretrain:
-            if not {'tokens', 'ids'} <= set(x): raise InputError(f'the task text needs parts tokens and ids of view {text!r}: MiniLM(("tokens", "ids"))')
+            if not {'tokens', 'ids'} <= set(x):
+                raise InputError(f'the task text needs the parts tokens and ids of view {text!r}: MiniLM(("tokens", "ids"))')
             words = x['ids'].packed().flat.long().unique()
         if 'regions' in self.pretrain:
             cells = self.scale_v(few[self.roles[0]]).flatten(0, 1)
@@ -288,7 +289,7 @@ class ViLBERT(Neural):
         history = replace(self.trainer, epochs=self.pretrain_epochs, patience=0, ckpt=ckpt).fit(self, Views(train))
         self.phase, self.early = 'finetune', [dict(phase='pretrain', **r) for r in history]
 
-    def rates(self, epoch): return {'align.bias': 0.} if self.phase == 'finetune' else {}   # its gradient is rounding: a choice is blind to it
+    def rates(self, epoch): return {'align.bias': 0.} if self.phase == 'finetune' else {}   # a choice is blind to it
     def trap(self, n): return math.log(1 + 2 * (self.random + self.hard)) if self.phase == 'finetune' else None
 
     def forward(self, batch, chunk=0):
@@ -396,7 +397,7 @@ class ViLBERT(Neural):
         return cls(width=32, text_layers=1, image_layers=1, connections=1, dropout=0.,
                    trainer=dict(epochs=20, batch=32, lr=3e-3, accelerator='cpu'))
 
-# %% ../../nbs/44_methods.cross.ipynb #ef314673
+# %% ../../nbs/44_methods.cross.ipynb #96448c3b
 def standard_rows(s:Tensor) -> Tensor:
     "Each row minus its mean, over its sd"
     return (s - s.mean(1, keepdim=True)) / s.std(1, correction=0, keepdim=True).clamp(min=1e-6)
@@ -416,7 +417,7 @@ class Rerank(Method):
     def join(self):
         "What both stages have learnt, as one"
         a, b = self.first, self.second
-        self.parts = tuple(dict.fromkeys(a.parts + b.parts))
+        self.parts, self.looked = tuple(dict.fromkeys(a.parts + b.parts)), {}
         self.views = {v: a.views[v] | w for v, w in b.views.items()} if a.views and b.views else None
         self.history = [dict(stage=s, **r) for s, m in (('first', a), ('second', b)) for r in m.history]
         return self
@@ -434,16 +435,31 @@ class Rerank(Method):
     def fit(self, train, check=None):
         self.first.fit(train, check)
         if hasattr(self.second, 'mine'): self.second.mine(self.first, train)
-        self.second.fit(train, check and partial(_together, check, self))
+        self.second.fit(train, check and self.judge(check))
         return self.join()
+
+    def judge(self,
+        check,             # Of a method, larger is better: see `evaluate.checker`
+    ):                     # The same, of a second stage
+        "What a second stage is worth behind this first one"
+        return partial(_together, check, self)
 
     def blocks(self, a, xa, b, xb, rows=1024):
         for where, s in self.first.blocks(a, xa, b, xb, rows):
             s = s.double(); top, j = s.topk(min(self.k, s.shape[1]))
-            i = torch.arange(where.start, where.stop)[:, None].expand_as(j)
-            again = self.second.pairs(a, xa, i.flatten(), b, xb, j.flatten()).view_as(top).double()
-            new = self.mix * standard_rows(top) + (1 - self.mix) * standard_rows(again)
+            new = self.mix * standard_rows(top) + (1 - self.mix) * standard_rows(self.looks(a, xa, b, xb, where, j))
             yield where, s.scatter(1, j, top[:, :1] + 1 + new - new.min(1, keepdim=True)[0])     # all above the first's best
+
+    def looks(self, a, xa, b, xb, where, j): # (rows, k)
+        "The second's scores of candidates. The last few are kept: a null, a rank and another `k` or `mix` ask for the same again"
+        key = a, b, where.start, id(xa), id(xb)
+        *same, known, scores = self.looked.get(key, (None, None))
+        if same and same[0] is xa and same[1] is xb and known.shape[0] == len(j) and torch.equal(known[:, :j.shape[1]], j): return scores[:, :j.shape[1]]
+        i = torch.arange(where.start, where.stop)[:, None].expand_as(j)
+        scores = self.second.pairs(a, xa, i.flatten(), b, xb, j.flatten()).view_as(j).double()
+        self.looked[key] = xa, xb, j, scores
+        while len(self.looked) > 16: self.looked.pop(next(iter(self.looked)))
+        return scores
 
     @property
     def params(self):

@@ -19,7 +19,7 @@ from .dual import Dual
 from .linear import CCA, MCCA, correlations
 from ..train import Trainer
 
-# %% ../../nbs/43_methods.dcca.ipynb #31f8886c
+# %% ../../nbs/43_methods.dcca.ipynb #d97ade5b
 class Last(nn.Module):
     "z ↦ (z − m) W, found after training and not by it"
     def __init__(self, dim:int):
@@ -57,11 +57,11 @@ class Aligned(Dual):
                 idle = ~h.linear.weight.any(1)
                 h.more[-1].weight.data[idle] = (torch.randn(int(idle.sum()), self.hidden) / self.hidden**.5).to(h.linear.weight)
         if (n := min(self.trainer.batch, len(train.common))) < 5 * self.dim:
-            warnings.warn(f'a batch of {n} items for codes of {self.dim} coordinates: with so few rows anything correlates, and the loss says '
-                          f'little. Take {10 * self.dim} items or more (with chunk=…, if memory is short), or a smaller dim')
+            warnings.warn(f'a batch of {n} items for codes of {self.dim} coordinates: with so few rows anything correlates, and the loss '
+                          f'says little. Take {10 * self.dim} items or more (with chunk=…, if memory is short), or a smaller dim')
 
     def rates(self, epoch):
-        "A shift of codes correlates no better. The biases that only shift stay: of their gradient, 0 but for rounding, AdamW would make steps"
+        "A shift of codes correlates no better: biases that only shift stay, or AdamW would make steps of the rounding in their gradient"
         shifts = ('linear.bias', 'more.2.bias', 'more.4.bias', 'value.bias', 'out.bias')
         return {f'heads.{v}.{n}': 0. for v, h in self.heads.items() for n, _ in h.named_parameters() if n.endswith(shifts)}
 
@@ -95,7 +95,7 @@ class Aligned(Dual):
         p = super().params
         return p | dict(trainer=dict(batch=self.trainer.batch) | p['trainer'])
 
-# %% ../../nbs/43_methods.dcca.ipynb #8515c02a
+# %% ../../nbs/43_methods.dcca.ipynb #dd676e90
 class DCCA(Aligned):
     "Two networks whose codes correlate (Andrew et al. 2013), with an optional triplet on top"
     def __init__(self,
@@ -107,7 +107,8 @@ class DCCA(Aligned):
         mining:str='mean',           # Of the triplet: `mean`, `sum`, `max`, `adaptive` or `semi-hard`
         final_ridge:float=1e-3,      # Of the last linear CCA, relative to the mean variance of a view's codes
         rho_power:float=1.,          # Its coordinate j is scaled by ρ_jᵖ
-        dim:int=128, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', # As in `Dual`
+        dim:int=128, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), # As in `Dual`
+        similarity:str='cosine',     # How codes are compared
         trainer=None,                # A `Trainer`, or a dict of its fields; a batch of 1,024 unless it says otherwise
     ):
         super().__init__(r, final_ridge, rho_power, dim, hidden, dropout, start, ridge, parts, similarity, trainer)
@@ -121,7 +122,9 @@ class DCCA(Aligned):
         a, b = z.values()
         if self.objective == 'soft_decorrelation':
             loss = (l2_after_bn(a, b) + self.w_decorrelate * (soft_decorrelation(a) + soft_decorrelation(b))) / self.dim
-        else: loss = -cca_corr(standardised(a), standardised(b), self.r, self.objective) / self.dim**(.5 if self.objective == 'sqrt_trace' else 1)
+        else:
+            most = self.dim**.5 if self.objective == 'sqrt_trace' else self.dim
+            loss = -cca_corr(standardised(a), standardised(b), self.r, self.objective) / most
         if not (self.w_triplet and loss.isfinite()): return dict(loss=loss)
         hinge = triplet(*projected(a, b, self.r, self.rho_power), self.margin, self.mining, batch.item)
         return dict(loss=loss + self.w_triplet * hinge, correlation=loss, triplet=hinge)
@@ -146,14 +149,14 @@ def projected(
     U, rho, Vt = torch.linalg.svd((white[0].T @ white[1]).detach() / len(a))
     return [z @ (R * rho**power) for z, R in zip(white, (U, Vt.T))]
 
-# %% ../../nbs/43_methods.dcca.ipynb #294fd9f1
+# %% ../../nbs/43_methods.dcca.ipynb #1b17aa07
 class DCCAE(DCCA):
     "Deep CCA whose codes can also rebuild their inputs (Wang et al. 2015)"
     def __init__(self,
         w_rebuild:float=.1,          # Weight of the share of variance that is not rebuilt
-        objective:str='tracenorm', r:float=1e-3, w_decorrelate:float=.1, w_triplet:float=0., margin:float=.3, mining:str='mean', # As in `DCCA`
+        objective:str='tracenorm', r:float=1e-3, w_decorrelate:float=.1, w_triplet:float=0., margin:float=.3, mining:str='mean',
         final_ridge:float=1e-3, rho_power:float=1., dim:int=128, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1.,
-        parts=('pooled',), similarity:str='cosine', trainer=None,
+        parts=('pooled',), similarity:str='cosine', trainer=None,    # All as in `DCCA`
     ):
         super().__init__(objective, r, w_decorrelate, w_triplet, margin, mining, final_ridge, rho_power,
                          dim, hidden, dropout, start, ridge, parts, similarity, trainer)
@@ -168,18 +171,19 @@ class DCCAE(DCCA):
         out = super().losses(z, batch)
         x = {v: self.inputs(parts_of(view.x), slice(None))['pooled'] for v, view in batch.items()}
         error = sum((self.decoders[v](c) - self.heads[v].scale['pooled'](x[v])).square().mean() for v, c in z.items())
-        return out | dict(loss=out['loss'] + self.w_rebuild * error, rebuilt=error)
+        return out | dict(loss=out['loss'] + self.w_rebuild * error, rebuild=error)
 
     def trap(self, n): return None
 
-# %% ../../nbs/43_methods.dcca.ipynb #056488d7
+# %% ../../nbs/43_methods.dcca.ipynb #18b4a014
 class DGCCA(Aligned):
     "Networks of two to five views, whose codes share what can be foretold from all (Benton et al. 2017)"
     def __init__(self,
         r:float=1e-3,                # Ridge of the objective, as a share of each coordinate's variance
         final_ridge:float=1e-3,      # Of the last MCCA, relative to the mean variance of a view's codes
         rho_power:float=1.,          # Its coordinate j is scaled by ρ_jᵖ, ρ_j its mean correlation over all pairs of views
-        dim:int=128, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', # As in `Dual`
+        dim:int=128, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), # As in `Dual`
+        similarity:str='cosine',     # How codes are compared
         trainer=None,                # As in `DCCA`
     ): super().__init__(r, final_ridge, rho_power, dim, hidden, dropout, start, ridge, parts, similarity, trainer)
 
