@@ -141,13 +141,24 @@ def kept(
         raise ValueError(f'{file}: the content is not what was saved; restore the file, or make it anew')
     return load(blob), about
 
-# %% ../nbs/00_core.ipynb #0c6bef14
+# %% ../nbs/00_core.ipynb #8aa27625
 def gather(x):
     "All processes' rows, with gradients; the identity when there is one process"
     import torch, torch.distributed as dist
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1): return x
-    from torch.distributed.nn.functional import all_gather
-    return torch.cat(all_gather(x))
+    rank, world = place()
+    if world == 1: return x
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            out = [torch.empty_like(x) for _ in range(world)]
+            dist.all_gather(out, x.contiguous())
+            return torch.cat(out)
+        @staticmethod
+        def backward(ctx, g):
+            dist.all_reduce(g := g.contiguous())            # every process has its own loss of all rows
+            return g.chunk(world)[rank]
+    return Gather.apply(x)
 
 def place() -> tuple[int, int]: # this process's number, how many there are
     "Where this process stands among those that train together"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from .core import atomic
 
-# %% ../nbs/60_figures.ipynb #5c34d7c0
+# %% ../nbs/60_figures.ipynb #147ee72d
 palette = {   # view: (colour, marker)
     'image': ('#0072B2', 'o'), 'text': ('#D55E00', 's'), 'audio': ('#009E73', '^'), 'video': ('#CC79A7', 'D'), '3d': ('#E69F00', 'P'),
     'gaze': ('#56B4E9', 'X'),
@@ -36,7 +36,8 @@ ladder = {    # method: what it adds
 def ordered(values) -> list:
     "Distinct values in the book's order: numbers ascending, then views and methods as in `palette` and `ladder`, then others as they came"
     at = {k: i for i, k in enumerate([*palette, *ladder])}
-    return sorted(dict.fromkeys(values), key=lambda v: (0, v) if isinstance(v, (int, float)) else (1, at.get(v, len(at))))
+    place = lambda v: at.get(v, at.get(str(v).partition('+')[0], len(at)) + .5)        # what adds to a method comes right after it
+    return sorted(dict.fromkeys(values), key=lambda v: (0, v) if isinstance(v, (int, float)) else (1, place(v)))
 
 def looks(
     names,       # Distinct values, in order

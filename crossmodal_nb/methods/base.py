@@ -7,8 +7,8 @@ two laws."""
 __all__ = ['similarities', 'unit', 'sides', 'product', 'compare', 'arithmetic', 'nearest', 'parts_of', 'width', 'Method',
            'Neural', 'spread', 'methods', 'find', 'laws']
 
-# %% ../../nbs/40_methods.base.ipynb #91b86b88
-import importlib, inspect, pkgutil, warnings
+# %% ../../nbs/40_methods.base.ipynb #19612890
+import importlib, inspect, json, pkgutil, warnings
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import partial
@@ -106,7 +106,7 @@ def width(x) -> int|None:
     "How many numbers a row's vectors have; raw rows have none"
     return x.flat.shape[1] if isinstance(x, Ragged) else x.shape[-1] if isinstance(x, Tensor) else None
 
-# %% ../../nbs/40_methods.base.ipynb #2cf7909e
+# %% ../../nbs/40_methods.base.ipynb #7a063f10
 class Method(ABC):
     "fit → encode → score: the verbs of everything that learns a common space"
     parts = ('pooled',)      # what it reads of each row
@@ -203,13 +203,14 @@ class Method(ABC):
         "The saved method. Only classes within `crossmodal_nb.methods` are ever looked up, and tensors that changed on disk are refused"
         path = Path(path)/'method.json'
         if not path.exists(): raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
+        cls = find(json.loads(path.read_text())['class'])
         tensors, about = kept(path)
-        self = find(about['class'])(**about['params'])
+        self = cls(**about['params'])
         self.views, self.history = about['views'], about['history']
         self.restore(tensors, about)
         return self
 
-# %% ../../nbs/40_methods.base.ipynb #a687bc40
+# %% ../../nbs/40_methods.base.ipynb #91c6df67
 class Neural(nn.Module, Method):
     "A method whose codes come from a network"
     epoch = 0                # the trainer counts it
@@ -261,12 +262,12 @@ class Neural(nn.Module, Method):
 
     def inputs(self, x, i) -> dict:
         "Parts of rows `i`, where the network is"
-        device, out = next(self.parameters()).device, {}
+        own, out = next(self.parameters()), {}
         for part, v in x.items():
             v = take(v, i)
             if isinstance(v, Ragged): v, out[f'{part}_mask'] = v.pad()
-            out[part] = v if not isinstance(v, Tensor) else v if v.dtype in (torch.float32, torch.float64) else v.float()
-        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in out.items()}
+            out[part] = v.to(own.dtype) if isinstance(v, Tensor) else v
+        return {k: v.to(own.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in out.items()}
 
     def forward(self, batch, chunk=0):
         "Losses of a whole batch. With `chunk`, rows are coded piece by piece, and again when gradients are asked for"
@@ -302,9 +303,10 @@ class Neural(nn.Module, Method):
 @torch.no_grad()
 def spread(
     z:dict,            # view: (n, d) codes
-) -> Tensor:           # 0 when all codes of a view point the same way, 1 when they point everywhere
-    "1 − the squared length of the mean unit code; the least of all views"
-    return torch.stack([1 - unit(v.detach().float()).mean(0).square().sum() for v in z.values()]).min()
+) -> Tensor:           # 0 when all codes of a view point the same way (or are 0), 1 when they point everywhere
+    "Mean squared distance of unit codes from their mean; the least of all views"
+    us = [unit(v.detach().float()) for v in z.values()]
+    return torch.stack([u.square().sum(1).mean() - u.mean(0).square().sum() for u in us]).min()
 
 # %% ../../nbs/40_methods.base.ipynb #2a83f075
 def methods() -> dict[str, type]:

@@ -19,7 +19,7 @@ from .dual import Dual
 from .linear import CCA, MCCA, correlations
 from ..train import Trainer
 
-# %% ../../nbs/43_methods.dcca.ipynb #d97ade5b
+# %% ../../nbs/43_methods.dcca.ipynb #d4f93996
 class Last(nn.Module):
     "z ↦ (z − m) W, found after training and not by it"
     def __init__(self, dim:int):
@@ -50,12 +50,8 @@ class Aligned(Dual):
         self.last = nn.ModuleDict({v: Last(self.dim) for v in self.views})
 
     def begin(self, train):
-        "As every dual encoder, but no coordinate is 0; and a word about batches that are too small for a correlation"
+        "As every dual encoder; and a word about batches that are too small for a correlation"
         super().begin(train)
-        for h in self.heads.values():
-            if hasattr(h, 'more'):       # where CCA had no direction to give, 0 in both views would stay 0, for its gradient is 0
-                idle = ~h.linear.weight.any(1)
-                h.more[-1].weight.data[idle] = (torch.randn(int(idle.sum()), self.hidden) / self.hidden**.5).to(h.linear.weight)
         if (n := min(self.trainer.batch, len(train.common))) < 5 * self.dim:
             warnings.warn(f'a batch of {n} items for codes of {self.dim} coordinates: with so few rows anything correlates, and the loss '
                           f'says little. Take {10 * self.dim} items or more (with chunk=…, if memory is short), or a smaller dim')
@@ -83,11 +79,6 @@ class Aligned(Dual):
     def encode(self, view, x, to=None):
         z = self.raw(view, x)
         return self.last[view](z)
-
-    def inputs(self, x, i):
-        "As always, in the precision of the network"
-        dtype = next(self.parameters()).dtype
-        return {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in super().inputs(x, i).items()}
 
     @property
     def params(self):

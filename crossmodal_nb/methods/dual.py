@@ -18,7 +18,7 @@ from ..losses import info_nce, sigmoid_pairs, triplet
 from .base import Neural, parts_of, similarities
 from .linear import CCA, MCCA
 
-# %% ../../nbs/42_methods.dual.ipynb #ceca11e2
+# %% ../../nbs/42_methods.dual.ipynb #27015438
 class Head(nn.Module):
     "Parts of a row to its code"
     def __init__(self,
@@ -62,7 +62,13 @@ class Head(nn.Module):
         norm = M.square().sum().sqrt() / M.shape[1]**.5
         self.linear.weight.copy_((M / norm).T); self.linear.bias.copy_((s.mean - mean.double()) @ W.double() / norm)
 
-# %% ../../nbs/42_methods.dual.ipynb #ba04a92d
+    @torch.no_grad()
+    def wake(self):
+        "Where CCA had no direction to give, a coordinate that is 0 in all views would stay 0, for so is its gradient: let the network fill it"
+        idle, last = ~self.linear.weight.any(1), self.more[-1].weight
+        last[idle] = .1 * torch.randn(int(idle.sum()), last.shape[1]).to(last) / last.shape[1]**.5
+
+# %% ../../nbs/42_methods.dual.ipynb #03eb75b4
 class Dual(Neural):
     "One head a view. A subclass gives `losses`"
     def __init__(self,
@@ -90,6 +96,8 @@ class Dual(Neural):
             self.heads[name].learn(self.inputs(parts_of(v.x, self.parts), i))
         if self.start == 'cca' and all('pooled' in w for w in self.views.values()):
             for (name, W), mean in zip(*_canonical(train, self.dim, self.ridge)): self.heads[name].become(W, mean)
+            for h in self.heads.values():
+                if hasattr(h, 'more'): h.wake()
 
 def _canonical(train, dim, ridge):
     "(view, weighted directions) of each view, and the means: padded with nothing where there are fewer than `dim`"
