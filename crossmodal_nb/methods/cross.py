@@ -5,9 +5,9 @@ do these two belong to each other?"""
 
 # %% auto #0
 __all__ = ['pooling', 'Connection', 'others', 'Mined', 'nearest_items', 'hidden_words', 'hidden_cells', 'visual_words', 'still',
-           'over_all', 'ViLBERT', 'standard_rows', 'Rerank']
+           'over_all', 'ViLBERT', 'made', 'described', 'states', 'restored', 'Ensemble', 'standard_rows', 'Rerank']
 
-# %% ../../nbs/44_methods.cross.ipynb #1068033a
+# %% ../../nbs/44_methods.cross.ipynb #0aca07e4
 import contextlib, copy, math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -20,7 +20,7 @@ from ..data import Batch, Views
 from ..features import Ragged
 from ..layers import Block, CoAttention, FeedForward, Standard, mlp, spatial_code
 from ..losses import masked_region_kl
-from .base import Method, Neural, find, parts_of, product, sides
+from .base import Method, Neural, find, parts_of, product, sides, unit
 from ..train import Trainer
 
 # %% ../../nbs/44_methods.cross.ipynb #7628f907
@@ -397,7 +397,65 @@ class ViLBERT(Neural):
         return cls(width=32, text_layers=1, image_layers=1, connections=1, dropout=0.,
                    trainer=dict(epochs=20, batch=32, lr=3e-3, accelerator='cpu'))
 
-# %% ../../nbs/44_methods.cross.ipynb #96448c3b
+# %% ../../nbs/44_methods.cross.ipynb #a29461ff
+def made(m) -> Method:
+    "A method, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`"
+    return m if isinstance(m, Method) else find(m['class'])(**m['params'])
+
+def described(m:Method) -> dict:
+    "The reverse of `made`"
+    return {'class': f'{type(m).__module__}:{type(m).__name__}', 'params': m.params}
+
+def states(parts:dict) -> tuple[dict, dict]: # tensors, data
+    "What all parts have learnt"
+    tensors, data = {}, {}
+    for name, m in parts.items():
+        t, d = m.state()
+        tensors |= {f'{name}.{k}': v for k, v in t.items()}
+        data[name] = dict(views=m.views, history=list(m.history), **d)
+    return tensors, data
+
+def restored(parts:dict, tensors:dict, data:dict):
+    "The reverse of `states`"
+    for name, m in parts.items():
+        m.views, m.history = data[name]['views'], data[name]['history']
+        m.restore({k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}, data[name])
+
+class Ensemble(Method):
+    "Several methods with codes as one: unit codes side by side, so that the cosine is the mean of theirs"
+    def __init__(self,
+        methods,           # Methods, or what describes them (see `made`)
+    ):
+        self.methods = [made(m) for m in methods]
+        self.join()
+
+    def join(self):
+        self.parts = tuple(dict.fromkeys(p for m in self.methods for p in m.parts))
+        self.views = {v: {p: n for m in self.methods for p, n in m.views[v].items()} for v in self.methods[0].views} if all(m.views for m in self.methods) else None
+        self.history = [dict(member=i, **r) for i, m in enumerate(self.methods) for r in m.history]
+        return self
+
+    def fit(self, train, check=None):
+        for m in self.methods: m.fit(train, check)
+        return self.join()
+
+    def encode(self, view, x, to=None):
+        self.checked(view, x)
+        return torch.cat([unit(m.encode(view, x, to).float()) for m in self.methods], 1)
+
+    @property
+    def params(self): return dict(methods=[described(m) for m in self.methods])
+    def state(self): return states({str(i): m for i, m in enumerate(self.methods)})
+    def restore(self, tensors, data):
+        restored({str(i): m for i, m in enumerate(self.methods)}, tensors, data)
+        self.join()
+
+    @classmethod
+    def example(cls):
+        from crossmodal_nb.methods.linear import CCA
+        return cls([CCA(dim=8), CCA(dim=16, ridge=.1)])
+
+# %% ../../nbs/44_methods.cross.ipynb #c3157a4b
 def standard_rows(s:Tensor) -> Tensor:
     "Each row minus its mean, over its sd"
     return (s - s.mean(1, keepdim=True)) / s.std(1, correction=0, keepdim=True).clamp(min=1e-6)
@@ -410,7 +468,7 @@ class Rerank(Method):
         k=20,              # Candidates a query
         mix=0.,            # μ, the share of the first method within the k
     ):
-        self.first, self.second = (m if isinstance(m, Method) else find(m['class'])(**m['params']) for m in (first, second))
+        self.first, self.second = made(first), made(second)
         self.k, self.mix = k, mix
         self.join()
 
@@ -463,21 +521,11 @@ class Rerank(Method):
 
     @property
     def params(self):
-        described = lambda m: {'class': f'{type(m).__module__}:{type(m).__name__}', 'params': m.params}
         return dict(first=described(self.first), second=described(self.second), k=self.k, mix=self.mix)
 
-    def state(self):
-        tensors, data = {}, {}
-        for name, m in (('first', self.first), ('second', self.second)):
-            t, d = m.state()
-            tensors |= {f'{name}.{k}': v for k, v in t.items()}
-            data[name] = dict(views=m.views, history=list(m.history), **d)
-        return tensors, data
-
+    def state(self): return states(dict(first=self.first, second=self.second))
     def restore(self, tensors, data):
-        for name, m in (('first', self.first), ('second', self.second)):
-            m.views, m.history = data[name]['views'], data[name]['history']
-            m.restore({k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}, data[name])
+        restored(dict(first=self.first, second=self.second), tensors, data)
         self.join()
 
     @classmethod
