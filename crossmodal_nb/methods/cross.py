@@ -5,9 +5,10 @@ do these two belong to each other?"""
 
 # %% auto #0
 __all__ = ['pooling', 'Connection', 'others', 'Mined', 'nearest_items', 'hidden_words', 'hidden_cells', 'visual_words', 'still',
-           'over_all', 'ViLBERT', 'made', 'described', 'states', 'restored', 'Ensemble', 'standard_rows', 'Rerank']
+           'mean_of', 'over_all', 'ViLBERT', 'made', 'described', 'states', 'restored', 'Ensemble', 'standard_rows',
+           'Rerank']
 
-# %% ../../nbs/44_methods.cross.ipynb #0aca07e4
+# %% ../../nbs/44_methods.cross.ipynb #8c9b7f50
 import contextlib, copy, math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from ..core import InputError, gather, pick, place, rows as count
-from ..data import Batch, Views
+from ..data import Batch, View, Views
 from ..features import Ragged
-from ..layers import Block, CoAttention, FeedForward, Standard, mlp, spatial_code
+from ..layers import Attention, Block, CoAttention, FeedForward, Standard, mlp, spatial_code
 from ..losses import masked_region_kl
 from .base import Method, Neural, find, parts_of, product, sides, unit
+from .linear import CCA
 from ..train import Trainer
 
 # %% ../../nbs/44_methods.cross.ipynb #7628f907
@@ -120,7 +122,7 @@ def visual_words(cells:Tensor, k:int, seed:int) -> Tensor: # (n, d) → (at most
     k = min(k, len(cells))
     return torch.from_numpy(MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed).fit(cells.numpy()).cluster_centers_)
 
-# %% ../../nbs/44_methods.cross.ipynb #a71a6bac
+# %% ../../nbs/44_methods.cross.ipynb #64891d71
 @contextlib.contextmanager
 def still(module):
     "Without dropout and without gradients"
@@ -129,6 +131,11 @@ def still(module):
     try:
         with torch.no_grad(): yield
     finally: module.train(was)
+
+def mean_of(f, mask) -> Tensor: # (n, length, d), (n, length or 1) bool → (n, d)
+    "Mean vector of each set"
+    mask = mask.expand(f.shape[:2])[..., None]
+    return (f * mask).sum(1) / mask.sum(1)
 
 def over_all(total, n): # sum and number of terms in this process
     "The mean over all processes"
@@ -154,12 +161,15 @@ class ViLBERT(Neural):
         random=1,                  # Strange texts a pair, and as many strange pictures
         hard=1,                    # The same, from the `pool` nearest (see `mine`; without it, random ones)
         pool=100,
+        start='cca',               # Both streams begin as ridge CCA of the mean vectors, and all that joins them as nothing; or at `'random'`
+        ridge=1.,                  # Of that CCA, relative to the mean variance
         trainer=None,              # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
     ):
         super().__init__(Trainer(batch=64, lr=3e-4, warmup=.1) if trainer is None else trainer)
         self.width, self.text_layers, self.image_layers, self.connections, self.heads = width, text_layers, image_layers, connections, heads
         self.dropout, self.cells, self.pretrain_epochs, self.codes = dropout, cells, pretrain_epochs, codes
         self.random, self.hard, self.pool = random, hard, pool
+        self.start, self.ridge = pick(start, ('cca', 'random'), 'start'), ridge
         self.pretrain = tuple(pick(t, self.tasks, 'pre-training task') for t in pretrain)
         if min(text_layers, image_layers) < connections:
             raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
@@ -224,7 +234,8 @@ class ViLBERT(Neural):
         return v
 
     def text(self, f, mask) -> Tensor: # (n, tokens, d) → (n, tokens, width)
-        "The text's stream before it meets a picture"
+        "The text's stream before it meets a picture; its first vector, [CLS], gives way to the mean of all"
+        f = torch.cat([mean_of(f, mask)[:, None], f[:, 1:]], 1)
         t = self.drop(self.norm_t(self.in_t(f)))
         for block in self.blocks_t: t = block(t, mask)
         return t
@@ -273,6 +284,7 @@ class ViLBERT(Neural):
             x, i = parts_of(train[v].x, self.parts), torch.linspace(0, len(train[v]) - 1, min(len(train[v]), 1000)).long()
             few[v], mask = self.sets(v, x, i)
             scale.learn(few[v], mask if v == self.roles[1] else None)
+        if self.start == 'cca': self.join_streams(train)
         self.early = []
         if not self.pretrain_epochs: return
         words, centres, text = None, None, self.roles[1]
@@ -288,6 +300,23 @@ class ViLBERT(Neural):
         self.phase, ckpt = 'pretrain', self.trainer.ckpt and f'{self.trainer.ckpt}/pretrain'
         history = replace(self.trainer, epochs=self.pretrain_epochs, patience=0, ckpt=ckpt).fit(self, Views(train))
         self.phase, self.early = 'finetune', [dict(phase='pretrain', **r) for r in history]
+
+    @torch.no_grad()
+    def join_streams(self, train):
+        "Begin as CCA: mean vectors in common coordinates, every block and connection adding nothing yet, alike poolings"
+        means = {}
+        for v in self.roles:
+            x = parts_of(train[v].x, self.parts)
+            means[v] = View(torch.cat([mean_of(*self.sets(v, x, i)) for i in torch.arange(count(x)).split(1024)]), item=train[v].item)
+        m = CCA(1, self.ridge).fit(Views(means)); m = m.at(dim=min(self.width, m.rank))
+        for layer, W, mean in zip((self.in_v, self.in_t), m.solution.W, m.moments.mean.split([self.in_v.in_features, self.in_t.in_features])):
+            W = W[:, :m.dim] * m.rho.clamp(min=0)
+            layer.weight.zero_()[:m.dim] = W.T.float(); layer.bias.zero_()[:m.dim] = -(mean @ W).float()
+        self.in_s.weight.zero_()
+        for last in [l.out for l in self.modules() if isinstance(l, Attention)] + [l.f[2] for l in self.modules() if isinstance(l, FeedForward)]:
+            last.weight.zero_(); last.bias.zero_()
+        self.pool_v.bias.zero_(); self.pool_t.load_state_dict(self.pool_v.state_dict())
+        self.align.weight.fill_(.5); self.align.bias.zero_()      # Σ relu(u·a) relu(u·b) over random directions u rises with the cosine of a and b
 
     def rates(self, epoch): return {'align.bias': 0.} if self.phase == 'finetune' else {}   # a choice is blind to it
     def trap(self, n): return math.log(1 + 2 * (self.random + self.hard)) if self.phase == 'finetune' else None
