@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.data import Images, View, Views
-from crossmodal_nb.features import ConvNet, EfficientNetLite, Encoder, GloVe, MiniLM, Ragged, TfIdf, features, meta, row_keys, store, stored
+from crossmodal_nb.features import ConvNet, EfficientNetLite, Encoder, GloVe, MiniLM, Ragged, TfIdf, features, frozen, meta, row_keys, store, stored
 
 TOY = '''
 import os, sys, time, torch
@@ -117,6 +117,21 @@ def test_real_encoders_with_two_processes(tmp_path, photos):
         torch.set_num_threads(3 - k); features(raw, encoders, cache=tmp_path/str(k), processes=k)
     torch.set_num_threads(threads)
     for v, e in encoders.items(): assert bytes_of(store(raw[v], e, tmp_path/'1')) == bytes_of(store(raw[v], e, tmp_path/'2')), v
+
+def test_the_features_that_experiments_share(tmp_path, photos):
+    "Encoders side by side; photos in training seen twice, else the mean of both; sets beside them; words fitted on training texts only"
+    words = 'a dog runs over the green park'.split()
+    def views(a, b):
+        image = photo_view(photos)['image'][list(range(a, b))]
+        return Views(image=image, text=View([' '.join(random.Random(i).choices(words, k=5)) for i in range(b - a)], item=image.item))
+    raw = dict(train=views(0, 8), test=views(8, 12), prompts=Views(text=View(['a dog'])))
+    plain, rich, sets = frozen(raw, cache=tmp_path), frozen(raw, rich=True, cache=tmp_path), frozen(raw, rich=True, sets=True, cache=tmp_path)
+    text = [d['test']['text'].x['pooled'].shape[1] for d in (plain, rich)]
+    assert plain['train']['image'].x['pooled'].shape == (8, 1280) and text[0] == 384 and 384 < text[1] <= 384 + len(words)
+    assert rich['train']['image'].x.shape == (16, 3840) and rich['test']['image'].x['pooled'].shape == (4, 3840)
+    assert rich['train']['image'].item.tolist() == raw['train']['image'].item.tolist() * 2 and rich['prompts']['text'].x['pooled'].shape == (1, text[1])
+    assert torch.allclose(rich['train']['image'].x.view(2, 8, -1).mean(0), sets['train']['image'].x['pooled'], atol=1e-6)
+    assert sets['train']['image'].x['grid'].shape == (8, 49, 1280) and len(sets['test']['text'].x['tokens']) == len(sets['test']['text'].x['ids']) == 4
 
 class Spoils(Toy):
     about = dict(name='spoils')
