@@ -912,6 +912,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'crossmodal_nb/methods/cross.py'),
                                              'crossmodal_nb.methods.cross.ViLBERT.example': ( 'methods.cross.html#vilbert.example',
                                                                                               'crossmodal_nb/methods/cross.py'),
+                                             'crossmodal_nb.methods.cross.ViLBERT.first': ( 'methods.cross.html#vilbert.first',
+                                                                                            'crossmodal_nb/methods/cross.py'),
                                              'crossmodal_nb.methods.cross.ViLBERT.fit': ( 'methods.cross.html#vilbert.fit',
                                                                                           'crossmodal_nb/methods/cross.py'),
                                              'crossmodal_nb.methods.cross.ViLBERT.forward': ( 'methods.cross.html#vilbert.forward',

@@ -160,7 +160,7 @@ def test_nothing_hidden_is_no_nan(mined, monkeypatch):
 
 def test_a_new_model_gives_every_choice_the_same_chance():
     train = world()
-    m = ViLBERT(**small, trainer=quick | dict(epochs=0)).fit(train)
+    m = ViLBERT(**small, start='random', trainer=quick | dict(epochs=0)).fit(train)
     loss = m(train.batch(train.common, seed=0))['loss']
     assert m.trap(64) == math.log(5) and abs(loss - m.trap(64)) < .3
 
@@ -247,3 +247,11 @@ def test_two_fitted_methods_need_no_fit(mined):
     train = world()
     m = Rerank(CCA(dim=4).fit(train), mined)
     assert m.views and m.score(*sides(train)).isfinite().all()
+
+def test_a_start_as_cca_is_cca():
+    "Untrained, ViLBERT ranks about as the CCA it began as; with `whole`, as the CCA of the pooled vectors"
+    train, test, right = world(), world(100, seed=1), torch.arange(100)
+    hits = lambda m: float((m.score(*sides(test)).argmax(1) // 2 == right).double().mean())
+    begun, blank = (hits(ViLBERT(**small | dict(width=128), start=start, whole=True, trainer=quick | dict(epochs=0)).fit(train)) for start in ('cca', 'random'))
+    cca = hits(CCA(4, 1.).fit(train))
+    assert begun > max(blank, 0) + .2 and begun > .6 * cca, (begun, blank, cca)

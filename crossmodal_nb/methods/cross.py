@@ -8,7 +8,7 @@ __all__ = ['pooling', 'Connection', 'others', 'Mined', 'nearest_items', 'hidden_
            'mean_of', 'over_all', 'ViLBERT', 'made', 'described', 'states', 'restored', 'Ensemble', 'standard_rows',
            'Rerank']
 
-# %% ../../nbs/44_methods.cross.ipynb #8c9b7f50
+# %% ../../nbs/44_methods.cross.ipynb #caedd968
 import contextlib, copy, math
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -22,7 +22,7 @@ from ..features import Ragged
 from ..layers import Attention, Block, CoAttention, FeedForward, Standard, mlp, spatial_code
 from ..losses import masked_region_kl
 from .base import Method, Neural, find, parts_of, product, sides, unit
-from .linear import CCA
+from .linear import CCA, regularised
 from ..train import Trainer
 
 # %% ../../nbs/44_methods.cross.ipynb #7628f907
@@ -122,7 +122,7 @@ def visual_words(cells:Tensor, k:int, seed:int) -> Tensor: # (n, d) → (at most
     k = min(k, len(cells))
     return torch.from_numpy(MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed).fit(cells.numpy()).cluster_centers_)
 
-# %% ../../nbs/44_methods.cross.ipynb #64891d71
+# %% ../../nbs/44_methods.cross.ipynb #65e24da3
 @contextlib.contextmanager
 def still(module):
     "Without dropout and without gradients"
@@ -161,6 +161,7 @@ class ViLBERT(Neural):
         random=1,                  # Strange texts a pair, and as many strange pictures
         hard=1,                    # The same, from the `pool` nearest (see `mine`; without it, random ones)
         pool=100,
+        whole=False,               # Where a row has a `pooled` vector beside its set, that stands for the whole of it (else the mean of the set)
         start='cca',               # Both streams begin as ridge CCA of the mean vectors, and all that joins them as nothing; or at `'random'`
         ridge=1.,                  # Of that CCA, relative to the mean variance
         trainer=None,              # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
@@ -169,7 +170,7 @@ class ViLBERT(Neural):
         self.width, self.text_layers, self.image_layers, self.connections, self.heads = width, text_layers, image_layers, connections, heads
         self.dropout, self.cells, self.pretrain_epochs, self.codes = dropout, cells, pretrain_epochs, codes
         self.random, self.hard, self.pool = random, hard, pool
-        self.start, self.ridge = pick(start, ('cca', 'random'), 'start'), ridge
+        self.whole, self.start, self.ridge = whole, pick(start, ('cca', 'random'), 'start'), ridge
         self.pretrain = tuple(pick(t, self.tasks, 'pre-training task') for t in pretrain)
         if min(text_layers, image_layers) < connections:
             raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
@@ -183,7 +184,7 @@ class ViLBERT(Neural):
             if sum(part in w for w in self.views.values()) > 1:
                 raise InputError(f'{" and ".join(self.views)} both have {part}: ViLBERT takes one picture (grid) and one text (tokens), '
                                  'or single vectors. Choose with views.only(...), or keep other parts')
-        self.views = {v: dict([next(iter(w.items()))]) for v, w in self.views.items()}     # the first part that it has
+        self.views = {v: {p: w[p] for p in (next(iter(w)), *['pooled'] * self.whole) if p in w} for v, w in self.views.items()}    # its set, and the whole beside it
 
     @property
     def roles(self) -> tuple[str, str]:
@@ -198,6 +199,7 @@ class ViLBERT(Neural):
         self.scale_v, self.scale_t, self.drop = Standard(d_v), Standard(d_t), nn.Dropout(self.dropout)
         self.in_v, self.in_s, self.norm_v = nn.Linear(d_v, w), nn.Linear(5, w, bias=False), nn.LayerNorm(w, eps=1e-12)
         self.in_t, self.norm_t = nn.Linear(d_t, w), nn.LayerNorm(w, eps=1e-12)
+        self.in_whole = nn.ModuleDict({v: nn.Sequential(Standard(d['pooled']), nn.Linear(d['pooled'], w)) for v, d in self.views.items() if len(d) > 1})
         self.blocks_v, self.blocks_t = blocks(self.image_layers, 1), blocks(self.text_layers, 4)
         self.connection = nn.ModuleList(Connection(w, self.heads, self.dropout) for _ in range(self.connections))
         self.pool_v, self.pool_t, self.align = nn.Linear(w, w), nn.Linear(w, w), nn.Linear(w, 1)
@@ -218,7 +220,7 @@ class ViLBERT(Neural):
         i,                         # Which rows
     ) -> tuple[Tensor, Tensor]:    # (n, length, d) at one scale; (n, length) bool
         "Rows as sets of vectors"
-        part, = self.views[view]
+        part = next(iter(self.views[view]))
         got = self.inputs({part: x[part]}, i)
         v = got[part] if got[part].dim() == 3 else got[part][:, None]
         mask = got.get(f'{part}_mask', torch.ones(v.shape[:2], dtype=torch.bool, device=v.device))
@@ -226,24 +228,31 @@ class ViLBERT(Neural):
         if not v.shape[1]: v, mask = F.pad(v, (0, 0, 0, 1)), F.pad(mask, (0, 1))
         return self.scale_t(v), mask | (torch.arange(v.shape[1], device=v.device) == 0)    # a text without words is one vector
 
-    def picture(self, f) -> Tensor: # (n, cells, d) → (n, 1 + cells, width)
+    def first(self,
+        view:str, f, mask,         # A view; its sets
+        x=None, i=None,            # Its parts and which rows: where `pooled` is among them, that is the whole
+    ) -> Tensor:                   # (n, width)
+        "What stands for the whole row, before its norm: its pooled vector, else the mean of its set"
+        if x is not None and view in self.in_whole: return self.in_whole[view](self.inputs(dict(pooled=x['pooled']), i)['pooled'])
+        return (self.in_v if view == self.roles[0] else self.in_t)(mean_of(f, mask))
+
+    def picture(self, f, first) -> Tensor: # (n, cells, d), (n, width) → (n, 1 + cells, width)
         "The picture's stream before it meets a text"
         s = torch.cat([spatial_code(1), spatial_code(math.isqrt(f.shape[1]))]).to(f)
-        v = self.drop(self.norm_v(self.in_v(torch.cat([f.mean(1, keepdim=True), f], 1)) + self.in_s(s)))
+        v = self.drop(self.norm_v(torch.cat([first[:, None], self.in_v(f)], 1) + self.in_s(s)))
         for block in self.blocks_v: v = block(v)
         return v
 
-    def text(self, f, mask) -> Tensor: # (n, tokens, d) → (n, tokens, width)
-        "The text's stream before it meets a picture; its first vector, [CLS], gives way to the mean of all"
-        f = torch.cat([mean_of(f, mask)[:, None], f[:, 1:]], 1)
-        t = self.drop(self.norm_t(self.in_t(f)))
+    def text(self, f, mask, first) -> Tensor: # (n, tokens, d), (n, tokens), (n, width) → (n, tokens, width)
+        "The text's stream before it meets a picture; its first vector, [CLS], gives way to the whole"
+        t = self.drop(self.norm_t(torch.cat([first[:, None], self.in_t(f[:, 1:])], 1)))
         for block in self.blocks_t: t = block(t, mask)
         return t
 
     def states(self, view, x, i):
         "Streams of rows `i`, kept without padding"
-        f, mask = self.sets(view, x, i)
-        return self.picture(f) if view == self.roles[0] else Ragged(self.text(f, mask)[mask], mask.sum(1))
+        f, mask = self.sets(view, x, i); first = self.first(view, f, mask, x, i)
+        return self.picture(f, first) if view == self.roles[0] else Ragged(self.text(f, mask, first)[mask], mask.sum(1))
 
     def cross(self, v, t, mask, first=None):
         "Both streams through all connections, and the fused vector (n, width); `first=1` leaves out what that does not need"
@@ -284,6 +293,7 @@ class ViLBERT(Neural):
             x, i = parts_of(train[v].x, self.parts), torch.linspace(0, len(train[v]) - 1, min(len(train[v]), 1000)).long()
             few[v], mask = self.sets(v, x, i)
             scale.learn(few[v], mask if v == self.roles[1] else None)
+            if v in self.in_whole: self.in_whole[v][0].learn(self.inputs(dict(pooled=x['pooled']), i)['pooled'])
         if self.start == 'cca': self.join_streams(train)
         self.early = []
         if not self.pretrain_epochs: return
@@ -303,20 +313,27 @@ class ViLBERT(Neural):
 
     @torch.no_grad()
     def join_streams(self, train):
-        "Begin as CCA: mean vectors in common coordinates, every block and connection adding nothing yet, alike poolings"
-        means = {}
+        "Begin as CCA of the wholes, members of a set where ridge regression puts their mean; every block and connection adds nothing yet; alike poolings"
+        means, wholes = {}, {}
         for v in self.roles:
-            x = parts_of(train[v].x, self.parts)
-            means[v] = View(torch.cat([mean_of(*self.sets(v, x, i)) for i in torch.arange(count(x)).split(1024)]), item=train[v].item)
-        m = CCA(1, self.ridge).fit(Views(means)); m = m.at(dim=min(self.width, m.rank))
-        for layer, W, mean in zip((self.in_v, self.in_t), m.solution.W, m.moments.mean.split([self.in_v.in_features, self.in_t.in_features])):
-            W = W[:, :m.dim] * m.rho.clamp(min=0)
+            x, pieces = parts_of(train[v].x, self.parts), torch.arange(len(train[v])).split(1024)
+            means[v] = torch.cat([mean_of(*self.sets(v, x, i)) for i in pieces]).double()
+            wholes[v] = View(torch.cat([self.in_whole[v][0](self.inputs(dict(pooled=x['pooled']), i)['pooled']) for i in pieces]).double() if v in self.in_whole else means[v], item=train[v].item)
+        m = CCA(1, self.ridge).fit(Views(wholes)); m = m.at(dim=min(self.width // 2, m.rank))
+        def become(layer, W, mean):
             layer.weight.zero_()[:m.dim] = W.T.float(); layer.bias.zero_()[:m.dim] = -(mean @ W).float()
+        for v, layer, W, mean in zip(self.roles, (self.in_v, self.in_t), m.solution.W, m.moments.mean.split([len(W) for W in m.solution.W])):
+            W = W[:, :m.dim] * m.rho.clamp(min=0)
+            become(self.in_whole[v][1] if v in self.in_whole else layer, W, mean)
+            if v in self.in_whole:
+                mu = means[v].mean(0); X, Z = means[v] - mu, (wholes[v].x - mean) @ W
+                become(layer, torch.linalg.solve(regularised(X.T @ X, self.ridge, 'trace'), X.T @ Z), mu)
         self.in_s.weight.zero_()
         for last in [l.out for l in self.modules() if isinstance(l, Attention)] + [l.f[2] for l in self.modules() if isinstance(l, FeedForward)]:
             last.weight.zero_(); last.bias.zero_()
-        self.pool_v.bias.zero_(); self.pool_t.load_state_dict(self.pool_v.state_dict())
-        self.align.weight.fill_(.5); self.align.bias.zero_()      # Σ relu(u·a) relu(u·b) over random directions u rises with the cosine of a and b
+        both = torch.eye(self.width // 2, self.width); both = torch.cat([both, -both])
+        for layer in (self.pool_v, self.pool_t): layer.weight.zero_()[:len(both)] = both; layer.bias.zero_()
+        self.align.weight.fill_(1 / .07 / self.width); self.align.bias.zero_()   # as CLIP's scale begins; Σ relu(a) relu(b) + relu(-a) relu(-b): what has one sign in both
 
     def rates(self, epoch): return {'align.bias': 0.} if self.phase == 'finetune' else {}   # a choice is blind to it
     def trap(self, n): return math.log(1 + 2 * (self.random + self.hard)) if self.phase == 'finetune' else None
@@ -356,7 +373,7 @@ class ViLBERT(Neural):
         if 'regions' in self.pretrain:
             covered, zero = (u[mine].to(w.device) for u in hidden_cells(n, math.isqrt(f.shape[1]), g))
             seen = f.masked_fill(zero[..., None], 0)
-        v, t, fused = self.cross(self.picture(seen), self.text(w, mask), mask)
+        v, t, fused = self.cross(self.picture(seen, self.first(picture, seen, torch.ones_like(seen[..., 0]))), self.text(w, mask, self.first(text, w, mask)), mask)
         if 'text' in self.pretrain:
             at = chosen & true[:, None]
             right = torch.searchsorted(self.words, ids[at])
@@ -426,7 +443,7 @@ class ViLBERT(Neural):
         return cls(width=32, text_layers=1, image_layers=1, connections=1, dropout=0.,
                    trainer=dict(epochs=20, batch=32, lr=3e-3, accelerator='cpu'))
 
-# %% ../../nbs/44_methods.cross.ipynb #a29461ff
+# %% ../../nbs/44_methods.cross.ipynb #fbdc713b
 def made(m) -> Method:
     "A method, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`"
     return m if isinstance(m, Method) else find(m['class'])(**m['params'])
@@ -481,10 +498,10 @@ class Ensemble(Method):
 
     @classmethod
     def example(cls):
-        from crossmodal_nb.methods.linear import CCA
+        from crossmodal_nb.methods.linear import CCA, regularised
         return cls([CCA(dim=8), CCA(dim=16, ridge=.1)])
 
-# %% ../../nbs/44_methods.cross.ipynb #c3157a4b
+# %% ../../nbs/44_methods.cross.ipynb #859daf0b
 def standard_rows(s:Tensor) -> Tensor:
     "Each row minus its mean, over its sd"
     return (s - s.mean(1, keepdim=True)) / s.std(1, correction=0, keepdim=True).clamp(min=1e-6)
@@ -559,7 +576,7 @@ class Rerank(Method):
 
     @classmethod
     def example(cls):
-        from crossmodal_nb.methods.linear import CCA
+        from crossmodal_nb.methods.linear import CCA, regularised
         return cls(CCA(dim=8), ViLBERT.example())
 
 def _together(check, whole, second): return check(whole.with_second(second))
