@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from .core import atomic, locked, pick, settings
 from .figures import Html, card, esc, ladder
 
-# %% ../nbs/71_book.ipynb #f7fd9405
+# %% ../nbs/71_book.ipynb #1e807138
 kernel = dict(name='python3', display_name='python3', language='python')
 
 def staged(
@@ -35,10 +35,13 @@ def staged(
         elif c.cell_type == 'code': c = _staged_code(c, fold, heading)
         if c is not None: cells.append(c)
     cells = _titled(cells, title, note)
+    cells = cells[:1] + [c for c in cells[1:] if _answers(c)] + [c for c in cells[1:] if not _answers(c)]
     if end: cells.append(new_code_cell('# the run card', metadata=dict(tags=['remove-input']),
                                        outputs=[new_output('display_data', {'text/html': str(end)})]))
     for i, c in enumerate(cells): c['id'] = f'cell{i}'
     return new_notebook(cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name='python', pygments_lexer='ipython3')))
+
+def _answers(c): return 'answer' in c.metadata.get('tags', ())    # what a page found: computed last, read first
 
 absent = 'none asked for in this entry'     # what a cell says that has nothing to do
 
