@@ -493,11 +493,11 @@ def meta(
     "How a raw view's features were made: encoder, weights, parts, rates of flags (truncation), skipped rows, copied rows, seconds, tries"
     return stored(store(view, encoder, cache))[1]
 
-# %% ../nbs/18_features.ipynb #ebfad90c
+# %% ../nbs/18_features.ipynb #07fb5719
 def frozen(
     raw:dict,                   # split: `Views`, as `load` gives them; others, as class prompts, may have some of the views only
     rich:bool=False,            # Three Lites, mirrored photos, and TF-IDF beside MiniLM; else EfficientNet-Lite0 and MiniLM
-    sets:bool=False,            # Also `grid` of photos, `tokens` and `ids` of texts; then one row a photo in training, too
+    sets:bool=False,            # Also `grid` of photos (of the last Lite), `tokens` and `ids` of texts; then one row a photo in training, too
     max_tokens:int=256,         # Longer texts are cut
     cache:str|Path|None=None,   # As in `features`
 ) -> dict:                      # split: `Views` of numbers
@@ -506,7 +506,8 @@ def frozen(
     photos = [k for k, what in kinds.items() if what == 'image']
     texts = {k: [MiniLM(('pooled', 'tokens', 'ids') if sets else ('pooled',), max_tokens)] + ([TfIdf(2000, sublinear_tf=True).fit(raw['train'][k].x)] if rich else [])
              for k, what in kinds.items() if what == 'text'}
-    def lites(flip): return [EfficientNetLite(('pooled', 'grid') if sets and not v and not flip else ('pooled',), flip=flip, version=v) for v in ((0, 1, 2) if rich else (0,))]
+    versions = (0, 1, 2) if rich else (0,)
+    def lites(flip): return [EfficientNetLite(('pooled', 'grid') if sets and v == versions[-1] and not flip else ('pooled',), flip=flip, version=v) for v in versions]
     out = {}
     for split, views in raw.items():
         here = [k for k in photos if k in views]
