@@ -2,6 +2,9 @@
 import inspect
 import pytest, torch
 from crossmodal_nb.data import View, Views, class_world, gaussian_world
+from crossmodal_nb.datasets import load
+from crossmodal_nb.evaluate import evaluate
+from crossmodal_nb.features import TfIdf, features
 from crossmodal_nb.methods.base import Method, laws, methods, unit
 
 classes = methods()
@@ -75,6 +78,20 @@ def test_finds_partners(fitted):
     train = world()
     s = fitted.score('image', train['image'].x, 'text', train['text'].x)
     assert (train['text'].y[s.argmax(1)] == train['image'].y).double().mean() > .3   # chance is .2
+
+@pytest.fixture(scope='module')
+def recipes(tmp_path_factory):
+    "Real texts of two views, as weighted words"
+    raw, pair = load('recipes', sample=900), ('ingredients', 'instructions')
+    encoders = {v: TfIdf(300, sublinear_tf=True).fit(raw['train'][v].x) for v in pair}
+    return {split: features(raw[split].only(*pair), encoders, tmp_path_factory.mktemp('features')) for split in ('train', 'test')}
+
+@pytest.mark.parametrize('name', classes)
+def test_beats_the_null_on_real_data(name, recipes):
+    "Partners never seen in training are found more often than by any shuffled ranking of the same scores"
+    scores = evaluate(new(classes[name]).fit(recipes['train']), recipes['test'], boot=0, split='test')
+    for r in scores:
+        if r['metric'] == 'R@10': assert r['value'] > r['null_high'], r
 
 class Leaky(Method):
     "Mixes into each query the gallery row at its own position, as a pairwise context would"
