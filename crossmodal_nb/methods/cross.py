@@ -122,7 +122,7 @@ def visual_words(cells:Tensor, k:int, seed:int) -> Tensor: # (n, d) → (at most
     k = min(k, len(cells))
     return torch.from_numpy(MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed).fit(cells.numpy()).cluster_centers_)
 
-# %% ../../nbs/44_methods.cross.ipynb #65e24da3
+# %% ../../nbs/44_methods.cross.ipynb #7a7a0ce7
 @contextlib.contextmanager
 def still(module):
     "Without dropout and without gradients"
@@ -162,6 +162,7 @@ class ViLBERT(Neural):
         hard=1,                    # The same, from the `pool` nearest (see `mine`; without it, random ones)
         pool=100,
         whole=False,               # Where a row has a `pooled` vector beside its set, that stands for the whole of it (else the mean of the set)
+        share=1.,                  # Of the learning rate, for the layers by which pooled vectors come in
         start='cca',               # Both streams begin as ridge CCA of the mean vectors, and all that joins them as nothing; or at `'random'`
         ridge=1.,                  # Of that CCA, relative to the mean variance
         trainer=None,              # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
@@ -170,7 +171,7 @@ class ViLBERT(Neural):
         self.width, self.text_layers, self.image_layers, self.connections, self.heads = width, text_layers, image_layers, connections, heads
         self.dropout, self.cells, self.pretrain_epochs, self.codes = dropout, cells, pretrain_epochs, codes
         self.random, self.hard, self.pool = random, hard, pool
-        self.whole, self.start, self.ridge = whole, pick(start, ('cca', 'random'), 'start'), ridge
+        self.whole, self.share, self.start, self.ridge = whole, share, pick(start, ('cca', 'random'), 'start'), ridge
         self.pretrain = tuple(pick(t, self.tasks, 'pre-training task') for t in pretrain)
         if min(text_layers, image_layers) < connections:
             raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
@@ -335,7 +336,7 @@ class ViLBERT(Neural):
         for layer in (self.pool_v, self.pool_t): layer.weight.zero_()[:len(both)] = both; layer.bias.zero_()
         self.align.weight.fill_(1 / .07 / self.width); self.align.bias.zero_()   # as CLIP's scale begins; Σ relu(a) relu(b) + relu(-a) relu(-b): what has one sign in both
 
-    def rates(self, epoch): return {'align.bias': 0.} if self.phase == 'finetune' else {}   # a choice is blind to it
+    def rates(self, epoch): return {'in_whole.': self.share} | ({'align.bias': 0.} if self.phase == 'finetune' else {})   # a choice is blind to a bias
     def trap(self, n): return math.log(1 + 2 * (self.random + self.hard)) if self.phase == 'finetune' else None
 
     def forward(self, batch, chunk=0):
