@@ -30,20 +30,29 @@ def parameters(
     assigned = [s for s in ast.parse(tagged[0]).body if isinstance(s, ast.Assign)]
     return {t.id: ast.literal_eval(s.value) for s in assigned for t in s.targets}
 
-# %% ../nbs/51_record.ipynb #b0e51439
+# %% ../nbs/51_record.ipynb #be492fd4
 package = 'crossmodal_nb'
 
 def code_digest(
     source:str,              # Python source of the notebook's code cells
     params:dict={},          # Its parameters
 ) -> str:                    # 12 hexadecimal digits
-    "Digest of the syntax trees of all modules of this package, up to layer 5x, that a notebook reaches"
-    todo, seen = _imports(source) | _named(params), {}
+    "Digest of all definitions of this package, up to layer 50, that a notebook reaches"
+    return digest({f'{m}.{name}': trees for (m, name), trees in _reached(source, params).items()})
+
+def _reached(source, params):
+    "(module, name) of each definition: its syntax trees"
+    todo, seen = _imports(ast.parse(source)) | _named(params), {}
     while todo:
-        m = todo.pop()
-        if m in seen or _layer(m) >= 60: continue
-        seen[m], found = _module(m); todo |= found
-    return digest(seen)
+        m, name = todo.pop()
+        if (m, name) in seen: continue
+        if name and _file(f'{m}.{name}'): todo.add((f'{m}.{name}', '*')); continue    # a module, imported as an object: all of it
+        if not _file(m) or _layer(m) > 50: continue
+        known = _module(m)
+        seen[m, name] = [tree for tree, *_ in known.get(name, ())]
+        todo |= {(m, k) for k in (known if name == '*' else [''])}             # statements without a name run on import
+        for _, said, imported in known.get(name, ()): todo |= imported | {(m, k) for k in said if k in known}
+    return seen
 
 def _file(module):
     stem = Path(find_spec(package).submodule_search_locations[0]).joinpath(*module.split('.')[1:])
@@ -53,26 +62,38 @@ def _layer(module):
     made_from = re.search(r'File to edit: \S*?(\d+)\w?_', _file(module).read_text()[:500])
     return int(made_from[1]) if made_from else 0
 
-@functools.cache
-def _module_at(name, file, mtime):
-    source, within = file.read_text(), name if file.stem == '__init__' else name.rpartition('.')[0]
-    return digest(ast.dump(_without_docstrings(ast.parse(source)))), frozenset(_imports(source, within))
-
 def _module(name): return _module_at(name, _file(name), _file(name).stat().st_mtime_ns)
 
-def _imports(source, within=package):
-    "Modules of this package that a source imports; relative imports are relative to the package `within`"
+@functools.cache
+def _module_at(module, file, mtime):
+    "name: [(its syntax tree, the names it says, what it imports from this package)]; the name '' has the statements that define none"
+    within, found = module if file.stem == '__init__' else module.rpartition('.')[0], {}
+    for node in _without_docstrings(ast.parse(file.read_text())).body:
+        one_by_one = [type(node)(**{**vars(node), 'names': [alias]}) for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else [node]
+        for n in one_by_one:
+            about = ast.dump(n), {k.id for k in ast.walk(n) if isinstance(k, ast.Name)}, _imports(n, within)
+            for name in _defined(n) or ['']: found.setdefault(name, []).append(about)
+    return found
+
+def _defined(node):
+    "Names that a statement defines"
+    if isinstance(node, (ast.Import, ast.ImportFrom)): return [(a.asname or a.name).split('.')[0] for a in node.names]
+    if hasattr(node, 'name'): return [node.name]
+    return [k.id for t in getattr(node, 'targets', [getattr(node, 'target', node)]) for k in ast.walk(t) if isinstance(k, ast.Name) and isinstance(k.ctx, ast.Store)]
+
+def _imports(tree, within=package):
+    "(module, name) of all that is imported from this package; relative imports are relative to the package `within`"
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             m = resolve_name('.' * node.level + (node.module or ''), within)
-            if m.split('.')[0] == package: found |= {m} | {f'{m}.{a.name}' for a in node.names}      # a name may be a module itself
-        elif isinstance(node, ast.Import): found |= {a.name for a in node.names if a.name.split('.')[0] == package}
-    return {m for m in found if _file(m)}
+            if m.split('.')[0] == package: found |= {(m, a.name) for a in node.names}
+        elif isinstance(node, ast.Import): found |= {(a.name, '*') for a in node.names if a.name.split('.')[0] == package}
+    return found
 
 def _named(params):
     known, said = entries(), [v for v in params.values() if isinstance(v, str)]
-    return {known[v] for v in said if v in known} | {m for v in said if ':' in v and _file(m := f'{package}.{v.split(":")[0]}')}
+    return {(known[v], '*') for v in said if v in known} | {(f'{package}.{v.split(":")[0]}', v.split(':')[1]) for v in said if ':' in v}
 
 def _without_docstrings(tree):
     for node in ast.walk(tree):
