@@ -1,0 +1,94 @@
+"""Maps of where people look: the layouts of their owners with fixtures made here, bad input, and the real sets where their folders are."""
+import json
+import numpy as np, pytest
+from scipy.io import savemat
+from crossmodal_nb.core import InputError, MissingError
+from crossmodal_nb.datasets import data_digest, load
+from test_datasets import coco, damage, here, notes, photos, well_formed
+
+def didec(root, n=40):
+    "n photos of 640 × 480 with two objects each; who looks at the second one sees it twice"
+    names = [str(100 + i) for i in range(n)]
+    photos(root/'images', [f'{k}.jpg' for k in names])
+    for part, few in dict(train=names[:-8], val=names[-8:-4], test=names[-4:]).items(): (root/f'split_{part}.json').write_text(json.dumps({k: ['1', '2'] for k in few}))
+    said = [dict(image=k, participant=p, normalized_description='' if (k, p) == ('100', '1') else f'een foto {k} van {p}') for k in names for p in '12']
+    box = lambda x: dict(segmentation=[[x, 100, x + 100, 100, x + 100, 300, x, 300]], bbox=[x, 100, 100, 200])
+    (root/'annotations_all_participants.json').write_text(json.dumps(said))
+    (root/'imgs2.tsv').write_text(''.join(f'{k}\t9{k}\thttps://somewhere\n' for k in names))
+    (root/'didec_img2objs.json').write_text(json.dumps({f'9{k}': [dict(id=1, **box(50)), dict(id=2, **box(400) | dict(segmentation=dict(counts=[])))] for k in names}))
+    (root/'scanpaths_DS_CONTENT_bbox.json').write_text(json.dumps({p: {k: [[[[1, 'dog']], []], [[[2, 'cat']], [[2, 'cat']]]] if p == '1' else [] for k in names} for p in '12'}))
+    return root
+
+def osie(root, n=14):
+    photos(root/'stimuli', [f'{k}.jpg' for k in range(n)])
+    viewers = np.array([(np.array([400., 900.]), np.array([150., 10.])), (np.float64(399.), np.float64(152.))], dtype=[('fix_x', object), ('fix_y', object)])
+    savemat(root/'fixations.mat', dict(fixations=np.array([(f'{k}.jpg', viewers) for k in range(n)], dtype=[('img', object), ('subjects', object)])))
+    return root
+
+def salicon(root):
+    coco(root)
+    for part in ('train2014', 'val2014'):
+        def sized(d): d.update(images=[im | dict(height=40, width=60) for im in d['images']], annotations=[dict(image_id=im['id'], fixations=[[1, 1], [40, 60]]) for im in d['images']])
+        notes(root, sized, part, 'fixations')
+    return root
+
+def own(root):
+    names = [f'{k}.jpg' for k in range(30)]
+    photos(root/'pairs', names); photos(root/'maps', [n.replace('jpg', 'png') for n in names])
+    (root/'pairs'/'t.csv').write_text('image,text\n' + ''.join(f'{n},text {n}\n' for n in names))
+    return root
+
+@pytest.mark.filterwarnings('ignore:coco', 'ignore:didec')
+@pytest.mark.parametrize('name,make,shape', [('didec', didec, (480, 640)), ('osie', osie, (600, 800)), ('salicon', salicon, (40, 60)), ('gaze', own, (8, 8))])
+def test_a_map_for_every_picture(name, make, shape, tmp_path):
+    splits = load(name, make(tmp_path))
+    well_formed(splits)
+    for views in splits.values():
+        assert views['gaze'].ids == views['image'].ids and views['gaze'].item.tolist() == views['image'].item.tolist()
+        m = views['gaze'].x[0]
+        assert m.shape == shape and m.dtype == np.float32 and 0 <= m.min() and m.max() <= 1
+    assert data_digest(name, tmp_path)
+
+@pytest.mark.filterwarnings('ignore:didec')
+def test_didec_sums_what_was_looked_at(tmp_path):
+    with pytest.warns(UserWarning, match='1 descriptions are empty'): splits = load('didec', didec(tmp_path), sigma=.5)
+    m = splits['test']['gaze'].x[0]
+    assert m[200, 450] == 1 and abs(m[200, 100] - .5) < 1e-6 and m[50, 300] == 0             # the second object was met twice, the first once
+    folds = [load('didec', tmp_path, fold=f) for f in range(5)]
+    tested = [i for f in folds for i in f['test']['image'].ids]
+    assert len(tested) == len(set(tested)) == 40 and all(well_formed(f) is None for f in folds)
+
+def test_osie_reads_its_own_frame(tmp_path):
+    m = load('osie', osie(tmp_path), sigma=1.)['train']['gaze'].x[0]
+    assert m[150, 400] > .5 and m[152, 399] > .5 and m[10].max() < 1e-6                       # x = 900 lies outside and is left out
+
+@pytest.mark.filterwarnings('ignore:coco')
+def test_salicon_counts_rows_and_columns_from_one(tmp_path):
+    m = load('salicon', salicon(tmp_path), sigma=1.)['train']['gaze'].x[0]
+    assert m[0, 0] == m[39, 59] == 1 and m[20, 30] < 1e-6
+
+@pytest.mark.filterwarnings('ignore:coco', 'ignore:didec')
+@pytest.mark.parametrize('name,make,hurt,says', [
+    ('didec', didec, lambda r: damage(r/'scanpaths_DS_CONTENT_bbox.json', '[[1, "dog"]]', '[[7, "dog"]]'), 'photo 100 has no object 7'),
+    ('didec', didec, lambda r: damage(r/'scanpaths_DS_CONTENT_bbox.json', '[[1, "dog"]]', '[1, "dog"]'), "participant '1', photo '100': not lists"),
+    ('didec', didec, lambda r: damage(r/'scanpaths_DS_CONTENT_bbox.json', '"100"', '"1000"'), "photo '1000': it is in no split"),
+    ('didec', didec, lambda r: damage(r/'annotations_all_participants.json', '"participant": "1"', '"person": "1"'), "description 0: no 'participant'"),
+    ('didec', didec, lambda r: damage(r/'didec_img2objs.json', '[[50, 100,', '[[50, NaN,'), 'object 1: no outline and no box'),
+    ('didec', didec, lambda r: damage(r/'split_val.json', '132', '139'), 'a photo is in two splits'),
+    ('didec', didec, lambda r: (r/'images'/'105.jpg').unlink(), 'no photo for 105'),
+    ('osie', osie, lambda r: (r/'fixations.mat').write_bytes(b'nothing'), "not OSIE's table"),
+    ('osie', osie, lambda r: (r/'stimuli'/'3.jpg').unlink(), 'no photo for 3.jpg'),
+    ('salicon', salicon, lambda r: notes(r, lambda d: d['annotations'][2].update(fixations=[[0, 5]]), kind='fixations'), r'annotation 2: a fixation is outside of its photo \(40 × 60'),
+    ('salicon', salicon, lambda r: notes(r, lambda d: d['annotations'][2].update(fixations=[[1], [2, 3]]), kind='fixations'), 'annotation 2: fixations are not pairs'),
+    ('gaze', own, lambda r: (r/'maps'/'3.png').unlink(), 'no map 3.png')])
+def test_bad_maps_are_named(name, make, hurt, says, tmp_path):
+    hurt(make(tmp_path))
+    with pytest.raises((InputError, MissingError), match=says): load(name, tmp_path)
+
+@pytest.mark.filterwarnings('ignore:didec')
+def test_the_real_ones():
+    here('didec'); here('osie')
+    splits = load('didec')
+    assert [len(v['image']) for v in splits.values()] == [247, 30, 30] and sum(len(v['text']) for v in splits.values()) == 4601
+    assert all(m.max() == 1 and .01 < m.mean() < .6 for m in splits['test']['gaze'].x[[0, 7, 29]])
+    assert [len(v['image']) for v in load('osie').values()] == [500, 100, 100]
