@@ -796,6 +796,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'crossmodal_nb.losses.info_nce': ('losses.html#info_nce', 'crossmodal_nb/losses.py'),
                                       'crossmodal_nb.losses.l2_after_bn': ('losses.html#l2_after_bn', 'crossmodal_nb/losses.py'),
                                       'crossmodal_nb.losses.masked_region_kl': ('losses.html#masked_region_kl', 'crossmodal_nb/losses.py'),
+                                      'crossmodal_nb.losses.queue_nce': ('losses.html#queue_nce', 'crossmodal_nb/losses.py'),
+                                      'crossmodal_nb.losses.rerank_nce': ('losses.html#rerank_nce', 'crossmodal_nb/losses.py'),
                                       'crossmodal_nb.losses.sigmoid_pairs': ('losses.html#sigmoid_pairs', 'crossmodal_nb/losses.py'),
                                       'crossmodal_nb.losses.soft_decorrelation': ( 'losses.html#soft_decorrelation',
                                                                                    'crossmodal_nb/losses.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cca_corr', 'gcca_corr', 'standardised', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins', 'cosines', 'hinges',
-           'triplet', 'info_nce', 'sigmoid_pairs', 'masked_region_kl']
+           'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs', 'masked_region_kl']
 
 # %% ../nbs/20_losses.ipynb #3b9c8f29
 import warnings
@@ -182,6 +182,30 @@ def _likelihood(log_p, same, positives, dim):
     if positives in ('one', 'mask'): return log_p.diagonal()
     if positives == 'supcon': return log_p.masked_fill(~same, 0).sum(dim) / same.sum(dim)
     return log_p.masked_fill(~same, -torch.inf).logsumexp(dim)
+
+# %% ../nbs/20_losses.ipynb #005a1981
+def queue_nce(
+    a:Tensor,                # (n, d) codes of one view, the queries
+    b:Tensor,                # (n, d) codes of their partners
+    queue:Tensor,            # (K, d) codes of the other view, kept from before: no gradient goes there
+    scale:Tensor|float,      # eˢ, what cosines are multiplied with: 1 / temperature
+    item:Tensor=None,        # (n,) and (K,): what each row, and
+    of:Tensor=None,          # each kept code is about; those of a query's own item are left out (default: all are strangers)
+    n:int=0,                 # Only so many kept codes, each query's hardest (0: all)
+) -> Tensor:                 # 0 or more
+    "Cross entropy of finding the partner among kept codes"
+    if a.shape != b.shape: raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
+    if (item is None) != (of is None): raise ValueError('item and of belong together: what the rows, and what the kept codes are about')
+    a, b, queue = (_unit(_wide(x), 1) for x in (a, b, queue.detach()))
+    right, wrong = scale * (a * b).sum(1, keepdim=True), scale * _product(a, queue.T)
+    if item is not None: wrong = wrong.masked_fill(item[:, None] == of, -torch.inf)
+    if n: wrong = wrong.gather(1, wrong.detach().sort(dim=1, descending=True, stable=True).indices[:, :n])      # ties: the earlier one
+    return (torch.cat([right, wrong], 1).logsumexp(1) - right[:, 0]).mean()
+
+def rerank_nce(a:Tensor, b:Tensor, bank:Tensor, n:int, scale:Tensor|float, item:Tensor=None, of:Tensor=None) -> Tensor:
+    "Cross entropy of finding the partner among the `n` candidates of a bank that score highest (S2, section 3.1)"
+    if n < 1: raise ValueError(f'n is {n}: how many candidates, at least 1')
+    return queue_nce(a, b, bank, scale, item, of, n)
 
 # %% ../nbs/20_losses.ipynb #6fc0539f
 def sigmoid_pairs(

@@ -4,13 +4,15 @@ import pytest, torch
 from torch.autograd import gradcheck
 from crossmodal_nb.core import InputError
 from crossmodal_nb.losses import (barlow_twins, cca_corr, cosines, gcca_corr, hinges, info_nce, l2_after_bn, masked_region_kl,
-                                  sigmoid_pairs, soft_decorrelation, triplet)
+                                  queue_nce, rerank_nce, sigmoid_pairs, soft_decorrelation, triplet)
 
 MINING, POSITIVES = ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), ('mask', 'supcon', 'inside')
 
 def masked(a, b, item):
     target = torch.outer(item, torch.arange(a.shape[1])).sin().softmax(1)      # what a region shows depends on its item
     return masked_region_kl(a, target.to(torch.promote_types(a.dtype, torch.float32)), item % 2 == 0)
+
+def kept(b): return torch.randn(9, b.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(b.dtype)
 
 LOSSES = {   # name: f(codes, codes, item)
     **{f'cca_corr {o}': lambda a, b, item, o=o: cca_corr(a, b, objective=o) for o in ('tracenorm', 'frobenius_sq', 'sqrt_trace')},
@@ -20,6 +22,7 @@ LOSSES = {   # name: f(codes, codes, item)
     'l2_after_bn': lambda a, b, item: l2_after_bn(a, b), 'barlow_twins': lambda a, b, item: barlow_twins(a, b),
     **{f'triplet {m}': lambda a, b, item, m=m: triplet(a, b, .3, m, item) for m in MINING},
     **{f'info_nce {p} {d}': lambda a, b, item, p=p, d=d: info_nce(a, b, 14., item, p, d) for p in POSITIVES for d in ('both', 'ab', 'ba')},
+    'queue_nce': lambda a, b, item: queue_nce(a, b, kept(b), 14., item, torch.arange(9)), 'rerank_nce': lambda a, b, item: rerank_nce(a, b, kept(b), 5, 14., item, torch.arange(9)),
     'info_nce distinct': lambda a, b, item: info_nce(a, b, 14.),
     'sigmoid_pairs': lambda a, b, item: sigmoid_pairs(a, b, 10., -10., item), 'masked_region_kl': masked}
 BATCH = [k for k in LOSSES if k.split()[0] in ('cca_corr', 'gcca_corr', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins')]
