@@ -12,7 +12,7 @@ def masked(a, b, item):
     target = torch.outer(item, torch.arange(a.shape[1])).sin().softmax(1)      # what a region shows depends on its item
     return masked_region_kl(a, target.to(torch.promote_types(a.dtype, torch.float32)), item % 2 == 0)
 
-def kept(b): return torch.randn(9, b.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(b.dtype)
+def kept(b): return torch.randn(9, b.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64).bfloat16().to(b.dtype)
 
 LOSSES = {   # name: f(codes, codes, item)
     **{f'cca_corr {o}': lambda a, b, item, o=o: cca_corr(a, b, objective=o) for o in ('tracenorm', 'frobenius_sq', 'sqrt_trace')},
