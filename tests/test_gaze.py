@@ -4,6 +4,7 @@ import numpy as np, pytest
 from scipy.io import savemat
 from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.datasets import data_digest, load
+from crossmodal_nb.datasets.gaze import mean_map, views_of
 from test_datasets import coco, damage, here, notes, photos, well_formed
 
 def didec(root, n=40):
@@ -66,6 +67,22 @@ def test_osie_reads_its_own_frame(tmp_path):
 def test_salicon_counts_rows_and_columns_from_one(tmp_path):
     m = load('salicon', salicon(tmp_path), sigma=1.)['train']['gaze'].x[0]
     assert m[0, 0] == m[39, 59] == 1 and m[20, 30] < 1e-6
+
+@pytest.mark.filterwarnings('ignore:didec')
+def test_five_ways_to_see_a_picture(tmp_path):
+    train = load('didec', didec(tmp_path))['train']
+    seen = views_of(train, mean_map(train['gaze'].x))
+    assert list(seen) == ['plain', 'gaze', 'centre', 'other', 'uniform'] and all(v.item.tolist() == train['image'].item.tolist() for v in seen.values())
+    light = {k: np.asarray(v.x[3]).mean() for k, v in seen.items()}
+    assert light['gaze'] < light['plain'] and abs(light['gaze'] - light['uniform']) < 1.5
+    keys = {k: v.x.keys(range(4)) for k, v in seen.items() if k not in ('plain', 'other')}
+    assert len({k for ks in keys.values() for k in ks}) == 12                                  # every way of every picture is its own entry of the feature store
+
+def test_another_pictures_map_is_never_ones_own(tmp_path):
+    train = load('osie', osie(tmp_path, 21), sigma=1.)['train']
+    for j, m in enumerate(train['gaze'].x.rows): m[0][0] = j                                    # each map says whose it is
+    other = views_of(train, mean_map(train['gaze'].x), seed=5)['other'].x.maps.rows
+    assert sorted(m[0][0] for m in other) == list(range(15)) and all(m[0][0] != j for j, m in enumerate(other))
 
 @pytest.mark.filterwarnings('ignore:coco', 'ignore:didec')
 @pytest.mark.parametrize('name,make,hurt,says', [
