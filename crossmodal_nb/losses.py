@@ -183,11 +183,11 @@ def _likelihood(log_p, same, positives, dim):
     if positives == 'supcon': return log_p.masked_fill(~same, 0).sum(dim) / same.sum(dim)
     return log_p.masked_fill(~same, -torch.inf).logsumexp(dim)
 
-# %% ../nbs/20_losses.ipynb #005a1981
+# %% ../nbs/20_losses.ipynb #b9af37bf
 def queue_nce(
     a:Tensor,                # (n, d) codes of one view, the queries
     b:Tensor,                # (n, d) codes of their partners
-    queue:Tensor,            # (K, d) codes of the other view, kept from before: no gradient goes there
+    queue:Tensor,            # (K, d) further codes of the other view, kept from before
     scale:Tensor|float,      # eˢ, what cosines are multiplied with: 1 / temperature
     item:Tensor=None,        # (n,) and (K,): what each row, and
     of:Tensor=None,          # each kept code is about; those of a query's own item are left out (default: all are strangers)
@@ -196,7 +196,7 @@ def queue_nce(
     "Cross entropy of finding the partner among kept codes"
     if a.shape != b.shape: raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
     if (item is None) != (of is None): raise ValueError('item and of belong together: what the rows, and what the kept codes are about')
-    a, b, queue = (_unit(_wide(x), 1) for x in (a, b, queue.detach()))
+    a, b, queue = (_unit(_wide(x), 1) for x in (a, b, queue))
     right, wrong = scale * (a * b).sum(1, keepdim=True), scale * _product(a, queue.T)
     if item is not None: wrong = wrong.masked_fill(item[:, None] == of, -torch.inf)
     if n: wrong = wrong.gather(1, wrong.detach().sort(dim=1, descending=True, stable=True).indices[:, :n])      # ties: the earlier one
