@@ -1,10 +1,13 @@
 """Maps of where people look: the layouts of their owners with fixtures made here, bad input, and the real sets where their folders are."""
 import json
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from scipy.io import savemat
 from crossmodal_nb.core import InputError, MissingError
+from crossmodal_nb.data import gaussian_world
 from crossmodal_nb.datasets import data_digest, load
 from crossmodal_nb.datasets.gaze import mean_map, views_of
+from crossmodal_nb.methods.gaze import Gaze
+from crossmodal_nb.train import Trainer
 from test_datasets import coco, damage, here, notes, photos, well_formed
 
 def didec(root, n=40):
@@ -109,3 +112,29 @@ def test_the_real_ones():
     assert [len(v['image']) for v in splits.values()] == [247, 30, 30] and sum(len(v['text']) for v in splits.values()) == 4601
     assert all(m.max() == 1 and .01 < m.mean() < .6 for m in splits['test']['gaze'].x[[0, 7, 29]])
     assert [len(v['image']) for v in load('osie').values()] == [500, 100, 100]
+
+# ---------------------------------------------------------------- the samplers, in several processes and interrupted
+ways = pytest.mark.parametrize('how', [dict(sampler='queue', size=50, direction='both'), dict(sampler='rerank', size=.1, refresh=3)], ids=['queue', 'rerank'])
+
+def fit(how, **trainer):
+    return Gaze(**how, dim=16, hidden=32, dropout=0., trainer=dict(epochs=4, batch=48, lr=1e-3, accelerator='cpu') | trainer).fit(gaussian_world(150, rho=(.9,) * 4))
+
+plain = lambda history: [{k: v for k, v in r.items() if k != 'seconds'} for r in history]
+
+@ways
+def test_two_processes_are_one(how):
+    one, two = fit(how, epochs=2), fit(how, epochs=2, devices=2)
+    for r, s in zip(plain(one.history), plain(two.history), strict=True): assert all(r[k] == pytest.approx(s[k], rel=1e-5, abs=1e-6) for k in r)
+    for name, p in one.state_dict().items(): torch.testing.assert_close(two.state_dict()[name], p, rtol=1e-4, atol=1e-5)
+
+@ways
+def test_killed_and_resumed(how, tmp_path, monkeypatch):
+    whole, keep, kept = fit(how), Trainer._keep, []
+    def dying(*args):
+        keep(*args); kept.append(1)
+        if len(kept) == 2: raise KeyboardInterrupt
+    monkeypatch.setattr(Trainer, '_keep', dying)
+    with pytest.raises(KeyboardInterrupt): fit(how, ckpt=str(tmp_path))
+    again = fit(how, ckpt=str(tmp_path))
+    assert len(kept) == 4 and plain(again.history) == plain(whole.history)
+    assert all(torch.equal(p, again.state_dict()[name]) for name, p in whole.state_dict().items())
