@@ -179,7 +179,7 @@ class SigLIP(Dual):
     @torch.no_grad()
     def clamp(self): self.log_scale.clamp_(0, math.log(100))
 
-# %% ../../nbs/42_methods.dual.ipynb #3d1db33e
+# %% ../../nbs/42_methods.dual.ipynb #28aa0229
 class Tower(nn.Module):
     "An encoder whose weights can learn: raw rows to one vector each"
     def __init__(self, encoder):
@@ -224,9 +224,9 @@ class EndToEnd(CLIP):
     def begin(self, train):
         self.eval()
         of = lambda v, x: torch.cat([self.towers[v](take(x, slice(i, i + 64))) for i in range(0, len(x), 64)]) if v in self.towers else parts_of(x)['pooled']
-        parts, self.parts = self.parts, ('pooled',)
+        raw, self.parts, self.views = (self.parts, self.views), ('pooled',), {v: dict(pooled=h.pooled) for v, h in self.heads.items()}
         super().begin(Views({k: v.holding(of(k, v.x)) for k, v in train.items()}))
-        self.parts = parts
+        self.parts, self.views = raw
 
     def state(self): return self.state_dict(), dict(raw=self.raw)
     def restore(self, tensors, data):
