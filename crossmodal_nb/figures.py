@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from .core import atomic
 
-# %% ../nbs/60_figures.ipynb #147ee72d
+# %% ../nbs/60_figures.ipynb #1f138cf9
 palette = {   # view: (colour, marker)
     'image': ('#0072B2', 'o'), 'text': ('#D55E00', 's'), 'audio': ('#009E73', '^'), 'video': ('#CC79A7', 'D'), '3d': ('#E69F00', 'P'),
     'gaze': ('#56B4E9', 'X'),
     'title': ('#DDAA33', 'v'), 'ingredients': ('#228833', '<'), 'instructions': ('#882255', '>'), 'all': ('#222222', '*')}
 also = {'name': 'text', 'caption': 'text'}    # other names of a view
-grey, spare = '#767676', list(zip(('#332288', '#CC6677', '#44AA99', '#999933', '#AA4499', '#88CCEE', '#661100'), 'osD^vPX'))
+grey, spare = '#767676', list(zip(('#332288', '#CC6677', '#44AA99', '#999933', '#AA4499', '#88CCEE', '#661100', '#DDCC77'), 'osD^vPXp'))
 
 ladder = {    # method: what it adds
     'CCA': 'two linear maps that make the views correlate: closed form, seconds, the bar for every rung above',
@@ -192,7 +192,7 @@ def _labels(fig, ax, rows, x, hue, look):
                     textcoords='offset points', color=tint, va='center', fontsize=9, fontweight='normal' if text == 'chance' else 'bold',
                     annotation_clip=False)
 
-# %% ../nbs/60_figures.ipynb #5301bf6d
+# %% ../nbs/60_figures.ipynb #65181a2e
 def bars(
     rows:list[dict],         # Tidy rows
     x:str, hue:str,          # Fields: groups along the axis, bars within a group
@@ -231,7 +231,7 @@ def bars(
                 ax.annotate('chance', (1, v), xycoords=('axes fraction', 'data'), xytext=(2, 0), textcoords='offset points',
                             color=grey, fontsize=8, va='center')
         named = dict(zip(*axes[0].get_legend_handles_labels()[::-1]))      # each name once
-        if len(named) > 1: fig.legend(named.values(), named.keys(), loc='outside upper right', ncols=min(5, len(named)), fontsize=9)
+        if len(named) > 1: fig.legend(named.values(), named.keys(), loc='outside upper right' if len(named) < 6 else 'outside lower left', ncols=min(5, len(named)), fontsize=9)
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 

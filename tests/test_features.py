@@ -131,7 +131,7 @@ def test_the_features_that_experiments_share(tmp_path, photos):
     assert rich['train']['image'].x.shape == (16, 3840) and rich['test']['image'].x['pooled'].shape == (4, 3840)
     assert rich['train']['image'].item.tolist() == raw['train']['image'].item.tolist() * 2 and rich['prompts']['text'].x['pooled'].shape == (1, text[1])
     assert torch.allclose(rich['train']['image'].x.view(2, 8, -1).mean(0), sets['train']['image'].x['pooled'], atol=1e-6)
-    assert sets['train']['image'].x['grid'].shape == (8, 49, 1280) and len(sets['test']['text'].x['tokens']) == len(sets['test']['text'].x['ids']) == 4
+    assert sets['train']['image'].x['grid'].shape == (8, 81, 1280) and len(sets['test']['text'].x['tokens']) == len(sets['test']['text'].x['ids']) == 4
 
 class Spoils(Toy):
     about = dict(name='spoils')
