@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Ragged', 'Encoder', 'device', 'in_batches', 'ConvNet', 'EfficientNetLite', 'fold', 'ResNet50', 'pool', 'Bert',
-           'MiniLM', 'TfIdf', 'GloVe', 'append', 'mapped', 'stored', 'store', 'kind', 'row_keys', 'features', 'meta',
-           'frozen', 'extract']
+           'MiniLM', 'TfIdf', 'WordPieces', 'GloVe', 'append', 'mapped', 'stored', 'store', 'kind', 'row_keys',
+           'features', 'meta', 'frozen', 'extract']
 
 # %% ../nbs/18_features.ipynb #8b6e7272
 import contextlib, functools, hashlib, json, math, multiprocessing, os, sys, threading, time
@@ -331,6 +331,32 @@ class TfIdf(Encoder):
     def __call__(self, rows):
         self.about
         return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
+
+# %% ../nbs/18_features.ipynb #fc83e177
+class WordPieces(Encoder):
+    "Texts as numbers of word pieces, found by merging pairs (Sennrich et al. 2016), by the library tokenizers; 0 is what was never seen"
+    parts = ('ids',)
+    def __init__(self,
+        vocabulary:int=2000,     # Different pieces
+        max_tokens:int=64,       # Longer texts are cut
+    ): self.vocabulary, self.max_tokens, self.pieces = vocabulary, max_tokens, None
+
+    def fit(self, texts) -> 'WordPieces': # itself
+        "Learn the pieces from training texts, and from nothing else"
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+        self.pieces = Tokenizer(models.BPE(unk_token='[UNK]'))
+        self.pieces.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        self.pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+        self.pieces.train_from_iterator(list(texts), trainers.BpeTrainer(vocab_size=self.vocabulary, special_tokens=['[UNK]'], show_progress=False))
+        return self
+    @property
+    def about(self):
+        if self.pieces is None: raise RuntimeError('WordPieces has not seen any text: call fit(training texts) first')
+        return dict(name='word pieces', weights=digest(self.pieces.to_str()), preprocessing=f'NFKC, lower case, at most {self.max_tokens}', parts=self.parts)
+    def __call__(self, rows):
+        self.about
+        ids = [e.ids[:self.max_tokens] for e in self.pieces.encode_batch(list(rows))]
+        return {'ids': Ragged(torch.tensor([i for row in ids for i in row], dtype=torch.int32)[:, None], torch.tensor([len(row) for row in ids]))}
 
 # %% ../nbs/18_features.ipynb #02a0b253
 class GloVe(Encoder):
