@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['info', 'gaussian', 'classes', 'entries', 'load', 'class_names', 'catalogue', 'data_digest', 'kind', 'duplicates',
-           'audit', 'sampled', 'languages', 'pictures', 'placeless']
+           'audit', 'alike', 'sampled', 'languages', 'pictures', 'placeless']
 
 # %% ../../nbs/19_datasets.ipynb #8e3492cf
 import collections, hashlib, importlib, inspect, os, pkgutil, warnings
@@ -253,6 +253,22 @@ def audit(
 ) -> list[dict]:            # dataset, and what `duplicates` gives
     "Rows of different items with the same content, within and across the splits of a dataset"
     return [dict(dataset=name) | r for r in duplicates(load(name, root, **options), near)]
+
+# %% ../../nbs/19_datasets.ipynb #a3ca6f6d
+def alike(
+    a:View, b:View,        # Two views of pictures
+    within:int=6,          # Signs of 64 that may differ: 0 to 64
+) -> list[dict]:           # `a`, `b` (ids), `differ`; nearest first
+    "Pairs of pictures that look the same, by their difference hash"
+    code = lambda v: np.array([k.ljust(8, b'\0') if k else b'' for k in _looks([v]).tolist()], 'S8')
+    (ka, kb), out = (code(a), code(b)), []
+    ra, rb = (np.flatnonzero(k != b'') for k in (ka, kb))
+    bits = lambda k, r: np.frombuffer(b''.join(x.ljust(8, b'\0') for x in k[r].tolist()), '>u8')
+    xb = bits(kb, rb)
+    for i in range(0, len(ra), 256):
+        differ = np.bitwise_count(bits(ka, ra[i:i+256])[:, None] ^ xb)
+        out += [dict(a=a.ids[ra[i + p]], b=b.ids[rb[q]], differ=int(differ[p, q])) for p, q in np.argwhere(differ <= within)]
+    return sorted(out, key=lambda r: r['differ'])
 
 # %% ../../nbs/19_datasets.ipynb #7fcb2590
 def sampled(
