@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'ordered', 'looks', 'style', 'unit', 'value',
            'spread', 'protocol', 'lines', 'bars', 'histogram', 'Html', 'table', 'shown', 'listing', 'reported',
-           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'save', 'card']
+           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -542,6 +542,24 @@ def cells(
         for ax, v, word in zip(axes, w, words):
             ax.imshow(v[:side**2].reshape(side, side), cmap='viridis', vmin=0, vmax=w.max())
             ax.set_title(_plain(word), fontsize=8, fontweight='normal'); ax.set_xticks([]); ax.set_yticks([]); ax.grid(False)
+        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+    return fig
+
+# %% ../nbs/60_figures.ipynb #9b8602ca
+def strips(
+    rows:dict,               # name: pictures, or maps in [0, 1], as many in each
+    title:str='',
+) -> 'Figure':
+    "Rows of pictures, one column a case"
+    import matplotlib.pyplot as plt
+    n = len(next(iter(rows.values())))
+    with plt.rc_context(style()):
+        fig, axes = plt.subplots(len(rows), n, figsize=(1.7 * n, 1.45 * len(rows)), squeeze=False, layout='constrained')
+        plt.close(fig)
+        for line, (name, pictures) in zip(axes, rows.items()):
+            for ax, x in zip(line, pictures):
+                ax.imshow(x, cmap='gray', vmin=0, vmax=None if getattr(x, 'ndim', 3) == 3 else 1); ax.set_xticks([]); ax.set_yticks([]); ax.grid(False)
+            line[0].set_ylabel(_plain(name))
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
