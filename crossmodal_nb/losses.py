@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cca_corr', 'gcca_corr', 'standardised', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins', 'cosines', 'hinges',
-           'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs', 'masked_region_kl']
+           'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs', 'masked_region_kl', 'class_triplet']
 
 # %% ../nbs/20_losses.ipynb #3b9c8f29
 import warnings
@@ -229,3 +229,26 @@ def masked_region_kl(
     mask = mask.bool()
     kl = F.kl_div(_wide(logits[mask]).log_softmax(-1), _wide(target[mask]), reduction='sum')
     return kl / mask.sum().clamp(min=1)
+
+# %% ../nbs/20_losses.ipynb #5954edae
+def class_triplet(
+    a:Tensor, ya:Tensor,     # (n, d) codes of the anchors, (n,) their classes
+    b:Tensor, yb:Tensor,     # (m, d) and (m,): where positives and negatives are from; may be `a` itself
+    margin:float=1.,         # In squared distances
+    select:str='tf',         # `'tf'`, `'semi_mean'` or `'all'`
+    own:Tensor=None,         # (n, m) bool: pairs that are no positives, as an anchor and itself
+) -> Tensor:                 # 0 or more
+    "Triplet loss by class, mean over the selected triplets"
+    pick(select, ('tf', 'semi_mean', 'all'), 'select')
+    a, b, same = _wide(a), _wide(b), ya[:, None] == yb
+    d = (a[:, None] - b).square().sum(2) if a.shape[1] < 8 else (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * _product(a, b.T)).clamp(min=0)
+    positive = same if own is None else same & ~own
+    i, p = (positive & (~same).any(1, keepdim=True)).nonzero(as_tuple=True)     # anchors and positives that have a negative
+    if not len(i): return 0. * d.sum()
+    near, far, wrong = d[i, p][:, None], d[i], ~same[i]                         # (pairs, m)
+    if select == 'tf':
+        outside = torch.where(wrong & (far > near), far, torch.inf).amin(1)
+        farthest = torch.where(wrong, far, -torch.inf).amax(1)
+        return (near[:, 0] - torch.where(outside.isfinite(), outside, farthest) + margin).relu().mean()
+    chosen = wrong & (far > near) & (far - near < margin) if select == 'semi_mean' else wrong
+    return torch.where(chosen, near - far + margin, 0.).relu().sum() / chosen.sum().clamp(min=1)
