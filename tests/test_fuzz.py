@@ -4,6 +4,7 @@ nothing half-made is left behind.
     CROSSMODAL_FUZZ=1000 python -m pytest tests/test_fuzz.py          examples a loader (100 unless told; the same ones every time)
 """
 import contextlib, io, json, multiprocessing, os, pickle, signal, struct, tarfile, tempfile, warnings, zipfile
+from functools import partial
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -15,6 +16,7 @@ from crossmodal_nb.datasets.flowgraphs import boxes
 from crossmodal_nb.datasets.lmdb import unpickled
 from crossmodal_nb.fetch import unpack
 import test_datasets as sound
+import test_gaze as gazed
 
 # ================================================================ for every loader: import these
 #
@@ -229,6 +231,46 @@ def test_coco(split):
     @given(damaged(files), st.sampled_from([0., .2]))
     def run(hurt, missing): reads_or_says(lambda root: load('coco', root, split=split, missing=missing), hurt)
     run()
+
+# ================================================================ gaze
+gaze = dict(didec=partial(gazed.didec, n=12), osie=gazed.osie, salicon=gazed.salicon, gaze=gazed.own)
+
+def with_maps(name, root, **options):
+    "The views, after every map was drawn"
+    splits = load(name, root, **options)
+    for views in splits.values():
+        assert views['gaze'].ids == views['image'].ids
+        for m in views['gaze'].x[range(len(views['gaze']))]: assert m.ndim == 2 and m.dtype == np.float32 and np.isfinite(m).all() and 0 <= m.min() and m.max() <= 1
+    return splits
+
+@pytest.mark.parametrize('name', gaze)
+def test_gaze(name):
+    files, few = snapshot(gaze[name]), {} if name == 'gaze' else dict(sigma=1.)
+    assert reads_or_says(lambda root: with_maps(name, root, **few), files)
+    @fuzz
+    @given(damaged(files))
+    def run(hurt): reads_or_says(lambda root: with_maps(name, root, **few), hurt)
+    run()
+
+def first(part, **values): return lambda d: d[part][0].update(values)
+def unseen(**values): return lambda d: (d['images'][0].update(values), d['annotations'].pop(0))
+
+@pytest.mark.filterwarnings('ignore:coco')
+@pytest.mark.parametrize('change', [first('images', height=10**10), unseen(height=-5), unseen(width=0), first('annotations', fixations=[[10**400, 1]]),
+    first('annotations', fixations=[[True, 'x']]), first('annotations', fixations=[[float('nan'), 1]])], ids='huge negative flat beyond words nan'.split())
+def test_salicon_frames(change, tmp_path):
+    sound.notes(gazed.salicon(tmp_path), change, kind='fixations')
+    with pytest.raises(InputError, match='fixations_train2014'): with_maps('salicon', tmp_path)
+
+@pytest.mark.parametrize('name', ['../stimuli/1.jpg', 'ABSOLUTE', 'a\x00b', 'x' * 300, '', '.', 'stimuli\\1.jpg'])
+def test_osie_names(name, tmp_path):
+    import scipy.io
+    gazed.osie(tmp_path); sound.photos(tmp_path, ['outside.jpg'])
+    name = str(tmp_path/'outside.jpg') if name == 'ABSOLUTE' else name
+    viewers = np.array([(np.array([1.]), np.array([2.]))] * 2, dtype=[('fix_x', object), ('fix_y', object)])
+    table = np.array([(n, viewers) for n in (name, '2.jpg', '3.jpg')], dtype=[('img', object), ('subjects', object)])
+    scipy.io.savemat(tmp_path/'fixations.mat', dict(fixations=table))
+    with pytest.raises(InputError, match='fixations.mat'): load('osie', tmp_path)
 
 # ================================================================ arrays
 def arrays(root):

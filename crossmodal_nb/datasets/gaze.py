@@ -6,7 +6,7 @@
 __all__ = ['info', 'frame', 'Maps', 'fixated', 'looked_at', 'painted', 'didec', 'osie', 'salicon', 'multiply', 'Squared',
            'Attended', 'mean_map', 'given', 'views_of', 'cells', 'Drawn', 'shapes', 'gaze', 'files']
 
-# %% ../../nbs/17b_datasets.gaze.ipynb #f439f720
+# %% ../../nbs/17b_datasets.gaze.ipynb #23882d9e
 import hashlib, json, warnings
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from ..core import InputError, MissingError, digest, take
 from ..data import Images, View, Views, content
 from .base import file, read_json, some
-from .captions import captions, coco, elements, field, files as caption_files, lines, short
+from .captions import captions, coco, elements, field, file_name, files as caption_files, lines, short
 
 # %% ../../nbs/17b_datasets.gaze.ipynb #5162b3fb
 info = dict(
@@ -93,7 +93,7 @@ def painted(
     except MissingError: raise
     except Exception as e: raise InputError(f'{path}: not a readable map ({e}). A grey picture is needed, white where people look') from e
 
-# %% ../../nbs/17b_datasets.gaze.ipynb #906688cf
+# %% ../../nbs/17b_datasets.gaze.ipynb #be118ff0
 def didec(
     root,                     # Folder with DIDEC and its object scanpaths
     fold:int|None=None,       # 0 to 4: test on this fifth of the photos, validate on the next; None: the official split
@@ -124,9 +124,10 @@ def didec(
 def _didec_splits(root, fold):
     "{split: photos}"
     names = {s: list(_object(root/f'split_{f}.json')) for s, f in dict(train='train', valid='val', test='test').items()}
-    every = sorted((n for s in names.values() for n in s), key=lambda n: hashlib.sha256(f'didec/{n}'.encode()).hexdigest())
-    if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits')
+    every = [n for s in names.values() for n in s]
     if odd := [short(n) for n in every if not n.isalnum()]: raise InputError(f'{root}/split_*.json: no names of photos: {some(odd)}')
+    if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits')
+    every.sort(key=lambda n: hashlib.sha256(f'didec/{n}'.encode()).hexdigest())
     if fold is None: return names
     if fold not in range(5): raise InputError(f'fold is {fold}; 0 to 4 are the folds, None is the official split')
     of = lambda *folds: [n for i, n in enumerate(every) if i % 5 in folds]
@@ -166,7 +167,7 @@ def _outlines(o, at):
         raise ValueError('an odd number of coordinates, or no numbers')
     except (KeyError, TypeError, ValueError, OverflowError) as e: raise InputError(f'{at}: no outline and no box ({e!r})') from e
 
-# %% ../../nbs/17b_datasets.gaze.ipynb #d2dd8dd8
+# %% ../../nbs/17b_datasets.gaze.ipynb #8b3c724d
 frame = 600, 800              # OSIE's height and width, pixels
 
 def osie(
@@ -181,7 +182,7 @@ def osie(
         points = {str(r.img): np.concatenate([np.stack([np.atleast_1d(s.fix_y), np.atleast_1d(s.fix_x)], 1).astype(float) for s in r.subjects]) for r in table}
     except Exception as e: raise InputError(f'{path}: not OSIE\'s table of fixations ({e})') from e
     if bad := [n for n, p in points.items() if not np.isfinite(p).all()]: raise InputError(f'{path}: fixations of {some(bad)} are not finite')
-    photos = {n: Path(root)/'stimuli'/n for n in points}
+    photos = {n: Path(root)/'stimuli'/file_name(n, str(path)) for n in points}
     if gone := [n for n, p in photos.items() if not p.is_file()]: raise MissingError(f'{root}/stimuli: no photo for {some(gone)}')
     inside = lambda p: p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
     every = sorted(points, key=lambda n: hashlib.sha256(f'osie/{n}'.encode()).hexdigest())
@@ -191,7 +192,7 @@ def osie(
                      gaze=view(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in names]), names))
             for s, names in zip(('train', 'valid', 'test'), (every[a:b] for a, b in zip(cut, cut[1:])))}
 
-# %% ../../nbs/17b_datasets.gaze.ipynb #42c01915
+# %% ../../nbs/17b_datasets.gaze.ipynb #61192792
 def salicon(
     root,                     # COCO's folder, with SALICON's files in `annotations/`
     sigma:float=19.,          # Of the maps, pixels
@@ -213,13 +214,15 @@ def _salicon_points(path):
     frames, points = {}, {}
     for i, im in enumerate(elements(path, 'images')):
         at = f'{path}, image {i}'
-        frames[field(im, 'id', int, at)] = field(im, 'file_name', str, at), [field(im, 'height', int, at), field(im, 'width', int, at)]
+        shape = [field(im, side, int, at) for side in ('height', 'width')]
+        if not all(0 < side <= 10_000 for side in shape): raise InputError(f'{at}: height and width are {short(shape)}; 1 to 10,000 pixels are needed')
+        frames[field(im, 'id', int, at)] = field(im, 'file_name', str, at), shape
     for i, a in enumerate(elements(path, 'annotations')):
         at = f'{path}, annotation {i}'
         n, p = field(a, 'image_id', int, at), field(a, 'fixations', list, at)
         if n not in frames: raise InputError(f'{at}: its image {short(n)} is not among the images')
         try: p = np.asarray(p, float).reshape(-1, 2) - 1
-        except (TypeError, ValueError) as e: raise InputError(f'{at}: fixations are not pairs of row and column ({e})') from e
+        except (TypeError, ValueError, OverflowError) as e: raise InputError(f'{at}: fixations are not pairs of row and column ({e})') from e
         if not (np.isfinite(p).all() and (p >= 0).all() and (p < frames[n][1]).all()):
             raise InputError(f'{at}: a fixation is outside of its photo ({frames[n][1][0]} × {frames[n][1][1]}, rows and columns counted from 1)')
         points.setdefault(n, []).extend(p.tolist())
