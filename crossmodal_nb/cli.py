@@ -40,7 +40,7 @@ def columns(
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(r, wide)).rstrip() for r in rows)
 
-# %% ../nbs/90_cli.ipynb #34bf86dc
+# %% ../nbs/90_cli.ipynb #882b1ff2
 data_app = typer.Typer(help='What data sets exist, which are ready, and how to obtain the rest.', invoke_without_command=True)
 app.add_typer(data_app, name='data')
 
@@ -51,9 +51,9 @@ def data(ctx:typer.Context):
     size = lambda mb: '' if mb is None else f'{mb:,.0f} MB'
     rows = sorted(catalogue(), key=lambda r: (not r['ready'], r['name']))
     print(columns([['name', 'here', 'items', 'size', 'licence', 'what'],
-                   *([r['name'], 'yes' if r['ready'] else 'get' if r['embedded'] else '-', r['n'] or '', size(r['size_mb']),
+                   *([r['name'], 'yes' if r['ready'] else 'get' if r['embedded'] or 'debian' in r else '-', r['n'] or '', size(r['size_mb']),
                       r['licence'][:40], r['title']] for r in rows)]))
-    print('\nhere: yes = ready; get = fetched by itself when it is needed, or now by `crossmodal data get NAME`;'
+    print('\nhere: yes = ready; get = fetched by `crossmodal data get NAME` (packages of Python also by themselves, when they are needed);'
           ' - = `crossmodal data get NAME` says how to obtain it')
     print('folders searched:', *map(str, settings().data))
 
@@ -61,12 +61,15 @@ def data(ctx:typer.Context):
 def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` lists them; `embedded`: all that can be fetched.')):
     "Fetch data sets that may be fetched, prepare those that are here, and say how to obtain the others."
     from crossmodal_nb.datasets import catalogue, entries, load
+    from crossmodal_nb.debian import obtain
     known, absent = {r['name']: r for r in catalogue()}, 0
     names = [m for n in names for m in ([k for k, r in known.items() if r['embedded']] if n == 'embedded' else [pick(n, known, 'dataset')])]
     for n in names:
         r = known[n]
-        if not r['ready'] and r['embedded']:
-            print(f'{n}: fetching {r["size_mb"]} MB …', flush=True); load(n)
+        if not r['ready'] and (r['embedded'] or 'debian' in r):
+            print(f'{n}: fetching {r["size_mb"]} MB …', flush=True)
+            if r['embedded']: load(n)
+            for p in r.get('debian', ()): obtain(p)
             r = next(c for c in catalogue() if c['name'] == n)
         if r['ready']:
             print(f'{n}: ready ({r["where"]}); {r["licence"]}; {r["attribution"]}', flush=True)
@@ -75,10 +78,10 @@ def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` li
         else: absent += 1; print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
     if absent: raise typer.Exit(1)
 
-# %% ../nbs/90_cli.ipynb #be11f839
+# %% ../nbs/90_cli.ipynb #d15916a2
 @app.command()
 def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
-        view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default every view of pictures or texts.'),
+        view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default every view that is not vectors already.'),
         grid:bool=typer.Option(False, help='Keep the sets of vectors too: the 7 x 7 grid of a picture, the tokens of a text.'),
         tokens:int=typer.Option(256, min=3, help='Longer texts are cut; the rate is told.'),
         crop:str=typer.Option('centre', help='What is cut out of a picture: centre, "top left", …'),
@@ -87,14 +90,15 @@ def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data`
         processes:int=typer.Option(1, min=1, help='Processes; each has a GPU of its own where there are several.'),
         option:list[str]=typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
         root:Path=typer.Option(None, help='Its folder.')):
-    "Encode the pictures and texts of a data set, once; a killed job goes on where it was."
-    from crossmodal_nb import datasets, features as store
+    "Encode the raw rows of a data set, once; a killed job goes on where it was."
+    from crossmodal_nb import datasets, features as store, media
     start, folders, rows, old, copied = time.monotonic(), [], 0, 0, 0
     splits = datasets.load(name, root, **dict(map(_option, option or [])))
-    kinds = {v: store.kind(x.x) for v, x in splits['train'].items()}
+    kinds = {v: media.kind(x.x) for v, x in splits['train'].items()}
     named = [pick(v, kinds, f'view of {name}') for v in view or kinds]
     encoder = dict(image=store.EfficientNetLite(('pooled', 'grid') if grid else 'pooled', crop, flip),
-                   text=store.MiniLM(('pooled', 'tokens') if grid else 'pooled', tokens))
+                   text=store.MiniLM(('pooled', 'tokens') if grid else 'pooled', tokens),
+                   sound=media.MFCC(), mesh=media.MeshGeometry(), video=media.Video())
     for v in named:
         if kinds[v] not in encoder: print(f'{v}: {kinds[v]} already, nothing to encode')
     for split, views in splits.items():

@@ -116,7 +116,7 @@ def class_names(
     own = getattr(module, 'class_names', class_names)        # the synthetic sets live in this very module and have no names
     return None if own is class_names else own(name, _where(name, entry, root)[0] or root, **options)
 
-# %% ../../nbs/19_datasets.ipynb #191b667b
+# %% ../../nbs/19_datasets.ipynb #5e7d9b6b
 def _package_folder(p):
     from crossmodal_nb.fetch import packages
     return settings().work/'data'/'packages'/f'{packages[p][1]}-{packages[p][2]}'
@@ -131,7 +131,7 @@ def catalogue() -> list[dict]: # name, title, views, labels, n, licence, attribu
                 ready, where = all(f.exists() for f in folders), ', '.join(str(f) for f in folders) or 'memory'
             else:
                 folder, places = _where(name, e, None)
-                ready, where = folder is not None, str(folder or (places or ['root=…'])[0])
+                ready, where = folder is not None and all((folder/p).is_dir() for p in e.get('debian', ())), str(folder or (places or ['root=…'])[0])
             out.append(dict(name=name, **{k: v for k, v in e.items() if k != 'folder'}, ready=ready, where=where))
     return sorted(out, key=lambda r: (not r['embedded'], r['name']))
 
