@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['standard', 'chief', 'asked', 'evaluate', 'grid', 'best', 'checker', 'first_ranks', 'found', 'analogies', 'ranked',
-           'recalls', 'lead', 'prompts', 'zero_shot', 'Pools', 'Curve']
+           'recalls', 'lead', 'apart', 'evaluate_apart', 'precisions', 'lead_ap', 'prompts', 'zero_shot', 'Pools',
+           'Curve']
 
-# %% ../nbs/50_evaluate.ipynb #0ac15e81
+# %% ../nbs/50_evaluate.ipynb #92fa6e90
 import itertools
 from functools import partial
 import numpy as np, torch
 from .core import pick, take
-from .data import Views
+from .data import Views, relevance
 from .methods.base import Method, arithmetic, nearest, product, sides, unit
 from .metrics import (aggregate, bootstrap, chance, counts, mean_ap, mean_reciprocal_rank, median_rank, null, paired, pool_counts, draw_pools,
                                    ranks, recall_at)
@@ -222,6 +223,56 @@ def lead(
     (a, items), (b, other) = recalls(first), recalls(second)
     if not torch.equal(items, other): raise ValueError('paired means the same queries: these are of different items')
     return paired(a, b, n=n, seed=seed, cluster=items)
+
+# %% ../nbs/50_evaluate.ipynb #0d341588
+def apart(method, views:Views, a:str, b:str) -> tuple: # (n, m) scores, (n, m) bool relevance, queries (View)
+    "Scores and relevance by label where a query's own item cannot be found"
+    q, g, (yq, yg) = asked(views, a, b, 'label')
+    own, s = q.item[:, None] == g.item, method.score(a, q.x, b, g.x)
+    return s.masked_fill(own, float(s.min()) - 1), relevance(yq, yg) & ~own, q
+
+def evaluate_apart(
+    method, views:Views,
+    pairs=(),                 # Pairs of views of the same things: `[['mesh', 'video']]`
+    metrics:dict|None=None, split:str='test', boot:int=1000, permutations:int=20, seed:int=0, **tags, # As in `evaluate`
+) -> list[dict]:              # Tidy rows
+    "`evaluate` by label; between `pairs` without a query's own item"
+    own, metrics = [p for a, b in pairs for p in ((a, b), (b, a)) if a in views and b in views], metrics or standard['label']
+    rows = [r for r in evaluate(method, views, 'label', metrics, split=split, boot=boot, permutations=permutations, seed=seed, **tags) if (r['query'], r['gallery']) not in own]
+    for a, b in own:
+        s, relevant, q = apart(method, views, a, b)
+        c, found = _whole(lambda s=s: s, relevant, metrics, True, q.item, boot, seed)
+        luck, zero = chance(metrics, c), null(s, relevant, metrics, permutations, seed) if permutations else {}
+        rows += [dict(query=a, gallery=b, metric=m, **found[m], n=len(c.R), pool='all', chance=luck[m], null=zero[m].mean if zero else None, null_high=zero[m].high if zero else None,
+                      relevance='label', split=split, **_norm(metrics[m]), **tags) for m in metrics]
+    return rows
+
+def precisions(
+    method, views:Views, pairs=(),  # As in `evaluate_apart`
+) -> dict:                          # direction: `item` and `ap` of each query, as text: compact in a record
+    "Every query's average precision by label"
+    out, own = {}, [set(p) for p in pairs]
+    for a, b in itertools.permutations(views, 2):
+        if {a, b} in own: s, relevant, q = apart(method, views, a, b)
+        else:
+            q, g, relevant = asked(views, a, b, 'label')
+            s = method.blocks(a, q.x, b, g.x)
+        out[f'{a}→{b}'] = dict(item=' '.join(map(str, q.item.tolist())), ap=' '.join(f'{v:.4f}' for v in mean_ap(s, relevant, mean=False).tolist()))
+    return out
+
+def lead_ap(
+    first:list[dict], second:list[dict],  # As `precisions` gives them, one a run: the same queries in both
+    n:int=2000, seed:int=0,               # Resamples, and their draw
+):                                        # `Paired`: difference, low, high, significant
+    "How far the first is ahead of the second: mean over directions of the mAP over all runs' queries; items are resampled"
+    values, items = [], []
+    for d in first[0]:
+        x, y = ([float(v) for f in found for v in f[d]['ap'].split()] for found in (first, second))
+        item, other = ([v for f in found for v in f[d]['item'].split()] for found in (first, second))
+        if item != other: raise ValueError('paired means the same queries: these are of different items')
+        values.append(torch.tensor([x, y], dtype=torch.float64) / len(x)); items += map(int, item)
+    (a, b), N = torch.cat(values, 1) / len(first[0]), len(items)
+    return paired(a * N, b * N, n=n, seed=seed, cluster=torch.tensor(items))
 
 # %% ../nbs/50_evaluate.ipynb #e4dfa671
 def prompts(

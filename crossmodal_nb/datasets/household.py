@@ -72,7 +72,7 @@ class Sounds(Files):
         if not len(wave) or not np.isfinite(wave).all(): raise InputError(f'{path}: a sound without samples, or with some that are not numbers. Replace it')
         return Sound(wave.mean(1), rate)
 
-# %% ../../nbs/17c_datasets.household.ipynb #8dd2d752
+# %% ../../nbs/17c_datasets.household.ipynb #bf3e7627
 class Cutouts(Files):
     "A lazy sequence of cut-out pictures (PNG or SVG): `x[LongTensor] -> list` of square RGB PIL images on white. How: `size`, pixels"
     def __init__(self, paths, of=None, size=224): super().__init__(paths, of, size=size)
@@ -81,7 +81,7 @@ class Cutouts(Files):
         try:
             if path.suffix == '.svg':
                 import resvg_py
-                data = io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(file(path)), width=size, skip_system_fonts=True)))
+                data = io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(file(path)), width=size, dpi=96, skip_system_fonts=True)))
             else: data = file(path)
             with Image.open(data) as im: im = im.convert('RGBA')
         except MissingError: raise
