@@ -121,13 +121,12 @@ def test_bad_arrays_are_named(change, says, tmp_path, sandbox):
     write(tmp_path, 'xmedia', dict(sorted(change(arrays('xmedia')).items())))
     with pytest.raises(InputError, match=r'XMediaFeatures\.mat: .*' + says): load('xmedia', tmp_path)
 
-def test_bad_arrays_of_other_formats_are_named(tmp_path, sandbox):
-    x = arrays('nuswide')
-    for change, says in ((dict(train_img=x['train_img'][:, 0]), r'train_img is of shape \(40,\); a matrix'), (dict(train_img_lab=np.array([{}] * 40)), r'nuswide\.npz: not readable|nuswide\.npz: ValueError'),
-                         (dict(test_txt=np.float32(3)), 'test_txt is float64 of shape|test_txt is float32 of shape'), (dict(test_img=x['test_img'][:9]), 'test_img_lab has 20 labels, but .*img 9 rows')):
-        write(tmp_path, 'nuswide', x | change, 'npz')
-        with pytest.raises(InputError, match=r'nuswide\.npz') as e: load('nuswide', tmp_path)
-        assert pytest.raises and __import__('re').search(says, str(e.value)), e.value
+@pytest.mark.parametrize('change,says', [
+    (but(train_img=lambda v: v[:, 0]), r'train_img is of shape \(40,\); a matrix'), (but(train_img_lab=np.array([{}] * 40)), 'ValueError.* Object arrays'),
+    (but(test_txt=np.float32(3)), r'test_txt is float32 of shape \(\)'), (but(test_img=lambda v: v[:9]), 'test_txt has 20 rows|test_img_lab has 20 labels, but …_img 9 rows')])
+def test_bad_arrays_of_an_npz_are_named(change, says, tmp_path, sandbox):
+    write(tmp_path, 'nuswide', change(arrays('nuswide')), 'npz')
+    with pytest.raises(InputError, match=r'nuswide\.npz: .*' + says): load('nuswide', tmp_path)
 
 @hdf5
 def test_a_newest_matlab_file_stays_inside_itself(tmp_path, monkeypatch):
