@@ -224,7 +224,7 @@ def lead(
     if not torch.equal(items, other): raise ValueError('paired means the same queries: these are of different items')
     return paired(a, b, n=n, seed=seed, cluster=items)
 
-# %% ../nbs/50_evaluate.ipynb #0d341588
+# %% ../nbs/50_evaluate.ipynb #74311992
 def apart(method, views:Views, a:str, b:str) -> tuple: # (n, m) scores, (n, m) bool relevance, queries (View)
     "Scores and relevance by label where a query's own item cannot be found"
     q, g, (yq, yg) = asked(views, a, b, 'label')
@@ -232,7 +232,7 @@ def apart(method, views:Views, a:str, b:str) -> tuple: # (n, m) scores, (n, m) b
     return s.masked_fill(own, float(s.min()) - 1), relevance(yq, yg) & ~own, q
 
 def evaluate_apart(
-    method, views:Views,
+    method, views:Views, /,
     pairs=(),                 # Pairs of views of the same things: `[['mesh', 'video']]`
     metrics:dict|None=None, split:str='test', boot:int=1000, permutations:int=20, seed:int=0, **tags, # As in `evaluate`
 ) -> list[dict]:              # Tidy rows

@@ -14,7 +14,7 @@ import numpy as np, torch
 from ..core import InputError, MissingError, digest, pick, settings, take
 from ..data import View, Views, class_world, gaussian_world
 
-# %% ../../nbs/19_datasets.ipynb #51c39706
+# %% ../../nbs/19_datasets.ipynb #dd735b2a
 _made = dict(n=1500, size_mb=0, licence='none needed', attribution='none', how='made on the spot', embedded=True, publishable=True)
 info = dict(gaussian=dict(title='Gaussian world: canonical correlations are known', views=['a', 'b'], labels=None, **_made),
             classes=dict(title='Class world: views of different size and informativeness', views=['image', 'text', 'audio'],
@@ -42,11 +42,12 @@ def classes(
     n:int=1000,                  # Rows of a view of the train split; the others have a quarter
     dims=dict(image=32, text=24, audio=12),    # Width of each view
     signal=dict(image=2., text=3., audio=1.),  # Informativeness of each view
+    classes:int=5,
     sizes=None,                  # Share of `n` for each view
     seed:int=0,                  # The three samples
 ) -> dict[str, Views]:
     "`class_world` in three splits"
-    return _three(class_world, n, seed, dims=dims, signal=signal, sizes=sizes)
+    return _three(class_world, n, seed, dims=dims, signal=signal, classes=classes, sizes=sizes)
 
 # %% ../../nbs/19_datasets.ipynb #e5123353
 def _modules():

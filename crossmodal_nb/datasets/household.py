@@ -171,12 +171,13 @@ def caption(
     found = dict(text=first) | {m[1]: m[2] for l in rest if (m := re.fullmatch(r'([\w@]+)\.utf8=(.*)', l))}
     return {k: t.strip() for k, t in found.items() if t.strip()}
 
-# %% ../../nbs/17c_datasets.household.ipynb #a9ed9267
+# %% ../../nbs/17c_datasets.household.ipynb #f8880263
 def tuxpaint(
     root,                     # Folder of the unpacked Debian packages
     texts=('text',),          # Caption views: `'text'` (English) or a language (`'fr'`, `'de'`, `'ja'`, …)
     speech:str|None='fr',     # Spoken captions: `'fr'`, `'es'`, `'en'` (65 only) or None
     effects:bool=False,       # Also the view `effect`: the noises
+    within:str='',            # Only stamps of this folder: `'animals'`
     alphabets:bool=False,     # Also the letters of four alphabets: their captions say little and repeat
     label:str='folder',       # What `y` is: `'folder'` (16) or `'subfolder'` (75)
     size:int=224,             # Of the pictures, pixels
@@ -186,7 +187,7 @@ def tuxpaint(
     for t in texts: pick(t, ['text', *languages], 'tuxpaint text view')
     if speech: pick(speech, spoken, 'spoken language')
     names = {'image': 'image'} | {t: t for t in texts} | ({f'speech {speech}': 'speech'} if speech else {}) | ({'effect': 'effect'} if effects else {})
-    whole = split(_tuxpaint(root, label, alphabets, size), 'tuxpaint')
+    whole = split(_tuxpaint(root, label, alphabets, size, within), 'tuxpaint')
     return {s: Views({new: views[old] for old, new in names.items()}) for s, views in whole.items()}
 
 def _stamps(root):
@@ -197,11 +198,11 @@ def _stamps(root):
     if not found: raise MissingError(f'{folder}: there are no stamps. Fetch them again with `crossmodal data get tuxpaint`')
     return dict(sorted(found.items()))
 
-def _tuxpaint(root, label, alphabets, size):
+def _tuxpaint(root, label, alphabets, size, within=''):
     "All views of all stamps"
     stamps = _stamps(root)
     y = _folders(stamps, label)[0]
-    keep = [(i, n, p) for i, (n, p) in enumerate(stamps.items()) if alphabets or not n.startswith('symbols/alphabets/')]
+    keep = [(i, n, p) for i, (n, p) in enumerate(stamps.items()) if n.startswith(f'{within}/' if within else '') and (alphabets or not n.startswith('symbols/alphabets/'))]
     said = {i: caption(t) for i, _, p in keep if (t := p.with_suffix('.txt')).is_file()}
     def sound(p, tail): return next((q for e in ('ogg', 'wav') if (q := p.with_name(f'{p.stem}{tail}.{e}')).is_file()), None)
     def view(make, rows):

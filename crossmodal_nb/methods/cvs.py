@@ -37,7 +37,7 @@ class ByClass(Views):
         chosen = self.classes[torch.randperm(len(self.classes), generator=g)[:P]]
         return super().batch(chosen.repeat_interleave(max(1, len(ids) // P)), by='label', seed=seed)
 
-# %% ../../nbs/46_methods.cvs.ipynb #1dee37fe
+# %% ../../nbs/46_methods.cvs.ipynb #e0b5b2ca
 class CVS(Neural):
     "Common Vector Space (S3, 3.1): heads, a block a pair of modalities, cross entropy and triplets of classes"
     supervised = True            # learns from labels, and is judged by them
@@ -163,6 +163,9 @@ class CVS(Neural):
     @property
     def learning(self): return list(self.views)         # views whose heads learn
 
+    @property
+    def stages(self): return [len(self.aligned)]        # how many blocks learnt in each
+
     # Codes
 
     def turns(self, view, to):
@@ -197,7 +200,7 @@ class CVS(Neural):
     @classmethod
     def example(cls): return cls(dim=32, hidden=64, K=4, trainer=dict(epochs=8, batch=40, lr=1e-3, accelerator='cpu'))
 
-# %% ../../nbs/46_methods.cvs.ipynb #07dea931
+# %% ../../nbs/46_methods.cvs.ipynb #14e1d833
 class MCVS(CVS):
     "Multi-stage CVS (S3, 3.2): modalities join one by one, and old codes never change"
     newest = None                # the view that learns, after the first stage
@@ -234,6 +237,8 @@ class MCVS(CVS):
     def pairs(self): return [(u, self.newest) for u in self.views if u != self.newest] if self.newest else super().pairs
     @property
     def learning(self): return [self.newest] if self.newest else super().learning
+    @property
+    def stages(self): return [sum(self.name(u, v) in self.aligned for u in list(self.views)[:i]) for i, v in enumerate(self.views)][1:]
 
     def rates(self, epoch):
         "In a later stage only the new head and its blocks learn"
@@ -291,10 +296,10 @@ class RVS(MCVS):
         if not self.newest: return super().pairs
         return [(self.centre, self.newest)]
 
-# %% ../../nbs/46_methods.cvs.ipynb #791bfb1e
+# %% ../../nbs/46_methods.cvs.ipynb #ad0e8ac5
 class Prototypes(MCVS):
     "Fixed orthogonal directions for the classes; each modality learns alone to find them"
-    def __init__(self, dim=512, hidden=512, dropout=0., scale=16., K=8, known=0, trainer=None): # As in `CVS`; what cosines are multiplied with
+    def __init__(self, dim=512, hidden=512, dropout=0., scale=8., K=8, known=0, trainer=None): # As in `CVS`; what cosines are multiplied with
         super().__init__(dim, hidden, dropout, block=False, K=K, known=known, trainer=trainer)
         self.scale = scale
 
