@@ -224,7 +224,7 @@ def lead(
     if not torch.equal(items, other): raise ValueError('paired means the same queries: these are of different items')
     return paired(a, b, n=n, seed=seed, cluster=items)
 
-# %% ../nbs/50_evaluate.ipynb #74311992
+# %% ../nbs/50_evaluate.ipynb #6f50d856
 def apart(method, views:Views, a:str, b:str) -> tuple: # (n, m) scores, (n, m) bool relevance, queries (View)
     "Scores and relevance by label where a query's own item cannot be found"
     q, g, (yq, yg) = asked(views, a, b, 'label')
@@ -257,7 +257,7 @@ def precisions(
         else:
             q, g, relevant = asked(views, a, b, 'label')
             s = method.blocks(a, q.x, b, g.x)
-        out[f'{a}→{b}'] = dict(item=' '.join(map(str, q.item.tolist())), ap=' '.join(f'{v:.4f}' for v in mean_ap(s, relevant, mean=False).tolist()))
+        out[f'{a}→{b}'] = dict(item=' '.join(map(str, q.item.tolist())), ap=' '.join(f'{v:.3f}' for v in mean_ap(s, relevant, mean=False).tolist()))
     return out
 
 def lead_ap(
