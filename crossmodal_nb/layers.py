@@ -150,27 +150,30 @@ def spatial_code(
     y, x = torch.cartesian_prod(torch.arange(side), torch.arange(side)).view(-1, 2).T
     return box_code(torch.stack([x, y, x + 1, y + 1], 1).double(), (side, side))
 
-# %% ../nbs/30_layers.ipynb #09aa4ca5
+# %% ../nbs/30_layers.ipynb #07c3d062
 class AlignedAttention(nn.Module):
     "Two vectors weigh each other's features (S3, equations 3.1.11 to 3.1.14)"
     def __init__(self,
         dim:int,                          # D
         wi=True, ws=True, wis=True,       # Which of the three terms there are; what is not there has no parameters
         split=False,                      # The second vector has weights of its own (RVS)
+        share=None,                       # Another block, whose W_i and W_ie are used (RVS)
         gain:float=1.,                    # γ
     ):
         super().__init__()
         square = lambda: nn.Linear(dim, dim, bias=False)
-        self.i, self.s, self.both = (square() if there else None for there in (wi, ws, wis))
-        self.e, self.gain = square(), gain
-        self.e_s = square() if split else self.e
+        self.i, self.s, self.both = (square() if there else None for there in (wi and not share, ws, wis))
+        self.e, self.e_s, self.gain = None if share else square(), square() if split else None, gain
+        self.first = (share or self,)     # in a tuple: the other's parameters are not ours
 
     def weights(self,
         gi:Tensor, gs:Tensor,             # (…, D) each
     ) -> tuple[Tensor, Tensor]:           # (…, D) each, sums are 1
         "α of the first and of the second"
-        h = sum((f(x) for f, x in ((self.i, gi), (self.s, gs), (self.both, gi * gs)) if f), torch.zeros_like(gi * gs)).tanh()
-        return self.e(h).softmax(-1), self.e_s(h).softmax(-1)
+        both, first = gi * gs, self.first[0]
+        h = sum((f(x) for f, x in ((first.i, gi), (self.s, gs), (self.both, both)) if f), torch.zeros_like(both)).tanh()
+        a = first.e(h).softmax(-1)
+        return a, self.e_s(h).softmax(-1) if self.e_s else a
 
     def forward(self, gi, gs):            # (…, D) each -> (…, D) each, of length 1
         ai, as_ = self.weights(gi, gs)

@@ -16,17 +16,18 @@ from ..layers import AlignedAttention, Standard
 from ..losses import class_triplet
 from .base import Neural, parts_of, unit
 
-# %% ../../nbs/46_methods.cvs.ipynb #fbb7e5ac
+# %% ../../nbs/46_methods.cvs.ipynb #a598939c
 class ByClass(Views):
     "Labelled views whose items are places in an epoch, and whose batches are P classes × K rows of every view"
     def __init__(self, views, K:int, classes=None):
         super().__init__(views)
         for v, view in views.items():
-            if view.y is None or view.y.dim() != 1: raise InputError(f'view {v!r} has no labels, one a row: these methods learn from classes')
+            if view.y is None or view.y.dim() != 1 or view.y.is_floating_point(): raise InputError(f'view {v!r} has no labels, one whole number a row: these methods learn from classes')
         there = [set(view.y[view.y >= 0].tolist()) for view in views.values()]
-        some = set.union(*there) if classes is None else set(classes)
-        self.K, self.classes = K, torch.tensor(sorted(some & set.intersection(*there)))
-        if len(self.classes) < 2: raise InputError(f'{len(self.classes)} classes are in every view; at least 2 are needed')
+        common = set.intersection(*there)
+        if lost := set(classes or ()) - common: raise InputError(f'class {min(lost)} has no rows in {" and ".join(v for v, t in zip(views, there) if min(lost) not in t)}')
+        self.K, self.classes = K, torch.tensor(sorted(common if classes is None else classes))
+        if len(self.classes) < 2: raise InputError(f'{len(self.classes)} classes to learn from are in every view ({", ".join(f"{v}: {len(t)}" for v, t in zip(views, there))}); at least 2 are needed')
         self.rows_ = max(len(view) for view in views.values())
 
     @property
@@ -37,7 +38,7 @@ class ByClass(Views):
         chosen = self.classes[torch.randperm(len(self.classes), generator=g)[:P]]
         return super().batch(chosen.repeat_interleave(max(1, len(ids) // P)), by='label', seed=seed)
 
-# %% ../../nbs/46_methods.cvs.ipynb #e0b5b2ca
+# %% ../../nbs/46_methods.cvs.ipynb #0fb9709d
 class CVS(Neural):
     "Common Vector Space (S3, 3.1): heads, a block a pair of modalities, cross entropy and triplets of classes"
     supervised = True            # learns from labels, and is judged by them
@@ -118,7 +119,8 @@ class CVS(Neural):
             y, item = [batch[w].y.to(z[0].device) for w in (u, v)], [batch[w].item.to(z[0].device) for w in (u, v)]
             out['ce'] = out['ce'] + sum(self.entropy(x, t) for x, t in zip(z, y)) / 2
             within = [class_triplet(x, t, x, t, self.margin, self.select, i[:, None] == i) for x, t, i in zip(z, y, item)]
-            across = (class_triplet(z[0], y[0], z[1], y[1], self.margin, self.select) + class_triplet(z[1], y[1], z[0], y[0], self.margin, self.select)) / 2
+            same = item[0][:, None] == item[1]
+            across = (class_triplet(z[0], y[0], z[1], y[1], self.margin, self.select, same) + class_triplet(z[1], y[1], z[0], y[0], self.margin, self.select, same.T)) / 2
             out['triplet'] = out['triplet'] + sum(c * t for c, t in zip(self.gammas, (*within, across)))
             if self.delta: out['reconstruction'] = out['reconstruction'] + sum((self.decoders[w](x) - g[w]).square().sum(1).mean() for w, x in zip((u, v), z)) / 2
         out = {k: v / len(self.pairs) for k, v in out.items()}
@@ -136,22 +138,27 @@ class CVS(Neural):
     ) -> 'CVS':
         "Go on with other classes; nothing is frozen (S3, 4.6)"
         if not self.views: raise RuntimeError('stage goes on from a fitted method: call fit first')
-        own, seen = ByClass(train, self.K, classes), self.active
+        self._all(train)
+        own, seen = ByClass(train.only(*self.views), self.K, classes), self.active
         if (top := int(own.classes.max())) >= self.classes: raise InputError(f'class {top} is new to the classifier, which knows {self.classes}: say `known=` more before the first fit')
         self.active = own.classes if pick(scope, ('stage', 'seen'), 'scope') == 'stage' else torch.cat([seen, own.classes]).unique()
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed + int(own.classes.min()))
-            self.history = [*self.history, *self.trainer.fit(self, own, check)]
+            self.history = [*self.history, *self.within(f'classes {min(classes)}').fit(self, own, check)]
         self.eval(); self.ready(own)
         return self
+
+    def within(self, part): return replace(self.trainer, ckpt=self.trainer.ckpt and f'{self.trainer.ckpt}/{part}')
+    def _all(self, train):
+        if missing := [v for v in self.views if v not in train]: raise InputError(f'training rows of {", ".join(missing)} are needed, too')
 
     def beside(self, g, view, batch):
         "Partners in training: the context, rows of the same class (they are aligned), or any"
         r = torch.Generator().manual_seed(batch.seed + 7)
         kind, n, (context, matched) = torch.rand(len(g), generator=r)[:, None].to(g.device), len(g), self.partner
-        if self.training and view in self.learning: self.of(view).lerp_(g.detach().mean(0), .1)
+        if self.training and view in self.learning: self.of(view).lerp_(g.detach().float().mean(0), .1)
         some = torch.where(kind < context + matched, g, g[torch.randperm(n, generator=r).to(g.device)])
-        return torch.where(kind < context, self.of(view).expand(n, -1), some)
+        return torch.where(kind < context, self.of(view).to(g).expand(n, -1), some)
 
     def ready(self, train):
         "The context of each modality: the mean head output in training"
@@ -184,7 +191,7 @@ class CVS(Neural):
         else: yield from self.all_pairs(a, xa, b, xb)
 
     @torch.no_grad()
-    def all_pairs(self, a, xa, b, xb, memory=1 << 24):
+    def all_pairs(self, a, xa, b, xb, memory=1 << 20):
         "Scores if every two items turn each other: sound, but two matrix products for each pair. Blocks of at most `memory` numbers"
         ga, gb = super().encode(a, xa), super().encode(b, xb)
         rows = max(1, memory // max(gb.numel(), 1))
@@ -192,7 +199,7 @@ class CVS(Neural):
             za, zb = self.turned(a, ga[i:i+rows, None], b, gb[None])
             yield slice(i, min(i + rows, len(ga))), (za * zb).sum(2)
 
-    def state(self): return {k: v.clone() for k, v in self.state_dict().items()}, dict(classes=self.classes, active=self.active.tolist())
+    def state(self): return self.state_dict(), dict(classes=self.classes, active=self.active.tolist())
     def restore(self, tensors, data):
         self.classes, self.active = data['classes'], torch.tensor(data['active'])
         super().restore(tensors, data)
@@ -200,7 +207,7 @@ class CVS(Neural):
     @classmethod
     def example(cls): return cls(dim=32, hidden=64, K=4, trainer=dict(epochs=8, batch=40, lr=1e-3, accelerator='cpu'))
 
-# %% ../../nbs/46_methods.cvs.ipynb #14e1d833
+# %% ../../nbs/46_methods.cvs.ipynb #b434c80d
 class MCVS(CVS):
     "Multi-stage CVS (S3, 3.2): modalities join one by one, and old codes never change"
     newest = None                # the view that learns, after the first stage
@@ -218,20 +225,37 @@ class MCVS(CVS):
         check=None,          # As in `fit`
     ) -> 'MCVS':
         "Train a new modality beside frozen ones"
+        if not self.views: raise RuntimeError('grow goes on from a fitted method: call fit first')
         if view in self.views: raise InputError(f'{view!r} is there already: {", ".join(self.views)}')
-        if missing := [v for v in self.views if v not in train]: raise InputError(f'training rows of {", ".join(missing)} are needed, too: the new modality is compared with them')
-        old, own = list(self.views), ByClass(train.only(*self.views, view), self.K)
+        if len(self.views) == 5: raise InputError(f'{type(self).__name__} takes up to 5 views, and they are there: {", ".join(self.views)}')
+        pick(view, train, 'view')
+        if missing := [v for v in self.company if v not in train]: raise InputError(f'training rows of {", ".join(missing)} are needed, too: the new modality is compared with them')
+        own, was = ByClass(train.only(*self.company, view), self.K), (self.views, self.newest, self.active)
         if (top := int(own.classes.max())) >= self.classes: raise InputError(f'view {view!r} has class {top}, but the classifier knows {self.classes}')
-        self.active = own.classes
-        self.views = self.views | {view: dict(pooled=parts_of(train[view].x, self.parts)['pooled'].shape[1])}
-        with torch.random.fork_rng():
-            torch.manual_seed(self.trainer.seed + len(old))
-            self.add(view); self.newest = view
-            self.begin(own.only(view))
-            history = replace(self.trainer, ckpt=self.trainer.ckpt and f'{self.trainer.ckpt}/{view}').fit(self, own, check)
+        try:
+            self.views, self.newest, self.active = self.views | {view: dict(pooled=parts_of(train[view].x, self.parts)['pooled'].shape[1])}, view, own.classes
+            with torch.random.fork_rng():
+                torch.manual_seed(self.trainer.seed + len(was[0]))
+                self.add(view); self.begin(own.only(view))
+                history = self.within(view).fit(self, own, check)
+        except BaseException:                                                # as if nothing had been tried
+            self.remove(view); self.views, self.newest, self.active = was
+            raise
         self.history = [*self.history, *(r | dict(stage=view) for r in history)]
         self.eval(); self.ready(own)
         return self
+
+    @property
+    def company(self): return list(self.views)          # whose rows a new modality is trained with
+
+    def remove(self, view):
+        "Take a modality out, with its blocks"
+        for part in (self.heads, self.decoders, self.aligned, self.context._buffers):
+            for k in [k for k in part if view in k.split('×')]: del part[k]
+
+    def stage(self, train, classes, check=None, scope='stage'):
+        self.newest = None                              # nothing is frozen
+        return super().stage(train, classes, check, scope)
 
     @property
     def pairs(self): return [(u, self.newest) for u in self.views if u != self.newest] if self.newest else super().pairs
@@ -268,7 +292,7 @@ class MCVS(CVS):
         self.newest = data['newest']
         super().restore(tensors, data)
 
-# %% ../../nbs/46_methods.cvs.ipynb #219809c7
+# %% ../../nbs/46_methods.cvs.ipynb #e4f9f751
 class RVS(MCVS):
     "Reference Vector Space (S3, 3.3): a new modality is compared with one reference only"
     def __init__(self, reference='', dim=512, hidden=512, dropout=0., alpha=1., beta=1., gammas=(.25, .25, .5), margin=1., select='tf', block=True, wi=True, ws=True, wis=True, gain=1., K=8,
@@ -286,17 +310,16 @@ class RVS(MCVS):
     def name(self, u, v): return '×'.join(sorted((u, v), key=lambda w: (w != self.centre, list(self.views).index(w))))
     def turns(self, view, to): return super().turns(view, to if view == self.centre else self.centre)
 
-    def attention(self, other, view):
-        block, first = AlignedAttention(self.dim, self.wi, self.ws, self.wis, True, self.gain), next(iter(self.aligned.values()), None)
-        if first: block.i, block.e = first.i, first.e
-        return block
+    def attention(self, other, view): return AlignedAttention(self.dim, self.wi, self.ws, self.wis, True, next(iter(self.aligned.values()), None), self.gain)
 
+    @property
+    def company(self): return [self.centre]
     @property
     def pairs(self):
         if not self.newest: return super().pairs
         return [(self.centre, self.newest)]
 
-# %% ../../nbs/46_methods.cvs.ipynb #ad0e8ac5
+# %% ../../nbs/46_methods.cvs.ipynb #127e9ac2
 class Prototypes(MCVS):
     "Fixed orthogonal directions for the classes; each modality learns alone to find them"
     def __init__(self, dim=512, hidden=512, dropout=0., scale=8., K=8, known=0, trainer=None): # As in `CVS`; what cosines are multiplied with
@@ -307,6 +330,9 @@ class Prototypes(MCVS):
         super().build()
         if self.classes > self.dim: raise InputError(f'{self.classes} classes need as many directions, but dim is {self.dim}')
         self.register_buffer('directions', torch.linalg.qr(torch.randn(self.dim, self.classes, generator=torch.Generator().manual_seed(0)))[0].T.contiguous())
+
+    @property
+    def company(self): return []                        # each learns alone
 
     def losses(self, g, batch):
         here = self.learning
