@@ -57,7 +57,7 @@ def test_triplets_of_unit_vectors_as_the_method_sums_them(select, name):
     yx, yw = (torch.tensor(given[k]) for k in ('labels_X', 'labels_W'))
     for k, v in four(x, yx, w, yw, 1., select).items(): close(v, want[k][name])
     m = bare(block=False, select=select, beta=2.).double()
-    batch = Batch(a=View(x.detach(), y=yx), b=View(w.detach(), y=yw)); batch.seed = 0
+    batch = Batch(a=View(x.detach(), y=yx), b=View(w.detach(), y=yw, item=100 + torch.arange(len(w)))); batch.seed = 0
     out = m.losses(dict(a=3 * x, b=w / 7), batch)                                                  # length is no matter: the method makes it 1
     close(out['triplet'], want[f'total_{name}']); torch.testing.assert_close(out['loss'], out['ce'] + 2 * out['triplet'])
     assert gradcheck(lambda x, w: m.losses(dict(a=x, b=w), batch)['triplet'], (x, w))
@@ -74,7 +74,7 @@ def test_aligned_attention(case, there):
         close(z, F.normalize(tensor(want[f'{key}_out'])))
         if case != 'rvs': close(z, want[f'{key}_l2'])
     assert gradcheck(block, (gi, gs))
-    for w in (block.e, block.e_s): w.weight.data.zero_()
+    for w in filter(None, (block.e, block.e_s)): w.weight.data.zero_()
     for z, g in zip(block(gi, gs), (gi, gs)): close(z, F.normalize(g))                                 # even weights change nothing
 
 def test_counts_of_blocks_and_parameters():
@@ -186,14 +186,14 @@ def learns(m):
 
 @pytest.mark.parametrize('reference', ('image', 'text'))
 def test_the_reference_is_one_in_all_blocks(reference, tmp_path):
-    m, D, shared = grown('RVS', reference=reference), small['dim'], lambda m: [{b.get_parameter(f'{w}.weight').data_ptr() for b in m.aligned.values()} for w in 'ie']
+    m, D, shared = grown('RVS', reference=reference), small['dim'], lambda m: [{getattr(b.first[0], w).weight.data_ptr() for b in m.aligned.values()} for w in 'ie']
     own = {w: next(iter(m.aligned.values())).get_parameter(f'{w}.weight').clone() for w in 'ie'}
     assert learns(m) == count(m)                                                                       # the first stage learns all
     for n, view in enumerate(ORDER, 3):
         m.grow(view, train)
         assert learns(m) == count(m.heads[view]) + 3 * D**2 and list(m.aligned)[-1] == f'{reference}×{view}' and len(m.aligned) == n - 1
         assert all(len(p) == 1 for p in shared(m))
-        for b in m.aligned.values(): assert all(torch.equal(b.get_parameter(f'{w}.weight'), v) for w, v in own.items())
+        for b in m.aligned.values(): assert all(torch.equal(getattr(b.first[0], w).weight, v) for w, v in own.items())
         assert len({b.get_parameter(f'{w}.weight').data_ptr() for b in m.aligned.values() for w in ('s', 'both', 'e_s')}) == 3 * (n - 1)
     m.save(tmp_path); again = Method.load(tmp_path)
     assert all(len(p) == 1 for p in shared(again)) and count(again) == count(m)
@@ -306,8 +306,8 @@ two = lambda: train.only('image', 'text')
 def relabelled(y, view='text'): return Views(two() | {view: View(train[view].x, y=y)})
 
 @pytest.mark.parametrize('views,says', [
-    (lambda: relabelled(None), "'text' has no labels"), (lambda: relabelled(F.one_hot(train['text'].y)), "'text' has no labels, one a row"),
-    (lambda: relabelled(torch.full((120,), -1)), '0 classes'), (lambda: relabelled(torch.zeros(120, dtype=torch.long)), '1 classes'), (lambda: relabelled(train['text'].y + 4), '1 classes')])
+    (lambda: relabelled(None), "'text' has no labels"), (lambda: relabelled(F.one_hot(train['text'].y)), "'text' has no labels, one whole number a row"),
+    (lambda: relabelled(torch.full((120,), -1)), '0 classes .*text: 0'), (lambda: relabelled(torch.zeros(120, dtype=torch.long)), '1 classes .*text: 1'), (lambda: relabelled(train['text'].y + 4), '1 classes')])
 def test_labels_that_cannot_be_used(views, says):
     for cls in (CVS, MCVS, RVS, Prototypes):
         with pytest.raises(InputError, match=says): cls(**small, trainer=run).fit(views())
@@ -331,6 +331,27 @@ def test_what_else_cannot_be():
     m = CVS(**small, trainer=run).fit(two())
     with pytest.raises(InputError, match='class 7 is new to the classifier, which knows 5'): m.stage(Views({v: View(x.x, y=x.y + 3) for v, x in two().items()}), [6, 7])
     with pytest.raises(InputError, match='scope'): m.stage(two(), [0, 1], scope='all')
+
+
+def test_a_modality_that_fails_to_join_leaves_nothing_behind(monkeypatch):
+    m = grown('RVS'); kept, names = seen(m, ['image', 'text']), set(m.state_dict())
+    def fails(_): raise RuntimeError('stop')
+    with pytest.raises(RuntimeError, match='stop'): m.grow('audio', train, check=fails)
+    assert changed(kept, seen(m, ['image', 'text'])) == [] and set(m.state_dict()) == names and list(m.views) == ['image', 'text'] and not m.newest
+    with pytest.raises(InputError, match="class 9 has no rows in image and text"): m.stage(two(), [0, 9])
+    with pytest.raises(InputError, match='rows of text'): m.stage(train.only('image'), [0, 1])
+    assert list(m.grow('audio', train).views) == ['image', 'text', 'audio']
+
+
+# ---------------------------------------------------------------- half precision, and going on
+@pytest.mark.parametrize('cls', (CVS, MCVS, RVS, Prototypes))
+def test_half_precision_and_checkpoints(cls, tmp_path):
+    assert all(v.isfinite().all() for v in cls(**small, trainer=run | dict(precision='bf16-mixed')).fit(train).state_dict().values())
+    plain, first, again = (cls(**small, trainer=run | dict(ckpt=c)).fit(train) for c in (None, str(tmp_path), str(tmp_path)))
+    for m in (first, again): assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), m.state_dict().values()))
+    before, n = {k: v.clone() for k, v in first.state_dict().items()}, len(first.history)
+    first.stage(train, [0, 1])                                                                         # its checkpoints are its own: it learns
+    assert any(not torch.equal(v, before[k]) for k, v in first.state_dict().items()) and len(first.history) == n + run['epochs']
 
 
 # ---------------------------------------------------------------- the real household
