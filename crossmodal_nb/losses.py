@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['cca_corr', 'gcca_corr', 'standardised', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins', 'cosines', 'hinges',
-           'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs', 'masked_region_kl', 'class_triplet']
+           'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs', 'masked_region_kl', 'class_triplet',
+           'semi_hard_triplet', 'dscmr', 'dcmh', 'dcmh_rows', 'label_affinity', 'seph', 'reversed_gradient',
+           'reversal_strength', 'acmr_triplet']
 
 # %% ../nbs/20_losses.ipynb #3b9c8f29
 import warnings
@@ -252,3 +254,116 @@ def class_triplet(
         return (near[:, 0] - torch.where(outside.isfinite(), outside, farthest) + margin).relu().mean()
     chosen = wrong & (far > near) & (far - near < margin) if select == 'semi_mean' else wrong
     return torch.where(chosen, near - far + margin, 0.).relu().sum() / chosen.sum().clamp(min=1)
+
+# %% ../nbs/20_losses.ipynb #8aad794c
+def semi_hard_triplet(
+    x:Tensor, yx:Tensor,     # (n, d) codes of the anchors, (n,) their classes
+    w:Tensor, yw:Tensor,     # (m, d) and (m,): where positives and negatives are from
+    margin:float=1.,         # In squared distances
+    kind:str='tf',           # `'tf'` or `'semi_mean'`, see `class_triplet`
+    same:bool=False,         # w is x, row for row
+) -> Tensor:                 # 0 or more
+    "Semi-hard triplets by class (S3, equation 3.1.6)"
+    pick(kind, ('tf', 'semi_mean'), 'kind')
+    if same and len(x) != len(w): raise ValueError(f'same=True: w is x, but x has {len(x)} rows and w has {len(w)}')
+    if not (x.isfinite().all() and w.isfinite().all()): return _nan([x, w])         # no comparison would select them
+    own = torch.eye(len(x), dtype=torch.bool, device=x.device) if same else None
+    return class_triplet(x, yx, w, yw, margin, kind, own)
+
+# %% ../nbs/20_losses.ipynb #247b7862
+def dscmr(
+    u:Tensor, v:Tensor,      # (n, d) codes of two views; row i of both is one pair
+    pu:Tensor, pv:Tensor,    # (n, C) what one linear classifier says of them (no softmax)
+    y:Tensor,                # (n,) classes, or (n, C) multi-hot
+    lam:float=1e-3,          # λ, weight of the common space
+    eta:float=.1,            # η, weight of the invariance
+    form:str='row_mean',     # ‖·‖ is the mean length of rows (`'row_mean'`) or the Frobenius norm over n (`'frobenius'`)
+) -> dict:                   # loss = J1 + λ J2 + η J3, and the three
+    "Label space, common space and invariance (Zhen et al., 2019)"
+    pick(form, ('row_mean', 'frobenius'), 'form')
+    u, v, pu, pv = map(_wide, (u, v, pu, pv))
+    Y = (F.one_hot(y, pu.shape[1]) if y.dim() == 1 else y).to(pu.dtype)
+    if Y.shape != pu.shape: raise ValueError(f'labels are {tuple(y.shape)}, but the classifier says {tuple(pu.shape)}')
+    S = (Y @ Y.T > 0).to(u.dtype)
+    size = lambda x: x.norm(dim=1).mean() if form == 'row_mean' else x.norm() / len(x)
+    ask = lambda a, b: F.binary_cross_entropy_with_logits(cosines(a, b) / 2, S)          # log(1 + e^θ) - Sθ
+    J1, J2, J3 = size(pu - Y) + size(pv - Y), ask(u, v) + ask(u, u) + ask(v, v), size(u - v)
+    return dict(loss=J1 + lam * J2 + eta * J3, J1=J1, J2=J2, J3=J3)
+
+# %% ../nbs/20_losses.ipynb #f49947d2
+def dcmh(
+    f:Tensor, g:Tensor,      # (n, c) real codes of two views, row i of both about one item
+    s:Tensor,                # (n, n) 1 or true where a label is shared
+    b:Tensor,                # (n, c) binary codes of ±1, of the items
+    gamma:float=1.,          # γ, weight of the quantisation
+    eta:float=1.,            # η, weight of the balance
+) -> dict:                   # loss = nll + γ quantisation + η balance, and the three
+    "Likelihood, quantisation and balance (Jiang and Li, 2017), summed over pairs and entries"
+    one, two = dcmh_rows(f, g, s, b), dcmh_rows(g, f, s.T, b)
+    return _dcmh(one['nll'], one['quantisation'] + two['quantisation'], one['balance'] + two['balance'], gamma, eta)
+
+def dcmh_rows(
+    f:Tensor,                # (n, c) codes of some rows of one view
+    g:Tensor,                # (m, c) stored codes of all rows of the other
+    s:Tensor,                # (n, m) 1 or true where a label is shared
+    b:Tensor,                # (n, c) binary codes of those rows
+    rest:Tensor|float=0.,    # (c,) sum of the stored codes of f's other rows
+    gamma:float=1.,          # γ
+    eta:float=1.,            # η
+) -> dict:                   # As `dcmh`
+    "What `dcmh` asks of some rows of one view, all else being fixed"
+    f, g, b = map(_wide, (f, g, b))
+    nll = F.binary_cross_entropy_with_logits(_product(f, g.T) / 2, s.to(f.dtype), reduction='sum')      # log(1 + e^Θ) - SΘ, no overflow
+    return _dcmh(nll, (b - f).square().sum(), (rest + f.sum(0)).square().sum(), gamma, eta)
+
+def _dcmh(nll, quantisation, balance, gamma, eta):
+    return dict(loss=nll + gamma * quantisation + eta * balance, nll=nll, quantisation=quantisation, balance=balance)
+
+# %% ../nbs/20_losses.ipynb #2c8a212a
+def label_affinity(
+    y:Tensor,                # (n,) classes, or (n, C) multi-hot
+) -> Tensor:                 # (n, n) P: symmetric, 0 on the diagonal, of sum 1 (0 if nothing is shared)
+    "Cosines of labels as a distribution over pairs (Lin et al., 2015)"
+    P = (y[:, None] == y).float() if y.dim() == 1 else _unit(_wide(y), 1) @ _unit(_wide(y), 1).T
+    P = P.fill_diagonal_(0)
+    return P / P.sum().clamp(min=torch.finfo(P.dtype).tiny)
+
+def seph(
+    c:Tensor,                # (n, bits) real codes, of the items
+    p:Tensor,                # (n, n) P from `label_affinity`
+    alpha:float=.01,         # α, weight of the penalty
+) -> dict:                   # loss = kl + penalty, and the two (the penalty with its weight)
+    "KL(P ‖ Q) of the codes' distances, and how far they are from ±1 (Lin et al., 2015)"
+    c = _wide(c); p, square = p.to(c.dtype), c.square().sum(1)
+    away = (square[:, None] + square - 2 * _product(c, c.T)).clamp(min=0) / 4             # for ±1, the Hamming distance
+    Z = (1 / (1 + away)).masked_fill(_same(len(c), None, c.device), 0).sum().clamp(min=torch.finfo(c.dtype).tiny)
+    kl, penalty = (torch.xlogy(p, p) + p * (away.log1p() + Z.log())).sum(), alpha * (c.abs() - 1).square().mean()
+    return dict(loss=kl + penalty, kl=kl, penalty=penalty)
+
+# %% ../nbs/20_losses.ipynb #f5b7a408
+import math
+
+def reversed_gradient(
+    x:Tensor,                # Codes, of any shape
+    strength:float=1.,       # λ
+) -> Tensor:                 # x
+    "Forwards the identity, backwards the gradient times -λ (Ganin and Lempitsky, 2015)"
+    y = x.view_as(x)
+    if y.requires_grad: y.register_hook(lambda grad: -strength * grad)
+    return y
+
+def reversal_strength(
+    progress:float,          # 0 at the beginning of the training … 1 at its end
+) -> float:                  # λ, 0 … 1
+    "How strongly a gradient is turned round, tanh(5 progress) (Ganin and Lempitsky, 2015)"
+    return math.tanh(5 * progress)
+
+# %% ../nbs/20_losses.ipynb #fa86c47e
+def acmr_triplet(
+    a:Tensor, p:Tensor, n:Tensor,    # (n, d) each: anchors, their positives and negatives, row by row
+    margin:float=.1,                 # m, in half squared distances
+    alpha:float=5.,                  # α, weight of the positive
+) -> Tensor:                         # 0 or more
+    "A hinge for each triplet, and their mean (Wang et al., 2017)"
+    away = lambda a, b: (_wide(a) - _wide(b)).square().sum(1) / 2
+    return (margin + alpha * away(a, p) - away(a, n)).relu().mean()

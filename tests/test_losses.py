@@ -3,8 +3,9 @@ import warnings
 import pytest, torch
 from torch.autograd import gradcheck
 from crossmodal_nb.core import InputError
-from crossmodal_nb.losses import (barlow_twins, cca_corr, cosines, gcca_corr, hinges, info_nce, l2_after_bn, masked_region_kl,
-                                  queue_nce, rerank_nce, sigmoid_pairs, soft_decorrelation, triplet)
+from crossmodal_nb.losses import (acmr_triplet, barlow_twins, cca_corr, cosines, dcmh, dcmh_rows, dscmr, gcca_corr, hinges, info_nce, l2_after_bn,
+                                  label_affinity, masked_region_kl, queue_nce, rerank_nce, reversed_gradient, semi_hard_triplet, seph, sigmoid_pairs,
+                                  soft_decorrelation, triplet)
 
 MINING, POSITIVES = ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), ('mask', 'supcon', 'inside')
 
@@ -24,7 +25,13 @@ LOSSES = {   # name: f(codes, codes, item)
     **{f'info_nce {p} {d}': lambda a, b, item, p=p, d=d: info_nce(a, b, 14., item, p, d) for p in POSITIVES for d in ('both', 'ab', 'ba')},
     'queue_nce': lambda a, b, item: queue_nce(a, b, kept(b), 14., item, torch.arange(9)), 'rerank_nce': lambda a, b, item: rerank_nce(a, b, kept(b), 5, 14., item, torch.arange(9)),
     'info_nce distinct': lambda a, b, item: info_nce(a, b, 14.),
-    'sigmoid_pairs': lambda a, b, item: sigmoid_pairs(a, b, 10., -10., item), 'masked_region_kl': masked}
+    'sigmoid_pairs': lambda a, b, item: sigmoid_pairs(a, b, 10., -10., item), 'masked_region_kl': masked,
+    **{f'semi_hard_triplet {k}': lambda a, b, item, k=k: semi_hard_triplet(a, item % 3, b, item % 3, kind=k) for k in ('tf', 'semi_mean')},
+    **{f'dscmr {f}': lambda a, b, item, f=f: dscmr(a, b, a[:, :3], b[:, :3], item % 3, .1, .1, f)['loss']
+       for f in ('row_mean', 'frobenius')},
+    'dcmh': lambda a, b, item: dcmh(a, b, item[:, None] == item, torch.where(a + b < 0, -1., 1.))['loss'] / len(a),
+    'seph': lambda a, b, item: seph(torch.cat([a, b], 1), label_affinity(item % 3))['loss'],
+    'acmr_triplet': lambda a, b, item: acmr_triplet(a, b, -b)}
 BATCH = [k for k in LOSSES if k.split()[0] in ('cca_corr', 'gcca_corr', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins')]
 every = pytest.mark.parametrize('name', LOSSES)
 both = pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -118,6 +125,21 @@ def test_learned_scale_and_bias_get_gradients():
     for loss in (info_nce(a, b, s.exp(), item), sigmoid_pairs(a, b, s.exp(), bias, item)): loss.backward()
     assert s.grad.isfinite() and s.grad != 0 and bias.grad != 0
 
+def test_a_gradient_is_turned_round():
+    x = torch.ones(2, 2, requires_grad=True)
+    twice = lambda x: reversed_gradient(reversed_gradient(x, .5), 3.)
+    for f, want in ((lambda x: reversed_gradient(x, .5), -.5), (twice, 1.5), (lambda x: reversed_gradient(x, 0.), 0)):
+        assert torch.equal(f(x), x) and torch.equal(torch.autograd.grad(f(x).sum(), x)[0], torch.full((2, 2), float(want)))
+    with torch.no_grad(): assert torch.equal(reversed_gradient(x), x)
+
+def test_batches_of_dcmh_add_up_to_its_gradient():
+    f, g, item = world(); s, b = item[:, None] == item, torch.where(f + g < 0, -1., 1.)
+    whole = torch.autograd.grad(dcmh(f.requires_grad_(), g, s, b, .7, .3)['loss'], f)[0]
+    for rows in torch.arange(24).split(7):
+        x = f.detach()[rows].requires_grad_()
+        part = dcmh_rows(x, g, s[rows], b[rows], f.detach().sum(0) - x.detach().sum(0), .7, .3)['loss']
+        torch.testing.assert_close(torch.autograd.grad(part, x)[0], whole[rows])
+
 def test_correlation_of_another_library():
     from cca_zoo.linear import CCA
     a, b, _ = world(60, 5)
@@ -155,4 +177,8 @@ def test_errors_that_help():
     with pytest.raises(ValueError, match='rows of all views'): cca_corr(a, b[:5])
     with pytest.raises(ValueError, match='24 rows'): triplet(a, b, item=item[:5])
     with pytest.raises(ValueError, match='two views'): gcca_corr([a])
+    with pytest.raises(InputError, match='did you mean'): dscmr(a, b, a, b, item % 4, form='row-mean')
+    with pytest.raises(ValueError, match='labels are \\(24, 3\\), but the classifier says \\(24, 4\\)'): dscmr(a, b, a, b, torch.ones(24, 3))
+    with pytest.raises(InputError, match='There is: tf, semi_mean'): semi_hard_triplet(a, item, b, item, kind='all')
+    with pytest.raises(ValueError, match='x has 24 rows and w has 5'): semi_hard_triplet(a, item, a[:5], item[:5], same=True)
     with pytest.raises(ValueError): gcca_corr([a, b, a], ridge=(.1, .1))
