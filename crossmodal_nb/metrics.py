@@ -565,7 +565,7 @@ def paired(
     low, high = bootstrap(v, f, n, seed, cluster, level=level)
     return Paired(f(v), low, high, not low <= 0 <= high)
 
-# %% ../nbs/21_metrics.ipynb #47ec30d0
+# %% ../nbs/21_metrics.ipynb #df1737e9
 def pack(
     z,                   # (n, c) codes of ±1
 ) -> Tensor:             # (n, ⌈c/8⌉) uint8
@@ -581,8 +581,8 @@ def hamming(
     if a.shape[1] != b.shape[1] or (a.dtype == torch.uint8) != (b.dtype == torch.uint8):
         raise ValueError(f'codes of {a.shape[1]} {a.dtype} against {b.shape[1]} {b.dtype}')
     if a.dtype != torch.uint8: return ((a.shape[1] - _signs(a).float() @ _signs(b).float().T) / 2).round().short()
-    a, b = (np.pad(x.cpu().numpy(), ((0, 0), (0, -x.shape[1] % 8))).view(np.uint64) for x in (a, b))       # 64 bits at a time
-    out, step = np.zeros((len(a), len(b)), np.int16), max(1, BLOCK // len(b))
+    a, b = (np.ascontiguousarray(np.pad(x.cpu().numpy(), ((0, 0), (0, -x.shape[1] % 8)))).view(np.uint64) for x in (a, b))       # 64 bits at a time
+    out, step = np.zeros((len(a), len(b)), np.int16), max(1, BLOCK // max(len(b), 1))
     for i in range(0, len(a), step):
         for j in range(a.shape[1]): out[i:i+step] += np.bitwise_count(a[i:i+step, j, None] ^ b[None, :, j])
     return torch.from_numpy(out)

@@ -100,3 +100,8 @@ def test_errors_that_help():
     with pytest.raises(core.InputError, match='did you mean'): rings(q, b, rel).curve('mikro')
     tied = rings(q[:1], q[:1].expand(4, -1), torch.ones(1, 4)).counts()
     with pytest.raises(ValueError, match='cannot be told from counts'): mean_ap(tied, ties='index')
+
+def test_packed_codes_in_any_memory_order_and_an_empty_gallery():
+    z = pack(torch.randint(0, 2, (5, 70)) * 2. - 1)
+    column_wise = torch.from_numpy(np.asfortranarray(z.numpy()))
+    assert torch.equal(hamming(column_wise, z), hamming(z, z)) and hamming(z, z[:0]).shape == (5, 0)
