@@ -2,11 +2,13 @@
 
     CROSSMODAL_FUZZ=1000 python -m pytest tests/test_xmedia.py       examples a format (25 unless told)
 """
-import importlib.util, os, sys
+import importlib.util, json, os, sys
 import numpy as np, pytest, scipy.io, scipy.sparse, torch
 from hypothesis import given, settings
 from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.datasets import audit, catalogue, data_digest, load
+from crossmodal_nb.datasets import flickr
+from crossmodal_nb.datasets.flickr import joined, layouts, matrices, read_split, write_split
 from crossmodal_nb.datasets.xmedia import digit_views, files, info, keys, schemas, tables
 from test_datasets import crossing, well_formed
 from test_fuzz import Sandbox, damaged, fuzz, reads_or_says, snapshot
@@ -18,7 +20,9 @@ WIDTHS = dict(image=4, text=5, audio=2, video=4, mesh=3)
 @pytest.fixture(scope='module')
 def sandbox():
     s = Sandbox()
-    with pytest.MonkeyPatch.context() as m: m.setattr('crossmodal_nb.datasets.xmedia.isolated', s.isolated); yield s
+    with pytest.MonkeyPatch.context() as m:
+        for module in ('xmedia', 'flickr'): m.setattr(f'crossmodal_nb.datasets.{module}.isolated', s.isolated)
+        yield s
     s.process.terminate()
 
 def arrays(name, n=(40, 20), first=1, classes=None, seed=0):
@@ -169,6 +173,157 @@ def test_damaged_files(name, how, sandbox):
     @few
     @given(damaged(sound))
     def run(hurt): reads_or_says(lambda root: load(name, root, **options), hurt)
+    run()
+
+# ---------------------------------------------------------------- several labels a row: the sets of hashing
+SMALL = dict(queries=20, train=60)
+
+def hashed(n=120, labels=5, seed=0):
+    "Pictures (their first number is the row's), words, labels"
+    g = np.random.default_rng(seed)
+    x, t, y = g.random((n, 7)), 1. * (g.random((n, 9)) < .4), 1. * (g.random((n, labels)) < .4)
+    x[:, 0], t[:, 0], y[:, 0] = range(n), 1, np.arange(n) % 2; y[:, 1] = 1 - y[:, 0]
+    return x, t, y
+
+def named_as(layout, x, t, y, queries=20):
+    parts = [slice(None)] if len(layout) == 1 else [slice(0, queries), slice(queries, None)]
+    return {k: v[p] for names, p in zip(layout, parts) for k, v in zip(names, (x, t, y))}
+
+def stored(root, x, how='mat'):
+    if how == 'npz': np.savez(root/'all.npz', **x)
+    elif how == 'each':
+        for k in x: scipy.io.savemat(root/f'some-{k}.mat', {k: x[k]})
+    elif how == 'mixed':
+        for j, k in enumerate(x): scipy.io.savemat(root/f'{k}.mat', {k: x[k]}) if j % 2 else np.savez(root/f'{k}.npz', **{k: x[k]})
+    elif how in ('7.3', 'h5', 'python'):
+        import h5py
+        with h5py.File(root/('all.h5' if how == 'h5' else 'all.mat'), 'w', userblock_size=512 * (how == '7.3')) as f:
+            for k in x: f[k] = x[k].T if how == '7.3' else x[k]
+        if how == '7.3':
+            with open(root/'all.mat', 'r+b') as f: f.write(b'MATLAB 7.3 MAT-file'.ljust(124) + b'\x00\x02IM')
+    else: scipy.io.savemat(root/'all.mat', x, do_compression=how == 'compressed', format='4' if how == '4' else '5')
+    return root
+
+def together(s, x, t, y):
+    "Every row still has its own words and labels"
+    for v in s.values():
+        rows = v['image'].x[:, 0].long()
+        assert torch.equal(rows, v['image'].item) and torch.equal(rows, v['text'].item) and v['image'].ids == v['text'].ids == [str(i) for i in rows.tolist()]
+        assert np.array_equal(v['text'].x, t[rows]) and np.array_equal(v['text'].y, y[rows]) and np.allclose(v['image'].x, x[rows]) and torch.equal(v['image'].y, v['text'].y)
+
+@pytest.mark.parametrize('how', ['mat', 'compressed', '4', 'npz', 'each', 'mixed', *(pytest.param(h, marks=hdf5) for h in ('7.3', 'h5', 'python'))])
+@pytest.mark.parametrize('layout', [0, 3, 4, 7])
+def test_matrices_in_every_format(layout, how, tmp_path, sandbox):
+    x = hashed(); stored(tmp_path, named_as(layouts[layout], *x), how)
+    s = load('mirflickr', tmp_path, train=60, database=True, **({} if layout > 3 else dict(queries=20)))
+    together(s, *x); assert list(s) == ['train', 'valid', 'test', 'database'] and sorted(torch.cat([v['text'].item for v in s.values()]).tolist()) == list(range(120))
+    assert len(s['test']['text']) == 20 and len(s['train']['text']) + len(s['valid']['text']) == 60 and len(s['valid']['text'])
+    if layout > 3: assert s['test']['text'].item.tolist() == list(range(20))
+    well_formed({k: v for k, v in s.items() if k != 'database'}); assert data_digest('mirflickr', tmp_path)
+
+@pytest.mark.parametrize('name,seed', [('mirflickr', 6), ('iapr', 8)])
+def test_the_split_is_that_of_torchcmh(name, seed, tmp_path, sandbox):
+    stored(tmp_path, named_as(layouts[0], *hashed())); a = load(name, tmp_path, **SMALL, database=True)
+    np.random.seed(seed); order = np.random.permutation(120)
+    assert a['test']['image'].item.tolist() == sorted(order[:20]) and a['database']['image'].item.tolist() == sorted(order[80:])
+    assert list(load(name, tmp_path, **SMALL)) == ['train', 'valid', 'test'] and load(name, tmp_path, seed=1, **SMALL)['test']['text'].ids != a['test']['text'].ids
+    assert not set(a['valid']['text'].ids) - set(map(str, order[20:80])) and len(joined(*(a[s] for s in ('train', 'valid', 'database')))['text']) == 100
+    assert sum(len(v['text']) for v in load(name, tmp_path, sample=12, **SMALL, database=True).values()) == 12
+    for bad in (dict(queries=0), dict(train=0), dict(queries=61), dict(seed=-1), dict(queries=None)):
+        with pytest.raises(InputError, match=rf'{name}: queries=\d+, train=\d+, seed=-?\d+, with 120 pairs'): load(name, tmp_path, **SMALL | bad)
+
+def test_files_on_their_side(tmp_path, sandbox):
+    x, t, y = hashed(); stored(tmp_path, dict(XAll=x, YAll=t.T, LAll=y.T)); together(load('iapr', tmp_path, **SMALL), x, t, y)      # as one public file lies
+    for shapes, says in (((40, 9), (41, 9), (40, 5)), 'XAll is 40 × 9, YAll is 41 × 9, LAll is 40 × 5: there is no number'), (((9, 5), (5, 9), (9, 5)), '5 and 9 both could be'):
+        stored(tmp_path, {k: np.ones(s) for k, s in zip(('XAll', 'YAll', 'LAll'), shapes)})
+        with pytest.raises(InputError, match=says): load('iapr', tmp_path, **SMALL)
+
+def test_pairs_without_label_or_word(tmp_path, sandbox):
+    x, t, y = hashed(); y[:3], t[2:5] = 0, 0; stored(tmp_path, named_as(layouts[0], x, t, y))
+    with pytest.warns(UserWarning, match='mirflickr: 3 pairs have no label, 3 no word; these 5 are left out'): s = load('mirflickr', tmp_path, **SMALL, database=True)
+    together(s, x, t, y); assert sum(len(v['text']) for v in s.values()) == 115 and min(v['text'].item.min() for v in s.values()) == 5
+    with pytest.warns(UserWarning, match='iapr: .* these 5 are kept'): assert sum(len(v['text']) for v in load('iapr', tmp_path, **SMALL, database=True).values()) == 120
+
+@pytest.mark.parametrize('change,says', [
+    (but(LAll=None), r'pictures, words and labels are expected as XAll YAll LAll, or .*; the files hold XAll, YAll'), (but(XAll=np.zeros((2, 2, 3, 120))), r'XAll is of shape \(2, 2, 3, 120\): pixels\. .* as XAll'),
+    (but(LAll=lambda v: v.argmax(1)[:, None] + 2), r'LAll needs a column for each label, with 0 or 1, but its row \d+ \(from 0\) has [2-5]'), (but(LAll=lambda v: v[:, :1]), 'LAll needs .* it has one column'),
+    (but(LAll=at(11, -1)), r'LAll needs .* row 2 \(from 0\) has -1'), (but(XAll=at(15, np.nan)), 'XAll: NaN or Inf in 1 of 120 rows: 2'), (but(YAll=at(15, np.inf)), 'YAll: NaN or Inf'),
+    (but(YAll=scipy.sparse.eye(120, 9)), 'YAll is cs[cr]_'), (but(YAll=np.array([['a']] * 120)), r'YAll is <U1 of shape'), (but(YAll=np.zeros((120, 2, 2))), r'YAll is float64 of shape \(120, 2, 2\)')])
+def test_bad_matrices_are_named(change, says, tmp_path, sandbox):
+    stored(tmp_path, change(named_as(layouts[0], *hashed())))
+    with pytest.raises(InputError, match=f'{tmp_path}.*{says}'): load('mirflickr', tmp_path, **SMALL)
+
+def test_arrays_that_are_there_twice_or_do_not_fit(tmp_path, sandbox):
+    x = hashed(); stored(tmp_path, named_as(layouts[0], *x)); np.savez(tmp_path/'more.npz', LAll=x[2])
+    with pytest.raises(InputError, match=r'more\.npz: LAll is in all\.mat, too'): load('iapr', tmp_path, **SMALL)
+    (tmp_path/'more.npz').unlink(); two = named_as(layouts[4], *x)
+    stored(tmp_path, two | dict(VTest=two['VTest'][:, 1:]))
+    with pytest.raises(InputError, match=r'VTest has 6 columns, VDatabase has 7'.replace('VTest', 'V.*', 1)): load('iapr', tmp_path, train=60)
+    stored(tmp_path, two)
+    with pytest.raises(InputError, match='queries=20, but the file says which rows are queries: 20'): load('iapr', tmp_path, **SMALL)
+    stored(tmp_path, dict(images=np.zeros((120, 2, 2, 3)), YAll=x[1], LAll=x[2])); np.savez(tmp_path/'features.npz', XAll=x[0]); together(load('iapr', tmp_path, **SMALL), *x)    # features beside pixels
+    stored(tmp_path, named_as(layouts[7], *x) | dict(zip(layouts[6][1], (v[30:] for v in x)))); (tmp_path/'features.npz').unlink()
+    assert len(load('iapr', tmp_path, train=60, database=True)['database']['text']) == 30            # I_db before I_tr
+
+@hdf5
+def test_hdf5_stays_inside_itself(tmp_path):
+    import h5py
+    x, t, y = hashed()
+    with h5py.File(tmp_path/'other.hdf5', 'w') as f: f['secret'] = x
+    with h5py.File(tmp_path/'all.h5', 'w') as f: f['XAll'] = h5py.ExternalLink(str(tmp_path/'other.hdf5'), 'secret'); f['YAll'], f['LAll'] = t, y
+    with pytest.raises(InputError, match='XAll is a struct, or lies elsewhere'): matrices(tmp_path, [tmp_path/'all.h5'])
+    with h5py.File(tmp_path/'all.h5', 'w') as f: f.create_dataset('XAll', x.shape, 'f8', external=[(str(tmp_path/'other.hdf5'), 0, x.nbytes)]); f['YAll'], f['LAll'] = t, y
+    with pytest.raises(InputError, match='XAll is a struct, or lies elsewhere'): matrices(tmp_path, [tmp_path/'all.h5'])
+    with h5py.File(tmp_path/'all.h5', 'w') as f: f['XAll'] = np.array([[b'a']] * 120); f['YAll'], f['LAll'] = t, y
+    with pytest.raises(InputError, match='XAll is .S1 of shape'): matrices(tmp_path, [tmp_path/'all.h5'])
+
+def test_absent_matrices_say_where_to_ask(tmp_path):
+    for name in ('mirflickr', 'iapr'):
+        with pytest.raises(MissingError, match='XAll .* LAll') as e: load(name, tmp_path)
+        assert '://' not in str(e.value) and data_digest(name, tmp_path) is None and not flickr.info[name]['publishable']
+
+# ---------------------------------------------------------------- split files
+def test_a_split_is_written_and_read(tmp_path, sandbox):
+    stored(tmp_path, named_as(layouts[0], *hashed())); s = load('mirflickr', tmp_path, seed=3, **SMALL, database=True); before = data_digest('mirflickr', tmp_path)
+    write_split(s, path := tmp_path/'split.json'); back = load('mirflickr', tmp_path, database=True)
+    assert all(back[k][v].ids == s[k][v].ids and torch.equal(back[k][v].x, s[k][v].x) for k in s for v in s[k]) and list(load('mirflickr', tmp_path)) == ['train', 'valid', 'test']
+    assert load('mirflickr', tmp_path, **SMALL)['test']['text'].ids != s['test']['text'].ids                  # what is asked for is drawn
+    assert data_digest('mirflickr', tmp_path) != before == data_digest('mirflickr', tmp_path, seed=3)
+    path.write_text(json.dumps({k: dict(rows=v['text'].item.tolist()[::-1]) for k, v in s.items() if k in ('train', 'test')})); own = load('mirflickr', tmp_path)     # by hand
+    assert own['test']['text'].ids == s['test']['text'].ids and set(own['train']['text'].ids) | set(own['valid']['text'].ids) == set(s['train']['text'].ids)
+    with pytest.raises(InputError, match='split.json: it has no database'): load('mirflickr', tmp_path, database=True)
+    write_split(all_of := load('iapr', tmp_path, queries=20, train=100, database=True), path)                    # nothing is left for a database
+    assert len(all_of['database']['text']) == len(load('iapr', tmp_path, database=True)['database']['text']) == 0
+
+@pytest.mark.parametrize('name', ['pascal', 'nuswide', 'xmedianet', 'xmedia'])
+def test_other_sets_keep_theirs_too(name, tmp_path, sandbox):
+    write(tmp_path, name, arrays(name, (200, 40))); s = load(name, tmp_path); write_split(s, tmp_path/'mine.json')
+    back = read_split(tmp_path/'mine.json', joined(*s.values()))
+    assert all(back[k][v].ids == s[k][v].ids and torch.equal(back[k][v].item, s[k][v].item) for k in s for v in s[k])
+    other = arrays(name, (200, 40)); other = {k: v[::-1] if 'lab' in k.lower() or 'Cat' in k else v for k, v in other.items()}; write(tmp_path, name, other)
+    with pytest.raises(InputError, match=r'mine\.json: the rows of (train|test) have other labels'): read_split(tmp_path/'mine.json', joined(*load(name, tmp_path).values()))
+
+@pytest.mark.parametrize('change,says', [
+    (lambda s: s.pop('test'), 'expected to have train and test'), (lambda s: s.update(query={}), 'expected to have'), (lambda s: s.update(train=[1]), 'train needs "rows"'),
+    (lambda s: s['train'].update(rows=[]), 'train needs "rows"'), (lambda s: s['train'].update(rows=[True]), 'train needs "rows"'), (lambda s: s['test']['rows'].append(120), 'test names row 120, which is not in the data'),
+    (lambda s: s['test']['rows'].append('../x'), r'test names row \.\./x'), (lambda s: s['test']['rows'].append(s['train']['rows'][0]), r'row \d+ is in train and in test'),
+    (lambda s: s['test']['rows'].pop(), 'the rows of test are not those that were written'), (lambda s: s['test'].update(sha256=7), 'the rows of test are not'),
+    (lambda s: s['database'].update(labels=''), 'the rows of database have other labels')])
+def test_a_wrong_split_file_is_told(change, says, tmp_path, sandbox):
+    stored(tmp_path, named_as(layouts[0], *hashed())); write_split(load('iapr', tmp_path, **SMALL, database=True), path := tmp_path/'split.json')
+    said = json.loads(path.read_text()); change(said); path.write_text(json.dumps(said))
+    with pytest.raises(InputError, match=f'{path}: .*{says}'): load('iapr', tmp_path)
+
+@pytest.mark.parametrize('how', ['mat', 'each', 'npz', pytest.param('h5', marks=hdf5), pytest.param('7.3', marks=hdf5)])
+def test_damaged_matrices_and_splits(how, sandbox):
+    def make(root):
+        stored(root, named_as(layouts[0 if how != 'each' else 4], *hashed(40)), how)
+        write_split(load('iapr', root, train=12, **({} if how == 'each' else dict(queries=20)), database=True), root/'split.json')
+    sound = snapshot(make)
+    assert reads_or_says(lambda root: load('iapr', root, database=True), sound)
+    @few
+    @given(damaged(sound))
+    def run(hurt): reads_or_says(lambda root: load('iapr', root), hurt)
     run()
 
 # ---------------------------------------------------------------- digits
