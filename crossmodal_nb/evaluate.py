@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['standard', 'chief', 'asked', 'evaluate', 'grid', 'best', 'checker', 'first_ranks', 'found', 'analogies', 'ranked',
-           'recalls', 'lead', 'apart', 'evaluate_apart', 'precisions', 'lead_ap', 'prompts', 'zero_shot', 'Pools',
-           'Curve']
+           'recalls', 'lead', 'apart', 'evaluate_apart', 'precisions', 'lead_ap', 'ringed', 'evaluate_codes', 'radii',
+           'bit_use', 'confusion', 'prompts', 'zero_shot', 'Pools', 'Curve']
 
-# %% ../nbs/50_evaluate.ipynb #92fa6e90
+# %% ../nbs/50_evaluate.ipynb #3c75f5af
 import itertools
 from functools import partial
 import numpy as np, torch
+from .codes import Rings, rings
 from .core import pick, take
 from .data import Views, relevance
 from .methods.base import Method, arithmetic, nearest, product, sides, unit
@@ -273,6 +274,92 @@ def lead_ap(
         values.append(torch.tensor([x, y], dtype=torch.float64) / len(x)); items += map(int, item)
     (a, b), N = torch.cat(values, 1) / len(first[0]), len(items)
     return paired(a * N, b * N, n=n, seed=seed, cluster=torch.tensor(items))
+
+# %% ../nbs/50_evaluate.ipynb #c234d893
+def ringed(
+    method,                # Its `encode` gives ±1
+    views:Views,           # Whose rows ask
+    a:str, b:str,          # Queries, gallery
+    database:Views=None,   # Whose rows are searched (default: `views`)
+) -> tuple:                # queries (View), and a function: the labels that they ask for → `Rings`
+    "What lies how far from each query, counted for whatever the queries ask. Rows without a label are left out"
+    q, g, (_, y) = asked(Views({a: views[a], b: (database or views)[b]}), a, b, 'label')
+    z, zg = method.encode(a, q.x, to=b), method.encode(b, g.x, to=a)
+    return q, lambda ask: rings(z, zg, (ask, y))
+
+_ties = {'mAP': 'expected', 'mAP, best ties': 'best', 'mAP, worst ties': 'worst'}
+_of_aps = {m: lambda v, i=i: float(v[:, i].mean()) for i, m in enumerate(_ties)} | {'mAP by class': lambda v: float((v[:, 3:].T @ v[:, 0] / v[:, 3:].sum(0)).nanmean())}
+
+def _hot(y): return (y if y.dim() > 1 else torch.nn.functional.one_hot(y)).double()
+
+def _aps(found, y):
+    "(n, 3 + classes): each query's average precision as each of `_ties` has it, and what it asked for"
+    c = found.counts()
+    return torch.cat([*(mean_ap(c, ties=t, mean=False)[:, None] for t in _ties.values()), _hot(y)], 1)
+
+def evaluate_codes(
+    method, views:Views, database:Views=None, /, # As in `ringed`
+    split:str='test', boot:int=1000, permutations:int=20, seed:int=0, **tags, # As in `evaluate`
+) -> list[dict]:           # Tidy rows: `mAP`, its bounds, and `mAP by class`: the mean over classes of the mAP of the queries of that class
+    "`evaluate` by label for codes of ±1, counted and never sorted"
+    rows = []
+    for a, b in itertools.permutations(views, 2):
+        q, ring = ringed(method, views, a, b, database)
+        r = ring(q.y); v, zero = _aps(r, q.y), _permuted(ring, q.y, permutations, seed)
+        luck = _aps(Rings(*(x.sum(1, keepdims=True) for x in r)), q.y)            # to codes without bits all are equally far
+        for m, f in _of_aps.items():
+            low, high = bootstrap(v, f, boot, seed, q.item) if boot else (None, None)
+            null = [f(z) for z in zero]
+            rows.append(dict(query=a, gallery=b, metric=m, value=f(v), low=low, high=high, sd=None, n=len(v), pool='all', pools=None,
+                             chance=_of_aps['mAP' if m in _ties else m](luck), null=float(np.mean(null)) if null else None,
+                             null_high=float(np.quantile(null, .95)) if null else None, relevance='label', norm='relevant',
+                             split=split, database='test' if database is None else 'all', **tags))
+    return rows
+
+def _permuted(ring, y, n, seed):
+    "`_aps` of queries that ask for each other's labels, n times. Where there are few labels, everybody asks for each of them once"
+    rng, (label, own) = np.random.default_rng(seed), torch.unique(y, dim=0, return_inverse=True)
+    asks = [torch.from_numpy(rng.permutation(own.numpy())) for _ in range(n)]
+    if len(label) > n: return [_aps(ring(label[k]), label[k]) for k in asks]
+    each = torch.stack([_aps(ring(k.expand_as(y)), y)[:, :3] for k in label])
+    return [torch.cat([each[k, torch.arange(len(y))], _hot(label[k])], 1) for k in asks]
+
+# %% ../nbs/50_evaluate.ipynb #970d730a
+def radii(
+    method, views:Views, database:Views=None, /, **tags, # As in `evaluate_codes`
+) -> list[dict]:           # Rows: query, gallery, average (`'micro'`, `'macro'`), radius, precision, recall, database
+    "Precision and recall of the ball of each radius 0 … bits, in every direction"
+    found = {(a, b): ring(q.y) for a, b in itertools.permutations(views, 2) for q, ring in [ringed(method, views, a, b, database)]}
+    return [dict(query=a, gallery=b, average=average, radius=i, precision=float(p), recall=float(r), database='test' if database is None else 'all', **tags)
+            for (a, b), rings in found.items() for average in ('micro', 'macro') for i, (p, r) in enumerate(zip(*rings.curve(average)))]
+
+# %% ../nbs/50_evaluate.ipynb #39cba53b
+def bit_use(
+    method, views:Views, /, **tags,
+) -> list[dict]:           # Rows: view, n, distinct (codes), plus (share of +1), rarer (mean over bits of the share of the rarer sign), idle (bits that never change), correlation (mean |r| of two that do)
+    "How much the codes of each view make of their bits"
+    rows = []
+    for view, v in views.items():
+        z = method.encode(view, v.x)
+        share = (z > 0).double().mean(0); used = z[:, (share > 0) & (share < 1)]
+        r = np.abs(np.corrcoef(used.T.double())) if used.shape[1] > 1 else None
+        rows.append(dict(view=view, n=len(z), distinct=len(z.unique(dim=0)), plus=float(share.mean()), rarer=float(torch.minimum(share, 1 - share).mean()), idle=z.shape[1] - used.shape[1],
+                         correlation=None if r is None else float(r[~np.eye(len(r), dtype=bool)].mean()), **tags))
+    return rows
+
+def confusion(
+    method, views:Views, a:str, b:str,
+    k:int=10,              # How many are looked at; rows tied at the last place share it
+) -> torch.Tensor:         # (classes, classes): of what is found for queries of class i, the share that is of class j. Without queries: NaN
+    "Which class is found instead"
+    q, g, _ = asked(views, a, b, 'label')
+    s = method.score(a, q.x, b, g.x); k = min(k, len(g))
+    last = s.topk(k).values[:, -1:]
+    above, tied = s > last, s == last
+    w = (above + tied * (k - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)) / k
+    c = 1 + int(max(q.y.max(), g.y.max()))
+    of, to = (torch.nn.functional.one_hot(v.y, c).double() for v in (q, g))
+    return of.T @ w.double() @ to / of.sum(0)[:, None]
 
 # %% ../nbs/50_evaluate.ipynb #e4dfa671
 def prompts(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['orders', 'Dealt', 'Labelled', 'mean_pairs', 'DSCMR', 'Released']
 
-# %% ../../nbs/47_methods.dscmr.ipynb #bb67d52f
-import itertools, time
+# %% ../../nbs/47_methods.dscmr.ipynb #9636c6e5
+import itertools, math, time
 import torch
 from torch import nn
 from ..core import InputError, pick
@@ -14,37 +14,39 @@ from ..data import Views
 from ..layers import Standard
 from ..losses import dscmr
 from .base import Neural, parts_of
+from ..train import Collapse
 
-# %% ../../nbs/47_methods.dscmr.ipynb #51087589
+# %% ../../nbs/47_methods.dscmr.ipynb #e147657d
 orders = ('shuffled', 'balanced', 'sorted')
 
 class Dealt(Views):
     "Labelled pairs, and how items come together in a batch"
     def __init__(self,
-        views,                   # `Views`; the first one's labels say what an item is
+        views,                   # `Views`; rows without a label are left out
         order:str='shuffled',    # One of `orders`
     ):
         for v, view in views.items():
             if view.y is None: raise InputError(f'view {v!r} has no labels: these methods learn from classes')
-        super().__init__({v: view if view.y.dim() > 1 or (view.y >= 0).all() else view[view.y >= 0] for v, view in views.items()})
-        self.order = pick(order, orders, 'order of batches')
-        if not len(items := Views(self).common): raise InputError(f'no item with a label has a row in every one of {", ".join(views)}')
+        has = {v: view.y.any(1) if view.y.dim() > 1 else view.y >= 0 for v, view in views.items()}
+        super().__init__({v: view if has[v].all() else view[has[v]] for v, view in views.items()})
+        self.order, self.whole = pick(order, orders, 'order of batches'), self.common
+        if not len(self.whole): raise InputError(f'no item with a label has a row in every one of {", ".join(views)}')
         first = next(iter(self.values()))
-        order = first.item.argsort(stable=True)
-        y = first.y[order[torch.searchsorted(first.item[order], items)]]
-        self.all, self.y = items, y if y.dim() == 1 else y.double().argmax(1)
-        if len(self.y.unique()) < 2: raise InputError('all items to learn from are of one class; at least 2 are needed')
-        self.by_class = self.y.argsort(stable=True)
+        key, row = first.sorted('item')
+        y = first.y[row[torch.searchsorted(key, self.whole)]]
+        if len(y.unique(dim=0)) < 2: raise InputError('all items to learn from are of one class; at least 2 are needed')
+        kind = y if y.dim() == 1 else y.double().argmax(1)           # of several labels, the first
+        self.by_class, self.count = kind.argsort(stable=True), kind.unique(return_counts=True)[1]
 
     def batch(self, ids, by='item', seed=0):
-        if self.order != 'shuffled': ids = self.all[self.chosen(len(ids), torch.Generator().manual_seed(seed))]
+        if by == 'item' and self.order != 'shuffled': ids = self.whole[self.chosen(len(ids), torch.Generator().manual_seed(seed))]
         return super().batch(ids, by, seed)
 
     def chosen(self, n, g):
         "Places of the items of a batch"
-        if self.order == 'sorted': return self.by_class.roll(-int(torch.randint(len(self.all), (1,), generator=g)))[:n]
-        count = self.y.unique(return_counts=True)[1]
-        start, kind = count.cumsum(0) - count, torch.randperm(n, generator=g) % len(count)
+        if self.order == 'sorted': return self.by_class.roll(-int(torch.randint(len(self.whole), (1,), generator=g)))[:n]
+        count, start = self.count, self.count.cumsum(0) - self.count
+        kind = torch.randperm(len(count), generator=g).repeat(-(-n // len(count)))[:n]
         return self.by_class[start[kind] + (torch.rand(n, generator=g) * count[kind]).long()]
 
 # %% ../../nbs/47_methods.dscmr.ipynb #292a90ef
@@ -104,10 +106,10 @@ class DSCMR(Labelled):
     @classmethod
     def example(cls): return cls(dim=32, hidden=64, trainer=dict(epochs=8, batch=40, lr=3e-3, accelerator='cpu'))
 
-# %% ../../nbs/47_methods.dscmr.ipynb #c6d79698
+# %% ../../nbs/47_methods.dscmr.ipynb #899511d6
 class Released(DSCMR):
     "DSCMR as released (penghu-cs/DSCMR, train_model.py), with an epoch chosen by `check` instead of on test"
-    def __init__(self, lam=1e-3, eta=.1, dim=1024, hidden=2048, lr=1e-4, epochs=500, rows=100, trainer=None): # As released; `rows` a batch. Of the `Trainer` only the seed counts
+    def __init__(self, lam=1e-3, eta=.1, dim=1024, hidden=2048, lr=1e-4, epochs=500, rows=100, trainer=None): # As released; `rows` a batch. On the CPU; of the `Trainer` only the seed counts
         super().__init__(lam, eta, 'row_mean', dim, hidden, 0., 'sorted', trainer)
         self.lr, self.epochs, self.rows = lr, epochs, rows
 
@@ -117,18 +119,20 @@ class Released(DSCMR):
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)
             self.build(); self.begin(train)
-        batches = [Views(train).batch(i) for i in train.all[train.by_class].split(self.rows)]
-        opt, self.history, best = torch.optim.Adam(self.parameters(), self.lr, betas=(.5, .999)), [], None
+        opt, self.history, best, runs = torch.optim.Adam(self.parameters(), self.lr, betas=(.5, .999)), [], None, train.whole[train.by_class].split(self.rows)
         for epoch in range(self.epochs):
-            start = time.perf_counter()
-            for batch in batches:
+            start, total = time.perf_counter(), 0.
+            for i, ids in enumerate(runs):
                 opt.zero_grad()
-                loss = self(batch)['loss']
+                loss = self(Views(train).batch(ids, seed=epoch * len(runs) + i))['loss']
                 loss.backward(); opt.step()
-            self.history.append(dict(epoch=epoch, loss=float(loss.detach()), seconds=time.perf_counter() - start))
+                total += float(loss.detach())
+            self.history.append(row := dict(epoch=epoch, loss=total / len(runs), seconds=time.perf_counter() - start))
+            if not math.isfinite(total): raise Collapse(f'epoch {epoch}: the loss is {total}. Lower lr, or look for features of extreme size')
             if not check: continue
-            self.history[-1]['check'] = score = float(check(self))
-            if score >= max(r['check'] for r in self.history): best = {k: v.clone() for k, v in self.state_dict().items()}
+            row['check'] = float(check(self))
+            if not math.isfinite(row['check']): raise Collapse(f'epoch {epoch}: the check on held-out data is {row["check"]}')
+            if all(row['check'] > r['check'] for r in self.history[:-1]): best = {k: v.clone() for k, v in self.state_dict().items()}
         if best: self.load_state_dict(best)
         self.eval()
         return self

@@ -15,7 +15,7 @@ from ..layers import Standard
 from .base import Method, parts_of, similarities
 from .linear import CCA, MCCA, correlations
 
-# %% ../../nbs/41a_methods.semantic.ipynb #cd45296d
+# %% ../../nbs/41a_methods.semantic.ipynb #619aaa09
 def labelled(
     view,                # A `View` with one class a row
     name:str='x',        # What to call it in a message
@@ -23,7 +23,7 @@ def labelled(
     "Rows from which a classifier can learn"
     if view.y is None or view.y.dim() != 1: raise InputError(f'view {name!r} has no labels, one whole number a row: this method learns from classes')
     view = view if (view.y >= 0).all() else view[view.y >= 0]
-    if len(view.y.unique()) < 2: raise InputError(f'view {name!r}: all rows are of one class; at least 2 are needed')
+    if len(view.y.unique()) < 2: raise InputError(f'view {name!r}: its rows are not of two classes or more')
     return view
 
 class SM(Method):
