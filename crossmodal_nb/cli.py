@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'names_', 'Told', 'columns', 'data', 'get', 'features', 'literal', 'plan', 'run', 'board',
-           'board_text', 'book', 'publish', 'readme']
+           'board_text', 'index', 'search', 'explore', 'book', 'publish', 'readme']
 
 # %% ../nbs/90_cli.ipynb #290aa27e
 import ast, importlib, os, sys, time, tomllib
@@ -194,6 +194,55 @@ def board_text(
         out[d] = columns([['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)], *body])
         if any(r.get('published') for r in here): out[d] += '\n* published, not run here'
     return out
+
+# %% ../nbs/90_cli.ipynb #59721c6f
+@app.command()
+def index(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
+        view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default all.'),
+        method:str=typer.Option('linear:CCA', help='Its class, as module:Class within crossmodal_nb.methods.'),
+        set_:list[str]=typer.Option(['dim=100', 'ridge=1.0'], '--set', help='KEY=VALUE, a hyper-parameter (may be repeated).'),
+        split:str=typer.Option('test', help='Whose rows can be found; learnt from is always train.'),
+        sample:int=typer.Option(None, help='Keep about so many items.'),
+        option:list[str]=typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
+        root:Path=typer.Option(None, help='Its folder.'), into:Path=typer.Option(None, help='Where to (default: work/index/NAME).')):
+    "Train a method and keep it with its gallery, to be asked by `search`."
+    from crossmodal_nb import datasets, media, search as engine
+    from crossmodal_nb.features import EfficientNetLite, MiniLM, features
+    from crossmodal_nb.methods.base import find
+    raw = {s: v.only(*view) if view else v for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()}
+    pick(split, raw, 'split')
+    own = dict(image=EfficientNetLite(), text=MiniLM(), sound=media.MFCC(), mesh=media.MeshGeometry(), video=media.Video())
+    encoders = {v: own[k] for v, x in raw['train'].items() if (k := media.kind(x.x)) in own}
+    data = {s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]}) for s in {'train', split}}
+    made = engine.Index(find(method)(**dict(map(_option, set_))).fit(data['train']), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
+    made.save(into := into or settings().work/'index'/name)
+    print(f'{made}: {into}')
+
+@app.command()
+def search(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal index`.'),
+        query:str=typer.Argument(..., help='Words, or the path of a picture, sound, mesh or .npy vector.'),
+        view:str=typer.Option(None, help='Which view the query belongs to, where several could be meant.'),
+        gallery:str=typer.Option(None, '--in', help='Where to look.'), k:int=typer.Option(10, '-k', min=1, help='How many.'),
+        plus:list[str]=typer.Option(None, help='A further query, whose direction is added (may be repeated).'),
+        minus:list[str]=typer.Option(None, help='One whose direction is taken away (may be repeated).')):
+    "Query a trained space with your own text, picture, sound or mesh."
+    from crossmodal_nb.search import Index
+    asked = Index.load(folder)
+    found = asked.search(query, view, gallery, k, plus or (), minus or ())
+    line = lambda t: ' · '.join(t.splitlines())[:100] if asked.kinds[found[0]['view']] == 'text' else t
+    print(columns([['rank', 'score', 'id', found[0]['view']], *([f['rank'], f'{f["score"]:.3f}', f['id'], line(f['shown'])] for f in found)]))
+
+# %% ../nbs/90_cli.ipynb #ce8489ba
+@app.command()
+def explore(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal index`.'), most:int=typer.Option(1000, help='Rows, over all views.'),
+        size:int=typer.Option(48, help='Of the pictures, pixels.'), about:str=typer.Option('', help='Licence and attribution, shown with it.'),
+        into:Path=typer.Option(None, help='Where to (default: work/explorer).')):
+    "Put a saved space into the explorer of your report."
+    from crossmodal_nb.explorer import write
+    from crossmodal_nb.search import Index
+    said = write(Index.load(folder), into or settings().work/'explorer', most=most, size=size, about=about)
+    print(f'{said["file"]}: {said["rows"]:,} rows, {said["bytes"]:,} bytes; of the ten nearest, 8-bit codes share '
+          + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in said['shared'].items()) + '. `crossmodal book` shows it')
 
 # %% ../nbs/90_cli.ipynb #89f4596f
 @app.command()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'ordered', 'looks', 'style', 'unit', 'value',
            'spread', 'protocol', 'lines', 'bars', 'histogram', 'Html', 'table', 'shown', 'listing', 'reported',
-           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'save', 'card']
+           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'boxes', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from .core import atomic
 
-# %% ../nbs/60_figures.ipynb #1f138cf9
+# %% ../nbs/60_figures.ipynb #ae071578
 palette = {   # view: (colour, marker)
     'image': ('#0072B2', 'o'), 'text': ('#D55E00', 's'), 'audio': ('#009E73', '^'), 'video': ('#CC79A7', 'D'), '3d': ('#E69F00', 'P'),
     'gaze': ('#56B4E9', 'X'),
@@ -31,7 +31,10 @@ ladder = {    # method: what it adds
     'ViLBERT': 'image and text attend to each other; it re-ranks what a fast method found',
     'CVS': 'labels instead of pairs, and a modality added without disturbing the others',
     'DSCMR': 'labels shape the common space',
-    'DCMH': 'codes of a few bits, searched in microseconds'}
+    'DCMH': 'codes of a few bits, searched in microseconds',
+    'ACME': 'a critic of modalities, translations and ingredients beside the triplet, on features',
+    'HT': 'a recipe line by line; recipes without a picture teach, too',
+    'XMRS': 'several languages of one item, all of them right answers'}
 
 def ordered(values) -> list:
     "Distinct values in the book's order: numbers ascending, then views and methods as in `palette` and `ladder`, then others as they came"
@@ -192,7 +195,7 @@ def _labels(fig, ax, rows, x, hue, look):
                     textcoords='offset points', color=tint, va='center', fontsize=9, fontweight='normal' if text == 'chance' else 'bold',
                     annotation_clip=False)
 
-# %% ../nbs/60_figures.ipynb #65181a2e
+# %% ../nbs/60_figures.ipynb #b21f86aa
 def bars(
     rows:list[dict],         # Tidy rows
     x:str, hue:str,          # Fields: groups along the axis, bars within a group
@@ -225,7 +228,8 @@ def bars(
                                 fontsize=8)
                     if r.get('null_high') is not None:
                         ax.hlines(times * r['null_high'], at - width * .46, at + width * .46, color='#bbbbbb', lw=2.5, label='null, 95 %')
-            ax.set_xticks(range(len(groups)), [_plain(g) for g in groups]); ax.tick_params(axis='x', length=0)
+            long = sum(len(str(g)) + 2 for g in groups) > (42 if len(ps) > 1 and len(groups) * len(look) < 9 else 90)        # more than a line of small print holds
+            ax.set_xticks(range(len(groups)), [_plain(g) for g in groups], **(dict(rotation=25, ha='right') if long else {})); ax.tick_params(axis='x', length=0)
             ax.set(title=_plain(p if panel else ''), ylabel=ylabel or name); ax.margins(y=.15); ax.set_ylim(bottom=0)
             for v in _chance(ax, here, times)[:1]:
                 ax.annotate('chance', (1, v), xycoords=('axes fraction', 'data'), xytext=(2, 0), textcoords='offset points',
@@ -560,6 +564,31 @@ def strips(
             for ax, x in zip(line, pictures):
                 ax.imshow(x, cmap='gray', vmin=0, vmax=None if getattr(x, 'ndim', 3) == 3 else 1); ax.set_xticks([]); ax.set_yticks([]); ax.grid(False)
             line[0].set_ylabel(_plain(name))
+        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+    return fig
+
+# %% ../nbs/60_figures.ipynb #951f72d8
+def boxes(
+    cases:list[dict],        # `picture`, `size` (width, height of the frame of the boxes), `map` (side²,), `true` [x1, y1, x2, y2 …], `found` (one box, or None), `name`
+    title:str='',
+    across:int=4,            # Pictures in a row
+) -> 'Figure':
+    "Pictures under their maps, with true and found boxes"
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+    def draw(ax, b, **how): ax.add_patch(Rectangle(b[:2], b[2] - b[0], b[3] - b[1], fill=False, lw=1.6, **how))
+    with plt.rc_context(style()):
+        fig, axes = _panels(len(cases), height=1.75, across=min(across, len(cases)), sharey=False)
+        for ax, c in zip(axes, cases):
+            (w, h), m = c['size'], np.asarray(c['map'], float); side = int(m.size**.5); m = m.reshape(side, side)
+            ax.imshow(c['picture'], extent=(0, w, h, 0), aspect='auto')
+            ax.imshow(m, extent=(0, w, h, 0), aspect='auto', cmap='viridis', alpha=.45, interpolation='bilinear')
+            for b in c['true']: draw(ax, b, ec='white')
+            if c.get('found') is not None: draw(ax, c['found'], ec='#E69F00', ls='--')
+            y, x = np.unravel_index(m.argmax(), m.shape)
+            ax.plot((x + .5) * w / side, (y + .5) * h / side, 'x', color='#E69F00', mew=2)
+            ax.set(xlim=(0, w), ylim=(h, 0), xticks=[], yticks=[]); ax.set_aspect('equal'); ax.grid(False)
+            ax.set_title(_plain(c.get('name', '')), fontsize=8, fontweight='normal')
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 

@@ -6,7 +6,7 @@
 __all__ = ['cca_corr', 'gcca_corr', 'standardised', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins', 'cosines', 'hinges',
            'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs', 'masked_region_kl', 'class_triplet',
            'semi_hard_triplet', 'dscmr', 'dcmh', 'dcmh_rows', 'label_affinity', 'seph', 'reversed_gradient',
-           'reversal_strength', 'acmr_triplet']
+           'reversal_strength', 'acmr_triplet', 'batch_hard', 'modality_bce', 'wgan_gp', 'positive_weight', 'balanced']
 
 # %% ../nbs/20_losses.ipynb #3b9c8f29
 import warnings
@@ -367,3 +367,65 @@ def acmr_triplet(
     "A hinge for each triplet, and their mean (Wang et al., 2017)"
     away = lambda a, b: (_wide(a) - _wide(b)).square().sum(1) / 2
     return (margin + alpha * away(a, p) - away(a, n)).relu().mean()
+
+# %% ../nbs/20_losses.ipynb #37c4efd6
+def batch_hard(
+    z:Tensor,                # (n, d) codes of all views, one below the other
+    item:Tensor,             # (n,) what each row is about
+    margin:float=.3,         # m, in the unit of the distance
+    metric:str='euclid',     # `'euclid'`, 0 … 2 · `'cosine'`: 1 - cos, 0 … 2
+    mining:str='hardest',    # Of negatives: `'hardest'`, the nearest · `'mean'`, their mean distance
+    modality:Tensor=None,    # (n,) the view of each row: if given, only pairs across views count
+) -> Tensor:                 # 0 or more
+    "Farthest positive against nearest negative, whatever the view (ACME and X-MRS, as released)"
+    pick(metric, ('euclid', 'cosine'), 'metric'); pick(mining, ('hardest', 'mean'), 'mining')
+    u, item = _unit(_wide(z), 1), item.to(z.device)
+    cos, square = _product(u, u.T), u.square().sum(1)
+    d = 1 - cos if metric == 'cosine' else (square[:, None] + square - 2 * cos).clamp(min=1e-12).sqrt()
+    same, apart = item[:, None] == item, ~_same(len(z), None, z.device) if modality is None else (modality[:, None] != modality).to(z.device)
+    positive, negative = same & apart, ~same & apart
+    far = torch.where(positive, d, -torch.inf).amax(1)
+    near = torch.where(negative, d, torch.inf).amin(1) if mining == 'hardest' else torch.where(negative, d, 0.).sum(1) / negative.sum(1).clamp(min=1)
+    has = positive.any(1) & negative.any(1)
+    return (far - near + margin)[has].relu().mean() if has.any() else 0. * d.sum()
+
+# %% ../nbs/20_losses.ipynb #b17f6419
+def modality_bce(
+    a:Tensor, b:Tensor,      # (n,) logits of codes of two views: D's belief that a code is of the first
+    role:str='critic',       # `'critic'`: -L_MA, what D pays · `'minimax'`: L_MA, what the encoders pay · `'non-saturating'`
+) -> Tensor:
+    "The alignment game in logarithms (S0; ACME, Wang et al., 2019)"
+    pick(role, ('critic', 'minimax', 'non-saturating'), 'role')
+    if role == 'non-saturating': return F.softplus(_wide(a)).mean() + F.softplus(-_wide(b)).mean()
+    pays = F.softplus(-_wide(a)).mean() + F.softplus(_wide(b)).mean()
+    return pays if role == 'critic' else -pays
+
+def wgan_gp(
+    critic,                  # f: (n, d) → (n,) or (n, 1)
+    a:Tensor, b:Tensor,      # (n, d) codes of two views
+    alpha:Tensor,            # (n, 1) of 0 … 1: where between them the slope is looked at
+    weight:float=10.,        # Of the penalty
+) -> dict:                   # loss = apart + weight · penalty, and the two
+    "Wasserstein critic with gradient penalty (Gulrajani et al., 2017). The penalty has no gradient for the codes"
+    with torch.autocast(a.device.type, enabled=False):
+        a, b, alpha = _wide(a), _wide(b), alpha.to(a.device)
+        x = (alpha * a + (1 - alpha) * b).detach().requires_grad_()
+        slope, = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        apart, penalty = critic(b).mean() - critic(a).mean(), (slope.norm(dim=1) - 1).square().mean()
+    return dict(loss=apart + weight * penalty, apart=apart, penalty=penalty)
+
+# %% ../nbs/20_losses.ipynb #bb1491ee
+def positive_weight(
+    y:Tensor,                # (n, C) multi-hot, of training rows
+    most:float=10.,          # The largest weight
+) -> Tensor:                 # (C,), for `binary_cross_entropy_with_logits`
+    "How many noes for each yes, but no more than `most`"
+    yes = y.to(torch.get_default_dtype()).sum(0)
+    return ((len(y) - yes) / yes).clamp(max=most)
+
+def balanced(
+    *losses:Tensor,          # Scalars, 0 or more
+) -> Tensor:
+    "Their sum, each scaled to the value of the least (ACME's released code, for two)"
+    least = min(l.detach() for l in losses)
+    return sum(l * (least / l.detach().clamp(min=1e-12)) for l in losses)

@@ -135,6 +135,13 @@ def test_publishing_refuses_items_of_closed_data(checkout):
     assert 'cm-thumb' in book.publish('toy', checkout, catalogue)[0].read_text()
     with pytest.raises(ValueError, match='no good run'): book.publish('tyo', checkout, catalogue)
 
+def test_a_word_that_is_also_a_set_without_a_place_closes_nothing(checkout):
+    words = [*catalogue, dict(name=evil, publishable=False, where='root=…')]      # the note of every toy run
+    run_here(checkout, dataset='emoji')
+    assert 'cm-thumb' in book.publish('toy', checkout, words)[0].read_text()
+    words[-1]['where'] = 'elsewhere'
+    assert 'cm-thumb' not in book.publish('toy', checkout, words)[0].read_text()
+
 def test_committed_pages_hold_no_items_of_closed_data():
     from crossmodal_nb.datasets import catalogue
     closed = {c['name'] for c in catalogue() if not c['publishable']}

@@ -1,0 +1,167 @@
+/* The explorer: one page, no server, no library. A shard is a classic script that calls `crossmodal.shard({...})`; the list of shards calls `crossmodal.list([...])`.
+   All words of the data go in as text, never as html. Scores are cosines in double precision, term by term in order: Python (explorer.neighbours) gives the same bits. */
+'use strict';
+window.crossmodal = window.crossmodal || (() => {      // a page may load this twice
+  const known = {};                                   // address of a shard: the shard
+  let shards = [], here = null, terms = [], view = {k: 1, x: 0, y: 0};
+  const root = () => document.getElementById('cm-explorer');
+  const make = (tag, put = {}, ...inside) => {        // an element; properties, or attributes where the name has a dash
+    const e = document.createElement(tag);
+    for (const [k, v] of Object.entries(put)) if (k.includes('-') || k === 'role' || k === 'for') e.setAttribute(k, v); else e[k] = v;
+    e.append(...inside); return e;
+  };
+
+  /* codes */
+  const bytes = text => Int8Array.from(atob(text), c => c.charCodeAt(0));
+  function prepare(s) {
+    for (const v of s.views) {
+      v.codes = bytes(v.codes); v.norm = new Float64Array(v.ids.length);
+      for (let i = 0; i < v.norm.length; i++) { let t = 0; for (let j = 0; j < s.d; j++) t += v.codes[i * s.d + j] ** 2; v.norm[i] = Math.sqrt(t); }
+      v.mean = new Float64Array(s.d);
+      for (let i = 0; i < v.norm.length; i++) for (let j = 0; j < s.d; j++) v.mean[j] += v.norm[i] ? v.codes[i * s.d + j] / v.norm[i] : 0;
+      for (let j = 0; j < s.d; j++) v.mean[j] /= v.norm.length;
+    }
+    return s;
+  }
+  function query(s, terms) {                          // one term: its code; several: the signed sum of unit codes, each minus the mean of its modality
+    const q = new Float64Array(s.d);
+    for (const [sign, a, i] of terms) { const v = s.views[a];
+      for (let j = 0; j < s.d; j++) q[j] += terms.length === 1 ? v.codes[i * s.d + j] : sign * ((v.norm[i] ? v.codes[i * s.d + j] / v.norm[i] : 0) - v.mean[j]); }
+    return q;
+  }
+  function neighbours(s, terms, b, k) {               // [[row, score], …] of view b, best first, without the terms themselves
+    const q = query(s, terms), v = s.views[b], own = new Set(terms.filter(t => t[1] === b).map(t => t[2])), found = [];
+    let n = 0; for (let j = 0; j < s.d; j++) n += q[j] * q[j]; n = Math.sqrt(n);
+    for (let i = 0; i < v.norm.length; i++) { if (own.has(i)) continue;
+      let t = 0; for (let j = 0; j < s.d; j++) t += q[j] * v.codes[i * s.d + j];
+      found.push([i, n && v.norm[i] ? t / (n * v.norm[i]) : 0]); }
+    return found.sort((x, y) => y[1] - x[1] || x[0] - y[0]).slice(0, k);
+  }
+
+  /* what is where */
+  function look(s, a, i) {                            // a row as a reader sees it
+    const v = s.views[a], shown = v.shown[i], name = v.ids[i];
+    if (shown.startsWith('data:image/')) return make('img', {src: shown, alt: v.alt ? v.alt[i] : name, title: v.alt ? v.alt[i] : name, loading: 'lazy'});
+    if (v.sort === 'sound' && /\.(ogg|wav|mp3|flac)$/.test(shown)) return make('audio', {src: shown, controls: true, preload: 'none', 'aria-label': name});
+    return make('span', {textContent: shown.length > 120 ? shown.slice(0, 119) + '…' : shown, dir: 'auto'});
+  }
+  const said = (s, a, i) => `${s.views[a].name} ${s.views[a].alt ? s.views[a].alt[i] : s.views[a].shown[i].startsWith('data:') ? s.views[a].ids[i] : s.views[a].shown[i].slice(0, 60)}`;
+  const mode = () => root().querySelector('input[name=cm-mode]:checked').value;
+
+  function choose(a, i) {                             // a click, or Enter, on a row
+    const m = mode(), at = terms.findIndex(t => t[1] === a && t[2] === i);
+    if (m === 'new') terms = [[1, a, i]];
+    else if (at >= 0) terms.splice(at, 1);
+    else terms.push([m === 'plus' ? 1 : -1, a, i]);
+    show();
+  }
+
+  function show() {
+    const s = here, chips = root().querySelector('.cm-x-terms'), out = root().querySelector('.cm-x-found');
+    chips.replaceChildren(...terms.map(([sign, a, i], n) => make('button', {type: 'button', className: 'cm-x-chip', 'aria-label': `remove ${said(s, a, i)}`, onclick: () => { terms.splice(n, 1); show(); }},
+      make('b', {textContent: sign > 0 ? '+' : '−'}), look(s, a, i), make('span', {textContent: ' ×', 'aria-hidden': 'true'}))));
+    const items = new Set(terms.map(([, a, i]) => s.views[a].item[i]));
+    out.replaceChildren(...(terms.length ? s.views.map((v, b) => {
+      const list = make('ol', {'aria-label': `nearest ${v.name}`});
+      for (const [i, score] of neighbours(s, terms, b, 8)) {
+        const own = terms.length === 1 && items.has(v.item[i]);
+        const button = make('button', {type: 'button', className: own ? 'cm-x-own' : '', onclick: () => choose(b, i)}, look(s, b, i), make('small', {textContent: `${score.toFixed(3)}${own ? ' ✓' : ''}`}));
+        button.dataset.row = i; button.dataset.score = score;
+        list.append(make('li', {}, button));
+      }
+      return make('section', {}, make('h3', {textContent: v.name}), list);
+    }) : [make('p', {textContent: 'Choose a point of the map, or an item of the list.'})]));
+    root().querySelector('.cm-x-said').textContent = terms.length ? `${terms.map(([g, a, i]) => (g > 0 ? '' : 'minus ') + said(s, a, i)).join(', plus ')}. Nearest: ` +
+      s.views.map((v, b) => { const [n] = neighbours(s, terms, b, 1); return n ? said(s, b, n[0]) : ''; }).filter(Boolean).join('; ') : '';
+    draw();
+    const state = new URLSearchParams({shard: s.address, terms: terms.map(([g, a, i]) => `${g > 0 ? '+' : '-'}${s.views[a].name}:${i}`).join(',')});
+    try { history.replaceState(null, '', '#' + state); } catch (e) { /* some browsers refuse this for files */ }
+  }
+
+  /* the map */
+  const palette = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#882255', '#999933', '#332288', '#44AA99'];
+  const place = (v, i, w, h) => [(v.x[i] / 1000 - .5 + view.x) * view.k * w * .92 + w / 2, (v.y[i] / 1000 - .5 + view.y) * view.k * h * .92 + h / 2];
+  function draw() {
+    const s = here, c = root().querySelector('canvas'), r = devicePixelRatio || 1, w = c.clientWidth, h = c.clientHeight, g = c.getContext('2d');
+    const ink = getComputedStyle(root()).color, by = root().querySelector('#cm-x-colour').value;
+    c.width = w * r; c.height = h * r; g.scale(r, r); g.clearRect(0, 0, w, h);
+    const near = s.views.map((_, b) => new Set(terms.length ? neighbours(s, terms, b, 8).map(n => n[0]) : []));
+    for (const later of [false, true]) s.views.forEach((v, a) => v.ids.forEach((_, i) => {
+      const chosen = terms.some(t => t[1] === a && t[2] === i), close = near[a].has(i);
+      if (later !== (chosen || close)) return;
+      const [x, y] = place(v, i, w, h); if (x < 0 || y < 0 || x > w || y > h) return;
+      g.globalAlpha = terms.length && !later ? .35 : .9; g.beginPath();
+      const size = chosen ? 8 : close ? 6 : 3.2;
+      if (a % 2) g.rect(x - size * .85, y - size * .85, 1.7 * size, 1.7 * size); else g.arc(x, y, size, 0, 7);
+      g.fillStyle = by === 'class' && v.label ? (v.label[i] < 0 ? '#888' : palette[v.label[i] % 10]) : palette[a]; g.fill();
+      if (later) { g.globalAlpha = 1; g.lineWidth = chosen ? 3 : 1.5; g.strokeStyle = ink; g.stroke(); }
+    }));
+    g.globalAlpha = 1;
+    const legend = root().querySelector('.cm-x-legend'), names = by === 'class' && s.classes ? s.classes.slice(0, 10) : s.views.map(v => v.name);
+    legend.replaceChildren(...names.map((n, i) => { const dot = make('i', {'aria-hidden': 'true'}); dot.style.background = palette[i % 10]; return make('span', {}, dot, n + (by !== 'class' ? (i % 2 ? ' ■' : ' ●') : '')); }),
+      ...(by === 'class' && s.classes && s.classes.length > 10 ? [make('span', {textContent: `colours repeat: ${s.classes.length} classes`})] : []));
+  }
+  function pointed(e) {                               // the row nearest to the pointer
+    const c = root().querySelector('canvas'), box = c.getBoundingClientRect(), best = [15, -1, -1];
+    here.views.forEach((v, a) => v.ids.forEach((_, i) => { const [x, y] = place(v, i, box.width, box.height), d = Math.hypot(x - e.clientX + box.left, y - e.clientY + box.top); if (d < best[0]) best.splice(0, 3, d, a, i); }));
+    return best;
+  }
+  function zoom(f, x = 0, y = 0) {                    // x, y: what stays in place, as shares of the canvas from its middle
+    const k = Math.min(40, Math.max(1, view.k * f)), move = 1 / k - 1 / view.k;
+    view = k === 1 ? {k, x: 0, y: 0} : {k, x: view.x + x * move / .92, y: view.y + y * move / .92}; draw();
+  }
+
+  function listing() {
+    const s = here, a = +root().querySelector('#cm-x-view').value, words = root().querySelector('#cm-x-filter').value.toLowerCase(), v = s.views[a], list = root().querySelector('.cm-x-list');
+    const rows = v.ids.map((_, i) => i).filter(i => !words || said(s, a, i).toLowerCase().includes(words) || v.ids[i].toLowerCase().includes(words));
+    list.replaceChildren(...rows.slice(0, 300).map(i => make('button', {type: 'button', title: said(s, a, i), 'aria-label': said(s, a, i), onclick: () => choose(a, i)}, look(s, a, i))));
+    if (rows.length > 300) list.append(make('p', {textContent: `… and ${rows.length - 300} more: type to find them`}));
+    if (!rows.length) list.append(make('p', {textContent: 'nothing of that name'}));
+  }
+
+  function open(s, wanted) {
+    here = s; view = {k: 1, x: 0, y: 0};
+    terms = (wanted || '').split(',').map(t => /^([+-])([^:]+):(\d+)$/.exec(t)).filter(Boolean).map(([, g, n, i]) => [g === '-' ? -1 : 1, s.views.findIndex(v => v.name === n), +i]).filter(([, a, i]) => a >= 0 && i < s.views[a].ids.length);
+    root().querySelector('.cm-x-about').textContent = s.about;
+    root().querySelector('#cm-x-view').replaceChildren(...s.views.map((v, a) => make('option', {value: a, textContent: `${v.name} (${v.ids.length})`})));
+    const colour = root().querySelector('#cm-x-colour'); colour.replaceChildren(make('option', {value: 'view', textContent: 'modality'}), ...(s.classes ? [make('option', {value: 'class', textContent: 'class'})] : []));
+    listing(); show(); root().dataset.ready = s.address;
+  }
+  function load(address, wanted) {
+    if (known[address]) return open(known[address], wanted);
+    root().querySelector('.cm-x-about').textContent = 'loading …';
+    const base = document.querySelector('script[src*="explorer.js"]').src.replace(/explorer\.js.*$/, 'explorer/');
+    document.head.append(make('script', {src: base + address, onload: () => known[address] ? open(known[address], wanted) : 0, onerror: () => { root().querySelector('.cm-x-about').textContent = `${address} could not be loaded`; }}));
+  }
+
+  function start() {
+    if (!root() || root().dataset.started) return;
+    root().dataset.started = 'yes';
+    if (!shards.length) { root().append(make('p', {textContent: 'No space has been published or saved yet.'})); return; }
+    const field = (label, e) => make('label', {}, label + ' ', e), pick = make('select', {id: 'cm-x-shard', onchange: () => load(pick.value)}, ...shards.map(s => make('option', {value: s.address, textContent: s.name})));
+    const canvas = make('canvas', {tabIndex: 0, role: 'img', 'aria-label': 'Map of the space; the list below holds the same items. Plus and minus zoom, arrows move.'});
+    root().append(
+      make('div', {className: 'cm-x-bar'}, field('Space', pick), field('Colour', make('select', {id: 'cm-x-colour', onchange: () => draw()})),
+        make('fieldset', {}, make('legend', {textContent: 'A click'}), ...[['new', 'asks'], ['plus', '+ adds'], ['minus', '− takes away']].map(([v, t], i) => make('label', {}, make('input', {type: 'radio', name: 'cm-mode', value: v, checked: !i}), ' ' + t)))),
+      make('p', {className: 'cm-x-about'}), make('div', {className: 'cm-x-terms', 'aria-label': 'the query'}), make('p', {className: 'cm-x-said', 'aria-live': 'polite'}),
+      make('div', {className: 'cm-x-body'}, make('div', {className: 'cm-x-map'}, canvas, make('div', {className: 'cm-x-zoom'}, ...[['+', 1.5], ['−', 1 / 1.5], ['whole', 0]].map(([t, f]) => make('button', {type: 'button', textContent: t, 'aria-label': f ? `zoom ${t}` : 'show the whole map', onclick: () => zoom(f || 1e-9)}))), make('div', {className: 'cm-x-legend'})), make('div', {className: 'cm-x-found'})),
+      make('div', {className: 'cm-x-bar'}, field('Items of', make('select', {id: 'cm-x-view', onchange: listing})), field('named', make('input', {id: 'cm-x-filter', type: 'search', placeholder: 'type to filter', oninput: listing}))),
+      make('div', {className: 'cm-x-list', role: 'group', 'aria-label': 'items'}));
+    let drag = null;
+    const share = e => { const b = canvas.getBoundingClientRect(); return [(e.clientX - b.left) / b.width - .5, (e.clientY - b.top) / b.height - .5]; };
+    canvas.addEventListener('wheel', e => { e.preventDefault(); zoom(e.deltaY < 0 ? 1.25 : .8, ...share(e)); }, {passive: false});
+    canvas.addEventListener('pointerdown', e => { drag = [e.clientX, e.clientY, view.x, view.y, false]; canvas.setPointerCapture(e.pointerId); });
+    canvas.addEventListener('pointermove', e => { if (!drag) { const [, a, i] = pointed(e); canvas.title = a < 0 ? '' : said(here, a, i); return; }
+      const dx = e.clientX - drag[0], dy = e.clientY - drag[1]; if (Math.hypot(dx, dy) > 4) drag[4] = true;
+      if (drag[4] && view.k > 1) { view.x = drag[2] + dx / canvas.clientWidth / view.k / .92; view.y = drag[3] + dy / canvas.clientHeight / view.k / .92; draw(); } });
+    canvas.addEventListener('pointerup', e => { const moved = drag && drag[4]; drag = null; if (moved) return; const [, a, i] = pointed(e); if (a >= 0) choose(a, i); });
+    canvas.addEventListener('keydown', e => { const step = .1 / view.k, to = {ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step]}[e.key];
+      if (to) { view.x += to[0]; view.y += to[1]; draw(); } else if (e.key === '+') zoom(1.5); else if (e.key === '-') zoom(1 / 1.5); else return; e.preventDefault(); });
+    new ResizeObserver(() => here && draw()).observe(canvas);
+    new MutationObserver(() => here && draw()).observe(document.documentElement, {attributes: true, attributeFilter: ['data-theme']});
+    const asked = new URLSearchParams(location.hash.slice(1)), first = shards.find(s => s.address === asked.get('shard')) || shards[0];
+    pick.value = first.address; load(first.address, asked.get('terms') || first.terms);
+  }
+  document.addEventListener('DOMContentLoaded', start);
+  return {list: l => { shards = l; }, shard: s => { known[s.address] = prepare(s); }, neighbours, known};
+})();
