@@ -192,7 +192,7 @@ def data_page(
     return ('# Data sets\n\nEvery data set that the project knows, under the terms of its owners. `crossmodal data` prints this list, '
             '`crossmodal data get NAME` fetches what can be fetched; '
             'splits are made of whole groups of items that share a text or a picture.\n\n'
-            f'<div class="cm-table" style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n\n'
+            f'<div class="cm-table cm-sets" style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n\n'
             + '\n'.join(map(section, catalogue)))
 
 def _anchor(name): return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')      # as the builder names a section after its label

@@ -12,13 +12,15 @@ class Browser:
         for o in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
                   '--force-device-scale-factor=1', '--host-resolver-rules=MAP * ~NOTFOUND', '--window-size=1400,900', f'--user-data-dir={folder}'): options.add_argument(o)
         options.binary_location = program()
+        options.add_experimental_option('perfLoggingPrefs', dict(enablePage=False))
         options.set_capability('goog:loggingPrefs', dict(performance='ALL', browser='ALL'))
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
         self.driver.set_script_timeout(30); self.scheme('light')
 
     def open(self, path, state=''):
         "A page from its file, typeset; always a new load"
-        self.driver.get('about:blank'); self.complaints()
+        if self.driver.current_url.split('#')[0] == path.as_uri(): self.driver.get('about:blank')
+        self.complaints()
         self.driver.get(path.as_uri() + state)
         self.driver.execute_async_script('const done = arguments[0]; (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => done(), e => done());')
         return self

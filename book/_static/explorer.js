@@ -87,14 +87,14 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
   const place = (v, i, w, h) => [(v.x[i] / 1000 - .5 + view.x) * view.k * w * .92 + w / 2, (v.y[i] / 1000 - .5 + view.y) * view.k * h * .92 + h / 2];
   function draw() {
     const s = here, c = root().querySelector('canvas'), r = devicePixelRatio || 1, w = c.clientWidth, h = c.clientHeight, g = c.getContext('2d');
-    const ink = getComputedStyle(root()).color, by = root().querySelector('#cm-x-colour').value;
+    const ink = getComputedStyle(root()).color, by = root().querySelector('#cm-x-colour').value, pale = document.documentElement.dataset.theme === 'dark' ? .6 : .35;
     c.width = w * r; c.height = h * r; g.scale(r, r); g.clearRect(0, 0, w, h);
     const near = s.views.map((_, b) => new Set(terms.length ? neighbours(s, terms, b, 8).map(n => n[0]) : []));
     for (const later of [false, true]) s.views.forEach((v, a) => v.ids.forEach((_, i) => {
       const chosen = terms.some(t => t[1] === a && t[2] === i), close = near[a].has(i);
       if (later !== (chosen || close)) return;
       const [x, y] = place(v, i, w, h); if (x < 0 || y < 0 || x > w || y > h) return;
-      g.globalAlpha = terms.length && !later ? .35 : .9; g.beginPath();
+      g.globalAlpha = terms.length && !later ? pale : .9; g.beginPath();
       const size = chosen ? 8 : close ? 6 : 3.2;
       if (a % 2) g.rect(x - size * .85, y - size * .85, 1.7 * size, 1.7 * size); else g.arc(x, y, size, 0, 7);
       g.fillStyle = by === 'class' && v.label ? (v.label[i] < 0 ? '#888' : palette[v.label[i] % 10]) : palette[a]; g.fill();
