@@ -62,6 +62,7 @@ def _alt(heading, before, code):
 def _staged_code(c, fold, alt):
     directives, tags = set(re.findall(r'^#\s*\|\s*(\w+)', c.source, re.M)), set(c.metadata.get('tags', []))
     c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M).strip()
+    c.outputs = [o for o in c.outputs if not re.match(r"\w*Path\('\S*/records/", o.get('data', {}).get('text/plain', ''))]     # the run card says it
     if directives & {'hide', 'default_exp'} or not (c.source or c.outputs): return None
     if fold or 'injected-parameters' in tags: tags.add('hide-input')
     for o in c.outputs: o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
@@ -131,7 +132,7 @@ def page_data(
     found, out = {}, {}
     for r in runs:
         own = dict(run=r['key'], **{k: r['params'][k] for k in ('seed',) if k in r.get('params', {})})
-        tables = {f'table {k}' if k in ('scores', 'history', 'more') else k: v for k, v in r.get('tables', {}).items()}
+        tables = {f'table {k}' if k in ('scores', 'history', 'more') else k: v for k, v in r.get('tables', {}).items() if k != 'entries'}
         for name, rows in dict(scores=r['rows'], history=r.get('history', []), **tables).items():
             flat = isinstance(rows, list) and all(isinstance(x, dict) for x in rows)
             rows = rows if flat else [dict(table=name, at=at, value=x) for at, x in _leaves(rows)]
@@ -162,10 +163,13 @@ def _csv(rows, most):
         parts[-1][0] += 1; parts[-1][1].append(b); parts[-1][2] += len(b)
     return [(n, b''.join(lines)) for n, lines, _ in parts]
 
-def _offered(files):
-    "A line of links to a page's files"
-    links = [f'<a href="../_static/data/{esc(f)}" download>{esc(name)}</a> ({n:,} row{"s" * (n != 1)})' for f, (name, n, _) in files.items()]
-    return Html(f'<p class="cm-data">Data of this page, as CSV: {" · ".join(links)}</p>' if links else '')
+def _offered(files, read=()):
+    "A line of links to a page's files, and to the scores of the entries that it reads: `read` is [(entry, its files), …]"
+    link = lambda f, name, n: f'<a href="../_static/data/{esc(f)}" download>{esc(name)}</a> ({n:,} row{"s" * (n != 1)})'
+    own = ' · '.join(link(f, name, n) for f, (name, n, _) in files.items())
+    others = ' · '.join(link(f, name.replace('scores', e, 1), n) for e, these in read for f, (name, n, _) in these.items() if name.startswith('scores'))
+    parts = [f'Data of this page, as CSV: {own}' if own else '', f'Scores that it reads: {others}' if others else '']
+    return Html(f'<p class="cm-data">{". ".join(filter(None, parts))}</p>' if any(parts) else '')
 
 # %% ../nbs/71_book.ipynb #d8298372
 def data_page(
@@ -228,10 +232,11 @@ def stage(
     def link(folder): return lambda stem: at.get(stem) and os.path.relpath(at[stem], folder) + ('.md' if stem == 'index' else '.ipynb')
     files = {str(f.relative_to(s.book)): f.read_bytes() for f in _own(s.book)}
     for n, f in how.items(): files[f'how/{slug(n)}.ipynb'] = _bytes(staged(nbformat.read(f, 4), link=link('how')))
+    data = {p['exp']: page_data(p['exp'], p['runs']) for p in results}
     for p in results:
-        data = page_data(p['exp'], p['runs'])
-        files |= {f'_static/data/{n}': x for n, (_, _, x) in data.items()}
-        end = Html(_offered(data) + (card(p['record']) if p['record'] else '')) or None
+        files |= {f'_static/data/{n}': x for n, (_, _, x) in data[p['exp']].items()}
+        read = {e for r in p['runs'] if isinstance(es := r.get('tables', {}).get('entries'), dict) for e in es}
+        end = Html(_offered(data[p['exp']], [(e, data[e]) for e in data if e in read]) + (card(p['record']) if p['record'] else '')) or None
         files[f'{p["at"]}.ipynb'] = _bytes(staged(nbformat.read(p['path'], 4), p['title'], True, _note(p), end, link(p['at'].split('/')[0])))
     if catalogue is None: from crossmodal_nb.datasets import catalogue as known; catalogue = known()
     files['data.md'] = data_page(catalogue, results).encode()

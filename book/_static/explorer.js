@@ -154,7 +154,7 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
     root().append(
       make('div', {className: 'cm-x-bar'}, field('Data', data), field('Method', method), field('Colour', make('select', {id: 'cm-x-colour', onchange: () => draw()})),
         make('fieldset', {}, make('legend', {textContent: 'A click'}), ...[['new', 'asks'], ['plus', '+ adds'], ['minus', '− takes away']].map(([v, t], i) => make('label', {}, make('input', {type: 'radio', name: 'cm-mode', value: v, checked: !i}), ' ' + t)))),
-      make('p', {className: 'cm-x-about'}), make('div', {className: 'cm-x-terms', 'aria-label': 'the query'}), make('p', {className: 'cm-x-said', 'aria-live': 'polite'}),
+      make('p', {className: 'cm-x-about'}), make('div', {className: 'cm-x-terms', role: 'group', 'aria-label': 'the query'}), make('p', {className: 'cm-x-said', 'aria-live': 'polite'}),
       make('div', {className: 'cm-x-body'}, make('div', {className: 'cm-x-map'}, canvas, make('div', {className: 'cm-x-zoom'}, ...[['+', 1.5], ['−', 1 / 1.5], ['whole', 0]].map(([t, f]) => make('button', {type: 'button', textContent: t, 'aria-label': f ? `zoom ${t}` : 'show the whole map', onclick: () => zoom(f || 1e-9)}))), make('div', {className: 'cm-x-legend'})), make('div', {className: 'cm-x-found'})),
       make('div', {className: 'cm-x-bar'}, field('Items of', make('select', {id: 'cm-x-view', onchange: listing})), field('named', make('input', {id: 'cm-x-filter', type: 'search', placeholder: 'type to filter', oninput: listing}))),
       make('div', {className: 'cm-x-list', role: 'group', 'aria-label': 'items'}));
