@@ -51,12 +51,15 @@ def _asked(cells):
     introduced = [i - 1 for i in idle if i and cells[i-1].cell_type == 'markdown']
     return [c for i, c in enumerate(cells) if i not in {*idle, *introduced}]
 
+_kinds = dict(lines='line chart', bars='bar chart', histogram='histogram', space='map of the codes')
+
 def _alt(heading, before, code):
-    "What a reader who does not see a picture is told: where it stands, its title, the first sentence of the words before it"
+    "What a reader who does not see a picture is told: where it stands, its title, its kind, the first sentence of the words before it"
     said = re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', re.sub(r'^(#.*|[>:|].*|\s*[-*] .*)$', '', before, flags=re.M)).split('\n\n')
     first = next((re.match(r'.*?[^.\s]{2}[.?!](?=\s|$)|.*', ' '.join(p.split()))[0] for p in said if p.strip()), '')
     title = re.search(r'''title=(?:'([^'{}]+)'|"([^"{}]+)")''', code)
-    parts = [heading, title and (title[1] or title[2]), first if len(first) < 300 else '']
+    kind = next((what for name, what in _kinds.items() if f'figures.{name}(' in code), '')
+    parts = [heading, title and (title[1] or title[2]), kind, first if len(first) < 300 else '']
     return re.sub(r'[*`$\\"{}]', '', ' — '.join(dict.fromkeys(p.strip() for p in parts if p)))
 
 def _staged_code(c, fold, alt):

@@ -174,6 +174,20 @@ def test_the_map_is_clicked_zoomed_and_moved(real):
     hit = nearest_on_the_map(v, x, y, whole, w, h)
     real.click(x, y); real.agrees([(1, *hit)])
 
+def test_a_finger_on_a_phone(real):
+    real.b.size(390); real.d.execute_cdp_cmd('Emulation.setTouchEmulationEnabled', dict(enabled=True))
+    try:
+        (left, top, w, h), v = real.canvas(), real.views
+        x, y = places(v[1], (1, 0, 0), w, h)[7].round().tolist()
+        real.d.execute_cdp_cmd('Input.dispatchTouchEvent', dict(type='touchStart', touchPoints=[dict(x=left + x, y=top + y)]))
+        real.d.execute_cdp_cmd('Input.dispatchTouchEvent', dict(type='touchEnd', touchPoints=[]))
+        WebDriverWait(real.d, 5).until(lambda d: real.all('.cm-x-chip'))
+        real.agrees([(1, *nearest_on_the_map(v, x, y, (1, 0, 0), w, h))])
+        assert real.b.js('return getComputedStyle(document.querySelector("canvas")).touchAction') == 'pan-y'          # the whole map does not catch the page's scrolling
+        real.one('button[aria-label="zoom +"]').click()
+        assert real.b.js('return getComputedStyle(document.querySelector("canvas")).touchAction') == 'none'
+    finally: real.d.execute_cdp_cmd('Emulation.setTouchEmulationEnabled', dict(enabled=False)); real.b.size(1400)
+
 def test_the_map_is_coloured_by_modality_or_class(real):
     picture = lambda: real.b.js('return document.querySelector("canvas").toDataURL()')
     Select(real.one('#cm-x-colour')).select_by_value('view'); before, names = picture(), real.one('.cm-x-legend').text
