@@ -1,5 +1,5 @@
 "The built wheel, in a fresh environment that sees only the installed dependencies, works from another folder."
-import json, os, subprocess, sys, sysconfig, venv, zipfile
+import os, shutil, subprocess, sys, sysconfig, venv, zipfile
 from pathlib import Path
 import numpy as np, pytest, torch
 from crossmodal_nb.data import View, Views, class_world
@@ -14,7 +14,10 @@ def away(tmp_path_factory):
     "A folder with an environment of its own, the wheel in it, and nothing of the checkout"
     folder = tmp_path_factory.mktemp('away')
     run = lambda *command, **how: subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, cwd=folder, **how)
-    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, root)
+    shutil.copytree(root/'crossmodal_nb', folder/'source'/'crossmodal_nb')              # building leaves its traces: not in the checkout
+    for f in ('pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(root/f, folder/'source')
+    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, folder/'source')
+    shutil.rmtree(folder/'source')
     venv.create(folder/'env', with_pip=False)
     python = folder/'env'/'bin'/'python'
     site = Path(run(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').stdout.strip())
