@@ -14,6 +14,7 @@ import nbformat, yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from .core import atomic, locked, pick, settings
 from .figures import Html, card, esc, ladder
+from .story import decision_table
 
 # %% ../nbs/71_book.ipynb #1e807138
 kernel = dict(name='python3', display_name='python3', language='python')
@@ -30,7 +31,7 @@ def staged(
     cells, heading, before = [], title or 'page', ''
     for c in _asked(copy.deepcopy(nb.cells)):
         if c.cell_type == 'markdown':
-            c.source = _relinked(c.source, link)
+            c.source = re.sub(r'^\*\*Contents\.\*\* .*$', '', _relinked(c.source, link), flags=re.M)     # the book has its own
             heading, before = ([heading] + re.findall(r'^#+ +(.+)$', c.source, re.M))[-1], c.source
         elif c.cell_type == 'code': c, before = _staged_code(c, fold, _alt(heading, before, c.source)), ''
         if c is not None: cells.append(c)
@@ -234,6 +235,7 @@ def stage(
     at = {n: f'how/{slug(n)}' for n in how} | {p['notebook']: p['at'] for p in reversed(results)} | dict(index='index')
     def link(folder): return lambda stem: at.get(stem) and os.path.relpath(at[stem], folder) + ('.md' if stem == 'index' else '.ipynb')
     files = {str(f.relative_to(s.book)): f.read_bytes() for f in _own(s.book)}
+    files |= {n: _relinked(x.decode(), link('.')).encode() for n, x in files.items() if n.endswith('.md')}
     for n, f in how.items(): files[f'how/{slug(n)}.ipynb'] = _bytes(staged(nbformat.read(f, 4), link=link('how')))
     data = {p['exp']: page_data(p['exp'], p['runs']) for p in results}
     for p in results:
@@ -282,14 +284,16 @@ def _toc(text, at, results):
     return yaml.safe_dump(toc, sort_keys=False)
 
 def _landing(text, how, results):
-    "The landing page: the ladder with links to the chapters that define its methods, and the list of results"
+    "The landing page: the ladder with links to the chapters that define its methods, what to begin with, and the list of results"
     chapters = {}
     for n, f in how.items():
         if n.startswith('4'): chapters |= {c: f'how/{slug(n)}.html' for c in re.findall(r'^\s*"class (\w+)', f.read_text(), re.M)}
     found = '\n'.join(f'- [{_words(p["title"])}]({p["at"]}.ipynb)' + ('' if p['local'] else ' (published, not run here)')
                       for p in results if p['at'].startswith('results/'))
     found = found or 'No experiment has been run or published yet: `crossmodal run`.'
-    return text.replace('<!-- ladder -->', ladder_figure(chapters)).replace('<!-- results -->', found)
+    chosen = next((p['record']['tables']['decisions'] for p in results if p['exp'] == 'start' and p['record']), [])
+    which = f'{decision_table(chosen, "results/")}\n\nThe whole chapter, and what surprised us: [start here](results/start.ipynb).' if chosen else 'Nothing has been compared yet: `crossmodal run start`.'
+    return text.replace('<!-- ladder -->', ladder_figure(chapters)).replace('<!-- which -->', which).replace('<!-- results -->', found)
 
 def _sync(folder, files):
     "Make `folder` hold exactly `files`; what did not change keeps its time"

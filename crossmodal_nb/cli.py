@@ -201,20 +201,23 @@ def index(name:str=typer.Argument(..., help='A data set, as `crossmodal data` li
         view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default all.'),
         method:str=typer.Option('linear:CCA', help='Its class, as module:Class within crossmodal_nb.methods.'),
         set_:list[str]=typer.Option(['dim=100', 'ridge=1.0'], '--set', help='KEY=VALUE, a hyper-parameter (may be repeated).'),
-        split:str=typer.Option('test', help='Whose rows can be found; learnt from is always train.'),
+        split:str=typer.Option('test', help='Whose rows can be found; learnt from is always train, and the epoch is chosen on valid.'),
+        by:str=typer.Option('item', help='What validation counts as found: item or label.'),
         sample:int=typer.Option(None, help='Keep about so many items.'),
         option:list[str]=typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
         root:Path=typer.Option(None, help='Its folder.'), into:Path=typer.Option(None, help='Where to (default: work/index/NAME).')):
     "Train a method and keep it with its gallery, to be asked by `search`."
     from crossmodal_nb import datasets, media, search as engine
+    from crossmodal_nb.evaluate import checker
     from crossmodal_nb.features import EfficientNetLite, MiniLM, features
     from crossmodal_nb.methods.base import find
     raw = {s: v.only(*view) if view else v for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()}
-    pick(split, raw, 'split')
+    pick(split, raw, 'split'); pick(by, ('item', 'label'), '--by')
     own = dict(image=EfficientNetLite(), text=MiniLM(), sound=media.MFCC(), mesh=media.MeshGeometry(), video=media.Video())
     encoders = {v: own[k] for v, x in raw['train'].items() if (k := media.kind(x.x)) in own}
-    data = {s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]}) for s in {'train', split}}
-    made = engine.Index(find(method)(**dict(map(_option, set_))).fit(data['train']), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
+    data = {s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]}) for s in {'train', 'valid', split} & set(raw)}
+    check = (lambda m: checker(data['valid'].only(*m.views), by=by)(m)) if 'valid' in data else None
+    made = engine.Index(find(method)(**dict(map(_option, set_))).fit(data['train'], check), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
     made.save(into := into or settings().work/'index'/name)
     print(f'{made}: {into}')
 

@@ -49,3 +49,13 @@ def test_experiments_only_call():
         for c in record.notebook_code(f):
             assert not c['outputs'], f'{f.name} is saved with outputs'
             assert not any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(ast.parse(c['source']))), f'{f.name} defines something'
+
+@pytest.mark.parametrize('f', sorted((root/'nbs'/'experiments').glob('*.ipynb')), ids=lambda f: f.stem)
+def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
+    texts = [''.join(c['source']) for c in json.loads(f.read_text())['cells'] if c['cell_type'] == 'markdown']
+    headings = [h for t in texts for h in re.findall(r'^## +(.+)$', t, re.M)]
+    links = re.findall(r'\[(.+?)\]\(#(\S+?)\)(?= · |$)', re.search(r'^\*\*Contents\.\*\* (.+)$', texts[0], re.M)[1])
+    assert links == [(h, h.replace(' ', '-').replace('`', '')) for h in headings]      # JupyterLab's anchors
+    tagged = next(c['source'] for c in record.notebook_code(f) if 'parameters' in c['metadata']['tags'])
+    for line in filter(None, tagged.splitlines()):
+        assert ' # ' in line or f'`{line.split()[0]}`' in texts[0], f'{f.name}: what is {line}?'
