@@ -208,9 +208,9 @@ def shards(
     return found | {'list.js': f'crossmodal.list([{listed}]);\n'.encode()}
 
 def _toc(text, at, results):
-    "The table of contents: `glob: how/*`, `results/*` and `data/*` become the pages that exist; a part without any is left out"
+    "The table of contents: `glob: how/4*` (by the first digit of the notebook), `results/*` and `data/*` become the pages that exist; a part without any is left out"
     toc = yaml.safe_load(text)
-    found = {'how/*': [v for v in at.values() if v.startswith('how/')]}
+    found = {f'how/{n}*': [v for k, v in at.items() if v.startswith('how/') and k.startswith(str(n))] for n in range(10)}       # by the tens of their numbers
     found |= {f'{c}/*': _nested([p for p in results if p['at'].startswith(f'{c}/')]) for c in ('results', 'data')}
     for part in toc['parts']:
         listed = [found[pick(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']]
