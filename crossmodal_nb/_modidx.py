@@ -13,6 +13,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'crossmodal_nb.book._leaves': ('book.html#_leaves', 'crossmodal_nb/book.py'),
                                     'crossmodal_nb.book._mentioned': ('book.html#_mentioned', 'crossmodal_nb/book.py'),
                                     'crossmodal_nb.book._nameless': ('book.html#_nameless', 'crossmodal_nb/book.py'),
+                                    'crossmodal_nb.book._nested': ('book.html#_nested', 'crossmodal_nb/book.py'),
                                     'crossmodal_nb.book._note': ('book.html#_note', 'crossmodal_nb/book.py'),
                                     'crossmodal_nb.book._offered': ('book.html#_offered', 'crossmodal_nb/book.py'),
                                     'crossmodal_nb.book._own': ('book.html#_own', 'crossmodal_nb/book.py'),

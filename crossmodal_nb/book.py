@@ -103,7 +103,7 @@ def pages(
             record = next((r for r in published if r['key'] == key), None)
             out.append(dict(exp=exp, path=page, record=record and record | dict(published=True), local=False, runs=_runs(published)))
     shared = [e['notebook'] for e in manifest.values()]
-    return [p | dict(title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1), notebook=Path(n).stem,
+    return [p | dict(title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1), notebook=Path(n).stem, needs=manifest[p['exp']].get('needs', []),
                      at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}') for p in out]
 
 def _records(folder):
@@ -273,23 +273,34 @@ def shards(
     return found | {'list.js': f'crossmodal.list([{listed}]);\n'.encode()}
 
 def _toc(text, at, results):
-    "The table of contents: `glob: how/*`, `results/*` and `data/*` become the pages that exist; a part without any is left out"
+    "The table of contents: `glob: how/4*` (by the first digit of the notebook), `results/*` and `data/*` become the pages that exist; a part without any is left out"
     toc = yaml.safe_load(text)
-    found = {'how/*': [v for v in at.values() if v.startswith('how/')]}
-    found |= {f'{c}/*': [p['at'] for p in results if p['at'].startswith(f'{c}/')] for c in ('results', 'data')}
+    found = {f'how/{n}*': [v for k, v in at.items() if v.startswith('how/') and k.startswith(str(n))] for n in range(10)}       # by the tens of their numbers
+    found |= {f'{c}/*': _nested([p for p in results if p['at'].startswith(f'{c}/')]) for c in ('results', 'data')}
     for part in toc['parts']:
         listed = [found[pick(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']]
-        part['chapters'] = [dict(file=f) for files in listed for f in files]
+        part['chapters'] = [f if isinstance(f, dict) else dict(file=f) for files in listed for f in files]
     toc['parts'] = [p for p in toc['parts'] if p['chapters']]
     return yaml.safe_dump(toc, sort_keys=False)
+
+def _nested(pages):
+    "Runs lie below the summary that reads them or others of their notebook: a page that needs nothing belongs to the first that needs it"
+    readers = {n: p['exp'] for p in reversed(pages) for n in p['needs']}
+    alike = {p['notebook']: readers[p['exp']] for p in reversed(pages) if p['exp'] in readers and not p['needs']}
+    above = {p['exp']: readers.get(p['exp'], alike.get(p['notebook'])) for p in pages if not p['needs']}
+    def listed(p):
+        below = [dict(file=q['at']) for q in pages if above.get(q['exp']) == p['exp']]
+        return dict(file=p['at'], sections=below) if below else dict(file=p['at'])
+    return [listed(p) for p in pages if not above.get(p['exp'])]
 
 def _landing(text, how, results):
     "The landing page: the ladder with links to the chapters that define its methods, what to begin with, and the list of results"
     chapters = {}
     for n, f in how.items():
         if n.startswith('4'): chapters |= {c: f'how/{slug(n)}.html' for c in re.findall(r'^\s*"class (\w+)', f.read_text(), re.M)}
-    found = '\n'.join(f'- [{_words(p["title"])}]({p["at"]}.ipynb)' + ('' if p['local'] else ' (published, not run here)')
-                      for p in results if p['at'].startswith('results/'))
+    listed, by = _nested([p for p in results if p['at'].startswith('results/')]), {p['at']: p for p in results}
+    line = lambda at: f'- [{_words(by[at]["title"])}]({at}.ipynb)' + ('' if by[at]['local'] else ' (published, not run here)')
+    found = '\n'.join('\n'.join([line(p['file']), *('  ' + line(q['file']) for q in p.get('sections', ()))]) for p in listed)
     found = found or 'No experiment has been run or published yet: `crossmodal run`.'
     chosen = next((p['record']['tables']['decisions'] for p in results if p['exp'] == 'start' and p['record']), [])
     which = f'{decision_table(chosen, "results/")}\n\nThe whole chapter, and what surprised us: [start here](results/start.ipynb).' if chosen else 'Nothing has been compared yet: `crossmodal run start`.'

@@ -166,10 +166,11 @@ def surprise_list(
 def heads(
     rows:list[dict],         # As `record.board` gives them
     metric:str,
+    entries,                 # Whose runs: within a data set they must have read the same features
 ) -> list[dict]:             # One row a data set, direction and method, of the whole gallery
     "The scores of the ladder's own rungs, once each"
     kept = {}
     for r in rows:
-        plain = r['metric'] == metric and r.get('pool') == 'all' and r['method'] in (*ladder, 'SM') and not any(r.get(k) for k in ('on', 'stage', 'database'))
+        plain = r['experiment'] in entries and r['metric'] == metric and r.get('pool') == 'all' and r['method'] in (*ladder, 'SM') and not any(r.get(k) for k in ('on', 'stage', 'database'))
         if plain and r.get('refit', 'train') == 'train': kept.setdefault((r['dataset'], r['query'], r['gallery'], r['method']), r)
     return list(kept.values())

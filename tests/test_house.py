@@ -59,3 +59,15 @@ def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
     tagged = next(c['source'] for c in record.notebook_code(f) if 'parameters' in c['metadata']['tags'])
     for line in filter(None, tagged.splitlines()):
         assert ' # ' in line or f'`{line.split()[0]}`' in texts[0], f'{f.name}: what is {line}?'
+
+def test_references_are_cited_and_can_be_followed():
+    pages = [''.join(c['source']) for f in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in f.parts for c in json.loads(f.read_text())['cells'] if c['cell_type'] == 'markdown']
+    pages += [f.read_text() for f in (root/'book').glob('*.md')]
+    cited = {k.strip() for t in pages for keys in re.findall(r'\{cite(?::\w+)?\}`([^`]+)`', t) for k in keys.split(',')}
+    entries = {re.match(r'\w+\{([^,]+),', e)[1]: e for e in re.split(r'^@', (root/'book'/'references.bib').read_text(), flags=re.M)[1:]}
+    assert cited - set(entries) == set(), 'cited, but not in references.bib'
+    assert set(entries) - cited == set(), 'in references.bib, but never cited'
+    for key, e in entries.items(): assert re.search(r'\b(doi|eprint|url) = \{\S|note = \{.*not verified', e), f'{key}: where to find it?'
+
+def test_what_is_read_outside_of_the_book_cites_without_roles():
+    for f in (root/'README.md', root/'nbs'/'index.ipynb'): assert '{cite' not in f.read_text()
