@@ -21,16 +21,18 @@ leftover = r'''
 const text = document.querySelector('article').cloneNode(true);
 for (const e of text.querySelectorAll('pre, code, script, style, mjx-container, .cm-text, .cm-item')) e.remove();
 return [document.querySelectorAll('article .math').length, document.querySelectorAll('mjx-container').length, document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
-        text.textContent.match(/\\[(\[][^\n]{0,60}|\$[^$\n]*[\\^_][^$\n]*\$/g) || []];'''
+        text.textContent.match(/\\[(\[][^\n]{0,60}|\$[^$\n]*[\\^_][^$\n]*\$/g) || [], document.documentElement.scrollWidth];'''
 
-def test_no_page_asks_for_what_is_not_there_and_every_formula_is_set(browser, real_book):
+def test_no_page_asks_for_what_is_not_there_every_formula_is_set_and_all_fit_a_phone(browser, real_book):
     wrong, formulas = {}, 0
+    browser.size(390)
     for f in book_pages(real_book):
         if f.name == 'search.html': continue
         said = browser.open(f).complaints()
-        math, done, errors, left = browser.js(leftover)
+        math, done, errors, left, width = browser.js(leftover)
         formulas += math
-        if said or errors or left or done < math: wrong[str(f.relative_to(real_book))] = dict(said=said, math=math, set=done, errors=errors, left=left)
+        if said or errors or left or done < math or width > 391: wrong[str(f.relative_to(real_book))] = dict(said=said, math=math, set=done, errors=errors, left=left, width=width)
+    browser.size(1400)
     assert not wrong and formulas > 100
 
 def test_the_search_page_finds_without_a_server(browser, real_book):
