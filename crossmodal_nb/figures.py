@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'ordered', 'looks', 'style', 'unit', 'value',
-           'spread', 'protocol', 'lines', 'bars', 'histogram', 'Html', 'table', 'shown', 'listing', 'reported',
-           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'boxes', 'save', 'card']
+           'spread', 'protocol', 'lines', 'bars', 'scatter', 'histogram', 'Html', 'table', 'shown', 'listing',
+           'reported', 'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'boxes', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -238,6 +238,53 @@ def bars(
         if len(named) > 1: fig.legend(named.values(), named.keys(), loc='outside upper right' if len(named) < 6 else 'outside lower left', ncols=min(5, len(named)), fontsize=9)
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
+
+# %% ../nbs/60_figures.ipynb #7638c2de
+def scatter(
+    rows:list[dict],         # Tidy rows
+    x:str,                   # Field: a positive number
+    label:str='name',        # Field: what is said beside a point (may be empty)
+    hue:str='kind',          # Field: colour and marker
+    panel:str|None=None,     # Field: one panel a value, each with its own axes
+    title:str='', xlabel:str='',
+) -> 'Figure':
+    "Scores against what they cost: error bars, chance, and names beside the points that keep clear of each other"
+    import matplotlib.pyplot as plt
+    rows = [r for r in rows if r.get('value') is not None]
+    bad = [r for r in rows if not r.get(x) or r[x] <= 0]
+    if bad: raise ValueError(f'{x} = {bad[0].get(x)!r} has no place on a logarithmic axis: leave the row out')
+    look = looks(ordered(value(r, hue) for r in rows))
+    with plt.rc_context(style()):
+        fig, axes = _panels(len(ps := list(dict.fromkeys(value(r, panel) for r in rows)) if panel else [None]), sharey=False)
+        for i, (ax, p) in enumerate(zip(axes, ps)):
+            here = [r for r in rows if panel is None or value(r, panel) == p]
+            times, name = unit(here[0]['metric'])
+            for r in sorted(here, key=lambda r: bool(r.get(label))):
+                (low, high, _), (tint, mark) = spread(r), look[value(r, hue)]
+                if low is not None: ax.plot([r[x]] * 2, [times * low, times * high], color=tint, lw=1, alpha=.35)
+                ax.plot(r[x], times * r['value'], mark, color=tint, ms=5.5 if r.get(label) else 3.5, alpha=1 if r.get(label) else .4)
+            at = [r[x] for r in here]
+            ax.set_xscale('log'); ax.set_xlim(min(at) / 1.6, max(at) * (max(at) / min(at))**.55 * 2)
+            ticks = [t * 10.**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.**k <= max(at) * 1.3] or [float(f'{min(at):.1g}')]
+            ax.set_xticks(ticks, [f'{t:,g}' for t in ticks]); ax.minorticks_off(); ax.margins(y=.12)
+            ax.set(title=_plain(p if panel else ''), xlabel=(xlabel or x) if i >= len(ps) - 2 else '', ylabel=name)
+            for v in _chance(ax, here, times)[:1]: ax.annotate('chance', (1, v), xycoords=('axes fraction', 'data'), xytext=(-2, 2), textcoords='offset points', color=grey, fontsize=8, ha='right')
+        for ax, p in zip(axes, ps): _beside(fig, ax, [r for r in rows if r.get(label) and (panel is None or value(r, panel) == p)], x, label, hue, look)
+        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+    return fig
+
+def _beside(fig, ax, rows, x, label, hue, look):
+    "Names to the right of points; those that would touch move up or down, with a thin line to their point"
+    fig.canvas.draw()
+    times, step, taken = unit(rows[0]['metric'])[0] if rows else 1, 10 * fig.dpi / 72, []
+    for r in sorted(rows, key=lambda r: -r['value']):
+        px, py = ax.transData.transform((r[x], times * r['value']))
+        wide = 4.6 * len(str(r[label])) * fig.dpi / 72
+        free = lambda y: all(abs(y - ty) >= step or px > tx + tw or tx > px + wide for tx, ty, tw in taken)
+        y = next(y for k in range(200) for y in (py - k * step / 4, py + k * step / 4) if free(y) or k == 199)
+        taken.append((px, y, wide))
+        ax.annotate(_plain(r[label]), (r[x], times * r['value']), xytext=(6, (y - py) * 72 / fig.dpi), textcoords='offset points', va='center', fontsize=8, color=look[value(r, hue)][0],
+                    annotation_clip=False, arrowprops=dict(arrowstyle='-', lw=.5, color=grey, shrinkA=0, shrinkB=2) if abs(y - py) > step / 2 else None)
 
 # %% ../nbs/60_figures.ipynb #31b3858f
 def histogram(
@@ -621,5 +668,5 @@ def card(
     lines_ |= {'parameters': small(r.get('params')), 'versions': small(r.get('versions'))}
     body = ''.join(f'<tr><th style="text-align:left">{esc(k)}</th><td style="text-align:left">{esc(str(v))}</td></tr>'
                    for k, v in lines_.items() if v)
-    return Html(f'<div class="cm-card"><table><caption style="text-align:left">Run card</caption><tbody>{body}</tbody></table></div>',
+    return Html(f'<div class="cm-card" id="run-card"><table><caption style="text-align:left">Run card</caption><tbody>{body}</tbody></table></div>',
                 '\n'.join(f'{k}: {v}' for k, v in lines_.items() if v))
