@@ -255,7 +255,7 @@ def scatter(
     if bad: raise ValueError(f'{x} = {bad[0].get(x)!r} has no place on a logarithmic axis: leave the row out')
     look = looks(ordered(value(r, hue) for r in rows))
     with plt.rc_context(style()):
-        fig, axes = _panels(len(ps := list(dict.fromkeys(value(r, panel) for r in rows)) if panel else [None]), sharey=False)
+        fig, axes = _panels(len(ps := list(dict.fromkeys(value(r, panel) for r in rows)) if panel else [None]), width=8.4, height=2.9, sharey=False)
         for i, (ax, p) in enumerate(zip(axes, ps)):
             here = [r for r in rows if panel is None or value(r, panel) == p]
             times, name = unit(here[0]['metric'])
@@ -263,28 +263,44 @@ def scatter(
                 (low, high, _), (tint, mark) = spread(r), look[value(r, hue)]
                 if low is not None: ax.plot([r[x]] * 2, [times * low, times * high], color=tint, lw=1, alpha=.35)
                 ax.plot(r[x], times * r['value'], mark, color=tint, ms=5.5 if r.get(label) else 3.5, alpha=1 if r.get(label) else .4)
-            at = [r[x] for r in here]
-            ax.set_xscale('log'); ax.set_xlim(min(at) / 1.6, max(at) * (max(at) / min(at))**.55 * 2)
-            ticks = [t * 10.**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.**k <= max(at) * 1.3] or [float(f'{min(at):.1g}')]
-            ax.set_xticks(ticks, [f'{t:,g}' for t in ticks]); ax.minorticks_off(); ax.margins(y=.12)
+            _costs(ax, [r[x] for r in here]); _floor(ax, here, times)
             ax.set(title=_plain(p if panel else ''), xlabel=(xlabel or x) if i >= len(ps) - 2 else '', ylabel=name)
-            for v in _chance(ax, here, times)[:1]: ax.annotate('chance', (1, v), xycoords=('axes fraction', 'data'), xytext=(-2, 2), textcoords='offset points', color=grey, fontsize=8, ha='right')
-        for ax, p in zip(axes, ps): _beside(fig, ax, [r for r in rows if r.get(label) and (panel is None or value(r, panel) == p)], x, label, hue, look)
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        fig.canvas.draw()
+        for ax, p in zip(axes, ps): _beside(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, label, hue, look)
     return fig
 
+def _costs(ax, at):
+    "A logarithmic axis with round ticks, and room for names on its right"
+    ax.set_xscale('log'); ax.set_xlim(min(at) / 1.5, max(at) * (max(at) / min(at))**.6 * 1.8)
+    ticks = [t * 10.**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.**k <= max(at) * 1.3] or [float(f'{min(at):.1g}')]
+    ax.set_xticks(ticks, [f'{t:,g}' for t in ticks]); ax.minorticks_off()
+
+def _floor(ax, rows, times):
+    "Chance as a line where it is near, else in words: it would press all points together"
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    chance = next((times * r['chance'] for r in rows if r.get('chance') is not None), None)
+    far = chance is not None and low - chance > .8 * (high - low)
+    ax.set_ylim(min(low, chance if chance is not None and not far else low) - .14 * (high - low), high + .16 * (high - low))
+    if chance is None: return
+    if not far: ax.axhline(chance, color=grey, ls=':', lw=1.2, zorder=1)
+    ax.annotate(f'chance {chance:.1f} ↓' if far else 'chance', (1, .02 if far else chance), xycoords='axes fraction' if far else ('axes fraction', 'data'), xytext=(-2, 2), textcoords='offset points',
+                color=grey, fontsize=8, ha='right')
+
 def _beside(fig, ax, rows, x, label, hue, look):
-    "Names to the right of points; those that would touch move up or down, with a thin line to their point"
-    fig.canvas.draw()
-    times, step, taken = unit(rows[0]['metric'])[0] if rows else 1, 10 * fig.dpi / 72, []
-    for r in sorted(rows, key=lambda r: -r['value']):
-        px, py = ax.transData.transform((r[x], times * r['value']))
-        wide = 4.6 * len(str(r[label])) * fig.dpi / 72
-        free = lambda y: all(abs(y - ty) >= step or px > tx + tw or tx > px + wide for tx, ty, tw in taken)
-        y = next(y for k in range(200) for y in (py - k * step / 4, py + k * step / 4) if free(y) or k == 199)
-        taken.append((px, y, wide))
-        ax.annotate(_plain(r[label]), (r[x], times * r['value']), xytext=(6, (y - py) * 72 / fig.dpi), textcoords='offset points', va='center', fontsize=8, color=look[value(r, hue)][0],
-                    annotation_clip=False, arrowprops=dict(arrowstyle='-', lw=.5, color=grey, shrinkA=0, shrinkB=2) if abs(y - py) > step / 2 else None)
+    "Names to the right of points; those that would touch a name or a point move up or down, with a thin line to their point"
+    pixels, times = fig.dpi / 72, unit(rows[0]['metric'])[0]
+    step, box, at = 10 * pixels, ax.get_window_extent(), [ax.transData.transform((r[x], times * r['value'])) for r in rows]
+    taken = [(px - 3 * pixels, px + 3 * pixels, py, .75 * step) for px, py in at]          # left, right, height, how near is too near
+    for r, (px, py) in sorted(zip(rows, at), key=lambda p: -p[0]['value']):
+        if not r.get(label): continue
+        text = ax.annotate(_plain(r[label]), (r[x], times * r['value']), xytext=(6, 0), textcoords='offset points', va='center', fontsize=8, color=look[value(r, hue)][0], annotation_clip=False)
+        text.set_in_layout(False)
+        left, right = px + 5 * pixels, px + 14 * pixels + text.get_window_extent().width
+        free = lambda y: box.y0 + step / 2 <= y <= box.y1 and all(abs(y - ty) >= near or left > b or right < a for a, b, ty, near in taken)
+        y = next((y for k in range(120) for y in (py + k * step / 4, py - k * step / 4) if free(y)), py)
+        taken.append((left, right, y, step)); text.set_position((6 if abs(y - py) < step / 2 else 12, (y - py) / pixels))
+        if abs(y - py) >= step / 2: ax.annotate('', (r[x], times * r['value']), xytext=(12, (y - py) / pixels), textcoords='offset points', arrowprops=dict(arrowstyle='-', lw=.5, color=grey, shrinkA=0, shrinkB=2)).set_in_layout(False)
 
 # %% ../nbs/60_figures.ipynb #31b3858f
 def histogram(

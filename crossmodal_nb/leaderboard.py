@@ -186,10 +186,14 @@ def links(
     if not ((s.book/'pages'/f'{experiment}.ipynb').exists() or any((s.work/'records'/experiment).glob('*.ipynb'))): return {}
     return {experiment: f'{experiment}.html', 'card': f'{experiment}.html#run-card', 'ipynb': f'../_sources/results/{experiment}.ipynb'}
 
-looks = ('.cm-board td { text-align: right; white-space: nowrap } .cm-board tbody th, .cm-board td:nth-child(2) { text-align: left } .cm-board .cm-group th { padding-top: .9rem } '
-         '.cm-board .cm-group span { position: sticky; left: .5rem } .cm-board .cm-group small, .cm-board td:nth-child(2) small { display: inline !important } .cm-board summary { cursor: pointer; padding: .2rem 0 }')
+looks = ('.cm-board th, .cm-board td { padding: .22rem .4rem } .cm-board td { text-align: right; white-space: nowrap } .cm-board tbody th, .cm-board td:nth-child(2) { text-align: left } '
+         '.cm-board tbody th { white-space: normal; min-width: 5.5rem } .cm-board tbody tr:not(.cm-group) th { position: sticky; left: 0; background: var(--pst-color-background) !important } .cm-board small { font-size: .9em } '
+         '.cm-board .cm-group th { padding-top: .9rem } .cm-board .cm-group span { position: sticky; left: .4rem; white-space: nowrap } '
+         '.cm-board .cm-group small { display: inline !important } .cm-board summary { cursor: pointer; padding: .2rem 0 }')
 
-def _linked(e): return ' '.join(f'<a href="{esc(at)}"{" download" if word == "ipynb" else ""}>{esc(word)}</a>' for word, at in links(e).items()) or esc(e)
+def _linked(e):
+    page, *more = [f'<a href="{esc(at)}"{" download" if word == "ipynb" else ""}>{esc(word)}</a>' for word, at in links(e).items()] or [esc(e)]
+    return page + (f' <small>{" · ".join(more)}</small>' if more else '')
 
 beside = {'item': ('R@1', 'R@5', 'medR'), 'label': ('mAP@50',)}    # further metrics on a line, without intervals
 
@@ -201,19 +205,19 @@ def table(
 ) -> Html:
     "Rankings below each other: score, the same in other metrics, differences from the best and from linear CCA, what it cost"
     by = next(iter(rankings))[2]; chief = ranked_by[by]
-    head = ['method', 'entry', unit(chief)[1], *(unit(m)[1].replace(' (lower is better)', ' ↓') for m in beside[by]), 'null, 95 %', 'ahead of the best', 'ahead of linear CCA', 'run, s', 'epochs, s', 'parameters', 'stale']
+    head = ['method', 'entry', unit(chief)[1], 'ahead of best', 'ahead of CCA', *(unit(m)[1].replace(' (lower is better)', ' ↓') for m in beside[by]), 'null, 95 %', 'run, s', 'epochs, s', 'parameters', 'stale']
     body, plain, whys = '', [], set()
-    for (_, _, _, query, gallery, n, chance), ranked in rankings.items():
-        about = f'{n:,} queries, chance {100 * float(chance):.3g} %'
+    for (_, _, _, query, gallery, n, _), ranked in rankings.items():
+        about = f'{n:,} queries, chance {100 * ranked[0]["chance"]:.3g} %'
         body += f'<tr class="cm-group"><th colspan="{len(head)}"><span>{esc(query)} → {esc(gallery)} <small>{about}</small></span></th></tr>'
         plain.append(f'{query} → {gallery}: {about}')
         for i, l in enumerate(ranked):
             v = l['versus'].get(chief, {}); whys |= {x['why'] for x in v.values() if x['why']}
             number = lambda x, f='{:,.0f}': '–' if x is None else f.format(x)
-            cells = [_two(shown(l['scores'][chief])), *(_two(shown(l['scores'].get(m)), first=True) for m in beside[by]), number(_times(l['scores'][chief].get('null_high')), '{:.1f}'),
-                     *(_difference(v.get(k), l) for k in ('best', 'cca')), number(l['seconds']), number(l['learning'], '{:,.3g}'), number(l['parameters']), esc(stale.get(l['experiment'], ''))]
+            cells = [_two(shown(l['scores'][chief])), *(_difference(v.get(k), l) for k in ('best', 'cca')), *(_two(shown(l['scores'].get(m)), first=True) for m in beside[by]),
+                     number(_times(l['scores'][chief].get('null_high')), '{:.1f}'), number(l['seconds']), number(l['learning'], '{:,.3g}'), number(l['parameters']), esc(stale.get(l['experiment'], ''))]
             method = f'<b>{esc(l["method"])}</b>' if not i else esc(l['method'])
-            body += f'<tr><th>{method}</th><td><small>{_linked(l["experiment"])}</small></td>' + ''.join(f'<td>{c}</td>' for c in cells) + '</tr>'
+            body += f'<tr><th>{method}</th><td>{_linked(l["experiment"])}</td>' + ''.join(f'<td>{c}</td>' for c in cells) + '</tr>'
             plain.append(f'  {l["method"]} ({l["experiment"]}): {shown(l["scores"][chief])}')
     caption = ' '.join(filter(None, [caption, *([f'– without an interval: {"; ".join(nothing[w] for w in nothing if w in whys)}.'] if whys else [])]))
     inner = (f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>'
@@ -233,7 +237,7 @@ def _difference(versus, line):
     if versus['rival'] is line: return 'itself'
     if versus['paired'] is None: return f'–<sup title="{esc(nothing[versus["why"]])}">{nothing[versus["why"]][0]}</sup>'
     d = versus['paired']; b = 'b' if d.significant else 'span'
-    return f'<{b}>{100 * d.difference:+.1f}</{b}> <small>[{100 * d.low:.1f}, {100 * d.high:.1f}]</small>'
+    return f'<{b}>{100 * d.difference:+.1f}</{b}> <small>[{100 * d.low:.1f}, {100 * d.high:.1f}]</small>'.replace('-', '−')
 
 # %% ../nbs/62_leaderboard.ipynb #35a84354
 def standing(
@@ -253,17 +257,17 @@ def standing(
 def costs(
     rankings:dict,            # As `rankings` gives them
     what:str='seconds',       # `'seconds'` of the run, or `'learning'`: seconds of a method's epochs
-    least:int=3,              # Fewer methods than this: no panel
+    least:int=3,              # Fewer methods than this, or all at one cost: no panel
 ) -> list[dict]:              # Rows for `figures.scatter`: `dataset`, `method`, `name` (what is said beside the point), `cost`, and the score
-    "Cost and score in the fullest ranking of every data set. Of a run's methods, all at one cost, the best and linear CCA are named"
+    "Cost and score in the fullest ranking of every data set. Named are: of a run, whose methods all cost the same, the best and linear CCA; of one method in several entries, the best"
     out = []
     for (dataset, by), ((_, _, _, query, gallery, *_), ranked) in fullest(rankings).items():
         have = [l for l in ranked if l[what]]
-        if len({l['method'] for l in have}) < least: continue
-        best = {l['experiment']: l for l in reversed(have)}
+        if len({l['method'] for l in have}) < least or len({l[what] for l in have}) == 1: continue
+        best = {l['experiment' if what == 'seconds' else 'method']: l for l in reversed(have)}.values()
         for l in have:
-            named = what != 'seconds' or best[l['experiment']] is l or l['method'] in linear
-            out.append(l['scores'][ranked_by[by]] | dict(method=l['method'], cost=l[what], name=l['method'] if named else '', panel=f'{dataset}, {query} → {gallery}', kind='linear CCA' if l['method'] in linear else 'others'))
+            named = any(l is b for b in best) or what == 'seconds' and l['method'] in linear
+            out.append(l['scores'][ranked_by[by]] | dict(method=l['method'], cost=l[what], name=l['method'] if named else '', panel=f'{dataset}, by {dict(label="class").get(by, by)}: {query} → {gallery}', kind='linear CCA' if l['method'] in linear else 'others'))
     return out
 
 # %% ../nbs/62_leaderboard.ipynb #b4132ffc

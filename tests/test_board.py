@@ -89,11 +89,12 @@ def test_costs(ranks):
     lines = named(*ranked(made('one', ranks, history=history), made('two', {'H-T lite': ranks['same']}, tables=dict(parts=[dict(variant='six g, two-space', parameters=1234)]))).values())
     assert lines['one', 'better']['learning'] == 6 and lines['one', 'same']['learning'] is None and lines['one', 'CCA']['parameters'] is None
     assert lines['two', 'H-T lite']['parameters'] == 1234
-    rows = leaderboard.costs(ranked(made('one', ranks, history=history)))
-    assert {r['method']: r['name'] for r in rows} == dict(CCA='CCA', same='', better='better') and {r['cost'] for r in rows} == {10}
+    assert leaderboard.costs(ranked(made('one', ranks))) == []                                                 # one run has one cost
+    rows = leaderboard.costs(ranked(made('one', ranks, history=history), made('slow', dict(net=ranks['better']), seed=7)))
+    assert {r['method']: (r['name'], r['cost']) for r in rows} == dict(CCA=('CCA', 10), same=('', 10), better=('better', 10), net=('net', 17))
     assert leaderboard.costs(ranked(made('one', ranks, history=history)), 'learning') == []                    # one method is no comparison
     f = figures.scatter(rows, 'cost', panel='panel')
-    assert {t.get_text() for t in f.axes[0].texts} == {'CCA', 'better', 'chance'}
+    assert {t.get_text() for t in f.axes[0].texts} - {''} == {'CCA', 'better', 'net', 'chance'}
     with pytest.raises(ValueError, match='logarithmic'): figures.scatter([rows[0] | dict(cost=0)], 'cost')
 
 @pytest.fixture
