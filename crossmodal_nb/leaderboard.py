@@ -187,7 +187,7 @@ def links(
     return {experiment: f'{experiment}.html', 'card': f'{experiment}.html#run-card', 'ipynb': f'../_sources/results/{experiment}.ipynb'}
 
 looks = ('.cm-board th, .cm-board td { padding: .22rem .4rem } .cm-board td { text-align: right; white-space: nowrap } .cm-board tbody th, .cm-board td:nth-child(2) { text-align: left } '
-         '.cm-board tbody th { white-space: normal; min-width: 5.5rem } .cm-board tbody tr:not(.cm-group) th { position: sticky; left: 0; background: var(--pst-color-background) !important } .cm-board small { font-size: .9em } '
+         '.cm-board tbody th { white-space: normal; min-width: 5.5rem } .cm-board tbody tr:not(.cm-group) th { position: sticky; left: 0; z-index: 1; background: var(--pst-color-background) !important } .cm-board small { font-size: .9em } '
          '.cm-board .cm-group th { padding-top: .9rem } .cm-board .cm-group span { position: sticky; left: .4rem; white-space: nowrap } '
          '.cm-board .cm-group small { display: inline !important } .cm-board summary { cursor: pointer; padding: .2rem 0 }')
 
