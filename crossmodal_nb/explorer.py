@@ -12,6 +12,7 @@ import numpy as np, torch
 from .core import InputError, atomic
 from .figures import _tsne
 from .methods.base import unit
+from .media import resampled
 from .search import Index, nearest, opened
 
 # %% ../nbs/73_explorer.ipynb #c399fe89
@@ -56,6 +57,7 @@ def shard(
     index:Index,
     most:int=1000,              # Rows, over all views: the items of the smallest digests of their names
     size:int=48,                # Of the pictures, pixels
+    seconds:float=2.,           # Of the sounds, from their beginning
     limit:int=1_000_000,        # Bytes it may have
     about:str='',               # Licence and attribution, as the page shows them
     seed:int=0,                 # Of the map
@@ -74,16 +76,16 @@ def shard(
     views, start = [], 0
     for v, i in rows.items():
         x, y = at[start:start + len(i)].T.tolist(); start += len(i)
-        shown = [index.shown[v][j] for j in i.tolist()]
+        shown = [_seen(index.kinds[v], index.shown[v][j], size, seconds) for j in i.tolist()]
         views.append(dict(name=v, sort=index.kinds[v], codes=base64.b64encode(eight_bits(codes[v]).tobytes()).decode(), ids=[index.ids[v][j] for j in i.tolist()], item=index.item[v][i].tolist(), x=x, y=y,
-                          shown=[_thumb(s, size) for s in shown] if index.kinds[v] == 'image' else [s[:200] for s in shown], **(dict(label=index.y[v][i].tolist()) if v in index.y else {})))
+                          shown=shown, **(dict(label=index.y[v][i].tolist()) if v in index.y else {})))
     _named(views)
     common = {f'{a}→{b}': shared(codes[a], codes[b]) for a in codes for b in codes if a != b}
     n = sum(map(len, rows.values()))
     line = f'{index.name}: {n:,} rows; 8-bit codes share {100 * min(common.values()):.0f} % of the ten nearest with the full ones. {about}'.strip()
     data = dict(address=address(index.name), name=index.name, about=line, d=next(iter(codes.values())).shape[1], classes=index.classes if index.y else None, views=views)
     text = f'crossmodal.shard({_script(data)});\n'
-    if len(text.encode()) > limit: raise InputError(f'{index.name}: {len(text.encode()):,} bytes, and a shard may have {limit:,}. Ask for fewer rows (most=…) or smaller pictures (size=…)')
+    if len(text.encode()) > limit: raise InputError(f'{index.name}: {len(text.encode()):,} bytes, and a shard may have {limit:,}. Ask for fewer rows (most=…), smaller pictures (size=…) or shorter sounds (seconds=…)')
     return text, dict(rows=n, bytes=len(text.encode()), shared=common)
 
 def address(name:str) -> str: # A file name
@@ -115,12 +117,18 @@ def _named(views):
     for v in views:
         if v['sort'] != 'text' and words: v['alt'] = [words.get(x, i) for x, i in zip(v['item'], v['ids'])]
 
-def _thumb(path, size):
-    from PIL import Image
-    if not Path(path).is_file(): return path
-    im = opened(path, 'image')[0].convert('RGB'); im.thumbnail((size, size), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO(); im.save(buffer, 'WEBP', quality=70, method=6)
-    return 'data:image/webp;base64,' + base64.b64encode(buffer.getvalue()).decode()
+def _seen(kind, shown, size, seconds):
+    "What the page has of a row: its words; a small picture or a short sound inside the script; of other files the name, without the folder"
+    if kind in ('text', 'numbers'): return shown[:200]
+    if kind not in ('image', 'sound') or not Path(shown).is_file(): return Path(shown).name[:200]
+    buffer, row = io.BytesIO(), opened(shown, kind)[0]
+    if kind == 'image':
+        from PIL import Image
+        im = row.convert('RGB'); im.thumbnail((size, size), Image.Resampling.LANCZOS); im.save(buffer, 'WEBP', quality=70, method=6)
+    else:
+        import soundfile
+        soundfile.write(buffer, resampled(row, 16000)[:int(16000 * seconds)], 16000, format='OGG', subtype='VORBIS')
+    return f'data:{"image/webp" if kind == "image" else "audio/ogg"};base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/73_explorer.ipynb #1a09ce4b
 def write(

@@ -1,6 +1,8 @@
 "The book: a strict build of a small one, escaping, no network, formulas in a real browser, what may be published."
-import json, re, shutil, subprocess
+import csv, json, re, shutil
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 import nbformat, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from crossmodal_nb import book, figures
@@ -8,6 +10,7 @@ from crossmodal_nb.core import settings
 
 root = settings(Path(__file__).parent).root
 evil = '<script>alert(1)</script>'
+captions = ['"><img src=x onerror="alert(2)">', "it's \"quoted\" & </div>", 'مرحبا', '🍎 👩‍🍳', '<b>bold</b> $x^2$']
 catalogue = [dict(name='photos', title=f'Photos {evil} with $5 and *stars*', attribution=evil, n=3, publishable=False), dict(name='emoji', title='Emoji', publishable=True)]
 row = dict(query='image', gallery='text', metric='R@1', value=.25, low=.2, high=.3, split='valid', pool='all', n=40, relevance='item')
 
@@ -15,7 +18,7 @@ def shown(x): return new_output('display_data', {'text/html': str(x), 'text/plai
 
 def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='0123456789', evil=evil):
     "Leave what the runner leaves: an executed notebook and its record"
-    found = [dict(item=f'a caption with {evil}', score=.9, true=True), dict(item='another', score=.5)]
+    found = [dict(item=f'a caption with {evil}', score=.9, true=True), dict(item='another', score=.5), *(dict(item=c, score=.4, name=c) for c in captions)]
     from PIL import Image
     gallery = figures.gallery([dict(query=Image.new('RGB', (20, 10)), name=evil, found=found, why='success')], caption=evil)
     table = figures.table([row, row | dict(query='text', gallery='image')], 'direction', caption=evil)
@@ -24,7 +27,7 @@ def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='012345
         new_code_cell("dataset = 'photos'", metadata=dict(tags=['parameters'])), new_code_cell("dataset = 'photos'", metadata=dict(tags=['injected-parameters'])),
         new_code_cell('table', outputs=[shown(table)]), new_code_cell('gallery', outputs=[shown(gallery)], metadata=dict(tags=list(tags)))],
         metadata=dict(papermill=dict(output_path=str(folder/'x.ipynb'))))
-    record = dict(experiment=exp, notebook='10_toy', key=key, digests=dict(notebook='n', params=key, code='c', data='d'), params=dict(dataset=dataset, note=evil), rows=[row], tables={},
+    record = dict(experiment=exp, notebook='10_toy', key=key, digests=dict(notebook='n', params=key, code='c', data='d'), params=dict(dataset=dataset, note=evil, seed=3), rows=[row], tables=dict(tried=[dict(method='CCA', note=evil + '\n"two", lines'), dict(method='CCA', at=[1, 2])], chosen=dict(CCA=dict(ridge=.001), curve=[.1, .2])),
                   history=[], status='ok', final=False, selected_by='valid', seconds=3.2, device='CPU', versions=dict(numpy='2'), started='2026-01-01 10:00')
     at = folder/'work'/'records'/exp; at.mkdir(parents=True, exist_ok=True)
     (at/f'{key}.json').write_text(json.dumps(record)); nbformat.write(nb, at/f'{key}.ipynb')
@@ -96,19 +99,92 @@ def test_an_entry_run_again_is_no_second_run(checkout):
     run_here(checkout, key='second0000')
     again = checkout/'work'/'records'/'toy'/'second0000.json'
     (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
-    assert toy['runs'] == 2                                                # other parameters: a sweep
+    assert len(toy['runs']) == 2                                                # other parameters: a sweep
     again.write_text(again.read_text().replace('"params": "second0000"', '"params": "0123456789"'))
     (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
-    assert toy['runs'] == 1
+    assert len(toy['runs']) == 1
 
 def test_pages_of_the_data_chapter_are_published_as_others(checkout):
     book.publish('look', checkout, catalogue); shutil.rmtree(checkout/'work')
     staged = book.stage(checkout, catalogue)
     assert 'Published, not run here' in (staged/'data'/'look.ipynb').read_text() and '(data/look.ipynb)' in (staged/'data.md').read_text()
 
-def test_internal_links_resolve(built):
-    broken = [(n, h) for n, t in pages(built).items() for h in re.findall(r'(?:href|src)="([^"#:?]+)[#?"]', t) if not (built/n).parent.joinpath(h).exists()]
-    assert not broken
+class Seen(HTMLParser):
+    "Names, links, files and pictures of a page"
+    def __init__(self, f):
+        super().__init__(); self.ids, self.links, self.files, self.pictures = set(), [], [], []
+        self.feed(f.read_text())
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs); self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
+        if tag == 'a' and 'href' in a: self.links.append(a['href'])
+        if tag in ('script', 'img', 'source', 'audio', 'video') and a.get('src'): self.files.append(a['src'])
+        if tag == 'link' and a.get('rel') in ('stylesheet', 'icon', 'preload'): self.files.append(a['href'])
+        if tag == 'img': self.pictures.append((a.get('src', '')[:80], (a.get('alt') or '').strip(), 'logo__image' in a.get('class', '')))
+
+def book_pages(html): return [f for f in sorted(html.rglob('*.html')) if not {'_static', '_sources'} & set(f.relative_to(html).parts)]
+
+def checked(html):
+    "(links and files that lead nowhere, pictures without words, {page: bytes with its files and the largest shard})"
+    html, broken, wordless, weight = html.resolve(), [], [], {}
+    seen = {f: Seen(f) for f in book_pages(html)}
+    shard = max([f.stat().st_size for f in (html/'shards').glob('*.js') if f.name != 'list.js'], default=0)
+    for f, p in seen.items():
+        own = set()
+        for h in p.links + p.files:
+            u = urlsplit(h)
+            if u.scheme or u.netloc: continue
+            to = (f.parent/unquote(u.path)).resolve() if u.path else f
+            if not to.is_file() or (u.fragment and to in seen and to.name != 'explorer.html' and unquote(u.fragment) not in seen[to].ids): broken.append((f.name, h))
+            elif h in p.files and 'mathjax' not in to.parts: own.add(to)
+        wordless += [(f.name, src) for src, alt, logo in p.pictures if not alt and not logo]
+        weight[str(f.relative_to(html))] = f.stat().st_size + sum(x.stat().st_size for x in own) + (shard if f.name == 'explorer.html' else 0)
+    return broken, wordless, weight
+
+def test_the_checker_sees_what_is_wrong(tmp_path):
+    (tmp_path/'a.html').write_text('<p id="here"></p><a href="#here"></a><a href="#gone"></a><a href="b.html"></a><img src="x.png"><img src="data:," alt="words"><a href="https://x.org/y"></a>')
+    assert checked(tmp_path)[:2] == ([('a.html', '#gone'), ('a.html', 'b.html'), ('a.html', 'x.png')], [('a.html', 'x.png')])
+
+def test_links_resolve_pictures_have_words_and_pages_are_light(built):
+    broken, wordless, weight = checked(built)
+    assert not broken and not wordless and max(weight.values()) < 3e6
+
+def test_the_same_of_the_whole_report(real_book):
+    broken, wordless, weight = checked(real_book)
+    assert not broken and not wordless
+    heavy = {n: w for n, w in weight.items() if w >= 3e6}
+    assert not heavy and len(weight) > 60
+    assert [n for n in weight if re.search(r'<script[^>]+shards/', (real_book/n).read_text())] == ['explorer.html']
+
+# ------------------------------------------------------------------ a page's numbers
+
+def test_the_numbers_of_a_page_are_offered_as_csv(built):
+    toy = pages(built)['results/toy.html']
+    links = re.findall(r'<a href="\.\./(_static/data/[^"]+)" download>([^<]+)</a> \((\d+) row', toy)
+    assert [(Path(f).name, name, n) for f, name, n in links] == [('toy.csv', 'scores', '1'), ('toy-tried.csv', 'tried', '2'), ('toy-more.csv', 'more', '2')]
+    assert toy.index('cm-data') < toy.index('Run card')
+    (score,) = csv.DictReader((built/links[0][0]).open(newline=''))
+    assert score == {'run': '0123456789', 'seed': '3'} | {k: str(v) for k, v in row.items()}
+    tried = list(csv.DictReader((built/links[1][0]).open(newline='')))
+    assert tried[0]['note'] == evil + '\n"two", lines' and tried[1] == dict(run='0123456789', seed='3', method='CCA', note='', at='[1, 2]')
+    assert [(r['table'], r['at'], r['value']) for r in csv.DictReader((built/links[2][0]).open(newline=''))] == [('chosen', 'CCA/ridge', '0.001'), ('chosen', 'curve', '[0.1, 0.2]')]
+
+def test_all_runs_of_an_entry_are_in_its_csv_and_large_ones_are_cut(checkout):
+    run_here(checkout, key='second0000')
+    (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
+    files = book.page_data('toy', toy['runs'])
+    assert [l.split(',')[0] for l in files['toy.csv'][2].decode().splitlines()] == ['run', '0123456789', 'second0000']
+    runs = [r | dict(rows=[dict(value=.1 + .2, i=i) for i in range(500)]) for r in toy['runs']]
+    cut = {f: x for f, x in book.page_data('toy', runs, most=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
+    assert len(cut) > 2 and all(len(x[2]) <= 5000 for x in cut.values()) and sum(x[1] for x in cut.values()) == 1000
+    back = [r for _, _, text in cut.values() for r in csv.DictReader(text.decode().splitlines())]
+    assert [(r['run'], int(r['i']), float(r['value'])) for r in back] == [(r['key'], i, .1 + .2) for r in runs for i in range(500)]
+
+def test_every_result_with_a_picture_offers_data(real_book):
+    for f in book_pages(real_book):
+        if f.parent.name in ('results', 'data') and 'Run card' in (text := f.read_text()) and '../_images/' in text:
+            files = re.findall(r'href="\.\./(_static/data/[^"]+)" download', text)
+            assert files, f.name
+            assert all((real_book/x).stat().st_size < 1_001_000 for x in files)
 
 def test_a_new_notebook_appears_without_another_edit(checkout):
     nbformat.write(new_notebook(cells=[new_markdown_cell('# Dual')]), checkout/'nbs'/'42_methods.dual.ipynb')
@@ -154,15 +230,12 @@ def test_readme_is_made_from_its_notebook():
     if not (root/'nbs'/'index.ipynb').exists(): pytest.skip('nbs/index.ipynb is not there yet')
     assert (root/'README.md').read_text() == book.readme(root, write=False), 'README.md is not in step: run `crossmodal readme`'
 
-def chromium():
-    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
-    if not found: pytest.skip('no Chromium on this machine (Debian: apt-get install chromium)')
-    return found
-
 @pytest.mark.browser
-def test_formulas_render_from_a_file_without_a_network(built, tmp_path):
-    command = [chromium(), '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
-               '--host-resolver-rules=MAP * ~NOTFOUND', '--enable-logging=stderr', '--virtual-time-budget=20000', f'--user-data-dir={tmp_path}', '--dump-dom', (built/'results'/'toy.html').as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout.count('<mjx-container') >= 2 and '<mjx-mfrac' in done.stdout
-    assert not [l for l in done.stderr.splitlines() if 'CONSOLE' in l and re.search(r'error|failed|ERR_', l, re.I)], done.stderr
+def test_hostile_captions_are_words_and_formulas_are_set_in_a_browser(built, browser):
+    b = browser.open(built/'results'/'toy.html')
+    title = b.js('return document.title')
+    items = b.js('return [...document.querySelectorAll(".cm-found .cm-item, .cm-text")].map(e => e.textContent)')
+    for c in [evil, *captions]: assert any(c in t for t in items), (c, items)
+    assert 'Toy experiment' in title and b.js('return document.querySelectorAll("article :is(script, [onerror])").length') == 0
+    assert b.js('return [document.querySelectorAll("mjx-container").length, document.querySelectorAll("mjx-mfrac").length]') == [2, 1]
+    assert not b.complaints()

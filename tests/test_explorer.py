@@ -24,8 +24,7 @@ def page(tmp_path_factory):
     index.kinds['text'], index.shown['text'] = 'text', [hostile[i % 5] + f' {i}' for i in range(40)]
     for f in ('explorer.js', 'book.css'): (folder/'_static').mkdir(exist_ok=True); shutil.copy(root/'book'/'_static'/f, folder/'_static')
     said = write(index, folder/'shards', most=90)
-    (folder/'_static'/'explorer').mkdir()
-    for name, data in book.shards([folder/'shards']).items(): (folder/'_static'/'explorer'/name).write_bytes(data)
+    for name, data in book.shards([folder/'shards']).items(): (folder/'shards'/name).write_bytes(data)
     body = re.search(r'```\{raw\} html\n(.*?)```', (root/'book'/'explorer.md').read_text(), re.S)[1]
     (folder/'index.html').write_text(f'<!doctype html><meta charset="utf-8"><title>whole</title>{body}<script src="_static/explorer.js"></script>')      # twice, as a theme may
     data = json.loads(Path(said['file']).read_text()[len('crossmodal.shard('):-3])
@@ -65,9 +64,10 @@ def test_the_true_partner_is_marked_and_a_screen_reader_is_told(page):
 @needs_browser
 def test_what_cannot_be_loaded_is_said(page):
     folder, _ = page
-    (folder/'_static'/'explorer'/'list.js').write_text('crossmodal.list([{"address":"gone.js","name":"gone"}]);')
+    kept = (folder/'shards'/'list.js').read_bytes()
+    (folder/'shards'/'list.js').write_text('crossmodal.list([{"address":"gone.js","name":"gone"}]);')
     assert 'gone.js could not be loaded' in dom(folder, '', 'gone.js')
-    (folder/'_static'/'explorer'/'list.js').write_bytes(book.shards([folder/'shards'])['list.js'])
+    (folder/'shards'/'list.js').write_bytes(kept)
 
 def test_the_python_side_agrees_with_plain_numpy(page):
     _, views = page

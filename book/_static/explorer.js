@@ -3,7 +3,7 @@
 'use strict';
 window.crossmodal = window.crossmodal || (() => {      // a page may load this twice
   const known = {};                                   // address of a shard: the shard
-  let shards = [], here = null, terms = [], view = {k: 1, x: 0, y: 0};
+  let shards = [], here = null, latest = '', terms = [], view = {k: 1, x: 0, y: 0};
   const root = () => document.getElementById('cm-explorer');
   const make = (tag, put = {}, ...inside) => {        // an element; properties, or attributes where the name has a dash
     const e = document.createElement(tag);
@@ -42,9 +42,10 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
   function look(s, a, i) {                            // a row as a reader sees it
     const v = s.views[a], shown = v.shown[i], name = v.ids[i];
     if (shown.startsWith('data:image/')) return make('img', {src: shown, alt: v.alt ? v.alt[i] : name, title: v.alt ? v.alt[i] : name, loading: 'lazy'});
-    if (v.sort === 'sound' && /\.(ogg|wav|mp3|flac)$/.test(shown)) return make('audio', {src: shown, controls: true, preload: 'none', 'aria-label': name});
+    if (shown.startsWith('data:audio/')) return make('span', {textContent: `♪ ${v.alt ? v.alt[i] : name}`, dir: 'auto'});
     return make('span', {textContent: shown.length > 120 ? shown.slice(0, 119) + '…' : shown, dir: 'auto'});
   }
+  const heard = (s, a, i) => s.views[a].shown[i].startsWith('data:audio/') ? [make('audio', {src: s.views[a].shown[i], controls: true, 'aria-label': said(s, a, i)})] : [];
   const said = (s, a, i) => `${s.views[a].name} ${s.views[a].alt ? s.views[a].alt[i] : s.views[a].shown[i].startsWith('data:') ? s.views[a].ids[i] : s.views[a].shown[i].slice(0, 60)}`;
   const mode = () => root().querySelector('input[name=cm-mode]:checked').value;
 
@@ -57,9 +58,10 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
   }
 
   function show() {
-    const s = here, chips = root().querySelector('.cm-x-terms'), out = root().querySelector('.cm-x-found');
-    chips.replaceChildren(...terms.map(([sign, a, i], n) => make('button', {type: 'button', className: 'cm-x-chip', 'aria-label': `remove ${said(s, a, i)}`, onclick: () => { terms.splice(n, 1); show(); }},
-      make('b', {textContent: sign > 0 ? '+' : '−'}), look(s, a, i), make('span', {textContent: ' ×', 'aria-hidden': 'true'}))));
+    const s = here, chips = root().querySelector('.cm-x-terms'), out = root().querySelector('.cm-x-found'), was = document.activeElement;
+    const section = [...out.children].findIndex(e => e.contains(was)), chip = [...chips.querySelectorAll('button')].indexOf(was);     // where the keyboard is: the next lines put new buttons there
+    chips.replaceChildren(...terms.flatMap(([sign, a, i], n) => [make('button', {type: 'button', className: 'cm-x-chip', 'aria-label': `remove ${said(s, a, i)}`, onclick: () => { terms.splice(n, 1); show(); }},
+      make('b', {textContent: sign > 0 ? '+' : '−'}), look(s, a, i), make('span', {textContent: ' ×', 'aria-hidden': 'true'})), ...heard(s, a, i)]));
     const items = new Set(terms.map(([, a, i]) => s.views[a].item[i]));
     out.replaceChildren(...(terms.length ? s.views.map((v, b) => {
       const list = make('ol', {'aria-label': `nearest ${v.name}`});
@@ -67,10 +69,12 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
         const own = terms.length === 1 && items.has(v.item[i]);
         const button = make('button', {type: 'button', className: own ? 'cm-x-own' : '', onclick: () => choose(b, i)}, look(s, b, i), make('small', {textContent: `${score.toFixed(3)}${own ? ' ✓' : ''}`}));
         button.dataset.row = i; button.dataset.score = score;
-        list.append(make('li', {}, button));
+        list.append(make('li', {}, button, ...heard(s, b, i)));
       }
       return make('section', {}, make('h3', {textContent: v.name}), list);
     }) : [make('p', {textContent: 'Choose a point of the map, or an item of the list.'})]));
+    const left = chips.querySelectorAll('button');
+    if (section >= 0) (out.children[section] || out).querySelector('button')?.focus(); else if (chip >= 0) (left[Math.min(chip, left.length - 1)] || root().querySelector('canvas')).focus();
     root().querySelector('.cm-x-said').textContent = terms.length ? `${terms.map(([g, a, i]) => (g > 0 ? '' : 'minus ') + said(s, a, i)).join(', plus ')}. Nearest: ` +
       s.views.map((v, b) => { const [n] = neighbours(s, terms, b, 1); return n ? said(s, b, n[0]) : ''; }).filter(Boolean).join('; ') : '';
     draw();
@@ -83,29 +87,32 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
   const place = (v, i, w, h) => [(v.x[i] / 1000 - .5 + view.x) * view.k * w * .92 + w / 2, (v.y[i] / 1000 - .5 + view.y) * view.k * h * .92 + h / 2];
   function draw() {
     const s = here, c = root().querySelector('canvas'), r = devicePixelRatio || 1, w = c.clientWidth, h = c.clientHeight, g = c.getContext('2d');
-    const ink = getComputedStyle(root()).color, by = root().querySelector('#cm-x-colour').value;
+    const ink = getComputedStyle(root()).color, by = root().querySelector('#cm-x-colour').value, pale = document.documentElement.dataset.theme === 'dark' ? .6 : .35;
     c.width = w * r; c.height = h * r; g.scale(r, r); g.clearRect(0, 0, w, h);
     const near = s.views.map((_, b) => new Set(terms.length ? neighbours(s, terms, b, 8).map(n => n[0]) : []));
     for (const later of [false, true]) s.views.forEach((v, a) => v.ids.forEach((_, i) => {
       const chosen = terms.some(t => t[1] === a && t[2] === i), close = near[a].has(i);
       if (later !== (chosen || close)) return;
       const [x, y] = place(v, i, w, h); if (x < 0 || y < 0 || x > w || y > h) return;
-      g.globalAlpha = terms.length && !later ? .35 : .9; g.beginPath();
+      g.globalAlpha = terms.length && !later ? pale : .9; g.beginPath();
       const size = chosen ? 8 : close ? 6 : 3.2;
       if (a % 2) g.rect(x - size * .85, y - size * .85, 1.7 * size, 1.7 * size); else g.arc(x, y, size, 0, 7);
       g.fillStyle = by === 'class' && v.label ? (v.label[i] < 0 ? '#888' : palette[v.label[i] % 10]) : palette[a]; g.fill();
       if (later) { g.globalAlpha = 1; g.lineWidth = chosen ? 3 : 1.5; g.strokeStyle = ink; g.stroke(); }
     }));
-    g.globalAlpha = 1;
+    g.globalAlpha = 1; c.style.touchAction = view.k > 1 ? 'none' : 'pan-y';
+    if (c.matches(':focus-visible')) { g.lineWidth = 1.5; g.strokeStyle = ink; g.beginPath(); g.moveTo(w / 2 - 12, h / 2); g.lineTo(w / 2 + 12, h / 2); g.moveTo(w / 2, h / 2 - 12); g.lineTo(w / 2, h / 2 + 12); g.stroke(); }
     const legend = root().querySelector('.cm-x-legend'), names = by === 'class' && s.classes ? s.classes.slice(0, 10) : s.views.map(v => v.name);
     legend.replaceChildren(...names.map((n, i) => { const dot = make('i', {'aria-hidden': 'true'}); dot.style.background = palette[i % 10]; return make('span', {}, dot, n + (by !== 'class' ? (i % 2 ? ' ■' : ' ●') : '')); }),
       ...(by === 'class' && s.classes && s.classes.length > 10 ? [make('span', {textContent: `colours repeat: ${s.classes.length} classes`})] : []));
   }
-  function pointed(e) {                               // the row nearest to the pointer
-    const c = root().querySelector('canvas'), box = c.getBoundingClientRect(), best = [15, -1, -1];
-    here.views.forEach((v, a) => v.ids.forEach((_, i) => { const [x, y] = place(v, i, box.width, box.height), d = Math.hypot(x - e.clientX + box.left, y - e.clientY + box.top); if (d < best[0]) best.splice(0, 3, d, a, i); }));
+  function closest(px, py, far) {                     // the row nearest to a place on the canvas, and no farther than that
+    const c = root().querySelector('canvas'), best = [far, -1, -1];
+    here.views.forEach((v, a) => v.ids.forEach((_, i) => { const [x, y] = place(v, i, c.clientWidth, c.clientHeight), d = Math.hypot(x - px, y - py); if (d < best[0]) best.splice(0, 3, d, a, i); }));
     return best;
   }
+  function pointed(e) { const c = root().querySelector('canvas'), box = c.getBoundingClientRect(); return closest(e.clientX - box.left - c.clientLeft, e.clientY - box.top - c.clientTop, 15); }
+  function middle() { const c = root().querySelector('canvas'); return closest(c.clientWidth / 2, c.clientHeight / 2, Infinity); }
   function zoom(f, x = 0, y = 0) {                    // x, y: what stays in place, as shares of the canvas from its middle
     const k = Math.min(40, Math.max(1, view.k * f)), move = 1 / k - 1 / view.k;
     view = k === 1 ? {k, x: 0, y: 0} : {k, x: view.x + x * move / .92, y: view.y + y * move / .92}; draw();
@@ -128,22 +135,26 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
     listing(); show(); root().dataset.ready = s.address;
   }
   function load(address, wanted) {
-    if (known[address]) return open(known[address], wanted);
+    latest = address; if (known[address]) return open(known[address], wanted);
     root().querySelector('.cm-x-about').textContent = 'loading …';
-    const base = document.querySelector('script[src*="explorer.js"]').src.replace(/explorer\.js.*$/, 'explorer/');
-    document.head.append(make('script', {src: base + address, onload: () => known[address] ? open(known[address], wanted) : 0, onerror: () => { root().querySelector('.cm-x-about').textContent = `${address} could not be loaded`; }}));
+    const base = document.querySelector('script[src*="shards/list.js"]').src.replace(/list\.js.*$/, '');
+    document.head.append(make('script', {src: base + address, onload: () => { if (latest === address) open(known[address], wanted); }, onerror: () => { if (latest === address) root().querySelector('.cm-x-about').textContent = `${address} could not be loaded`; }}));
   }
 
   function start() {
     if (!root() || root().dataset.started) return;
     root().dataset.started = 'yes';
     if (!shards.length) { root().append(make('p', {textContent: 'No space has been published or saved yet.'})); return; }
-    const field = (label, e) => make('label', {}, label + ' ', e), pick = make('select', {id: 'cm-x-shard', onchange: () => load(pick.value)}, ...shards.map(s => make('option', {value: s.address, textContent: s.name})));
-    const canvas = make('canvas', {tabIndex: 0, role: 'img', 'aria-label': 'Map of the space; the list below holds the same items. Plus and minus zoom, arrows move.'});
+    const field = (label, e) => make('label', {}, label + ' ', e), part = s => { const i = s.name.indexOf(', '); return i < 0 ? [s.name, 'as saved'] : [s.name.slice(0, i), s.name.slice(i + 2)]; };
+    const data = make('select', {id: 'cm-x-data', onchange: () => { methods(method.selectedOptions[0].textContent); load(method.value); }}, ...[...new Set(shards.map(s => part(s)[0]))].map(n => make('option', {value: n, textContent: n}))), method = make('select', {id: 'cm-x-method', onchange: () => load(method.value)});
+    const methods = wanted => { const own = shards.filter(s => part(s)[0] === data.value); method.replaceChildren(...own.map(s => make('option', {value: s.address, textContent: part(s)[1], selected: part(s)[1] === wanted}))); };
+    const restore = () => { const asked = new URLSearchParams(location.hash.slice(1)), s = shards.find(s => s.address === asked.get('shard')) || shards[0];
+      data.value = part(s)[0]; methods(part(s)[1]); method.value = s.address; load(s.address, asked.get('terms') || s.terms); };
+    const canvas = make('canvas', {tabIndex: 0, role: 'application', 'aria-label': 'Map of the space. Arrows move, plus and minus zoom, Enter chooses the item nearest to the middle. The list below holds the same items.'});
     root().append(
-      make('div', {className: 'cm-x-bar'}, field('Space', pick), field('Colour', make('select', {id: 'cm-x-colour', onchange: () => draw()})),
+      make('div', {className: 'cm-x-bar'}, field('Data', data), field('Method', method), field('Colour', make('select', {id: 'cm-x-colour', onchange: () => draw()})),
         make('fieldset', {}, make('legend', {textContent: 'A click'}), ...[['new', 'asks'], ['plus', '+ adds'], ['minus', '− takes away']].map(([v, t], i) => make('label', {}, make('input', {type: 'radio', name: 'cm-mode', value: v, checked: !i}), ' ' + t)))),
-      make('p', {className: 'cm-x-about'}), make('div', {className: 'cm-x-terms', 'aria-label': 'the query'}), make('p', {className: 'cm-x-said', 'aria-live': 'polite'}),
+      make('p', {className: 'cm-x-about'}), make('div', {className: 'cm-x-terms', role: 'group', 'aria-label': 'the query'}), make('p', {className: 'cm-x-said', 'aria-live': 'polite'}),
       make('div', {className: 'cm-x-body'}, make('div', {className: 'cm-x-map'}, canvas, make('div', {className: 'cm-x-zoom'}, ...[['+', 1.5], ['−', 1 / 1.5], ['whole', 0]].map(([t, f]) => make('button', {type: 'button', textContent: t, 'aria-label': f ? `zoom ${t}` : 'show the whole map', onclick: () => zoom(f || 1e-9)}))), make('div', {className: 'cm-x-legend'})), make('div', {className: 'cm-x-found'})),
       make('div', {className: 'cm-x-bar'}, field('Items of', make('select', {id: 'cm-x-view', onchange: listing})), field('named', make('input', {id: 'cm-x-filter', type: 'search', placeholder: 'type to filter', oninput: listing}))),
       make('div', {className: 'cm-x-list', role: 'group', 'aria-label': 'items'}));
@@ -156,11 +167,15 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
       if (drag[4] && view.k > 1) { view.x = drag[2] + dx / canvas.clientWidth / view.k / .92; view.y = drag[3] + dy / canvas.clientHeight / view.k / .92; draw(); } });
     canvas.addEventListener('pointerup', e => { const moved = drag && drag[4]; drag = null; if (moved) return; const [, a, i] = pointed(e); if (a >= 0) choose(a, i); });
     canvas.addEventListener('keydown', e => { const step = .1 / view.k, to = {ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step]}[e.key];
-      if (to) { view.x += to[0]; view.y += to[1]; draw(); } else if (e.key === '+') zoom(1.5); else if (e.key === '-') zoom(1 / 1.5); else return; e.preventDefault(); });
+      if (e.ctrlKey || e.metaKey || e.altKey) return;
+      if (to) { view.x += to[0]; view.y += to[1]; draw(); } else if (e.key === '+') zoom(1.5); else if (e.key === '-') zoom(1 / 1.5);
+      else if (e.key === 'Enter') { const [, a, i] = middle(); choose(a, i); return e.preventDefault(); } else return;
+      const [, a, i] = middle(); root().querySelector('.cm-x-said').textContent = `in the middle: ${said(here, a, i)}`; e.preventDefault(); });
+    for (const what of ['focus', 'blur']) canvas.addEventListener(what, () => here && draw());
+    canvas.addEventListener('pointercancel', () => { drag = null; });
     new ResizeObserver(() => here && draw()).observe(canvas);
     new MutationObserver(() => here && draw()).observe(document.documentElement, {attributes: true, attributeFilter: ['data-theme']});
-    const asked = new URLSearchParams(location.hash.slice(1)), first = shards.find(s => s.address === asked.get('shard')) || shards[0];
-    pick.value = first.address; load(first.address, asked.get('terms') || first.terms);
+    restore(); window.addEventListener('hashchange', restore);
   }
   document.addEventListener('DOMContentLoaded', start);
   return {list: l => { shards = l; }, shard: s => { known[s.address] = prepare(s); }, neighbours, known};
