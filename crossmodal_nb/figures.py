@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'ordered', 'looks', 'style', 'unit', 'value',
-           'spread', 'protocol', 'lines', 'bars', 'histogram', 'Html', 'table', 'shown', 'listing', 'reported',
-           'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'boxes', 'save', 'card']
+           'spread', 'protocol', 'lines', 'bars', 'scatter', 'histogram', 'Html', 'table', 'shown', 'listing',
+           'reported', 'choose', 'thumbnail', 'gallery', 'space', 'cells', 'strips', 'boxes', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -238,6 +238,69 @@ def bars(
         if len(named) > 1: fig.legend(named.values(), named.keys(), loc='outside upper right' if len(named) < 6 else 'outside lower left', ncols=min(5, len(named)), fontsize=9)
         if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
+
+# %% ../nbs/60_figures.ipynb #7638c2de
+def scatter(
+    rows:list[dict],         # Tidy rows
+    x:str,                   # Field: a positive number
+    label:str='name',        # Field: what is said beside a point (may be empty)
+    hue:str='kind',          # Field: colour and marker
+    panel:str|None=None,     # Field: one panel a value, each with its own axes
+    title:str='', xlabel:str='',
+) -> 'Figure':
+    "Scores against what they cost: error bars, chance, and names beside the points that keep clear of each other"
+    import matplotlib.pyplot as plt
+    rows = [r for r in rows if r.get('value') is not None]
+    bad = [r for r in rows if not r.get(x) or r[x] <= 0]
+    if bad: raise ValueError(f'{x} = {bad[0].get(x)!r} has no place on a logarithmic axis: leave the row out')
+    look = looks(ordered(value(r, hue) for r in rows))
+    with plt.rc_context(style()):
+        fig, axes = _panels(len(ps := list(dict.fromkeys(value(r, panel) for r in rows)) if panel else [None]), width=8.4, height=2.9, sharey=False)
+        for i, (ax, p) in enumerate(zip(axes, ps)):
+            here = [r for r in rows if panel is None or value(r, panel) == p]
+            times, name = unit(here[0]['metric'])
+            for r in sorted(here, key=lambda r: bool(r.get(label))):
+                (low, high, _), (tint, mark) = spread(r), look[value(r, hue)]
+                if low is not None: ax.plot([r[x]] * 2, [times * low, times * high], color=tint, lw=1, alpha=.35)
+                ax.plot(r[x], times * r['value'], mark, color=tint, ms=5.5 if r.get(label) else 3.5, alpha=1 if r.get(label) else .4)
+            _costs(ax, [r[x] for r in here]); _floor(ax, here, times)
+            ax.set(title=_plain(p if panel else ''), xlabel=(xlabel or x) if i >= len(ps) - 2 else '', ylabel=name)
+        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        fig.canvas.draw()
+        for ax, p in zip(axes, ps): _beside(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, label, hue, look)
+    return fig
+
+def _costs(ax, at):
+    "A logarithmic axis with round ticks, and room for names on its right"
+    ax.set_xscale('log'); ax.set_xlim(min(at) / 1.5, max(at) * (max(at) / min(at))**.6 * 1.8)
+    ticks = [t * 10.**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.**k <= max(at) * 1.3] or [float(f'{min(at):.1g}')]
+    ax.set_xticks(ticks, [f'{t:,g}' for t in ticks]); ax.minorticks_off()
+
+def _floor(ax, rows, times):
+    "Chance as a line where it is near, else in words: it would press all points together"
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    chance = next((times * r['chance'] for r in rows if r.get('chance') is not None), None)
+    far = chance is not None and low - chance > .8 * (high - low)
+    ax.set_ylim(min(low, chance if chance is not None and not far else low) - .14 * (high - low), high + .16 * (high - low))
+    if chance is None: return
+    if not far: ax.axhline(chance, color=grey, ls=':', lw=1.2, zorder=1)
+    ax.annotate(f'chance {chance:.1f} ↓' if far else 'chance', (1, .02 if far else chance), xycoords='axes fraction' if far else ('axes fraction', 'data'), xytext=(-2, 2), textcoords='offset points',
+                color=grey, fontsize=8, ha='right')
+
+def _beside(fig, ax, rows, x, label, hue, look):
+    "Names to the right of points; those that would touch a name or a point move up or down, with a thin line to their point"
+    pixels, times = fig.dpi / 72, unit(rows[0]['metric'])[0]
+    step, box, at = 10 * pixels, ax.get_window_extent(), [ax.transData.transform((r[x], times * r['value'])) for r in rows]
+    taken = [(px - 3 * pixels, px + 3 * pixels, py, .75 * step) for px, py in at]          # left, right, height, how near is too near
+    for r, (px, py) in sorted(zip(rows, at), key=lambda p: -p[0]['value']):
+        if not r.get(label): continue
+        text = ax.annotate(_plain(r[label]), (r[x], times * r['value']), xytext=(6, 0), textcoords='offset points', va='center', fontsize=8, color=look[value(r, hue)][0], annotation_clip=False)
+        text.set_in_layout(False)
+        left, right = px + 5 * pixels, px + 14 * pixels + text.get_window_extent().width
+        free = lambda y: box.y0 + step / 2 <= y <= box.y1 and all(abs(y - ty) >= near or left > b or right < a for a, b, ty, near in taken)
+        y = next((y for k in range(120) for y in (py + k * step / 4, py - k * step / 4) if free(y)), py)
+        taken.append((left, right, y, step)); text.set_position((6 if abs(y - py) < step / 2 else 12, (y - py) / pixels))
+        if abs(y - py) >= step / 2: ax.annotate('', (r[x], times * r['value']), xytext=(12, (y - py) / pixels), textcoords='offset points', arrowprops=dict(arrowstyle='-', lw=.5, color=grey, shrinkA=0, shrinkB=2)).set_in_layout(False)
 
 # %% ../nbs/60_figures.ipynb #31b3858f
 def histogram(
@@ -621,5 +684,5 @@ def card(
     lines_ |= {'parameters': small(r.get('params')), 'versions': small(r.get('versions'))}
     body = ''.join(f'<tr><th style="text-align:left">{esc(k)}</th><td style="text-align:left">{esc(str(v))}</td></tr>'
                    for k, v in lines_.items() if v)
-    return Html(f'<div class="cm-card"><table><caption style="text-align:left">Run card</caption><tbody>{body}</tbody></table></div>',
+    return Html(f'<div class="cm-card" id="run-card"><table><caption style="text-align:left">Run card</caption><tbody>{body}</tbody></table></div>',
                 '\n'.join(f'{k}: {v}' for k, v in lines_.items() if v))
