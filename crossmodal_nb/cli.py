@@ -158,10 +158,12 @@ def plan(names:list[str]=names_, smoke:bool=typer.Option(False, help='The smoke 
 def run(names:list[str]=names_, jobs:int=typer.Option(1, '-j', min=1, help='Runs at a time.'),
         smoke:bool=typer.Option(False, help='Seconds instead of minutes, in a folder of its own; never enters the book.'),
         stale:bool=typer.Option(False, help='Also run again what is stale.'), into:Path=typer.Option(None, help='Folder for records.'),
-        report:bool=typer.Option(False, help='The entries marked `report`, computed here even where a published record exists.')):
+        report:bool=typer.Option(False, help='The entries marked `report`, computed here even where a published record exists.'),
+        backend:str=typer.Option('local', help='local: processes of this machine; dask: the workers of a Dask cluster, which must see this checkout at the same path.'),
+        scheduler:str=typer.Option(None, metavar='ADDRESS', help='Of a Dask cluster, as tcp://HOST:8786 (default: -j workers on this machine).')):
     "Run what is missing or failed, and keep the rest."
     from crossmodal_nb import runner
-    code = runner.run(names or None, jobs=jobs, smoke=smoke, stale=stale, into=into, report=report)
+    code = runner.run(names or None, jobs=jobs, smoke=smoke, stale=stale, into=into, report=report, backend=backend, scheduler=scheduler)
     s = settings()
     print(f'Records: {into or s.work/("smoke" if smoke else "records")}.'
           + ('' if smoke or into else ' `crossmodal book` puts them into the report.'))
