@@ -92,10 +92,10 @@ def _status(name, entry, params, read, into, published):
             if r['digests']['params'] != d['params']: continue
             differing = record.differs(r, d)
             state = 'failed' if r['status'] != 'ok' else 'stale' if differing else 'published' if folder == published else 'kept'
-            same.append(dict(status=state, why=', '.join(f'{x} changed' for x in differing), seconds=r.get('seconds'), path=Path(r['path'])))
+            same.append(dict(status=state, why=', '.join(f'{x} changed' for x in differing), seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
     best = min(same, key=lambda r: rank.index(r['status']), default=dict(status='new'))
-    if best['status'] in ('stale', 'failed'): best.pop('path')       # a new record goes to its own key
+    if best['status'] in ('stale', 'failed'): best.pop('path'); best.pop('key')       # a new record goes to its own key; a good one keeps the key it has, also where its data is absent
     if d['data'] is None: best['why'] = (best.get('why', '') + ' (its data is not on this machine)').strip()
     return job | best
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import nbformat, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from crossmodal_nb import record
+from crossmodal_nb import record, runner
 
 root = Path(__file__).parent.parent
 cli = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()']
@@ -86,6 +86,14 @@ def test_a_report_is_computed_here_and_leaves_what_was_published(house):
     assert 'published' in crossmodal(house, 'run', check=0) and not records(house)
     crossmodal(house, 'run', '--report', check=0)
     assert len(records(house)) == 1 and published == {f: f.read_bytes() for f in (house/'book'/'records').rglob('*') if f.is_file()}
+
+def test_a_summary_of_published_runs_holds_where_their_data_is_absent(house, monkeypatch):
+    manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\n[both]\nnotebook = "10_toy.ipynb"\nneeds = ["toy"]\n')
+    crossmodal(house, 'run', check=0)
+    shutil.move(house/'work'/'records', house/'book'/'records')
+    monkeypatch.chdir(house); here = record.digests
+    monkeypatch.setattr(record, 'digests', lambda *a: here(*a) | dict(data=None))
+    assert [j['status'] for j in runner.plan()] == ['published'] * 2 and all(j['key'] == j['path'].stem for j in runner.plan())
 
 def test_what_the_manifest_no_longer_asks_for_is_set_aside(house):
     crossmodal(house, 'run', check=0)
