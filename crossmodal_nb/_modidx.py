@@ -2579,6 +2579,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'crossmodal_nb.search.Index.view_of': ('search.html#index.view_of', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._faiss': ('search.html#_faiss', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._features': ('search.html#_features', 'crossmodal_nb/search.py'),
+                                      'crossmodal_nb.search._first': ('search.html#_first', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._several': ('search.html#_several', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._shown': ('search.html#_shown', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._there': ('search.html#_there', 'crossmodal_nb/search.py'),

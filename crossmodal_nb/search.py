@@ -25,7 +25,7 @@ def nearest(
     gallery:Tensor,             # (m, d) codes
     k:int=10,                   # How many (all, if the gallery has fewer)
     similarity:str='cosine',    # One of `methods.base.similarities`
-    block:int=2**16,            # Gallery rows looked at at once
+    block:int=2**12,            # Gallery rows looked at at once
 ) -> tuple[Tensor, Tensor]:     # (n, k) scores, larger is closer, and rows of the gallery; of equal ones the earlier
     "The k nearest, exactly"
     if k < 1: raise InputError(f'k is {k}: how many to find, at least 1')
@@ -33,11 +33,20 @@ def nearest(
     if len(g) >= large: return _faiss(q, g, min(k, len(g)), similarity)
     best, at = torch.full((len(q), 0), -torch.inf), torch.zeros(len(q), 0, dtype=torch.long)
     for start in range(0, len(g), block):
-        s = product(q, g[start:start+block], similarity)
-        best, at = torch.cat([best, s], 1), torch.cat([at, torch.arange(start, start + s.shape[1]).expand(len(q), -1)], 1)
-        best, order = best.sort(dim=1, descending=True, stable=True)
-        best, at = best[:, :k], at.gather(1, order[:, :k])
+        v, i = _first(product(q, g[start:start+block], similarity), k)
+        best, order = torch.cat([best, v], 1).sort(dim=1, descending=True, stable=True)
+        best, at = best[:, :k], torch.cat([at, start + i], 1).gather(1, order[:, :k])
     return best, at
+
+def _first(s, k):
+    "The k largest of each row and their columns, of equal ones the earlier: a selection, and a sort of the few rows where it had to choose among equals"
+    if k >= s.shape[1]: return s.sort(dim=1, descending=True, stable=True)
+    i = s.topk(k + 1, dim=1).indices.sort(dim=1).values
+    v, order = s.gather(1, i).sort(dim=1, descending=True, stable=True)
+    i, tied = i.gather(1, order), v[:, k - 1] == v[:, k]
+    v, i = v[:, :k], i[:, :k]
+    if tied.any(): v[tied], i[tied] = (x[:, :k] for x in s[tied].sort(dim=1, descending=True, stable=True))
+    return v, i
 
 def _faiss(q, g, k, similarity):
     import faiss
