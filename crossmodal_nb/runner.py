@@ -13,7 +13,7 @@ from . import record
 from .core import InputError, pick, settings
 
 # %% ../nbs/70_runner.ipynb #33862112
-fields = {'notebook', 'params', 'sweep', 'needs', 'report', 'final', 'smoke', 'chapter'}
+fields = ('notebook', 'params', 'sweep', 'needs', 'report', 'final', 'smoke', 'chapter')
 chapters = ('results', 'data')
 
 def manifest(
@@ -125,9 +125,11 @@ def workers(
         from joblib import Parallel, delayed
         yield lambda wave: Parallel(jobs, return_as='generator_unordered', batch_size=1)(delayed(_execute)(j) for j in wave)
         return
+    import dask
     from distributed import Client, LocalCluster
     with contextlib.ExitStack() as stack:
-        where = scheduler or stack.enter_context(LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=0, dashboard_address=None))
+        with dask.config.set({'distributed.scheduler.worker-saturation': 1.}):         # no run waits on a worker that is busy, or shares its death
+            where = scheduler or stack.enter_context(LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=0, dashboard_address=None))
         try: client = stack.enter_context(Client(where, timeout=30))
         except (OSError, ValueError) as e: raise InputError(f'scheduler={scheduler!r}: no Dask scheduler answers there ({e}). An address is like tcp://10.0.0.1:8786; `dask scheduler` prints its own') from e
         client.wait_for_workers(1, timeout=30)
