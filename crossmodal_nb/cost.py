@@ -125,7 +125,7 @@ def _(n, **s):
     hit = (torch.rand(n, generator=torch.Generator().manual_seed(0)) < .3).double()
     return lambda: bootstrap(hit, n=s['resamples']), 1
 
-@step('search, blocks', 2, 'cores', 'the ten nearest of all for every row: products and sorting')
+@step('search, blocks', 2, 'cores', 'the ten nearest of all for every row: products and selection')
 def _(n, **s): return _search(n, False, **s)
 
 @step('search, FAISS', 2, 'cores', 'the same by FAISS\'s flat index')
