@@ -89,3 +89,10 @@ def test_a_shard_is_small_or_refused(page):
     with pytest.raises(InputError, match='cosine'): shard(Index(CCA(4, 1., similarity='dot').fit(world), world))
 
 def test_a_row_of_zeros_stays_zero(): assert eight_bits(torch.zeros(2, 3)).tolist() == [[0] * 3] * 2 and eight_bits([[1., -2.]]).tolist() == [[64, -127]]
+
+@pytest.mark.parametrize('f', sorted((root/'book'/'explorer').glob('*.js')), ids=lambda f: f.stem)
+def test_a_committed_shard_keeps_its_neighbours_and_holds_what_may_be_shown(f):
+    text = f.read_text(); data = json.loads(text[len('crossmodal.shard('):-3])
+    assert len(text.encode()) <= 1_000_000 and sum(len(v['ids']) for v in data['views']) <= 1000 and data['address'] == f.name
+    assert int(re.search(r'share (\d+) % of the ten nearest', data['about'])[1]) >= 95
+    assert data['name'].split(',')[0] in ('emoji', 'recipes', 'furniture') and 'CC' in data['about'] and not re.search(r'"/|\w:\\\\', text)
