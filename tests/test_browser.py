@@ -270,3 +270,9 @@ def test_sounds_can_be_played(browser, tmp_path):
     WebDriverWait(browser.driver, 10).until(lambda d: d.execute_script('return document.querySelector("audio").currentTime > .1'))
     assert abs(browser.js('return document.querySelector("audio").duration') - 1) < .05 and browser.js('return document.querySelector("audio").error') is None
     assert not browser.complaints()
+
+def test_which_method_for_my_data_is_answered_on_the_first_page(browser, real_book):
+    browser.open(real_book/'index.html')
+    rows = browser.js('return [...document.querySelectorAll(".cm-decide tbody tr")].map(r => [...r.cells].map(c => c.textContent))')
+    assert len(rows) >= 5 and any(method == 'CCA' for _, method, _ in rows) and all(re.search(r'\d', why) for *_, why in rows)
+    for at in browser.js('return [...document.querySelectorAll(".cm-decide a")].map(a => a.href)'): assert real_book.joinpath('results', at.rsplit('/', 1)[1]).exists(), at
