@@ -165,7 +165,10 @@ def test_any_tail_is_overwritten(tmp_path, unbroken, broken_at):
     assert meta(view(), Toy(), tmp_path)['shards'] == dict(rows=8, n=25, tries=2)
 
 def test_two_at_once(tmp_path, unbroken):
-    both = [start(tmp_path, .1, tmp_path/'log') for _ in range(2)]
+    ready = f"from pathlib import Path; Path('{tmp_path}/ready' + str(os.getpid())).touch()\nwhile not Path('{tmp_path}/go').exists(): time.sleep(.001)"
+    both = [start(tmp_path, .1, tmp_path/'log', ready) for _ in range(2)]
+    while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in both): time.sleep(.01)
+    (tmp_path/'go').touch()                                              # neither has imported for longer than the other
     for p in both: assert p.wait(120) == 0, p.stderr.read()
     assert sorted(p.stdout.read().count('waiting for another process that computes') for p in both) == [0, 1]
     log = [line.split() for line in (tmp_path/'log').read_text().splitlines()]
