@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['View', 'finite', 'Views', 'concatenated', 'stacked', 'averaged', 'Batch', 'relevance', 'Images', 'open_image',
-           'content', 'normalise', 'connected', 'assign', 'gaussian_world', 'class_world']
+           'content', 'clean', 'normalise', 'connected', 'assign', 'row_keys', 'numbered', 'merged_items',
+           'gaussian_world', 'class_world']
 
 # %% ../nbs/10_data.ipynb #9c899256
-import hashlib, html, re, unicodedata
-from dataclasses import dataclass, replace
+import collections, hashlib, html, re, unicodedata
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
@@ -22,6 +24,7 @@ class View:
     ids: 'list[str]|None' = None   # n row names: what errors and stores speak of (default `'0'` … `'n-1'`)
     y: 'Tensor|None' = None        # (n,) integer classes (−1: none), or (n, c) multi-hot
     item: 'Tensor|None' = None     # (n,) integer code of what each row is about (default `0` … `n-1`)
+    sources = ()                   # No field: of features, the views that they were made from, each with the number of its row for every row here
 
     def __post_init__(self):
         n = rows(self.x)
@@ -47,13 +50,24 @@ class View:
         if by not in at: at[by] = (self.item if by == 'item' else self.y).sort(stable=True)
         return at[by]
 
+    @cached_property
+    def same(self) -> Tensor: # (n,) int64: the number of the first row with this content, among the rows of this view or of its sources
+        """Codes of equal content, found when first asked for: the same text after `clean`, the same bytes of a picture's file, the same numbers.
+        Features are the same where *all* that they were made from is"""
+        if not self.sources: return numbered(row_keys(self.x, exact=True))
+        codes = [view.same[rows].tolist() for view, rows in self.sources]
+        return torch.tensor(codes[0]) if len(codes) == 1 else numbered(zip(*codes))
+
     def holding(self,
         x,                # Content known to be sound: it is not looked at again
         i=slice(None),    # Which rows it is of (default: all)
+        of=(),            # Views of these rows that `x` was made from, if it is their features (default: the sources of this view)
     ) -> 'View':
         "These rows with other content: their features, checked when they were stored"
         new = object.__new__(View)
         new.x, new.ids, new.y, new.item = x, take(self.ids, i), None if self.y is None else self.y[i], self.item[i]
+        sources = [s for v in of for s in v.sources or [(v, torch.arange(len(v)))]] or self.sources
+        new.sources = tuple((view, rows[i]) for view, rows in sources)
         return new
 
 def finite(
@@ -159,7 +173,7 @@ def concatenated(
     for v in views:
         if v.ids != first.ids: raise InputError('views that are put side by side must have the same rows in the same order')
         parts.append(_pooled(v))
-    return first.holding(torch.cat(parts, 1))
+    return first.holding(torch.cat(parts, 1), of=views)
 
 def _pooled(view): return torch.as_tensor(view.x['pooled'] if isinstance(view.x, dict) else view.x)
 
@@ -174,7 +188,7 @@ def averaged(
     *views:View,      # Of the same rows, seen differently
 ) -> View:
     "One row for several sights: their mean"
-    return views[0].holding(sum(_pooled(v) for v in views) / len(views))
+    return views[0].holding(sum(_pooled(v) for v in views) / len(views), of=views)
 
 class Batch(Views):
     "One row of every view for each item, aligned; `.item` and `.y` are those of the rows, `.seed` what they were drawn with"
@@ -220,6 +234,13 @@ def content(
     return x.digest if hasattr(x, 'digest') else digest(list(x) if isinstance(x, (list, tuple)) else x)
 
 # %% ../nbs/10_data.ipynb #81e9d1d5
+def clean(
+    text:str,
+) -> str:
+    "NFKC, HTML entities resolved, white space collapsed line by line; empty lines go"
+    text = unicodedata.normalize('NFKC', html.unescape(text))
+    return '\n'.join(s for s in (' '.join(t.split()) for t in text.split('\n')) if s)
+
 def normalise(text:str) -> str:
     "NFKC, entities resolved, lower case, one space between words, no punctuation: how texts are compared for duplicates"
     text = unicodedata.normalize('NFKC', html.unescape(text)).casefold()
@@ -253,6 +274,47 @@ def assign(
     for split, share in shares.items():
         out[split] = np.flatnonzero((u >= edge) & (u < edge + share + 1e-12)); edge += share
     return out
+
+# %% ../nbs/10_data.ipynb #09a334a9
+def row_keys(
+    x,               # Texts, a tensor, a dict of parts (`pooled`, or else its first part counts), or a lazy sequence
+    exact=False,     # Keep what can still be told apart: case and punctuation of texts, how a file is shown
+) -> list:           # n hashables; None joins with nobody
+    "One key a row; equal keys mean equal content"
+    if isinstance(x, dict): return row_keys(x['pooled'] if 'pooled' in x else next(iter(x.values())), exact)
+    if hasattr(x, 'paths'):
+        files, shown = _file_keys(x.paths), getattr(x, 'of', None)
+        return [(k, str(s)) for k, s in zip(files, shown)] if exact and shown else files
+    if hasattr(x, 'keys'): return list(x.keys(torch.arange(len(x))))
+    blocks = torch.arange(len(x)).split(4096)
+    return [_row_key(r, exact) for b in blocks for r in (x[b[0] : b[-1] + 1] if isinstance(x, (list, tuple)) or hasattr(x, 'shape') else x[b])]
+
+def _row_key(row, exact):
+    if isinstance(row, str): return (clean(row) if exact else normalise(row)) or None
+    return hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() if hasattr(row, 'shape') else None
+
+def _file_keys(paths):
+    "Size of a file; its digest where another one is as large"
+    try: sizes = [Path(p).stat().st_size for p in paths]
+    except FileNotFoundError as e: raise MissingError(f'{e.filename}: the file is not there. Put it back, or take its row out') from e
+    count = collections.Counter(sizes)
+    return [digest(Path(p)) if count[s] > 1 else s for p, s in zip(paths, sizes)]
+
+def numbered(
+    keys,            # n hashables; None is like no other
+) -> Tensor:         # (n,) int64
+    "The number of the first row with the same key"
+    first = {}
+    return torch.tensor([i if k is None else first.setdefault(k, i) for i, k in enumerate(keys)], dtype=torch.long)
+
+def merged_items(
+    a:View, b:View,              # Two views of n and m rows, as scored against each other
+) -> tuple[Tensor, Tensor]:      # (n,) and (m,) int64: codes of merged items
+    "One code for items that share an equal row, in `a` or in `b`. Where no rows are equal, rows have the same code just where they have the same item"
+    items = [*a.item.tolist(), *b.item.tolist()]
+    none = [None] * len(items)
+    group = torch.from_numpy(connected([i if i >= 0 else None for i in items], a.same.tolist() + none[:len(b)], none[:len(a)] + b.same.tolist())).long()
+    return group[:len(a)], group[len(a):]
 
 # %% ../nbs/10_data.ipynb #c859a31a
 def gaussian_world(

@@ -495,7 +495,7 @@ def _features(name, view, encoder, cache, skip, processes):
             if not folder.exists(): extract(name, view, encoder, folder, skip, processes)
     x, meta = stored(folder)
     _allow(name, meta['skipped'], len(view), skip)
-    return view.holding(x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]))
+    return view.holding(x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view])
 
 @contextlib.contextmanager
 def _turn(folder, what):

@@ -120,4 +120,4 @@ def read(
         made[part] = {v: x.x.get(part, x.x.get('pooled')) for v, x in features(views, dict.fromkeys(views, e), cache).items()}
         if part == 'pooled': made[part] |= {n: sum(made[part][c] for c in n.split('+')) / len(n.split('+')) for n in sets}
     parts = lambda v: {p: of[v] for p, of in made.items() if v in of}
-    return Views({v: views[v.split('+')[0]].holding(parts(v) | ({c: parts(c) for c in v.split('+')} if v in sets else {})) for v in rows})
+    return Views({v: views[v.split('+')[0]].holding(parts(v) | ({c: parts(c) for c in v.split('+')} if v in sets else {}), of=[views[c] for c in v.split('+')]) for v in rows})

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
 from ..core import InputError, MissingError, atomic, digest, locked, pick, settings
-from ..data import View, Views, open_image
-from .base import Records, clean, known_sha256, lines, remember, some, stamped
+from ..data import View, Views, clean, open_image
+from .base import Records, known_sha256, lines, remember, some, stamped
 
 # %% ../../nbs/16_datasets.recipe1m.ipynb #f3bba50b
 info = dict(recipe1m=dict(title='Recipe1M: a million recipes, many with photos', views=['image', 'title', 'ingredients', 'instructions', 'all'],

@@ -12,8 +12,8 @@ import collections, hashlib, re
 from pathlib import Path
 import numpy as np, torch
 from ..core import InputError, pick
-from ..data import Images, View, Views, normalise
-from .base import clean, item_groups, item_names, lines, read_json, split
+from ..data import Images, View, Views, clean, normalise
+from .base import item_groups, item_names, lines, read_json, split
 from ..fetch import fetch
 
 # %% ../../nbs/12_datasets.recipes.ipynb #7ccf8823

@@ -11,9 +11,8 @@ __all__ = ['info', 'relatives', 'copies', 'standings', 'files', 'tongue', 'count
 import collections, re, unicodedata
 import numpy as np, torch
 from ..core import InputError, pick, take
-from ..data import View, Views, assign, connected, normalise
+from ..data import View, Views, assign, connected, normalise, row_keys
 from . import emoji as of_emoji, household
-from .base import row_keys
 
 # %% ../../nbs/17f_datasets.tongues.ipynb #fd499c0f
 def _info(of, **more): return {k: of[k] for k in ('labels', 'licence', 'attribution', 'how', 'embedded', 'publishable', 'size_mb', 'folder', 'debian') if k in of} | dict(views=['image', 'text']) | more
@@ -65,7 +64,9 @@ def permuted(
     "The control: right language, right words, wrong thing"
     have, order, g = np.array(tongue(view.ids)), np.arange(len(view)), np.random.default_rng(seed)
     for l in languages: at = np.flatnonzero(have == l); order[at] = g.permutation(at)
-    return view.holding(take(view.x, order))
+    dealt = view[order]
+    dealt.ids, dealt.item, dealt.y = view.ids, view.item, view.y
+    return dealt
 
 # %% ../../nbs/17f_datasets.tongues.ipynb #57aa47ed
 relatives = dict(

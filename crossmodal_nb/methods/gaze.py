@@ -58,7 +58,7 @@ def ways_of(
             w = torch.from_numpy(cells(views['gaze'].x, side)).unflatten(1, (side, side))
             w = (w.flip(2) if flip else w).flatten(1)
             parts['cells' + end] = torch.cat([torch.einsum('nk,nkd->nd', w[i:i+256], x['grid'][i:i+256].float()) for i in range(0, len(w), 256)])
-    return views['image'].holding(parts)
+    return views['image'].holding(parts, of=[views['image']])
 
 # %% ../../nbs/45_methods.gaze.ipynb #a9362c8d
 class Queue(nn.Module):

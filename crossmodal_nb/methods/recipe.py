@@ -57,7 +57,7 @@ def together(
         of = {c: views[pick(c, views, 'view')] for c in ([name] if name in views else name.split('+'))}
         first = next(iter(of.values()))
         if any(v.ids != first.ids for v in of.values()): raise InputError(f'{name}: components that are put together must have the same rows in the same order')
-        out[name] = first if name in views else first.holding({c: v.x for c, v in of.items()})
+        out[name] = first if name in views else first.holding({c: v.x for c, v in of.items()}, of=of.values())
     return Views(out)
 
 # %% ../../nbs/49a_methods.recipe.ipynb #22fc5154
