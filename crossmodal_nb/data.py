@@ -286,8 +286,9 @@ def row_keys(
         files, shown = _file_keys(x.paths), getattr(x, 'of', None)
         return [(k, str(s)) for k, s in zip(files, shown)] if exact and shown else files
     if hasattr(x, 'keys'): return list(x.keys(torch.arange(len(x))))
-    blocks = torch.arange(len(x)).split(4096)
-    return [_row_key(r, exact) for b in blocks for r in (x[b[0] : b[-1] + 1] if isinstance(x, (list, tuple)) or hasattr(x, 'shape') else x[b])]
+    plain = isinstance(x, (list, tuple)) or hasattr(x, 'shape')
+    blocks = (slice(i, i + 4096) for i in range(0, len(x), 4096))
+    return [_row_key(r, exact) for b in blocks for r in (x[b] if plain else x[torch.arange(len(x))[b]])]
 
 def _row_key(row, exact):
     if isinstance(row, str): return (clean(row) if exact else normalise(row)) or None

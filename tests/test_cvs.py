@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 from crossmodal_nb.core import InputError
 from crossmodal_nb.data import Batch, View, Views, class_world
 from crossmodal_nb.datasets import catalogue, load
-from crossmodal_nb.datasets.household import _furniture, _tuxpaint
+from crossmodal_nb.datasets.household import _furniture, _tuxpaint, stems
 from crossmodal_nb.datasets.base import item_groups
 from crossmodal_nb.layers import AlignedAttention
 from crossmodal_nb.losses import class_triplet
@@ -359,8 +359,8 @@ def test_no_group_of_the_household_crosses_a_split():
     "The same with packages made for the purpose is in test_household.py"
     row = {r['name']: r for r in catalogue()}['household']
     if not row['ready']: pytest.skip(f'household is not on this machine: {row["how"]}')
-    stamps, pieces = _tuxpaint(row['where'], 'folder', True, 224), _furniture(row['where'], 8, 128)
-    group = {i: ('stamp', g) for i, g in item_groups(stamps).items()} | {i: ('piece', g) for i, g in item_groups(pieces.only('mesh', 'icon', 'name')).items()}
+    stamps, pieces, kin = _tuxpaint(row['where']), _furniture(row['where'], 8, 128), stems('household', row['where'])
+    group = {i: ('stamp', g) for i, g in item_groups(stamps, kin).items()} | {i: ('piece', g) for i, g in item_groups(pieces, kin).items()}
     for fold in range(5):
         splits = load('household', fold=fold)
         parts = [{group[i] for v in views.values() for i in v.item.tolist()} for views in splits.values()]

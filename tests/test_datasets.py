@@ -450,7 +450,7 @@ def test_public_domain_recipes_folds():
 
 def test_public_domain_recipes_layout(tmp_path):
     (tmp_path/'content').mkdir(); photos(tmp_path/'images', [f'r{i}.jpg' for i in range(10)])
-    for i in range(12): (tmp_path/'content'/f'r{i}.md').write_text(f'---\ntitle: "Dish {i}"\ntags: [t]\n---\n![x](/pix/r{i}.webp)\n## Ingredients\n- salt {i}\n## Directions\n1. Stir {i}\n')
+    for i in range(12): (tmp_path/'content'/f'r{i}.md').write_text(f'---\ntitle: "Dish {chr(97 + i)}"\ntags: [t]\n---\n![x](/pix/r{i}.webp)\n## Ingredients\n- salt {i}\n## Directions\n1. Stir {i}\n')
     s = load('public_domain_recipes', tmp_path, label='tags')
     assert sum(len(v['image']) for v in s.values()) == 10 and s['train']['all'].y.shape[1] == 1 and class_names('public_domain_recipes', tmp_path, label='tags') == ['t']
     (tmp_path/'content'/'bad.md').write_text('no head')

@@ -8,7 +8,7 @@ from crossmodal_nb.core import InputError, MissingError
 from crossmodal_nb.data import assign, Views
 from crossmodal_nb.datasets import catalogue, class_names, data_digest, load
 from crossmodal_nb.datasets.base import item_groups
-from crossmodal_nb.datasets.household import _furniture, _tuxpaint, Cutouts, Mesh, Meshes, Sounds, Turntable, credits, household_map, spin
+from crossmodal_nb.datasets.household import _furniture, _tuxpaint, Cutouts, Mesh, Meshes, Sounds, Turntable, credits, household_map, spin, stamp_stem, stem, stems
 from crossmodal_nb.features import Encoder, features, meta
 from crossmodal_nb.media import MFCC, LogMel, MeshGeometry, Video
 from test_cli import checkout, crossmodal
@@ -17,6 +17,7 @@ from test_datasets import crossing, damage, well_formed
 embree = pytest.mark.skipif(not importlib.util.find_spec('embreex'), reason='the package embreex is not here')
 built = pytest.mark.skipif(not shutil.which('dpkg-deb'), reason='dpkg-deb is not here')
 STAMPS, THINGS = 9, 6      # of a class
+WORDS = 'ash bay elm fir ivy oak sky tea yew'.split()      # names that differ by more than a number, a colour or a side are no siblings
 FOLDERS = ('animals/mammals', 'vehicles/auto', 'plants/trees', 'food/fruit', 'household/dishes', 'clothes/hats', 'household/electronics', 'household/tools',
            'household/washing', 'sports', 'people/cartoon', 'town/roadsigns')
 NAMES = (('Deer', 'Deer', 'Chicken', 'Horse', 'Cat', 'Dog'), 'Sedan', 'Flowers', ('Bread', 'Bread', 'Butter', 'Milk', 'Apples', 'Steak'), 'Teapot', 'Skirt', 'Laptop',
@@ -37,12 +38,12 @@ def tuxpaint(root):
     for c, where in enumerate([*FOLDERS, 'symbols/alphabets/english', 'symbols/math']):
         (at/where).mkdir(parents=True)
         for i in range(STAMPS):
-            stamp = at/where/f'{Path(where).name}{i}'
+            stamp = at/where/f'{Path(where).name}-{WORDS[i]}'
             Image.new('RGBA', (12, 8), (200, 10 * c, 10 * (5 if i == 4 else i), 255)).save(stamp.with_suffix('.png'))
             stamp.with_suffix('.txt').write_text(f'Thing {c} {max(i, 1)}.\nfr.utf8=Chose {c} {max(i, 1)}.\n' + (f'de.utf8=Ding {c} {max(i, 1)}.\n' if i else ''))
             tone(f'{stamp}_desc_fr.wav', 100 + 20 * c + (3 if i == 2 else i))
             if i % 2: tone(stamp.with_suffix('.wav'), 900 + 20 * c + i)
-    shutil.copy(at/FOLDERS[0]/'mammals0.png', at/FOLDERS[0]/'mammals0_mirror.png')
+    shutil.copy(at/FOLDERS[0]/'mammals-ash.png', at/FOLDERS[0]/'mammals-ash_mirror.png')
     (at/FOLDERS[3]/'drawn.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><rect width="9" height="9" fill="#808000"/></svg>')
     return root
 
@@ -50,7 +51,7 @@ def furniture(root):
     "The first two of the six objects of a class have one name"
     at, k, lines, german = root/'sweethome3d-furniture'/'usr/share/sweethome3d/furniture'/'Maker', 0, ['license=Public domain'], []
     for c, names in enumerate(NAMES):
-        for i, name in enumerate([f'{names} {max(i, 1)}' for i in range(THINGS)] if isinstance(names, str) else names):
+        for i, name in enumerate([f'{names} {WORDS[max(i, 1)]}' for i in range(THINGS)] if isinstance(names, str) else names):
             k += 1
             box(at/'maker'/f'm{k}'/f'm{k}.obj', 1 + i, 2 + c, 1)
             Image.new('RGBA', (8, 8), (k, 0, i, 255)).save(at/'maker'/f'm{k}.png')
@@ -78,11 +79,34 @@ def test_stamps(both):
     assert len(class_names('tuxpaint', both, label='subfolder')) > len(class_names('tuxpaint', both))
 
 def test_no_group_of_stamps_is_torn(both):
-    group = item_groups(_tuxpaint(both, 'folder', False, 224))
-    assert len(set(group.values())) == 13 * 6 + 1 and apart(*where(load('tuxpaint', both), group))
+    group = item_groups(_tuxpaint(both), stems('tuxpaint', both))
+    assert len(set(group.values())) == 14 * 6 + 1 and apart(*where(load('tuxpaint', both), group))
     items = list(group)
     one_by_one = assign([str(i) for i in items], np.arange(len(items)), 'tuxpaint')                  # were every stamp its own group, some would be torn
     assert not apart(*({group[items[i]] for i in part} for part in one_by_one.values()))
+
+def test_a_stem_is_a_name_without_number_colour_size_and_side():
+    assert {stamp_stem(f'halloween/{n}') for n in ('grave-b', 'grave-c', 'grave')} == {'halloween/grave'}
+    assert {stamp_stem(f'food/{n}') for n in ('apple', 'apple_red', 'Apple2', 'greenapple')} == {'food/apple'} and stamp_stem('food/apple_core') == 'food/apple core'
+    assert {stamp_stem(f'people/eye{n}') for n in ('', '_green_left', '_brown_left', '2')} == {'people/eye'}
+    assert stamp_stem('food/orange') == 'food/orange' and stamp_stem('money/001') == stamp_stem('money/002') == 'money/'
+    assert stamp_stem('symbols/alphabets/asl/asl_a') != stamp_stem('symbols/alphabets/asl/asl_b')
+    assert stem(['parking', 'slot', '45°']) == 'parking slot' and stem(['sofa', '2', 'seats']) == stem(['clear', 'sofa']) == 'sofa'
+
+def test_siblings_stay_together(both, tmp_path):
+    "A stamp in six colours, a thing in six sizes"
+    root = tmp_path/'debian'
+    shutil.copytree(both, root)
+    for i, colour in enumerate('red green blue yellow black white'.split()):
+        Image.new('RGB', (9, 9), (i, 77, 99)).save(root/'tuxpaint-stamps-default'/'usr/share/tuxpaint/stamps'/'sports'/f'ball_{colour}.png')
+    catalogue = root/'sweethome3d-furniture'/'usr/share/sweethome3d/furniture'/'Maker'/'PluginFurnitureCatalog.properties'
+    text = catalogue.read_text('latin-1')
+    for i, word in enumerate(WORDS[1:6]): text = text.replace(f'=Laptop {word}', f'=Laptop {10 + i}')
+    catalogue.write_text(text, 'latin-1')
+    for name, options, of in (('tuxpaint', {}, lambda v: [i for i in v['image'].ids if '/ball_' in i]), ('household', {}, lambda v: [i for i in v['image'].ids if '/ball_' in i]),
+                              ('furniture', {}, lambda v: [t for t in v['name'].x if t.startswith('Laptop')])):
+        found = [len(of(v)) for v in load(name, root, **options).values()]
+        assert sorted(found)[:2] == [0, 0] and max(found) == 6
 
 def test_the_split_ignores_the_options(both):
     ids = [[v['image'].ids for v in load('tuxpaint', both, **o).values()] for o in ({}, dict(texts='de', speech=None, size=32, label='subfolder'))]
@@ -96,7 +120,7 @@ def test_pieces(both):
     assert sum(len(v['mesh']) for v in splits.values()) == 12 * THINGS and sum(len(v['de']) for v in splits.values()) == 12 * (THINGS - 1)
     one = splits['train']
     assert one['mesh'].item.tolist() == one['video'].item.tolist() == one['icon'].item.tolist() == one['name'].item.tolist()
-    assert apart(*where(splits, item_groups(_furniture(both, 8, 128)))) and 'Stück' in one['de'].x[0]
+    assert apart(*where(splits, item_groups(_furniture(both, 8, 128), stems('furniture', both)))) and 'Stück' in one['de'].x[0]
     m = one['mesh'].x[0]
     assert isinstance(m, Mesh) and len(m.faces) == 12 and np.ptp(m.points, 0)[2] == 20 and np.ptp(m.points, 0)[1] >= 30             # in cm, as the catalogue says
     assert sorted(set(map(tuple, m.colours.tolist()))) == [(128, 128, 128), (255, 0, 0)]
@@ -104,7 +128,8 @@ def test_pieces(both):
 
 @pytest.mark.parametrize('repeat', range(3))
 def test_five_folds_of_a_household(both, repeat):
-    group = item_groups(_tuxpaint(both, 'folder', True, 224)) | {i: g + 10**6 for i, g in item_groups(_furniture(both, 8, 128).only('mesh', 'icon', 'name')).items()}
+    kin = stems('household', both)
+    group = item_groups(_tuxpaint(both), kin) | {i: g + 10**6 for i, g in item_groups(_furniture(both, 8, 128), kin).items()}
     tested = {k: [] for k in ('image', 'mesh')}
     for fold in range(5):
         splits = load('household', both, fold=fold, repeat=repeat)
@@ -135,7 +160,7 @@ def test_wrong_names(both):
     ('furniture', lambda r: damage(next(r.rglob('*Catalog.properties')), 'width#1=10', 'width#1=10\nmodelRotation#1=1 0'), 'a rotation has nine numbers'),
     ('furniture', lambda r: next(r.rglob('*Catalog.properties')).unlink(), 'no catalogues'),
     ('furniture', lambda r: next(r.rglob('m7.obj')).unlink(), 'm7.obj'),
-    ('tuxpaint', lambda r: next(r.rglob('mammals3.txt')).write_bytes(b'A \xff'), r'mammals3\.txt: not UTF-8'),
+    ('tuxpaint', lambda r: next(r.rglob('mammals-fir.txt')).write_bytes(b'A \xff'), r'mammals-fir\.txt: not UTF-8'),
     ('tuxpaint', lambda r: [p.unlink() for e in ('png', 'svg') for p in r.rglob(f'*.{e}')], 'no stamps'),
     ('household', lambda r: shutil.rmtree(r/'sweethome3d-furniture'), 'holds no sweethome3d-furniture')])
 def test_a_damaged_package_is_named(name, hurt, says, tmp_path):

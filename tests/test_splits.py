@@ -20,6 +20,11 @@ def test_equal_texts_are_those_with_one_clean_form():
     assert view[[1, 2, 0]].same.tolist() == [0, 1, 0]
 
 
+def test_a_view_without_rows_has_no_equal_rows():
+    for x in ([], torch.zeros(0, 3)):
+        assert row_keys(x) == [] and View(x).same.tolist() == []
+
+
 def test_equal_pictures_are_those_with_one_file_content(tmp_path):
     for name, colour in dict(a='red', b='red', c='blue').items():
         Image.new('RGB', (4, 4), colour).save(tmp_path/f'{name}.png')

@@ -4,9 +4,8 @@ import pytest, torch
 from crossmodal_nb.core import InputError, settings
 from crossmodal_nb.data import View, Views
 from crossmodal_nb.datasets import load
-from crossmodal_nb.datasets.emoji import languages
-from crossmodal_nb.datasets.tongues import (apart_from, by_language, copies, counts, emoji_stems, permuted, script, spoken, stacked_languages, stamp_stem, standing,
-                                            standings, tongue)
+from crossmodal_nb.datasets.emoji import emoji_stems, languages
+from crossmodal_nb.datasets.tongues import apart_from, by_language, copies, counts, permuted, script, spoken, stacked_languages, standing, standings, tongue
 from crossmodal_nb.evaluate import evaluate
 from crossmodal_nb.features import Bert, Ragged, features
 from crossmodal_nb.losses import batch_hard
@@ -235,6 +234,3 @@ def test_several_sets_are_one():
     a, b = coded(world()), coded(world(speak=('en',)))
     both = united(a, b)
     assert len(both['image']) == 72 == len(both.common) and both['text'].item[len(a['text']):].tolist() == list(range(36, 72)) and torch.equal(both['text'].x['ids'][len(a['text'])], b['text'].x['ids'][0])
-
-def test_stems_of_stamps():
-    assert stamp_stem('halloween/grave-b') == stamp_stem('halloween/grave-c') and stamp_stem('space/rocket1') == 'space/rocket' and stamp_stem('food/apple') == 'food/apple'

@@ -7,13 +7,13 @@ __all__ = ['info', 'frame', 'Maps', 'fixated', 'looked_at', 'painted', 'didec', 
            'Attended', 'mean_map', 'given', 'views_of', 'cells', 'Drawn', 'shapes', 'gaze', 'files']
 
 # %% ../../nbs/17b_datasets.gaze.ipynb #23882d9e
-import hashlib, json, warnings
+import json, warnings
 from functools import partial
 from pathlib import Path
-import numpy as np
+import numpy as np, torch
 from ..core import InputError, MissingError, digest, take
 from ..data import Images, View, Views, content
-from .base import file, read_json, some
+from .base import deal, file, read_json, some
 from .captions import captions, coco, elements, field, file_name, files as caption_files, lines, short
 
 # %% ../../nbs/17b_datasets.gaze.ipynb #5162b3fb
@@ -101,7 +101,8 @@ def didec(
 ) -> dict[str, Views]:        # Views `image`, `gaze`, `text`; `item` = photo
     "Photos, Dutch descriptions, and what the speakers looked at"
     root = Path(root)
-    names = _didec_splits(root, fold)
+    if fold is not None and fold not in range(5): raise InputError(f'fold is {fold}; 0 to 4 are the folds, None is the official split')
+    names = _didec_splits(root)
     code = {n: i for i, n in enumerate(sorted(n for s in names.values() for n in s))}              # the same in every fold
     areas, said, silent = _didec_areas(root, code), {n: [] for n in code}, 0
     for i, a in enumerate(elements(root/'annotations_all_participants.json', None)):
@@ -113,25 +114,24 @@ def didec(
     if silent: warnings.warn(f'didec: {silent} descriptions are empty; they are left out', stacklevel=2)
     if bare := [n for n in code if not said[n]]: raise InputError(f'{root}: photos without descriptions: {some(bare)}')
     if gone := [n for n in code if not (root/'images'/f'{n}.jpg').is_file()]: raise MissingError(f'{root}/images: no photo for {some(gone)}')
-    out = {}
-    for s, here in names.items():
-        item, rows = [code[n] for n in here], [(*r, code[n]) for n in here for r in said[n]]
-        ids, texts, of = map(list, zip(*rows))
-        out[s] = Views(image=View(Images([root/'images'/f'{n}.jpg' for n in here]), here, item=item),
-                       gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in here]), here, item=item), text=View(texts, ids, item=of))
-    return out
+    every = [n for here in names.values() for n in here]
+    item, rows = [code[n] for n in every], [(*r, code[n]) for n in every for r in said[n]]
+    ids, texts, of = map(list, zip(*rows))
+    whole = Views(image=View(Images([root/'images'/f'{n}.jpg' for n in every]), every, item=item),
+                  gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in every]), every, item=item), text=View(texts, ids, item=of))
+    if fold is None: items = {s: [code[n] for n in here] for s, here in names.items()}
+    else:
+        dealt = deal(whole.only('image', 'text'), 'didec')
+        items = dict(train=torch.cat([f for k, f in enumerate(dealt) if k not in (fold, (fold + 1) % 5)]), valid=dealt[(fold + 1) % 5], test=dealt[fold])
+    return {s: whole.subset(i) for s, i in items.items()}
 
-def _didec_splits(root, fold):
-    "{split: photos}"
+def _didec_splits(root):
+    "{split: photos}, as published"
     names = {s: list(_object(root/f'split_{f}.json')) for s, f in dict(train='train', valid='val', test='test').items()}
     every = [n for s in names.values() for n in s]
     if odd := [short(n) for n in every if not n.isalnum()]: raise InputError(f'{root}/split_*.json: no names of photos: {some(odd)}')
     if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits')
-    every.sort(key=lambda n: hashlib.sha256(f'didec/{n}'.encode()).hexdigest())
-    if fold is None: return names
-    if fold not in range(5): raise InputError(f'fold is {fold}; 0 to 4 are the folds, None is the official split')
-    of = lambda *folds: [n for i, n in enumerate(every) if i % 5 in folds]
-    return dict(train=of(*({*range(5)} - {fold, (fold + 1) % 5})), valid=of((fold + 1) % 5), test=of(fold))
+    return names
 
 def _object(path):
     found = read_json(path)
@@ -185,12 +185,10 @@ def osie(
     photos = {n: Path(root)/'stimuli'/file_name(n, str(path)) for n in points}
     if gone := [n for n, p in photos.items() if not p.is_file()]: raise MissingError(f'{root}/stimuli: no photo for {some(gone)}')
     inside = lambda p: p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
-    every = sorted(points, key=lambda n: hashlib.sha256(f'osie/{n}'.encode()).hexdigest())
-    code, cut = {n: i for i, n in enumerate(every)}, [0, *(round(len(every) * s / 7) for s in (5, 6, 7))]
-    view = lambda x, names: View(x, names, item=[code[n] for n in names])
-    return {s: Views(image=view(Images([photos[n] for n in names]), names),
-                     gaze=view(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in names]), names))
-            for s, names in zip(('train', 'valid', 'test'), (every[a:b] for a, b in zip(cut, cut[1:])))}
+    every = sorted(points)
+    whole = Views(image=View(Images([photos[n] for n in every]), every), gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in every]), every))
+    dealt = deal(whole.only('image'), 'osie', 7)
+    return {s: whole.subset(items) for s, items in dict(train=torch.cat(dealt[:5]), valid=dealt[5], test=dealt[6]).items()}
 
 # %% ../../nbs/17b_datasets.gaze.ipynb #61192792
 def salicon(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['info', 'languages', 'spoken', 'tongues', 'household_map', 'files', 'Files', 'Sound', 'Sounds', 'Cutouts', 'Mesh',
-           'Meshes', 'placed', 'spin', 'Turntable', 'caption', 'tuxpaint', 'furniture', 'properties', 'credits',
-           'household_class', 'household', 'fifths', 'class_names']
+           'Meshes', 'placed', 'spin', 'Turntable', 'caption', 'tuxpaint', 'stamp_splits', 'stem', 'stamp_stem',
+           'stems', 'furniture', 'properties', 'credits', 'household_class', 'household', 'fifths', 'class_names']
 
 # %% ../../nbs/17c_datasets.household.ipynb #5856e4cd
 import io, re
@@ -187,8 +187,43 @@ def tuxpaint(
     for t in texts: pick(t, ['text', *languages], 'tuxpaint text view')
     if speech: pick(speech, spoken, 'spoken language')
     names = {'image': 'image'} | {t: t for t in texts} | ({f'speech {speech}': 'speech'} if speech else {}) | ({'effect': 'effect'} if effects else {})
-    whole = split(_tuxpaint(root, label, alphabets, size, within), 'tuxpaint')
-    return {s: Views({new: views[old] for old, new in names.items()}) for s, views in whole.items()}
+    views = _tuxpaint(root, label, size)
+    chosen = _chosen(views['image'], within, alphabets)
+    return {s: Views({new: views[old] for old, new in names.items()}).subset(chosen[torch.isin(chosen, items)]) for s, items in stamp_splits(views, root).items()}
+
+def stamp_splits(views, root):
+    "{split: items}, of all views of all stamps"
+    return {s: v['image'].item for s, v in split(views, 'tuxpaint', stems=stems('tuxpaint', root)).items()}
+
+def _chosen(image, within, alphabets):
+    "Stamps of a folder, with or without the alphabets"
+    keep = [n.startswith(f'{within}/' if within else '') and (alphabets or not n.startswith('symbols/alphabets/')) for n in image.ids]
+    return image.item[torch.tensor(keep)]
+
+_variants = set('''black white red green blue yellow pink purple brown grey gray orange golden gold silver clear small large little big left right front side open opened closed locked male female man woman boy girl zones seats panes pane type'''.split())
+_glued = re.compile('^(black|white|red|green|blue|yellow|pink|purple|brown|grey|gray)(?=[a-z]{3})')
+
+def stem(
+    words,               # Of a name, in small letters
+) -> str:
+    "What is left of a name without numbers, colours, sizes, sides and sexes"
+    words = [re.sub(r'\d.*$', '', w) for w in words]
+    short = [_glued.sub('', w) for w in words if w not in _variants and len(w) > 1]
+    return ' '.join(short) or ' '.join(words).strip()
+
+def stamp_stem(
+    name:str,            # Its path without the suffix
+) -> str:
+    "The stem of a stamp's name, in its folder. Letters of the alphabets are no variants of each other"
+    folder, last = name.lower().rsplit('/', 1)
+    return name.lower() if folder.startswith('symbols/alphabets/') else f'{folder}/{stem(re.split("[-_ ]", last))}'
+
+def stems(name, root):
+    "{item: its stem}: of stamps by the names of their files, of furniture by the English name"
+    of = {}
+    if name in ('tuxpaint', 'household'): of |= {n: (stamp_stem(n),) for n in _stamps(root)}
+    if name in ('furniture', 'household'): of |= {i: (f'thing {stem(re.findall("[^ ,]+", o["name"].lower()))}',) for i, o in _objects(root).items()}
+    return of
 
 def _stamps(root):
     "{name: picture}, by name"
@@ -198,11 +233,11 @@ def _stamps(root):
     if not found: raise MissingError(f'{folder}: there are no stamps. Fetch them again with `crossmodal data get tuxpaint`')
     return dict(sorted(found.items()))
 
-def _tuxpaint(root, label, alphabets, size, within=''):
+def _tuxpaint(root, label='folder', size=224):
     "All views of all stamps"
     stamps = _stamps(root)
     y = _folders(stamps, label)[0]
-    keep = [(i, n, p) for i, (n, p) in enumerate(stamps.items()) if n.startswith(f'{within}/' if within else '') and (alphabets or not n.startswith('symbols/alphabets/'))]
+    keep = [(i, n, p) for i, (n, p) in enumerate(stamps.items())]
     said = {i: caption(t) for i, _, p in keep if (t := p.with_suffix('.txt')).is_file()}
     def sound(p, tail): return next((q for e in ('ogg', 'wav') if (q := p.with_name(f'{p.stem}{tail}.{e}')).is_file()), None)
     def view(make, rows):
@@ -210,7 +245,7 @@ def _tuxpaint(root, label, alphabets, size, within=''):
         item = torch.tensor([i for i, *_ in here], dtype=torch.long)
         return View(make([x for *_, x in here]), [n for _, n, _ in here], y[item], item)
     out = Views(image=view(lambda ps: Cutouts(ps, size=size), keep))
-    for t in ['text', *languages]: out[t] = view(list, [(i, n, said.get(i, {}).get(t)) for i, n, _ in keep])
+    for t in ['text', *sorted({l for s in said.values() for l in s if l != 'text'})]: out[t] = view(list, [(i, n, said.get(i, {}).get(t)) for i, n, _ in keep])
     for l, tail in spoken.items(): out[f'speech {l}'] = view(Sounds, [(i, n, sound(p, tail)) for i, n, p in keep])
     out['effect'] = view(Sounds, [(i, n, None if n.startswith('symbols/') else sound(p, '')) for i, n, p in keep])
     return out
@@ -231,7 +266,7 @@ def furniture(
     "Meshes of furniture, and what they look like and are called"
     texts = [texts] if isinstance(texts, str) else list(texts)
     for t in texts: pick(t, ['name', *tongues], 'furniture text view')
-    whole = split(_furniture(root, frames, size), 'furniture')
+    whole = split(_furniture(root, frames, size), 'furniture', stems=stems('furniture', root))
     return {s: v.only('mesh', 'icon', *texts, 'video') for s, v in whole.items()}
 
 def properties(
@@ -336,11 +371,11 @@ def household(
 ) -> dict[str, Views]:        # Views `image`, `text`, `speech` of stamps; `mesh`, `video` of furniture; y = class
     "Five modalities, joined by twelve classes: five stratified folds that tear no group"
     pick(text, ['text', *languages], 'household text view'); pick(speech, spoken, 'spoken language'); pick(str(fold), '01234', 'fold')
-    stamps, things = _tuxpaint(root, 'folder', True, 224), _furniture(root, frames, size)
+    stamps, things = _tuxpaint(root), _furniture(root, frames, size)
     of = {i: household_class(n, True) for i, n in zip(stamps['image'].item.tolist(), stamps['image'].ids)}
     of |= {i: household_class(n, False) for i, n in zip(things['name'].item.tolist(), things['name'].x)}
     names, out = dict(image='image', text=text, speech=f'speech {speech}', mesh='mesh', video='video'), {}
-    parts = [fifths(views, of, repeat) for views in (stamps, things.only('mesh', 'icon', 'name'))]
+    parts = [fifths(views, of, repeat, stems('household', root)) for views in (stamps, things.only('mesh', 'icon', 'name', *tongues))]
     for s, mine in dict(train=[(fold + k) % 5 for k in (2, 3, 4)], valid=[(fold + 1) % 5], test=[fold]).items():
         here = Views({new: (stamps | things)[old] for new, old in names.items()}).subset(torch.cat([p[k] for p in parts for k in mine]))
         out[s] = Views({k: View(v.x, v.ids, [of[i] for i in v.item.tolist()], v.item) for k, v in here.items()})
@@ -350,10 +385,11 @@ def fifths(
     views:Views,              # All rows of one source: what makes its groups
     of:dict,                  # {item: class}; items of class -1 are left out
     repeat:int,               # Which way of making fifths
+    stems:dict={},            # As in `item_groups`
 ) -> list:                    # Five tensors of items
     "Five folds with about the same share of each class; whole groups"
     from sklearn.model_selection import StratifiedGroupKFold
-    group = item_groups(views)
+    group = item_groups(views, stems)
     items = np.array([i for i in group if of[i] >= 0])
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=repeat).split(items, [of[i] for i in items], [group[i] for i in items])
     return [torch.as_tensor(items[test]) for _, test in folds]

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['info', 'relatives', 'copies', 'standings', 'files', 'tongue', 'counts', 'spoken', 'by_language', 'permuted', 'script',
-           'standing', 'apart_from', 'emoji_stems', 'stamp_stem', 'tongues', 'emoji_tongues', 'tuxpaint_tongues',
-           'class_names', 'stacked_languages']
+           'standing', 'apart_from', 'tongues', 'emoji_tongues', 'tuxpaint_tongues', 'stems', 'class_names',
+           'stacked_languages']
 
 # %% ../../nbs/17f_datasets.tongues.ipynb #6602f12c
 import collections, re, unicodedata
 import numpy as np, torch
 from ..core import InputError, pick, take
-from ..data import View, Views, assign, connected, normalise, row_keys
+from ..data import View, Views, normalise
 from . import emoji as of_emoji, household
 
 # %% ../../nbs/17f_datasets.tongues.ipynb #fd499c0f
@@ -103,48 +103,20 @@ def apart_from(
     "All but this one and its near copies"
     return [l for l in languages if copies.get(l, l) != copies.get(language, language)]
 
-# %% ../../nbs/17f_datasets.tongues.ipynb #35a9f421
-_gender, _people = {'200D', '2640', '2642', 'FE0F', '27A1', '1F9B0', '1F9B1', '1F9B2', '1F9B3'}, dict.fromkeys(('1F468', '1F469', '1F9D1'), 'person') | dict.fromkeys(('1F466', '1F467', '1F9D2'), 'child')
-
-def emoji_stems(
-    sign:str,            # Code points, joined by `-`
-    name:str,            # In English
-) -> tuple[str, str]:    # By sign, by name
-    "What is left of an emoji without gender, hair and direction"
-    left = [_people.get(c, c) for c in sign.split('-') if c not in _gender]
-    name = name.lower()
-    if name.startswith('family'): left = ['family']
-    if re.search("o.clock$|thirty$", name): name = 'clock'
-    words = [w for w in re.findall(r'\w+', re.sub(' facing right$', '', name)) if w not in 'man woman men women person people boy girl mx mrs prince princess'.split()]
-    return '-'.join(left) or sign, ' '.join(words) or 'person'
-
-def stamp_stem(
-    name:str,            # Its path without the suffix
-) -> str:
-    "What is left of a stamp's name without the number or the single letter at its end"
-    return re.sub(r'([-_ ]?\d+[a-z]?|[-_][a-z])$', '', name.lower())
-
 # %% ../../nbs/17f_datasets.tongues.ipynb #c3738bdd
 def tongues(
-    name:str,                 # The dataset: it salts the hash of the split, so `emoji` and `tuxpaint` are split much as they are without languages
-    x,                        # n pictures: lazy, with `.paths`
+    x,                        # n pictures: a lazy sequence
     ids:list,                 # n names
     y,                        # (n,) classes
+    item,                     # (n,) items
     said:list,                # n dicts, {language: text}
-    stems,                    # Lists of n keys: items that share one are in one split
-    languages=None,           # Those to keep (default: all); they do not change the split
-) -> dict[str, Views]:        # Views `image` and `text`; about 70/15/15
-    "Pictures, and what they are called in every language, in three splits"
-    known = sorted({l for s in said for l in s})
-    for l in languages or (): pick(l, known, f'language of {name}')
-    same = [[normalise(s.get(l, '')) or None for s in said] for l in known]
-    group, keep, out = connected(row_keys(x), *stems, *same), set(languages or known), {}
-    for s, at in assign(ids, group, name).items():
-        at = torch.as_tensor(at)
-        rows = [(i, l, t) for i in at.tolist() for l, t in said[i].items() if l in keep]
-        item = torch.tensor([i for i, *_ in rows], dtype=torch.long)
-        out[s] = Views(image=View(x.take(at), [ids[i] for i in at.tolist()], y[at], at), text=View([t for *_, t in rows], [f'{ids[i]}@{l}' for i, l, _ in rows], y[item], item))
-    return out
+    languages=None,           # Those to keep (default: all)
+) -> Views:                   # `image` and `text`
+    "Pictures, and what they are called in every language"
+    rows = [(i, l, t) for i, s in enumerate(said) for l, t in s.items() if languages is None or l in languages]
+    at = torch.tensor([i for i, *_ in rows], dtype=torch.long)
+    text = View([t for *_, t in rows], [f'{ids[i]}@{l}' for i, l, _ in rows], y[at], item[at])
+    return Views(image=View(x, ids, y, item), text=text)
 
 def emoji_tongues(
     root=None,                # Folder for the downloaded packages (default: `work/data/packages`)
@@ -154,15 +126,14 @@ def emoji_tongues(
     size:int=224,             # Of the pictures, pixels
 ) -> dict[str, Views]:        # Views `image` and `text`; skin tones are left out, as in `emoji`
     "Emoji, and their names in fourteen languages"
-    whole = list(of_emoji.emoji(root, of_emoji.languages, label, size).values())
-    ids, y = [i for v in whole for i in v['image'].ids], torch.cat([v['image'].y for v in whole])
-    said = [dict(zip(of_emoji.languages, texts)) for v in whole for texts in zip(*(v[l].x for l in of_emoji.languages))]
-    x = of_emoji.Drawings([p for v in whole for p in v['image'].x.paths], size)
-    order = np.argsort(ids, kind='stable')
-    ids, y, said = [ids[i] for i in order], y[torch.as_tensor(order)], [said[i] for i in order]
-    splits = tongues('emoji', x.take(order), ids, y, said, zip(*(emoji_stems(i, s['en']) for i, s in zip(ids, said))), languages)
-    plain = [i for i, sign in enumerate(ids) if not _flag(sign)]
-    return splits if flags else {s: v.subset(plain) for s, v in splits.items()}
+    for l in languages or (): pick(l, of_emoji.languages, 'language of emoji')
+    out = {}
+    for s, v in of_emoji.emoji(root, of_emoji.languages, label, size).items():
+        said = [dict(zip(of_emoji.languages, texts)) for texts in zip(*(v[l].x for l in of_emoji.languages))]
+        image = v['image']
+        views = tongues(image.x, image.ids, image.y, image.item, said, languages)
+        out[s] = views if flags else views.subset([i for i, sign in zip(image.item.tolist(), image.ids) if not _flag(sign)])
+    return out
 
 def _flag(sign): return all(0x1F1E6 <= int(c, 16) <= 0x1F1FF for c in sign.split('-')) or sign.startswith('1F3F4-E0067')
 
@@ -174,12 +145,23 @@ def tuxpaint_tongues(
     size:int=224,             # Of the pictures, pixels
 ) -> dict[str, Views]:        # Views `image` and `text`
     "Tux Paint stamps, and their captions in all languages; English is `en`"
-    stamps = household._stamps(root)
-    y, names = household._folders(stamps, label)[0], list(stamps)
-    at = [i for i, n in enumerate(names) if (alphabets or not n.startswith('symbols/alphabets/')) and stamps[n].with_suffix('.txt').is_file()]
-    ids = [names[i] for i in at]
-    said = [{dict(text='en').get(l, l): t for l, t in household.caption(stamps[n].with_suffix('.txt')).items()} for n in ids]
-    return tongues('tuxpaint', household.Cutouts([stamps[n] for n in ids], size=size), ids, y[at], said, [[stamp_stem(n) for n in ids]], languages)
+    whole = household._tuxpaint(root, label, size)
+    image, said = whole['image'], {}
+    for l, v in whole.items():
+        if l == 'image' or l == 'effect' or l.startswith('speech '): continue
+        for i, t in zip(v.item.tolist(), v.x): said.setdefault(i, {})[dict(text='en').get(l, l)] = t
+    known = sorted({l for s in said.values() for l in s})
+    for l in languages or (): pick(l, known, 'language of tuxpaint')
+    chosen = [i for i in household._chosen(image, '', alphabets).tolist() if i in said]
+    out = {}
+    for s, items in household.stamp_splits(whole, root).items():
+        here = image[torch.isin(image.item, items) & torch.isin(image.item, torch.tensor(chosen))]
+        out[s] = tongues(here.x, here.ids, here.y, here.item, [said[i] for i in here.item.tolist()], languages)
+    return out
+
+def stems(name, root=None):
+    "{item: its stems}, as in `emoji` and `tuxpaint`"
+    return of_emoji.stems('emoji', root) if name == 'emoji_tongues' else household.stems('tuxpaint', root)
 
 def class_names(name, root=None, label=None):
     "Names of the classes, in the order of their codes"
