@@ -308,7 +308,7 @@ def test_any_npy(kind, shape, data):
 def pages(root):
     (root/'content').mkdir(); sound.photos(root/'images', [f'r{i}.jpg' for i in range(8)])
     for i in range(10):
-        (root/'content'/f'r{i}.md').write_text(f'---\ntitle: "Dish {i}"\ntags: [t, "u"]\ndate: 2021-03-04\n---\n![x](/pix/r{i}.webp)\n'
+        (root/'content'/f'r{i}.md').write_text(f'---\ntitle: "Dish {chr(97 + i)}"\ntags: [t, "u"]\ndate: 2021-03-04\n---\n![x](/pix/r{i}.webp)\n'
                                                f'## Ingredients\n- salt {i}\n- [oil](/oil)\n## Directions\n1. Stir {i}\n')
 
 some_pages = snapshot(pages)

@@ -1,7 +1,12 @@
 "Equal rows are known, and no group of siblings is torn by a split that is ours"
-import numpy as np, torch
+import re
+import pytest, torch
 from PIL import Image
 from crossmodal_nb.data import Images, View, Views, averaged, concatenated, merged_items, row_keys
+from crossmodal_nb.datasets import catalogue, load, published, siblings, stems
+from crossmodal_nb.datasets.base import item_names, split
+from crossmodal_nb.datasets.emoji import languages
+from crossmodal_nb.datasets.recipes import plain, title_stem
 from crossmodal_nb.features import Encoder, features
 
 
@@ -72,3 +77,112 @@ def test_merged_items_are_the_items_where_nothing_is_equal():
 def test_an_item_below_zero_is_like_no_other():
     a, b = merged_items(View(torch.rand(2, 3), item=[-1, -1]), View(torch.rand(1, 3), item=[-1]))
     assert len({*a.tolist(), *b.tolist()}) == 3
+
+
+# ---------------------------------------------------------------- every data set that can be had here
+WORLDS = dict.fromkeys(('gaussian', 'classes', 'shapes'), 'a synthetic world: its rows are drawn independently, so there is nothing to tear')
+OPTIONS = dict(recipes=[dict(language=l) for l in ('en', 'de', 'da')] + [dict(labelled=True)],
+               emoji=[dict(texts=('name', 'short', 'en', 'de', 'ja'))], tuxpaint=[dict(texts=('text', 'de', 'ja'), speech='es', effects=True, alphabets=True), dict(within='animals')],
+               tuxpaint_tongues=[{}, dict(alphabets=True)], furniture=[dict(texts=('name', 'de', 'es', 'fr', 'it', 'nl'))],
+               household=[dict(fold=f, repeat=r) for f in range(5) for r in (0, 2)], didec=[{}] + [dict(fold=f) for f in range(5)],
+               public_domain_recipes=[dict(fold=f, repeat=r, photos=p) for f in range(5) for r in (0, 3) for p in (True, False)],
+               wikipedia=[{}, dict(text='tfidf')])
+
+
+@pytest.fixture(scope='module')
+def reported():
+    "Shares of published splits, printed at the end: they are what they are"
+    shares = {}
+    yield shares
+    for name, share in shares.items():
+        print(f'\n{name}: {share}')
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', [r['name'] for r in catalogue()])
+def test_no_split_of_ours_tears_siblings(name, reported):
+    row = next(r for r in catalogue() if r['name'] == name)
+    if name in WORLDS:
+        pytest.skip(WORLDS[name])
+    if not row['ready']:
+        pytest.skip(f'{name} is not on this machine: {row["how"]}')
+    for options in OPTIONS.get(name, [{}]):
+        splits, theirs = load(name, **options), published(name, **options)
+        assert all(isinstance(k, tuple) for k in stems(name, **options).values())
+        ours = {s: v for s, v in splits.items() if s not in theirs}
+        found = siblings(ours, stems(name, **options))
+        assert not any(map(len, found.values())), f'{name} {options}: {found}'
+        if theirs:
+            kin = siblings(splits, stems(name, **options))
+            share = {s: f'{len(kin[s])} of {len(set(i for v in splits[s].values() for i in v.item.tolist()))}' for s in theirs if s in splits}
+            reported[name] = share
+            assert set(share) <= set(splits) and share
+
+
+@pytest.mark.parametrize('name', ['emoji', 'recipes', 'tuxpaint', 'furniture', 'household'])
+def test_stems_of_every_item_are_known(name):
+    if not next(r for r in catalogue() if r['name'] == name)['ready']:
+        pytest.skip(f'{name} is not on this machine')
+    known, splits = stems(name), load(name)
+    assert all({*item_names(v).values()} <= set(known) for v in splits.values())
+
+
+def test_siblings_of_emoji_would_be_torn_without_their_stems():
+    "The test above can fail: by equal rows alone, man cook and woman cook part"
+    known, splits = stems('emoji'), load('emoji', texts=languages)
+    whole = Views({k: View([t for v in splits.values() for t in v[k].x], [i for v in splits.values() for i in v[k].ids]) for k in languages})
+    torn = siblings(split(whole, 'emoji'), known)
+    assert len(torn['test']) > 20
+    assert not any(map(len, siblings(split(whole, 'emoji', stems=known), known).values()))
+
+
+def test_the_sets_with_languages_are_split_as_those_without():
+    for with_them, without in (('emoji_tongues', 'emoji'), ('tuxpaint_tongues', 'tuxpaint')):
+        if not next(r for r in catalogue() if r['name'] == without)['ready']:
+            continue
+        plain = {i: s for s, v in load(without).items() for i in v['image'].ids}
+        spoken = {i: s for s, v in load(with_them).items() for i in v['image'].ids}
+        assert spoken.items() <= plain.items() and len(spoken) > 700
+
+
+def test_official_siblings_are_found_and_told():
+    "Two photos with one caption, one of them in the published test split; a chain counts; what is alike within a split does not"
+    view = lambda *rows: Views(text=View([t for t, _ in rows], [f'{i}' for _, i in rows], item=[i for _, i in rows]))
+    splits = dict(train=view(('A dog.', 0), ('a  DOG', 1), ('A hen.', 2)), valid=view(('A cow.', 3)), test=view(('a dog!', 4), ('A fox.', 4), ('A FOX', 5), ('A pig.', 6), ('A pig.', 7)))
+    assert {s: i.tolist() for s, i in siblings(splits).items()} == dict(train=[0, 1], valid=[], test=[4, 5])
+    assert siblings(splits, {'6': ('farm',), '3': ('farm',)})['valid'].tolist() == [3]
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_every_fold_has_its_own_validation_outside_its_test_split():
+    for name, n in (('household', 5), ('public_domain_recipes', 5), ('didec', 5)):
+        if not next(r for r in catalogue() if r['name'] == name)['ready']:
+            continue
+        tested = []
+        for fold in range(n):
+            items = {s: {i for v in views.values() for i in v.item.tolist()} for s, views in load(name, fold=fold).items()}
+            assert items['valid'] and not items['test'] & (items['valid'] | items['train']) and not items['train'] & items['valid']
+            tested += items['test']
+        assert len(tested) == len(set(tested)), f'{name}: an item is tested twice'
+
+
+# ---------------------------------------------------------------- Wikibooks
+def test_recipes_lose_their_markup_and_nothing_else():
+    assert plain('2 red bell pepper<nowiki/>s') == '2 red bell peppers'
+    assert plain("Beat.<ref name=\"a\" /> Serve ''al dente'', '''hot'''.<ref>See ''this''.</ref>") == 'Beat. Serve al dente, hot.'
+    assert plain('<ref name=":1"></ref>½ tbsp of 5 < 6 > 4') == '½ tbsp of 5 < 6 > 4'
+    assert plain("Baker's 1/2'' & M&Ms") == "Baker's 1/2 & M&Ms" and plain("chef's choice, 3 1/2\"") == "chef's choice, 3 1/2\""
+    for language in ('en', 'de', 'da'):
+        texts = [t for v in load('recipes', language=language).values() for view in v.values() for t in view.x]
+        assert not [t for t in texts if re.search("<ref|</ref|<nowiki|''", t)]
+
+
+def test_titles_of_siblings_have_one_stem():
+    titles = ['Banana Bread', 'Banana Bread I', 'Banana Bread II', 'Banana Bread (Vegan)', 'Banana bread (Vegan) IV', 'Banana Bread 2']
+    assert {title_stem(t) for t in titles} == {'banana bread'}
+    assert title_stem('Chili') != title_stem('Chili con Carne') and title_stem('(Vegan)') == 'vegan' and title_stem('Vitamin C') == 'vitamin c'
+    where = {}
+    for s, v in load('recipes').items():
+        for t in v['title'].x:
+            where.setdefault(title_stem(t), set()).add(s)
+    assert all(len(s) == 1 for s in where.values())

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['info', 'gaussian', 'classes', 'entries', 'load', 'class_names', 'catalogue', 'data_digest', 'kind', 'duplicates',
-           'audit', 'alike', 'sampled', 'languages', 'pictures', 'placeless']
+           'audit', 'alike', 'published', 'stems', 'siblings', 'closest', 'sampled', 'languages', 'pictures',
+           'placeless']
 
 # %% ../../nbs/19_datasets.ipynb #8e3492cf
 import collections, hashlib, importlib, inspect, os, pkgutil, warnings
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, torch
 from ..core import InputError, MissingError, digest, pick, settings, take
-from ..data import View, Views, class_world, gaussian_world
+from ..data import View, Views, class_world, connected, gaussian_world
 
 # %% ../../nbs/19_datasets.ipynb #dd735b2a
 _made = dict(n=1500, size_mb=0, licence='none needed', attribution='none', how='made on the spot', embedded=True, publishable=True)
@@ -270,6 +271,59 @@ def alike(
         differ = np.bitwise_count(bits(ka, ra[i:i+256])[:, None] ^ xb)
         out += [dict(a=a.ids[ra[i + p]], b=b.ids[rb[q]], differ=int(differ[p, q])) for p, q in np.argwhere(differ <= within)]
     return sorted(out, key=lambda r: r['differ'])
+
+# %% ../../nbs/19_datasets.ipynb #e874e3e0
+def published(
+    name:str,              # A dataset
+    **options,             # As for `load`
+) -> tuple:                # Names of splits: those that others have published, and that stay as they are. All other splits are ours
+    "Which splits are not ours"
+    return () if options.get('fold') is not None else _entry(name)[1].get('published', ())
+
+def stems(
+    name:str,              # A dataset
+    root=None, **options,  # As for `load`
+) -> dict[str, tuple]:     # {item name: its stems}; empty where names say nothing of siblings
+    "What siblings have in common: see `datasets.base.item_groups`"
+    module, entry = _entry(name)
+    own = getattr(module, 'stems', stems)
+    takes = inspect.signature(own).parameters
+    return {} if own is stems else own(name, _where(name, entry, root)[0] or root, **{k: v for k, v in options.items() if k in takes})
+
+def siblings(
+    splits:dict[str, Views],   # As `load` gives them
+    stems:dict={},             # As `stems` gives them
+) -> dict[str, torch.Tensor]:  # {split: those of its items that have a sibling in another split}
+    "Items that share a row's content or a stem, directly or through others, across splits: content is compared as in `duplicates`"
+    from crossmodal_nb.datasets.base import item_names
+    names = {s: item_names(v) for s, v in splits.items()}
+    owner, keys = [i for of in names.values() for i in of], [None for of in names.values() for _ in of]
+    split_of = {i: s for s, of in names.items() for i in of}
+    for view in dict.fromkeys(k for v in splits.values() for k in v):
+        parts = [v[view] for v in splits.values() if view in v]
+        if not hasattr(parts[0].x, 'paths') and hasattr(parts[0].x, 'keys') and not isinstance(parts[0].x, dict): continue      # drawn when asked for: maps, synthetic worlds
+        *_, found = _keys(parts, near=False).values()
+        owner += [i for v in parts for i in v.item.tolist()]
+        spoken = [i.partition('@')[2] for v in parts for i in v.ids]                     # a row `item@language` is like others of its language
+        keys += [(view, language, k) if k else None for k, language in zip(found.tolist(), spoken)]
+    for of in names.values():
+        for i, item_name in of.items():
+            for place, k in enumerate(stems.get(item_name, ())):
+                owner.append(i)
+                keys.append(None if k is None else ('stem', place, k))
+    group = connected(owner, keys)[:len(split_of)].tolist()
+    where = collections.defaultdict(set)
+    for g, s in zip(group, split_of.values()): where[g].add(s)
+    torn = {i for i, g in zip(split_of, group) if len(where[g]) > 1}
+    return {s: torch.tensor([i for i in of if i in torn], dtype=torch.long) for s, of in names.items()}
+
+def closest(
+    a:View, b:View,            # Rows of numbers of one width, or dicts with `pooled`; b: at least one row
+) -> torch.Tensor:             # (len(a),) in [-1, 1]
+    "The largest cosine of each row with any row of the other view"
+    unit = lambda v: torch.nn.functional.normalize(torch.as_tensor(v.x['pooled'] if isinstance(v.x, dict) else v.x).float(), dim=1)
+    other = unit(b).T
+    return torch.cat([(block @ other).max(1).values for block in unit(a).split(1024)])
 
 # %% ../../nbs/19_datasets.ipynb #7fcb2590
 def sampled(

@@ -18,7 +18,7 @@ from .base import Records, carve, lines, named, read_json, some, split
 
 # %% ../../nbs/14_datasets.captions.ipynb #a9a415f4
 _flickr = dict(views=['image', 'text'], labels=None, licence='research use; the photos belong to their authors',
-    embedded=False, publishable=False)
+    embedded=False, publishable=False, published=('train', 'valid', 'test'))
 info = dict(
     flickr8k=dict(title='Flickr8k: photos with five captions', n=8000, size_mb=1100, folder='flickr8k',
         attribution='Hodosh, Young and Hockenmaier 2013', **_flickr, how='request it from the University of Illinois; unpack '
@@ -31,7 +31,7 @@ info = dict(
         how='from the COCO site the 2014 train and val images and annotations, unpacked into one folder: train2014/, val2014/, '
             'annotations/captions_{train,val}2014.json; beside them Karpathy\'s dataset_coco.json, or (split=\'salicon\') in annotations/ '
             'SALICON\'s fixations_{train,val}2014.json'),
-    captions=_flickr | dict(title='Your own pairs of images and texts', n=None, size_mb=None, attribution='yours', labels='optional',
+    captions=_flickr | dict(title='Your own pairs of images and texts', published=(), n=None, size_mb=None, attribution='yours', labels='optional',
         licence='yours', how='a folder with images and a table (captions.txt, .csv, .tsv, .jsonl, dataset_*.json) or a text file '
             'beside each image; pass it as root'))
 

@@ -142,7 +142,7 @@ def _read(path, k):
 
 # %% ../../nbs/17e_datasets.flickr.ipynb #759cd6e3
 def _entry(title, n, labels, how, **more):
-    return dict(title=title, views=['image', 'text'], labels=f'{labels}, several a pair', n=n, size_mb=None, embedded=False, publishable=False,
+    return dict(title=title, views=['image', 'text'], labels=f'{labels}, several a pair', n=n, size_mb=None, embedded=False, publishable=False, published=('test', 'database'),
         how=f'{how}. In one folder, in files .mat, .npz, .h5 or .hdf5: XAll (features of the pictures, one row a pair), YAll (words) and LAll (labels, 0 or 1); '
             'or under other names that public programs use (the notebook lists them). If there is a split.json, it says which row is in which split', **more)
 

@@ -19,7 +19,7 @@ from .captions import captions, coco, elements, field, file_name, files as capti
 # %% ../../nbs/17b_datasets.gaze.ipynb #5162b3fb
 info = dict(
     didec=dict(title='DIDEC: photos, spoken Dutch descriptions, and what the speakers looked at', views=['image', 'gaze', 'text'], labels=None, n=307,
-        size_mb=60, folder='didec', licence='research use; the photos belong to their Flickr authors', embedded=False, publishable=False,
+        size_mb=60, folder='didec', licence='research use; the photos belong to their Flickr authors', embedded=False, publishable=False, published=('train', 'valid', 'test'),
         attribution='van Miltenburg, Kádár, Koolen and Krahmer 2018; Takmaz, Pezzelle, Beinborn and Fernández 2020 (object scanpaths)',
         how='ask Tilburg University for DIDEC; into one folder: images/*.jpg, annotations_all_participants.json, '
             'scanpaths_DS_CONTENT_bbox.json, didec_img2objs.json, imgs2.tsv and split_{train,val,test}.json'),
@@ -27,7 +27,7 @@ info = dict(
         licence='MIT', attribution='Xu, Jiang, Wang, Kankanhalli and Zhao 2014', embedded=False, publishable=False,
         how='clone the authors\' repository predicting-human-gaze-beyond-pixels: stimuli/*.jpg and fixations.mat in one folder'),
     salicon=dict(title='SALICON: COCO photos, captions, and where a mouse uncovered them', views=['image', 'gaze', 'text'], labels=None, n=15000,
-        size_mb=4000, folder='coco', licence='annotations CC BY 4.0; the photos belong to their Flickr authors', embedded=False, publishable=False,
+        size_mb=4000, folder='coco', licence='annotations CC BY 4.0; the photos belong to their Flickr authors', embedded=False, publishable=False, published=('train', 'valid', 'test'),
         attribution='Jiang, Huang, Duan and Zhao 2015; Lin et al. 2014', how='COCO 2014 as for the data set coco, and SALICON\'s '
             'fixations_{train,val}2014.json beside its captions in annotations/'),
     shapes=dict(title='Drawn shapes among others, texts that name one, maps that know which', views=['image', 'gaze', 'text'], labels=None, n=300, size_mb=0,

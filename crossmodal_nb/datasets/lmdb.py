@@ -21,7 +21,7 @@ _counts = dict(train=238999, valid=51119, test=51303)
 
 info = dict(recipe1m_lmdb=dict(title='Recipe1M, LMDB release: sentence vectors and photos', views=['instructions', 'ingredients', 'image'],
     labels='1,047 classes from titles; -1 = background', n=341421, size_mb=34000, licence='research use, on request',
-    attribution='Salvador, Hynes, Aytar, Marin, Ofli, Weber and Torralba 2017', folder='recipe1m_lmdb', embedded=False, publishable=False,
+    attribution='Salvador, Hynes, Aytar, Marin, Ofli, Weber and Torralba 2017', folder='recipe1m_lmdb', embedded=False, publishable=False, published=('train', 'valid', 'test'),
     how='register with the authors of Recipe1M; unpack train.tar, val.tar and test.tar into one folder ({train,val,test}_lmdb/data.mdb and '
         '{train,val,test}_keys.pkl), and, where you have the photos, these as images/a/b/c/d/abcd….jpg'))
 

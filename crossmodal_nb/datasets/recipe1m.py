@@ -20,7 +20,7 @@ from .base import Records, known_sha256, lines, remember, some, stamped
 # %% ../../nbs/16_datasets.recipe1m.ipynb #f3bba50b
 info = dict(recipe1m=dict(title='Recipe1M: a million recipes, many with photos', views=['image', 'title', 'ingredients', 'instructions', 'all'],
     labels=None, n=1029720, size_mb=139_000, licence='research use only, by request; may not be passed on',
-    attribution='Salvador et al. 2017; Marin et al. 2019', folder='recipe1m', embedded=False, publishable=False,
+    attribution='Salvador et al. 2017; Marin et al. 2019', folder='recipe1m', embedded=False, publishable=False, published=('train', 'valid', 'test'),
     how='request it from the im2recipe project (universities and research institutions); put layer1.json, layer2.json, det_ingrs.json, '
         'remove1M.txt and the unpacked photos into one folder. No access? tests/lookalike.py makes files of the same form'))
 

@@ -16,7 +16,7 @@ from .base import carve, isolated, lines, some
 # %% ../../nbs/13_datasets.wikipedia.ipynb #34a8e0a1
 info = dict(wikipedia=dict(title='Wikipedia articles and pictures (features)', views=['image', 'text'], labels='10 classes', n=2866,
     size_mb=4, licence='research use', attribution='Rasiwasia et al. 2010, Statistical Visual Computing Laboratory, UC San Diego',
-    folder='wikipedia', embedded=False, publishable=False, how='the "Wikipedia" cross-modal retrieval download of the SVCL at UC San '
+    folder='wikipedia', embedded=False, publishable=False, published=('test',), how='the "Wikipedia" cross-modal retrieval download of the SVCL at UC San '
         'Diego: raw_features.mat, the *.list files, and (from later papers) raw_features_tfidf.mat'))
 
 _lists = dict(tr='trainset_txt_img_cat.list', te='testset_txt_img_cat.list')

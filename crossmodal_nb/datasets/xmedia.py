@@ -35,7 +35,7 @@ def keys(name) -> list[str]:
 def _entry(name, title, n, how, attribution, provenance, licence='ask the owners'):
     stem, _, classes, views = schemas[name]
     return dict(title=title, views=list(views), labels=f'{classes} classes', n=n, size_mb=None, folder=name, licence=licence,
-        attribution=attribution, provenance=provenance, embedded=False, publishable=False, how=f'{how}. In one folder: {stem}.mat '
+        attribution=attribution, provenance=provenance, embedded=False, publishable=False, published=() if name == 'birds' else ('test',), how=f'{how}. In one folder: {stem}.mat '
             f'(or {stem}.npz) with {", ".join(keys(name))}; or each of these in a file of its own, KEY.mat')
 
 _pku = 'ask its owners, the group PKU-ICST-MIPL, who give it to those who fill in their form', 'PKU-ICST-MIPL'
