@@ -113,15 +113,16 @@ def _(n, **s):
     import torch
     from functools import partial
     from crossmodal_nb.methods.base import product
-    from crossmodal_nb.metrics import median_rank, null, recall_at
+    from crossmodal_nb.metrics import median_rank, recall_at
+    from crossmodal_nb.uncertainty import permutation_null
     (a, b), (q, share) = codes(n, **s), asked(n, s['queries'] // 4 or 1)
     metrics = {'R@10': partial(recall_at, k=10), 'medR': median_rank}
-    return lambda: null(product(a[:q], b, 'cosine'), (torch.arange(q), torch.arange(n)), metrics, s['permutations']), share
+    return lambda: permutation_null(product(a[:q], b, 'cosine'), (torch.arange(q), torch.arange(n)), metrics, s['permutations']), share
 
 @step('bootstrap', 1, 'cores', 'the interval of one R@K')
 def _(n, **s):
     import torch
-    from crossmodal_nb.metrics import bootstrap
+    from crossmodal_nb.uncertainty import bootstrap
     hit = (torch.rand(n, generator=torch.Generator().manual_seed(0)) < .3).double()
     return lambda: bootstrap(hit, n=s['resamples']), 1
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np, torch
 from torch import Tensor
 from .core import InputError
-from .metrics import bootstrap
+from .uncertainty import bootstrap
 
 # %% ../nbs/23_localise.ipynb #1e1b20ab
 def _boxes(b) -> Tensor: # (n, 4)

@@ -7,15 +7,15 @@ __all__ = ['PROJECTIONS', 'verdicts', 'margin', 'EXACT', 'Interval', 'bootstrap'
            'Estimate', 'estimate', 'Comparison', 'compare', 'holm', 'family', 'false_ahead', 'rank_groups', 'phrase',
            'Advice', 'simplest', 'Null', 'permutation_null', 'null_draws', 'ceiling']
 
-# %% ../nbs/21b_uncertainty.ipynb #1d3861b4
+# %% ../nbs/21b_uncertainty.ipynb #958f07b2
 import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 import torch
 from .core import pick
-from .metrics import (Counts, _ap, _asked, _chain, _each, _groups, _keys, _mend, _named, _places, _relevant, _sorted,
-                                   aggregate, mean_ap)
+from .data import relevance
+from .metrics import BLOCK, Counts, _ap, _each, _groups, _mend, _named, _relevant, _sorted, aggregate, mean_ap
 
 # %% ../nbs/21b_uncertainty.ipynb #12e8d9e5
 class Interval(NamedTuple):
@@ -372,7 +372,7 @@ def simplest(
     if shown and shown[0] == possible[0]: return Advice(shown[0], True, possible, 1.)
     return Advice(possible[0], False, possible, max([c.decides for c in against[possible[0]]], default=1.))
 
-# %% ../nbs/21b_uncertainty.ipynb #cbb50265
+# %% ../nbs/21b_uncertainty.ipynb #fdac48d0
 class Null(NamedTuple):
     "Scores where nothing connects queries and gallery"
     mean: float
@@ -512,6 +512,33 @@ def _projected(worth, queries, R, answers, moved):
         out += queries[k] * ((1 - p[k]) * H[m] / m + p[k])
         out += (sums - worth[k].mean() * R[k]) * np.sqrt(1 + np.log(m) / max(1, R[k]))
     return out
+
+def _chain(head, rest):
+    yield head
+    yield from rest
+
+def _keys(relevant, m):
+    "What each query asks for, as a number, and the gallery rows that answer each number"
+    if relevant is None: return np.arange(m), list(np.arange(m)[:, None])
+    pair = isinstance(relevant, (tuple, list))
+    own, key = torch.unique(torch.as_tensor(relevant[0] if pair else relevant).cpu(), dim=0, return_inverse=True)
+    step = max(1, 16 * BLOCK // m)
+    def some(i): return relevance(own[i:i+step], torch.as_tensor(relevant[1]).cpu()) if pair else own[i:i+step].bool()
+    return key.numpy(), [np.flatnonzero(r) for i in range(0, len(own), step) for r in some(i).numpy()]
+
+def _places(block):
+    "Sorted rows, and the flat place of every gallery row in them"
+    b, m = block.shape
+    v, order = _sorted(_mend(block, np.zeros(0, int)), np.arange(m))
+    place = np.empty(b * m, int)
+    place[(order + np.arange(b)[:, None] * m).ravel()] = np.arange(b * m)
+    return v, place
+
+def _asked(v, place, rows):
+    "Counts if query i asked for the gallery rows `rows[i]`"
+    R = np.array([len(r) for r in rows])
+    at = place[np.concatenate(rows) + np.repeat(np.arange(len(R)) * v.shape[1], R)]
+    return _groups(v, np.sort(at), R, v.shape[1])
 
 # %% ../nbs/21b_uncertainty.ipynb #58fe28ec
 def ceiling(
