@@ -118,7 +118,7 @@ def item_score(
     own, influence = _per_item(item, (values - mean) / len(values))
     return Score(float(mean), own, influence, np.zeros((len(own), PROJECTIONS)), random)
 
-# %% ../nbs/21b_uncertainty.ipynb #41b1dbb4
+# %% ../nbs/21b_uncertainty.ipynb #8e299aea
 def class_score(
     scores,               # (n, m) scores, or an iterator of (slice, block) in row order
     relevant,             # Pair of labels (of queries, of gallery), or (n, m) bool
@@ -142,7 +142,7 @@ def class_score(
         right += r
         column += c
     ap, left = np.concatenate(ap), np.concatenate(left)
-    if len(ap) != len(query): raise ValueError(f'scores of {len(ap)} queries, but {len(query)} items')
+    if len(ap) < len(query): raise ValueError(f'scores of {len(ap)} queries, but {len(query)} items')
     n, mean = len(ap), ap.mean()
     left -= column @ of_gallery / n                                  # interactions have no mean over queries
     right -= column[:, None] / n * of_query.sum(0)
@@ -153,6 +153,9 @@ def class_score(
 def _class_piece(first, block, relevant, signs, k, norm):
     "Of some queries: AP, and the derivatives of their AP by each gallery row's weight, summed and projected"
     b, m = block.shape
+    seen = first + b
+    if seen > signs[0].shape[1]: raise ValueError(f'scores of {seen} queries, but {signs[0].shape[1]} items')
+    if m != len(signs[1]): raise ValueError(f'scores of a gallery of {m} rows, but {len(signs[1])} items')
     rel = _relevant(relevant, first, block.shape)
     v, order = _order(first, _mend(block, np.flatnonzero(rel)))
     order = torch.from_numpy(order)
@@ -372,7 +375,7 @@ def simplest(
     if shown and shown[0] == possible[0]: return Advice(shown[0], True, possible, 1.)
     return Advice(possible[0], False, possible, max([c.decides for c in against[possible[0]]], default=1.))
 
-# %% ../nbs/21b_uncertainty.ipynb #fdac48d0
+# %% ../nbs/21b_uncertainty.ipynb #99ec52c2
 class Null(NamedTuple):
     "Scores where nothing connects queries and gallery"
     mean: float
@@ -405,7 +408,7 @@ def null_draws(
     key, rows_of = _keys(relevant, head[1].shape[1])         # what each query asks for, and the gallery rows that answer it
     rng = np.random.default_rng(seed)
     perms = np.stack([rng.permutation(key) for _ in range(n)], 1)    # (queries, n)
-    by_class = isinstance(relevant, (tuple, list)) and all(getattr(f, 'func', f) is mean_ap for f in metrics.values())
+    by_class = all(getattr(f, 'func', f) is mean_ap for f in metrics.values())
     if by_class: work, total = _by_class(key, rows_of, head[1].shape[1], perms, metrics, rng)
     else: work = _by_item(rows_of, perms, metrics)
     parts = list(_each(functools.partial(work, key=key), _chain(head, scores)))
