@@ -169,13 +169,12 @@ def _class_piece(first, block, relevant, signs, k, norm):
 def _derivatives(hit, R, k, norm):
     "(b, m) derivative of AP by the weight of the row in each place; `hit` says which places hold a positive"
     b, m = hit.shape
-    seen = hit.cumsum(1, dtype=np.int32)
-    row, place = np.nonzero(hit[:, :k])
+    row, place = np.divmod(np.flatnonzero(hit[:, :k]), k)
     H = np.bincount(row, minlength=b)                                 # positives among the first k
     start = np.cumsum(H + 1) - (H + 1)                                # in a table with one more entry a query: nothing follows
-    at = start[row] + seen[row, place] - 1
+    at = np.arange(len(row)) + row
     g = place + 1.
-    precision = seen[row, place] / g
+    precision = (at - start[row] + 1) / g
     total = np.bincount(row, precision, b)
     N = np.maximum({'relevant': R, 'hits': H, 'min': np.minimum(R, k)}[norm], 1)
     ap = total / N
@@ -184,10 +183,12 @@ def _derivatives(hit, R, k, norm):
     after = table[:, ::-1].cumsum(1)[:, ::-1]                         # sums over this and all later positives …
     after -= np.repeat(after[:, start + H], H + 1, axis=1)            # … of the same query
     cut = hit[:, k - 1] & (k < m)                                     # more weight above moves the k-th row out
-    lost = np.where(cut, seen[:, k - 1] / k, 0.) - (ap * cut if norm == 'hits' else 0)
+    lost = np.where(cut, H / k, 0.) - (ap * cut if norm == 'hits' else 0)
     below = (-after[1] - np.repeat(lost, H + 1)) / np.repeat(N, H + 1)
     d = np.zeros((b, m), np.float32)
-    d[:, :k] = np.take(below.astype(np.float32), start[:, None] + seen[:, :k], mode='clip')
+    begin = np.append(np.empty(len(below), int), b * k)                # each entry is that of the places from here to the next one
+    begin[start], begin[at + 1] = np.arange(b) * k, row * k + place
+    d[:, :k] = np.repeat(below.astype(np.float32), np.diff(begin)).reshape(b, k)
     share = ap * ((R <= k) if norm == 'min' else 1)                   # by how much a positive's weight enlarges the divisor
     d[row, place] = (precision + after[0, at] - after[1, at] - lost[row] - share[row]) / N[row]
     if k < m and norm != 'hits':
