@@ -2594,6 +2594,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'crossmodal_nb.search.Index.search': ('search.html#index.search', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search.Index.show': ('search.html#index.show', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search.Index.view_of': ('search.html#index.view_of', 'crossmodal_nb/search.py'),
+                                      'crossmodal_nb.search._blocks': ('search.html#_blocks', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._faiss': ('search.html#_faiss', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._features': ('search.html#_features', 'crossmodal_nb/search.py'),
                                       'crossmodal_nb.search._first': ('search.html#_first', 'crossmodal_nb/search.py'),
