@@ -14,6 +14,7 @@ import nbformat, yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from .core import atomic, locked, pick, settings
 from .figures import Html, card, esc, ladder
+from .record import read as read_record
 from .story import decision_table
 
 # %% ../nbs/71_book.ipynb #1e807138
@@ -108,8 +109,8 @@ def pages(
 
 def _records(folder):
     "Good records of a folder, oldest first"
-    read = [json.loads(f.read_text()) | dict(path=f) for f in sorted(folder.glob('*.json'), key=lambda f: (f.stat().st_mtime, f.name))]
-    return [r for r in read if r['status'] == 'ok']
+    files = sorted(folder.glob('*.json'), key=lambda f: (f.lstat().st_mtime, f.name))
+    return [r | dict(path=f) for f in files if (r := read_record(f)) and r['status'] == 'ok']
 
 def _runs(records): return list({r['digests']['params']: r for r in records}.values())       # an entry run again is no second run
 

@@ -672,11 +672,13 @@ def save(
 def card(
     record:dict,     # As `record.runs` gives them
 ) -> Html:
-    "The run card of a record: key, parameters, data, versions, device, seconds, and where it ran"
+    "The run card of a record: key, parameters, data, versions, device, what it cost, and where it ran"
     r = record
     where = 'published, not run here' if r.get('published') else 'run on this machine'
     lines_ = {'run': f'{r.get("experiment")} · {r.get("key")} · {where}', 'started': r.get('started'),
               'seconds': f'{r["seconds"]:.0f}' if r.get('seconds') is not None else None,
+              'CPU seconds': f'{r["cpu_seconds"]:.0f}' if r.get('cpu_seconds') is not None else None,
+              'peak memory': f'{r["peak_mb"]:,.0f} MB' if r.get('peak_mb') is not None else None,
               'device': r.get('device'), 'selected by': r.get('selected_by'),
               'test split scored': 'yes (final)' if r.get('final') else 'no',
               **{f'digest of {k}': v for k, v in (r.get('digests') or {}).items()}}

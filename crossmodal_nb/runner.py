@@ -6,14 +6,14 @@
 __all__ = ['fields', 'chapters', 'backends', 'manifest', 'checkout', 'expand', 'plan', 'workers', 'run']
 
 # %% ../nbs/70_runner.ipynb #1b97d55d
-import contextlib, itertools, json, shutil, time, tomllib, traceback
+import contextlib, itertools, json, time, tomllib, traceback
 from graphlib import TopologicalSorter
 from pathlib import Path
 from . import record
-from .core import InputError, pick, settings
+from .core import InputError, pick, settings, typed
 
 # %% ../nbs/70_runner.ipynb #33862112
-fields = ('notebook', 'params', 'sweep', 'needs', 'report', 'final', 'smoke', 'chapter')
+fields = dict(notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')     # of an entry, with their defaults
 chapters = ('results', 'data')
 
 def manifest(
@@ -23,17 +23,28 @@ def manifest(
     path = Path(path or checkout().nbs_path/'experiments'/'experiments.toml')
     with open(path, 'rb') as f: entries = tomllib.load(f)
     for name, e in entries.items():
-        for field in e: pick(field, fields, f'field (entry [{name}] of {path.name})')
+        for field, value in e.items():
+            pick(field, fields, f'field (entry [{name}] of {path.name})')
+            try: e[field] = typed(value, fields[field])
+            except InputError as why: raise InputError(f'field {field!r} (entry [{name}] of {path.name}): {why}') from None
+        if not e.get('notebook'): raise InputError(f'entry [{name}] of {path.name} names no notebook')
         pick(e.get('chapter', 'results'), chapters, f'chapter (entry [{name}] of {path.name})')
         for n in e.get('needs', []): pick(n, entries, f'entry (needed by [{name}])')
-        declared = record.parameters(path.parent/e['notebook'])
-        for p in (*e.get('params', {}), *(k.split('.')[0] for k in e.get('sweep', {})), *e.get('smoke', {})):
-            pick(p, declared, f'parameter of {e["notebook"]} (entry [{name}])')
-            if any(s in p.lower() for s in ('token', 'key', 'secret', 'password')):
-                raise ValueError(f'parameter {p!r} (entry [{name}]): records are published, so no parameter may hold a secret. Use an environment variable')
-    order = TopologicalSorter({n: e.get('needs', []) for n, e in entries.items()}).static_order()
-    default = dict(params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')
-    return {n: default | entries[n] | dict(path=path.parent/entries[n]['notebook']) for n in order}
+        entries[name] = fields | e | dict(path=path.parent/e['notebook'])
+        _checked_parameters(name, entries[name])
+    return {n: entries[n] for n in TopologicalSorter({n: e['needs'] for n, e in entries.items()}).static_order()}
+
+def _checked_parameters(name, e):
+    "The values of an entry become those of their declared types; what a sweep puts within a dict has no declared type"
+    where = f' (entry [{name}])'
+    if 'final' in {*e['params'], *e['sweep'], *e['smoke']}: raise InputError(f"parameter 'final'{where}: the entry itself says it, as the field `final = true`")
+    for table in ('params', 'smoke'):
+        e[table] = record.converted(e['path'], e[table], where)
+    for key, values in e['sweep'].items():
+        top, dot, _ = key.partition('.')
+        if not isinstance(values, list): raise InputError(f'sweep of {key!r}{where}: {values!r} is no list of values')
+        record.converted(e['path'], {top: {}} if dot else {}, where)
+        if not dot: e['sweep'][key] = [record.converted(e['path'], {top: v}, where)[top] for v in values]
 
 def checkout():
     "This checkout's settings, or a clear error outside one"
@@ -100,7 +111,7 @@ def _status(name, entry, params, read, into, published):
     return job | best
 
 def _records(folder):
-    return [json.loads(f.read_text()) | dict(path=str(f)) for f in sorted(folder.glob('*.json'))]
+    return [r | dict(path=str(f)) for f in sorted(folder.glob('*.json')) if (r := record.read(f))]
 
 # %% ../nbs/70_runner.ipynb #9b9f5947
 backends = ('local', 'dask')
@@ -207,7 +218,11 @@ def _execute(job):
     print(f"{job['exp']:28} {job['key']}  runs …", flush=True)
     declared = record.parameters(job['notebook'])
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
-    try: pm.execute_notebook(job['notebook'], half, given, cwd=str(job['notebook'].parent), progress_bar=False, kernel_name='python3')
+    before = path.exists() and path.stat().st_mtime_ns
+    try:
+        pm.execute_notebook(job['notebook'], half, given, cwd=str(job['notebook'].parent), progress_bar=False, kernel_name='python3')
+        if not path.exists() or path.stat().st_mtime_ns == before:
+            raise RuntimeError(f'the notebook ended without saving its record: it must call Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself')
     except Exception as e:                                                # whatever a notebook may raise: reported, recorded, counted
         _note(path, job, status='failed', error=str(e), traceback=traceback.format_exc(), seconds=time.time() - t0)
         return True, f"{job['exp']:28} {job['key']}  FAILED: {str(e).strip().splitlines()[-1][:300]}\n{'':40}half-executed notebook: {half}"
@@ -223,5 +238,5 @@ def _lost(job, why):
 
 def _note(path, job, **more):
     "Add to the record what only the runner knows: the digests as they were when the run began, and its seconds"
-    r = json.loads(path.read_text()) if path.exists() else dict(experiment=job['exp'], notebook=job['notebook'].stem, params=job['params'], rows=[])
+    r = (record.read(path) if path.exists() else None) or dict(experiment=job['exp'], notebook=job['notebook'].stem, params=job['params'], rows=[])
     record.write(path, r | dict(experiment=job['exp'], key=job['key'], digests=job['digests']) | more)

@@ -30,7 +30,9 @@ def nearest(
     "The k nearest, exactly"
     if k < 1: raise InputError(f'k is {k}: how many to find, at least 1')
     q, g = (s.float() for s in sides(queries, gallery, similarity))
-    if len(g) >= large: return _faiss(q, g, min(k, len(g)), similarity)
+    return (_faiss if len(g) >= large else _blocks)(q, g, min(k, len(g)), similarity, block)
+
+def _blocks(q, g, k, similarity, block):
     best, at = torch.full((len(q), 0), -torch.inf), torch.zeros(len(q), 0, dtype=torch.long)
     for start in range(0, len(g), block):
         v, i = _first(product(q, g[start:start+block], similarity), k)
@@ -48,11 +50,19 @@ def _first(s, k):
     if tied.any(): v[tied], i[tied] = (x[:, :k] for x in s[tied].sort(dim=1, descending=True, stable=True))
     return v, i
 
-def _faiss(q, g, k, similarity):
+def _faiss(q, g, k, similarity, block):
+    "One more than k, which FAISS gives in no promised order: sorted here; where the last ones are equal, which of them come first is seen block by block"
     import faiss
     index = faiss.IndexFlatIP(g.shape[1]); index.add(np.ascontiguousarray(g))
-    s, i = map(torch.from_numpy, index.search(np.ascontiguousarray(q), k))
-    return (-(-s).clamp(min=0).sqrt() if similarity == 'euclid' else s), i
+    s, i = map(torch.from_numpy, index.search(np.ascontiguousarray(q), min(k + 1, len(g))))
+    if similarity == 'euclid': s = -(-s).clamp(min=0).sqrt()
+    i, order = i.sort(dim=1)
+    s, order = s.gather(1, order).sort(dim=1, descending=True, stable=True)
+    i = i.gather(1, order)
+    tied = s[:, k - 1] == s[:, -1] if len(g) > k else torch.zeros(len(q), dtype=torch.bool)
+    s, i = s[:, :k], i[:, :k]
+    if tied.any(): s[tied], i[tied] = _blocks(q[tied], g, k, similarity, block)
+    return s, i
 
 # %% ../nbs/72_search.ipynb #0ae68eb3
 _modules = ('crossmodal_nb.features', 'crossmodal_nb.media')

@@ -79,7 +79,7 @@ def bare(train, test, size, dims, draws=10):
     "The matrix products that this cannot do without: C.T @ C of joint chunks; codes of the pools; scores of the pools"
     joint, t = 0., 0.
     for xa, xb, _ in stream(train):
-        C = torch.cat([xa, xb], 1)
+        C = torch.cat([xa.float(), xb.float()], 1)
         t = time.time(); C.T @ C; joint += time.time() - t
     codes = scores = 0.
     for pool in draw_pools(test.common, size, draws):

@@ -134,3 +134,56 @@ def test_check_is_asked_about_held_out_rows():
     w, v = gaussian_world(200), gaussian_world(100, seed=1)
     m = CCA(2).fit(w, check=lambda m: m.correlations(v).mean())
     assert m.history == [dict(check=pytest.approx(m.correlations(v).mean().item()))]
+
+def dependent(n, p=50, q=40, same=10, seed=0, dtype=torch.float32, offset=0.):
+    "Two views that share five factors; the last `same` columns are mixtures, or multiples, of others, and one column is constant"
+    g = torch.Generator().manual_seed(seed)
+    z, A, B = (torch.randn(n, w, generator=g, dtype=torch.double) for w in (5, p, q))
+    A[:, :5] += z; B[:, :5] += z
+    if same: A[:, -same:], B[:, -same:] = A[:, :same] @ torch.randn(same, same, generator=g, dtype=torch.double), 3 * B[:, :same]
+    A[:, 20] = 1 / 3
+    return Views(a=View((A + offset).to(dtype)), b=View((B + offset).to(dtype)))
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('ridge', [0., 1e-9])
+@pytest.mark.parametrize('n, same, offset', [(600, 10, 0.), (600, 10, 30.), (5000, 10, 0.), (30, 0, 0.)])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_rank_follows_the_precision_of_the_rows(dtype, n, same, offset, ridge):
+    for seed in range(3):
+        truth = CCA(1, ridge=0.).fit(dependent(n, same=same, seed=seed, dtype=torch.float64)).solution
+        assert len(truth.rho) == (30 if same else n - 1)
+        got = CCA(1, ridge=ridge).fit(dependent(n, same=same, seed=seed, dtype=dtype, offset=offset)).solution
+        if dtype != torch.float64 and not ridge: assert len(got.rho) == len(truth.rho)
+        assert got.rho.max() <= 1 and got.rho.min() >= -1
+        assert torch.allclose(got.rho[:10], truth.rho[:10], atol=.05 if dtype == torch.bfloat16 else 5e-3)
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('unit, ridge', [('trace', 1e-3), ('absolute', 1e-3), ('blend', 1e-3), ('trace', 10.)])
+@pytest.mark.parametrize('n', [30, 600])
+def test_rho_is_a_correlation_also_where_only_the_ridge_varies(n, unit, ridge):
+    views = dependent(n)
+    m = CCA(1, ridge, unit).fit(views)
+    full = m.at(dim=m.rank, rho_power=0)
+    assert m.solution.rho.abs().max() <= 1 and torch.allclose(full.correlations(views)[:5], m.solution.rho[:5], atol=1e-3)
+    if n == 600: assert (m.solution.rho[30:].abs() < 1e-3).all()             # ten of forty directions vary by rounding alone
+
+def test_two_numbers_are_called_canonical_correlation():
+    w = gaussian_world(2000, dtype=torch.double)
+    bare, ridged = CCA(3, 0.).fit(w).solution, CCA(3, 1.).fit(w)
+    assert torch.allclose(bare.sigma, bare.rho, atol=1e-10)
+    s = ridged.solution
+    assert (s.rho[:3] - s.sigma[:3] > .05).all() and torch.allclose(ridged.correlations(w), s.rho[:3], atol=1e-10)
+
+@pytest.mark.filterwarnings('ignore')
+def test_the_precision_of_rows_is_remembered(tmp_path):
+    views, fine = dependent(600), dependent(600, dtype=torch.float64)
+    rank = lambda m: m.at(ridge=0.).rank
+    parts = [views.subset(torch.arange(600)[torch.arange(600) % 2 == k]) for k in (0, 1)]
+    there = CCA(1).partial_fit(parts[0]).partial_fit(parts[1])
+    merged = CCA(1).fit(parts[0]).merge(CCA(1).fit(parts[1]))
+    there.save(tmp_path/'m')
+    both = CCA(1).fit(fine).merge(CCA(1).fit(views))
+    for m in (there, merged, Method.load(tmp_path/'m'), CCA(1).merge(there), both): assert rank(m) == 30
+    assert CCA(1).fit(views).fit(fine).moments.eps == torch.finfo(torch.double).eps
+    mixed = Views(a=View(views['a'].x), b=View(fine['b'].x))
+    assert rank(CCA(1).fit(mixed)) == 30

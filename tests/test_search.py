@@ -82,6 +82,27 @@ def test_blocks_and_faiss_are_exact(similarity, monkeypatch):
     assert torch.equal(i, want.indices) and torch.allclose(s, want.values, atol=1e-3)
     assert nearest(q, z, 5000, similarity)[1].shape == (9, 1000)
 
+@pytest.mark.parametrize('large', [1, 10**9])
+@pytest.mark.parametrize('similarity', ['cosine', 'dot', 'euclid'])
+@pytest.mark.parametrize('queries', [1, 30])
+def test_of_equal_scores_the_earlier_row_comes_first(monkeypatch, large, similarity, queries):
+    monkeypatch.setattr(engine, 'large', large)
+    g = torch.Generator().manual_seed(0)
+    kinds, which = torch.eye(7), torch.randint(7, (5000,), generator=g)          # rows of seven kinds: every score is equal to some 700 others
+    q = torch.randint(7, (queries,), generator=g)
+    for k in (1, 10, 700, 1500, 5000):
+        s, i = nearest(kinds[q], kinds[which], k, similarity, block=512)
+        for row, kind in zip(i, q):
+            want = torch.cat([(which == kind).nonzero()[:, 0], (which != kind).nonzero()[:, 0]])[:k]
+            assert torch.equal(row, want)
+
+def test_a_large_gallery_keeps_the_order_of_its_rows():
+    "The real size from which FAISS searches"
+    codes = torch.eye(4).repeat(engine.large // 4 + 10, 1)
+    for n in (1, 25):
+        s, i = nearest(torch.eye(4)[2:3].expand(n, 4), codes, 50)
+        assert (s == 1).all() and torch.equal(i, (2 + 4 * torch.arange(50)).expand(n, 50))
+
 def test_arithmetic_moves_towards_what_is_added(noises):
     index, _ = noises
     share = lambda found, k: np.mean([int(f['id']) % 4 == k for f in found])
