@@ -70,17 +70,13 @@ def epochs_in(folder):
     return len(json.loads(state.read_text())['history']) if state.exists() else 0
 
 def script(*command):
-    env = os.environ | dict(OMP_NUM_THREADS='1')
-    r = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300, env=env)
+    r = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     return r.stdout
 
 if __name__ == '__main__':
-    torch.set_num_threads(1)
     dict(train=train, killed=killed)[sys.argv[1]](sys.argv[2])
     raise SystemExit
-
-torch.set_num_threads(1)
 
 @pytest.fixture(scope='module')
 def alone(): return fits()
