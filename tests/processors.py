@@ -2,7 +2,7 @@
 
 `python tests/processors.py --setting sse` runs the lessons of the module notebooks and then the tests, with the kernels of an old processor; `--quarter 1/4` a part
 of both, chosen by their names. Left out unless `--all`: files that cannot depend on the processor (the browser, the book, the wheel, what the source looks like); and
-from a quarter those that mostly wait for processes of their own. The last line is pytest's; the exit status is 0 if nothing failed.
+from a quarter those that mostly wait, for files or for processes of their own. The last line is pytest's; the exit status is 0 if nothing failed.
 """
 import argparse, hashlib, os, re, subprocess, sys
 from pathlib import Path
@@ -15,7 +15,7 @@ settings = {k: dict(zip(kernels, v)) for k, v in dict(
     haswell=('avx2', 'AVX2', 'AVX2', 'Haswell', '1')).items()}
 settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}                    # the machine's best, on so many threads
 elsewhere = ('test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder', '71_book', '90_cli')
-processes = ('test_cli', 'test_cluster', 'test_contract', 'test_features', 'test_fuzz', 'test_recipe1m', 'test_train', '70_runner', '74_cost')
+waiting = ('test_cli', 'test_cluster', 'test_contract', 'test_datasets', 'test_features', 'test_fuzz', 'test_recipe1m', 'test_train', 'test_xmedia', '70_runner', '74_cost')
 
 REPORT = '''
 import torch, threadpoolctl, numpy, scipy.linalg
@@ -43,11 +43,11 @@ def chosen(paths, k, left_out):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--setting', choices=settings, required=True, help='; '.join(f'{k}: ' + ' '.join(f'{n}={v}' for n, v in s.items()) for k, s in settings.items()))
-    parser.add_argument('--quarter', type=quarter, metavar='K/4', help='1/4 … 4/4: a part, without the files that wait for processes')
+    parser.add_argument('--quarter', type=quarter, metavar='K/4', help='1/4 … 4/4: a part, without the files that wait')
     parser.add_argument('--all', action='store_true', help='also what cannot depend on the processor')
     given = parser.parse_args()
     env = os.environ | settings[given.setting]
-    left_out = (() if given.all else elsewhere) + (processes if given.quarter else ())
+    left_out = (() if given.all else elsewhere) + (waiting if given.quarter else ())
     lessons, tests = (chosen(root.glob(where), given.quarter, left_out) for where in ('nbs/[0-9]*.ipynb', 'tests/test_*.py'))
     print(f'{given.setting}:', *(f'{k}={v}' for k, v in settings[given.setting].items()), *used(env), sep='\n  ')
     print('left out:', ', '.join(left_out) or 'nothing', f'\n{len(lessons)} lessons, {len(tests)} test files', flush=True)

@@ -13,7 +13,7 @@ def test_four_quarters_are_the_whole(where):
 
 def test_names_that_are_left_out_exist():
     stems = {p.stem for where in ('nbs/*.ipynb', 'tests/*.py') for p in processors.root.glob(where)}
-    assert set(processors.elsewhere + processors.processes) <= stems
+    assert set(processors.elsewhere + processors.waiting) <= stems
 
 def test_what_is_no_quarter_is_refused():
     assert processors.quarter('3/4') == 3
