@@ -211,13 +211,16 @@ def test_rerank_orders_the_top_and_leaves_the_rest(rerank):
     for a, b in (('image', 'text'), ('text', 'image')):
         s, first, second = (m.score(*sides(test, a, b)) for m in (rerank, rerank.first, rerank.second))
         order, before = s.argsort(1, descending=True), first.argsort(1, descending=True)
-        ranked, by_mix = first.gather(1, order), first.gather(1, rerank.at(mix=1.).score(*sides(test, a, b)).argsort(1, descending=True))
-        falling = first.gather(1, before)                                          # orders are compared by what they order: nearly equal scores may change places
-        torch.testing.assert_close(ranked[:, 5:], falling[:, 5:]); torch.testing.assert_close(ranked[:, :5].sort(1, descending=True)[0], falling[:, :5])
-        torch.testing.assert_close(by_mix, falling)
+        # orders are compared by the scores they order, since nearly equal ones may change places
+        ranked, falling = first.gather(1, order), first.gather(1, before)
+        torch.testing.assert_close(ranked[:, 5:], falling[:, 5:])
+        torch.testing.assert_close(ranked[:, :5].sort(1, descending=True)[0], falling[:, :5])
+        alone = rerank.at(mix=1.).score(*sides(test, a, b)).argsort(1, descending=True)
+        torch.testing.assert_close(first.gather(1, alone), falling)
         best = second.gather(1, before[:, :5]).sort(1, descending=True)[0]
         torch.testing.assert_close(second.gather(1, order[:, :5]), best, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(s.scatter(1, order[:, :5], 0), first.double().scatter(1, order[:, :5], 0), rtol=1e-5, atol=1e-6)      # the others keep their scores
+        kept = first.double().scatter(1, order[:, :5], 0)                   # the others keep their scores
+        torch.testing.assert_close(s.scatter(1, order[:, :5], 0), kept, rtol=1e-5, atol=1e-6)
     assert rerank.at(k=500).score(*sides(test)).shape == (20, 40) and rerank.k == 5
     with pytest.raises(InputError, match='mix'): rerank.at(mx=1)
 

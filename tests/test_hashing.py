@@ -198,8 +198,9 @@ def test_unified_codes_are_those_of_bayes():
     prior, odds = m.tensors['prior'].exp(), [m.real(v, three[v].x) for v in three]
     assert (prior.log().abs() > .5).any()
     weigh = lambda b: torch.stack([torch.sigmoid(b * o) / torch.sigmoid(b * prior.log()) for o in odds]).prod(0) * torch.sigmoid(b * prior.log())
-    sure = (weigh(1) / weigh(-1)).log().abs() > 1e-6                                     # a bit that is as likely +1 as -1 is decided by rounding
-    assert torch.equal(m.unified(three)[sure], torch.where(weigh(1) >= weigh(-1), 1., -1.)[sure]) and sure.double().mean() > .99
+    sure = (weigh(1) / weigh(-1)).log().abs() > 1e-6             # a bit that is as likely +1 as -1 is decided by rounding
+    assert sure.double().mean() > .99
+    assert torch.equal(m.unified(three)[sure], torch.where(weigh(1) >= weigh(-1), 1., -1.)[sure])
     assert (m.unified(three) != torch.where(sum(odds) < 0, -1., 1.)).any()              # without the prior it would be another code
 
 def test_unified_codes_follow_the_items():
@@ -207,7 +208,8 @@ def test_unified_codes_follow_the_items():
     m = new(SePH).fit(train)
     r = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     shuffled = Views(image=test['image'][torch.arange(40)], text=test['text'][torch.cat([r, r])])
-    assert shuffled.common.tolist() == list(range(40)) and (m.unified(shuffled) == m.unified(test)[:40]).double().mean() > .995     # but for logits of about 0
+    assert shuffled.common.tolist() == list(range(40))
+    assert (m.unified(shuffled) == m.unified(test)[:40]).double().mean() > .995                # but for logits of about 0
 
 def test_a_row_twice_at_half_the_weight_is_a_row():
     K, B = randn(50, 8), torch.where(randn(50, 3, seed=1) < 0, -1., 1.).double()

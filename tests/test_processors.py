@@ -1,5 +1,5 @@
 "The script that runs the suite on another processor: its quarters, and that its settings reach the libraries."
-import argparse, os
+import argparse, os, re
 import pytest
 import processors
 
@@ -7,13 +7,14 @@ import processors
 def test_four_quarters_are_the_whole(where):
     paths = list(processors.root.glob(where))
     parts = [processors.chosen(paths, k, ('test_book',)) for k in (1, 2, 3, 4)]
-    assert sorted(sum(parts, [])) == sorted(p for p in paths if p.stem != 'test_book') and all(len(p) < len(paths) / 2 for p in parts)
+    assert sorted(sum(parts, [])) == sorted(p for p in paths if p.stem != 'test_book')
+    assert all(len(p) < len(paths) / 2 for p in parts)
     fewer = processors.chosen(paths[::2], 1, ())
     assert set(fewer) == set(processors.chosen(paths, 1, ())) & set(paths[::2])            # a new file moves no other
 
 def test_names_that_are_left_out_exist():
     stems = {p.stem for where in ('nbs/*.ipynb', 'tests/*.py') for p in processors.root.glob(where)}
-    assert set(processors.elsewhere + processors.waiting) <= stems
+    for name in processors.elsewhere + processors.waiting: assert any(re.fullmatch(name, s) for s in stems), name
 
 def test_what_is_no_quarter_is_refused():
     assert processors.quarter('3/4') == 3

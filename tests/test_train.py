@@ -76,7 +76,7 @@ def script(*command):
     return r.stdout
 
 if __name__ == '__main__':
-    torch.set_num_threads(1)                                 # a fork of a process with threads of OpenMP would wait for them for ever
+    torch.set_num_threads(1)     # a fork of a process with threads of OpenMP would wait for them for ever
     dict(train=train, killed=killed)[sys.argv[1]](sys.argv[2])
     raise SystemExit
 
