@@ -17,9 +17,10 @@ settings = dict(
     avx2=('avx2', 'AVX2', 'AVX2', 'Haswell', '4'),
     haswell=('avx2', 'AVX2', 'AVX2', 'Haswell', '1'))
 settings = {name: dict(zip(variables, values)) for name, values in settings.items()}
-settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}     # the machine's best kernels, on so many threads
+settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}     # the machine's own kernels
 elsewhere = (                                                                # patterns of names
-    'test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder', '71_book', '90_cli')
+    'test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder', '71_book',
+    '90_cli')
 waiting = (
     'test_cli', 'test_cluster', 'test_contract', 'test_datasets', 'test_features', 'test_fuzz', 'test_recipe1m',
     'test_train', 'test_xmedia', '05.*', '1[0-7].*', '19_datasets', '70_runner', '74_cost')
@@ -29,7 +30,8 @@ import torch, threadpoolctl, numpy, scipy.linalg
 print(f'PyTorch {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads', flush=True)
 for lib in threadpoolctl.threadpool_info():
     where = lib['filepath'].rpartition('/')[2]
-    print(lib['internal_api'], lib['version'], lib.get('architecture'), f"{lib['num_threads']} threads, {where}", flush=True)
+    kind = lib['internal_api'], lib['version'], lib.get('architecture')
+    print(*kind, f"{lib['num_threads']} threads, {where}", flush=True)
 torch.ones(64, 64) @ torch.ones(64, 64)
 torch.nn.Conv2d(3, 8, 3)(torch.ones(2, 3, 64, 64))
 '''
