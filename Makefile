@@ -1,5 +1,6 @@
 # make report: from nothing to the finished HTML report.   make test: everything that CI runs.   No other step is needed.
 VENV ?= .venv
+QUARTER ?= 2/4
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
@@ -15,6 +16,7 @@ test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 nbdev_test --n-workers 2 --timing
 	OMP_NUM_THREADS=1 crossmodal run --smoke -j 2
 	crossmodal book --strict
+	python tests/processors.py --setting sse --quarter $(QUARTER)
 	pytest -q -rs
 
 lab: $(VENV)/.installed

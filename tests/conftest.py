@@ -1,5 +1,7 @@
-"What several tests share: a real browser, and the report where it has been built."
-import json, shutil
+"What several tests share: the number of threads, a real browser, and the report where it has been built."
+import json, os, shutil
+# Before torch and numpy: toy worlds are quicker on one thread, here and in the processes that are started from here
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 from pathlib import Path
 import pytest
 from crossmodal_nb.core import settings

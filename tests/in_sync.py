@@ -16,7 +16,7 @@ def differences(a, b):
 with tempfile.TemporaryDirectory() as tmp:
     for f in ('pyproject.toml', 'settings.ini'): shutil.copy(root/f, tmp)
     shutil.copytree(root/'nbs', Path(tmp)/'nbs', ignore=skip)
-    for command in ('nbdev-export', 'nbdev-clean'): subprocess.run([command], cwd=tmp, check=True, env=os.environ | dict(PYTHONPATH=tmp))
+    for command in ('nbdev-export', 'nbdev-clean'): subprocess.run([Path(sys.executable).with_name(command)], cwd=tmp, check=True, env=os.environ | dict(PYTHONPATH=tmp))
     found = [d for m in made for d in differences(root/m, Path(tmp)/m)]
 if found: sys.exit('not in sync; run `nbdev-export` and `nbdev-clean`:\n  ' + '\n  '.join(found))
 print('in sync: the package and the notebooks are what nbdev makes of them')

@@ -58,8 +58,8 @@ def test_counted_is_sorted(seed, n, m, bits):
     for average in ('micro', 'macro'):
         curve = r.curve(average)
         for x, y in zip(curve, precision_recall_by_radius(d, rel, average)):
-            assert len(x) == bits + 1 and torch.allclose(x[:len(y)], y) and (x[len(y):] == y[-1]).all()
-        assert (curve.recall.diff() >= 0).all()
+            assert len(x) == bits + 1 and torch.allclose(x[:len(y)], y) and torch.allclose(x[len(y):], y[-1])
+        assert (curve.recall.diff() >= -1e-12).all()
 
 @short
 @given(**world, k=st.integers(1, 70), block=st.sampled_from([1, 7, 2**16]))

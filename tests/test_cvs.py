@@ -14,7 +14,6 @@ from crossmodal_nb.methods.base import Method, find
 from crossmodal_nb.methods.cvs import CVS, MCVS, RVS, ByClass, Prototypes, leaky_scores
 from crossmodal_nb.metrics import mean_ap
 
-torch.set_num_threads(1)
 golden = json.loads((Path(__file__).parent/'golden'/'supervised.json').read_text())
 tensor = lambda v: torch.tensor(v, dtype=torch.float64)
 close = lambda a, b: torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b, dtype=torch.float64), rtol=1e-10, atol=1e-12)

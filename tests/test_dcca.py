@@ -7,7 +7,6 @@ from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.dcca import DCCA, DCCAE, DGCCA, projected
 from crossmodal_nb.methods.linear import CCA, MCCA, correlations
 
-torch.set_num_threads(1)
 small = dict(dim=4, hidden=16, dropout=0.)
 run = dict(epochs=2, batch=100, accelerator='cpu')
 train, valid = gaussian_world(300), gaussian_world(200, seed=1)
@@ -32,8 +31,8 @@ def test_it_is_that_of_the_best_epoch_not_of_the_last():
 def test_a_check_sees_a_map_of_a_sample_and_the_end_sees_all():
     m = DCCA(**small, trainer=run).fit(train)
     W = lambda: m.last['a'].W.clone()
-    whole = W(); m.ready(train, most=300); assert torch.equal(W(), whole)
-    m.ready(train, most=100); assert not torch.equal(W(), whole) and correlations(m, valid)[0] > .6
+    whole = W(); m.ready(train, most=300); assert torch.allclose(W(), whole, atol=1e-4)
+    m.ready(train, most=100); assert not torch.allclose(W(), whole, atol=1e-2) and correlations(m, valid)[0] > .6
     first = W(); m.ready(train, most=100); assert torch.equal(W(), first)            # the same sample each time
 
 def test_five_captions_weigh_as_one():

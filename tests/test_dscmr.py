@@ -63,7 +63,7 @@ def test_a_negative_shares_no_label():
     has, n = nearest_stranger(u, v, y)
     assert len(has) == 40 and ((y[has] * y[n[has]]).sum(1) == 0).all()
     d = torch.cdist(u, v)
-    for i in has.tolist(): assert d[i, n[i]] == min(d[i, j] for j in range(40) if not (y[i] * y[j]).any())
+    for i in has.tolist(): assert d[i, n[i]] <= min(d[i, j] for j in range(40) if not (y[i] * y[j]).any()) + 1e-5
 
 def test_a_class_that_one_view_lacks_is_never_said(tmp_path):
     w = world(classes=5)

@@ -41,7 +41,7 @@ def test_import_is_light():
 def test_cleaning_keeps_the_parameters_tag(tmp_path):
     for f in ('pyproject.toml', 'settings.ini'): shutil.copy(root/f, tmp_path)
     shutil.copytree(root/'nbs'/'experiments', tmp_path/'nbs'/'experiments')
-    subprocess.run(['nbdev-clean'], cwd=tmp_path, check=True)
+    subprocess.run([Path(sys.executable).with_name('nbdev-clean')], cwd=tmp_path, check=True)
     for f in (tmp_path/'nbs'/'experiments').glob('*.ipynb'): assert record.parameters(f) == record.parameters(root/'nbs'/'experiments'/f.name)
 
 def test_experiments_only_call():

@@ -212,7 +212,7 @@ def test_a_turn_ends_where_it_began(tmp_path):
     box(tmp_path/'a.obj', 3, 1, 1)
     wide, narrow, *rest = [np.asarray(f).astype(int) for f in spin(Meshes([tmp_path/'a.obj'])[0], 4, 48, 0)]
     ink = lambda f: (f.min(-1) < 255).sum()
-    assert ink(wide) > 2 * ink(narrow) and ink(wide) == ink(rest[0]) and abs(ink(wide) / 48**2 - 3 / 11) < .03      # 3 × 1 of a circle of diameter √11
+    assert ink(wide) > 2 * ink(narrow) and abs(ink(wide) - ink(rest[0])) < .02 * ink(wide) and abs(ink(wide) / 48**2 - 3 / 11) < .03      # 3 × 1 of a circle of diameter √11
 
 def test_without_embreex(both, monkeypatch):
     monkeypatch.setitem(sys.modules, 'trimesh.ray.ray_pyembree', None)

@@ -110,7 +110,7 @@ def test_what_is_the_same_everywhere_says_nothing(Head):
         more = torch.cat([x, torch.full((30, 9, 1), value)], 2)
         head = Head(.1).fit(more, t)
         p = head.density(more); more[..., -1] += 3
-        assert torch.equal(head.density(more), p) and (head.hidden or torch.allclose(p, Head(.1).fit(x, t).density(x), atol=1e-4))
+        assert torch.allclose(head.density(more), p, atol=1e-6) and (head.hidden or torch.allclose(p, Head(.1).fit(x, t).density(x), atol=1e-3))
 
 @Both
 def test_scale_and_origin_of_the_features_do_not_matter(Head):

@@ -1,0 +1,75 @@
+"""The suite under another instruction set and another number of threads: what it asks must hold on anybody's processor.
+
+`python tests/processors.py --setting sse` runs the lessons of the module notebooks and then the tests, with the kernels
+of an old processor; `--quarter 1/4` a part of both, chosen by their names. Left out unless `--all`: what cannot depend
+on the processor (the browser, the book, the wheel, the looks of the source); and from a quarter what mostly waits, for
+files or for processes of its own. The last line is pytest's; the exit status is 0 if nothing failed.
+"""
+import argparse, hashlib, os, re, subprocess, sys
+from pathlib import Path
+
+root = Path(__file__).parent.parent
+# PyTorch's own kernels, its convolutions, its BLAS; NumPy's and SciPy's BLAS; threads of them all
+variables = (
+    'ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA', 'MKL_ENABLE_INSTRUCTIONS', 'OPENBLAS_CORETYPE', 'OMP_NUM_THREADS')
+settings = dict(
+    sse=('default', 'SSE41', 'SSE4_2', 'Nehalem', '2'),
+    avx2=('avx2', 'AVX2', 'AVX2', 'Haswell', '4'),
+    haswell=('avx2', 'AVX2', 'AVX2', 'Haswell', '1'))
+settings = {name: dict(zip(variables, values)) for name, values in settings.items()}
+settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}     # the machine's own kernels
+elsewhere = (                                                                # patterns of names
+    'test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder', '71_book',
+    '90_cli')
+waiting = (
+    'test_cli', 'test_cluster', 'test_contract', 'test_datasets', 'test_features', 'test_fuzz', 'test_recipe1m',
+    'test_train', 'test_xmedia', '05.*', '1[0-7].*', '19_datasets', '70_runner', '74_cost')
+
+REPORT = '''
+import torch, threadpoolctl, numpy, scipy.linalg
+print(f'PyTorch {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads', flush=True)
+for lib in threadpoolctl.threadpool_info():
+    where = lib['filepath'].rpartition('/')[2]
+    kind = lib['internal_api'], lib['version'], lib.get('architecture')
+    print(*kind, f"{lib['num_threads']} threads, {where}", flush=True)
+torch.ones(64, 64) @ torch.ones(64, 64)
+torch.nn.Conv2d(3, 8, 3)(torch.ones(2, 3, 64, 64))
+'''
+
+def used(env):
+    "[str]: the kernels that run under `env`, by what the libraries say themselves"
+    env = env | dict(MKL_VERBOSE='1', ONEDNN_VERBOSE='1')
+    said = subprocess.run([sys.executable, '-c', REPORT], env=env, capture_output=True, text=True, check=True).stdout
+    telling = 'PyTorch|openblas|mkl|blis|MKL_VERBOSE oneMKL|onednn_verbose.*,cpu,isa:'
+    return [line for line in said.splitlines() if re.match(telling, line)]
+
+def quarter(text):
+    "'K/4' as K"
+    if not re.fullmatch('[1-4]/4', text): raise argparse.ArgumentTypeError(f'{text!r} is none of 1/4, 2/4, 3/4, 4/4')
+    return int(text[0])
+
+def chosen(paths, k, left_out):
+    "Of `paths` those of the k-th quarter (all for None), by a hash of their names: a new file moves no other"
+    mine = lambda p: k is None or int(hashlib.sha256(p.stem.encode()).hexdigest(), 16) % 4 == k - 1
+    return [p for p in sorted(paths) if not re.fullmatch('|'.join(left_out), p.stem) and mine(p)]
+
+if __name__ == '__main__':
+    known = '; '.join(f'{k}: ' + ' '.join(f'{n}={v}' for n, v in s.items()) for k, s in settings.items())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--setting', choices=settings, required=True, help=known)
+    parser.add_argument('--quarter', type=quarter, metavar='K/4', help='1/4 … 4/4: a part, without the files that wait')
+    parser.add_argument('--all', action='store_true', help='also what cannot depend on the processor')
+    given = parser.parse_args()
+    setting = settings[given.setting]
+    env = os.environ | setting | dict(OMP_WAIT_POLICY='PASSIVE')     # threads that wait leave the cores to others
+    left_out = (() if given.all else elsewhere) + (waiting if given.quarter else ())
+    lessons, tests = (chosen(root.glob(at), given.quarter, left_out) for at in ('nbs/[0-9]*.ipynb', 'tests/test_*.py'))
+    print(f'{given.setting}:', *(f'{k}={v}' for k, v in setting.items()), *used(env), sep='\n  ')
+    print('left out:', ', '.join(left_out) or 'nothing')
+    print(f'{len(lessons)} lessons, {len(tests)} test files', flush=True)
+    names = '|'.join(re.escape(p.name) for p in lessons)
+    commands = (
+        [Path(sys.executable).with_name('nbdev_test'), '--file-re', f'^({names})$', '--n-workers', '2', '--timing'],
+        [sys.executable, '-m', 'pytest', '-q', '-rfEs', *tests])
+    failed = [subprocess.run(c, cwd=root, env=env).returncode for c in commands]
+    sys.exit(max(failed))

@@ -1,0 +1,26 @@
+"The script that runs the suite on another processor: its quarters, and that its settings reach the libraries."
+import argparse, os, re
+import pytest
+import processors
+
+@pytest.mark.parametrize('where', ['nbs/[0-9]*.ipynb', 'tests/test_*.py'])
+def test_four_quarters_are_the_whole(where):
+    paths = list(processors.root.glob(where))
+    parts = [processors.chosen(paths, k, ('test_book',)) for k in (1, 2, 3, 4)]
+    assert sorted(sum(parts, [])) == sorted(p for p in paths if p.stem != 'test_book')
+    assert all(len(p) < len(paths) / 2 for p in parts)
+    fewer = processors.chosen(paths[::2], 1, ())
+    assert set(fewer) == set(processors.chosen(paths, 1, ())) & set(paths[::2])            # a new file moves no other
+
+def test_names_that_are_left_out_exist():
+    stems = {p.stem for where in ('nbs/*.ipynb', 'tests/*.py') for p in processors.root.glob(where)}
+    for name in processors.elsewhere + processors.waiting: assert any(re.fullmatch(name, s) for s in stems), name
+
+def test_what_is_no_quarter_is_refused():
+    assert processors.quarter('3/4') == 3
+    for text in ('0/4', '5/4', '1/3', 'one'):
+        with pytest.raises(argparse.ArgumentTypeError, match='none of 1/4'): processors.quarter(text)
+
+def test_a_setting_reaches_the_libraries():
+    said = ['\n'.join(processors.used(os.environ | processors.settings[k])) for k in ('sse', 'own1')]
+    assert 'PyTorch DEFAULT' in said[0] and 'PyTorch' in said[1] and '1 threads' in said[1] and said[0] != said[1]
