@@ -137,8 +137,8 @@ plain = lambda history: [{k: v for k, v in r.items() if k != 'seconds'} for r in
 @ways
 def test_two_processes_are_one(how):
     one, two = fit(how, epochs=2), fit(how, epochs=2, devices=2)
-    for r, s in zip(plain(one.history), plain(two.history), strict=True): assert all(r[k] == pytest.approx(s[k], rel=1e-5, abs=1e-6) for k in r)
-    for name, p in one.state_dict().items(): torch.testing.assert_close(two.state_dict()[name], p, rtol=1e-4, atol=1e-5)
+    for r, s in zip(plain(one.history), plain(two.history), strict=True): assert all(r[k] == pytest.approx(s[k], rel=1e-4, abs=1e-6) for k in r)
+    for name, p in one.state_dict().items(): torch.testing.assert_close(two.state_dict()[name], p, rtol=1e-3, atol=1e-4)
 
 @ways
 def test_killed_and_resumed(how, tmp_path, monkeypatch):
