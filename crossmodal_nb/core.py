@@ -63,15 +63,17 @@ def literal(
         except (ValueError, SyntaxError): pass
     return text
 
-_types = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', list: 'a list', tuple: 'a tuple', dict: 'a dict', type(None): 'None'}
+_types = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', list: 'a list', tuple: 'a tuple',
+          dict: 'a dict', type(None): 'None'}
 _truth = dict(true=True, yes=True, on=True, false=False, no=False, off=False)
 
 def typed(
     value,          # What was given
     default,        # What was declared
-    types=(),       # Types that are allowed besides the default's own; without any, a default of None also allows a text
+    types=(),       # Types allowed besides the default's own (where none is said, a default of None also allows a text)
 ):                  # The value, of one of the allowed types
-    "A value as its declared default wants it, converted where nothing is lost: `'no'` to False, `'1e3'` to 1000, `'[2, 4]'` to a list; else an `InputError`"
+    """A value as its declared default wants it, converted where nothing is lost: `'no'` to False, `'1e3'` to 1000, `'[2, 4]'` to a
+    list; what would lose something is an `InputError`"""
     allowed = [type(default), *(types or [str] * (default is None))]
     if type(value) in allowed: return value
     meant = _truth.get(value.strip().lower(), literal(value)) if isinstance(value, str) else value

@@ -7,7 +7,7 @@ __all__ = ['package', 'silent', 'measured', 'notebook_code', 'parameters', 'conv
            'code_digest', 'digests', 'key', 'differs', 'Run', 'cost', 'machine', 'write', 'read', 'runs', 'board']
 
 # %% ../nbs/51_record.ipynb #d9abdf44
-import ast, functools, json, platform, re, time, warnings
+import ast, contextlib, functools, json, platform, re, time, warnings
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec, resolve_name
@@ -28,15 +28,19 @@ def parameters(
     return {name: default for name, (default, _) in _declared(path).items()}
 
 def _declared(path):
-    "name: (its default, the types that its annotation adds); whatever is no plain value is an `InputError` that names file and parameter"
+    "name: (its default, the types that its annotation adds); what is no plain value is an `InputError` naming file and parameter"
     tagged = [c['source'] for c in notebook_code(path) if 'parameters' in c['metadata'].get('tags', [])]
     if len(tagged) != 1: raise InputError(f'{path}: {len(tagged)} cells are tagged `parameters`, there must be exactly one')
     where, found = f'{path}, the cell tagged `parameters`', {}
     try: body = ast.parse(tagged[0]).body
-    except SyntaxError as e: raise InputError(f'{where}, line {e.lineno}: {(e.text or "").strip()!r} is not Python. Magics need a cell of their own') from e
+    except SyntaxError as e:
+        said = (e.text or '').strip()
+        raise InputError(f'{where}, line {e.lineno}: {said!r} is not Python. Magics need a cell of their own') from e
     for s in body:
         if isinstance(s, (ast.Import, ast.ImportFrom, ast.Expr)): continue
-        if not isinstance(s, (ast.Assign, ast.AnnAssign)): raise InputError(f'{where}, line {s.lineno}: only `name = value` declares a parameter, not {ast.unparse(s).splitlines()[0]!r}')
+        if not isinstance(s, (ast.Assign, ast.AnnAssign)):
+            said = ast.unparse(s).splitlines()[0]
+            raise InputError(f'{where}, line {s.lineno}: only `name = value` declares a parameter, not {said!r}')
         for target in getattr(s, 'targets', [getattr(s, 'target', None)]):
             names = [ast.unparse(k) for k in getattr(target, 'elts', [target])]
             try:
@@ -44,22 +48,23 @@ def _declared(path):
                 values = list(value) if hasattr(target, 'elts') else [value]
                 if len(names) != len(values): raise ValueError
             except (ValueError, TypeError) as e:
-                raise InputError(f'{where}, line {s.lineno}: the default of parameter {", ".join(names)} must be a plain value '
-                                 f'(a number, text, True, False, None, list or dict), not {ast.unparse(s)!r}. Compute with it in a later cell') from e
+                raise InputError(f'{where}, line {s.lineno}: the default of parameter {", ".join(names)} must be a plain value (a number, '
+                                 f'text, True, False, None, list or dict), not {ast.unparse(s)!r}. Compute with it in a later cell') from e
             found |= {name: (value, _annotated(getattr(s, 'annotation', None))) for name, value in zip(names, values)}
     return found
 
 _types = {t.__name__: t for t in (bool, int, float, str, list, tuple, dict)}
 
 def _annotated(node):
-    "Types that an annotation allows: of `int`, `'int | str'`, `Optional[int]`, `Union[int, str]`, `list[int]`; of what says no such type, none"
+    "Types that an annotation allows, written as `int`, `'int | str'`, `Optional[int]`, `Union[int, str]` or `list[int]`; else none"
     match node:
         case ast.Constant(value=None): return [type(None)]
-        case ast.Constant(value=str(text)): return _annotated(ast.parse(text, mode='eval').body)
+        case ast.Constant(value=str(text)):
+            with contextlib.suppress(SyntaxError): return _annotated(ast.parse(text, mode='eval').body)
         case ast.Name(id=name): return [_types[name]] if name in _types else []
         case ast.BinOp(left=left, op=ast.BitOr(), right=right): return _annotated(left) + _annotated(right)
         case ast.Subscript(value=ast.Name(id='Optional'), slice=inner): return _annotated(inner) + [type(None)]
-        case ast.Subscript(value=ast.Name(id='Union'), slice=ast.Tuple(elts=inner)): return [t for k in inner for t in _annotated(k)]
+        case ast.Subscript(value=ast.Name(id='Union'), slice=ast.Tuple(elts=inner)): return sum(map(_annotated, inner), [])
         case ast.Subscript(value=outer): return _annotated(outer)
     return []
 
@@ -68,14 +73,15 @@ def converted(
     values:dict,     # Values of some of its parameters, as given
     where:str='',    # Who gives them, for the message
 ) -> dict:           # The same names: values of the declared types
-    "Parameters as their declared defaults want them (see `typed`); an undeclared one is refused with the nearest name, and so is a secret"
+    "Parameters as their declared defaults want them (see `typed`); an undeclared one, or a secret, is an `InputError`"
     declared, out = _declared(path), {}
     for name, value in values.items():
         pick(name, declared, f'parameter of {Path(path).name}{where}')
-        try: out[name] = typed(value, *declared[name])
-        except InputError as e: raise InputError(f'parameter {name!r} of {Path(path).name}{where}: {e}') from None
+        said = f'parameter {name!r} of {Path(path).name}{where}'
         if value != declared[name][0] and re.search(r'(^|_)(token|key|apikey|secret|password)$', name.lower()):
-            raise InputError(f'parameter {name!r} of {Path(path).name}{where}: records are published, so no parameter may hold a secret. Use an environment variable')
+            raise InputError(f'{said}: records are published, so no parameter may hold a secret. Use an environment variable')
+        try: out[name] = typed(value, *declared[name])
+        except InputError as e: raise InputError(f'{said}: {e}') from None
     return out
 
 def check_parameters(
@@ -84,7 +90,7 @@ def check_parameters(
 ):
     "What papermill, or you, put in place of the declared defaults: converted to their types, or refused"
     path = experiment(notebook)
-    injected = [ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')]           # papermill's heading
+    injected = [ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')]     # papermill's heading
     undeclared = {name: given.get(name) for tree in injected for s in tree.body for name in _defined(s)}
     given.update(converted(path, undeclared | {name: given[name] for name in parameters(path) if name in given}))
 
@@ -210,7 +216,8 @@ class Run:
         path = experiment(self.notebook)
         params = {k: self.given[k] for k in parameters(path)}
         if other := [k for k, v in converted(path, params).items() if type(v) is not type(params[k])]:
-            raise InputError(f'{self.notebook}: {", ".join(other)} not of the declared type. Say check_parameters({self.notebook!r}, globals()) right after the parameters')
+            raise InputError(f'{self.notebook}: {", ".join(other)} not of the declared type. '
+                             f'Say check_parameters({self.notebook!r}, globals()) right after the parameters')
         if not params.get('final') and any(r.get('split') == 'test' for r in self.rows):
             raise ValueError(f'{self.notebook}: rows of the test split, but the run is not `final`. Report validation, or mark the entry final = true in the manifest')
         d = digests(path, params)
@@ -221,16 +228,21 @@ class Run:
         return out
 
 def cost() -> dict:
-    "What this process has cost since it began: `seconds`; `cpu_seconds`, with those of its finished children; `peak_mb` of the largest of them (shown on the run card, never part of a key)"
+    """What this process has cost since it began: `seconds`; `cpu_seconds`, with those of its finished children; `peak_mb`, memory of
+    the largest of them. Shown on the run card, never part of a key"""
     import psutil, resource
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return dict(seconds=time.time() - psutil.Process().create_time(), cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (own, children)),
-                peak_mb=max(_peak() or own.ru_maxrss, children.ru_maxrss) / (1e6 if platform.system() == 'Darwin' else 1e3))
+    mb = 1e6 if platform.system() == 'Darwin' else 1e3
+    return dict(seconds=time.time() - psutil.Process().create_time(),
+                cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (own, children)),
+                peak_mb=max(_peak() or own.ru_maxrss, children.ru_maxrss) / mb)
 
 def _peak():
-    "The high mark of this process's memory in kB, where Linux tells it: its `ru_maxrss` begins with that of the process which started it"
-    try: return next(int(l.split()[1]) for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM:'))
-    except (OSError, StopIteration): return None
+    "The high mark of this process's memory in kB, where Linux tells it: `ru_maxrss` begins with that of the process that started it"
+    try: status = Path('/proc/self/status').read_text()
+    except OSError: return None
+    found = re.search(r'^VmHWM:\s*(\d+)', status, re.M)
+    return found and int(found[1])
 
 def machine() -> dict:
     "Device and versions of this machine (shown on the run card, never part of a key)"
@@ -263,16 +275,19 @@ def read(
     try: wrong = _wrong(r := json.loads(Path(path).read_text()))
     except (OSError, ValueError) as e: wrong = f'it cannot be read ({e})'
     if not wrong: return r
-    warnings.warn(f'{path} is left out: {wrong}. Delete it, and run its entry again (or restore it, if it came with the checkout)', stacklevel=2)
+    warnings.warn(f'{path} is left out: {wrong}. Delete it, and run its entry again (or restore it, if it came with the checkout)',
+                  stacklevel=2)
 
 def _wrong(r):
     "What makes this no record, or None"
     if not isinstance(r, dict): return 'it is no record'
     for name, kind in (_fields | (_fields_if_ok if r.get('status') == 'ok' else {})).items():
         if not isinstance(r.get(name), kind): return f'its field {name!r} is {"absent" if name not in r else "no " + kind.__name__}'
-    if lost := [k for k in ('notebook', 'params', 'code') if not isinstance(r['digests'].get(k), str)]: return f'it has no digest of {", ".join(lost)}'
+    if lost := [k for k in ('notebook', 'params', 'code') if not isinstance(r['digests'].get(k), str)]:
+        return f'it has no digest of {", ".join(lost)}'
+    score = lambda row: isinstance(row.get('split'), str) and isinstance(row.get('value', 0.), (int, float))
     for row in r['rows']:
-        if not (isinstance(row, dict) and isinstance(row.get('split'), str) and isinstance(row.get('value', 0.), (int, float))): return f'a row of it is no score: {str(row)[:80]}'
+        if not (isinstance(row, dict) and score(row)): return f'a row of it is no score: {str(row)[:80]}'
 
 def runs(
     experiment:str|None=None,    # An entry of the manifest (default: all)
@@ -282,7 +297,8 @@ def runs(
     s, found = settings(), {}
     for published, root in ((True, s.book/'records'), *([(False, s.work/'records')] if local else [])):
         for f in sorted(root.glob(f'{experiment or "*"}/*.json'), key=lambda f: f.lstat().st_mtime):
-            if (r := read(f)) and r['status'] == 'ok': found[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
+            if not (r := read(f)) or r['status'] != 'ok': continue
+            found[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
     return list(found.values())
 
 measured = {'value', 'low', 'high', 'sd', 'n', 'pools', 'chance', 'null', 'null_high'}   # fields of a row that a run finds out; the others say what it is

@@ -13,7 +13,7 @@ from . import record
 from .core import InputError, pick, settings, typed
 
 # %% ../nbs/70_runner.ipynb #33862112
-fields = dict(notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')     # of an entry, with their defaults
+fields = dict(notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')   # and defaults
 chapters = ('results', 'data')
 
 def manifest(
@@ -37,7 +37,8 @@ def manifest(
 def _checked_parameters(name, e):
     "The values of an entry become those of their declared types; what a sweep puts within a dict has no declared type"
     where = f' (entry [{name}])'
-    if 'final' in {*e['params'], *e['sweep'], *e['smoke']}: raise InputError(f"parameter 'final'{where}: the entry itself says it, as the field `final = true`")
+    if 'final' in {*e['params'], *e['sweep'], *e['smoke']}:
+        raise InputError(f"parameter 'final'{where}: the entry itself says it, as the field `final = true`")
     for table in ('params', 'smoke'):
         e[table] = record.converted(e['path'], e[table], where)
     for key, values in e['sweep'].items():
@@ -222,7 +223,8 @@ def _execute(job):
     try:
         pm.execute_notebook(job['notebook'], half, given, cwd=str(job['notebook'].parent), progress_bar=False, kernel_name='python3')
         if not path.exists() or path.stat().st_mtime_ns == before:
-            raise RuntimeError(f'the notebook ended without saving its record: it must call Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself')
+            raise RuntimeError('the notebook ended without saving its record: it must call '
+                               f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself')
     except Exception as e:                                                # whatever a notebook may raise: reported, recorded, counted
         _note(path, job, status='failed', error=str(e), traceback=traceback.format_exc(), seconds=time.time() - t0)
         return True, f"{job['exp']:28} {job['key']}  FAILED: {str(e).strip().splitlines()[-1][:300]}\n{'':40}half-executed notebook: {half}"
@@ -238,5 +240,6 @@ def _lost(job, why):
 
 def _note(path, job, **more):
     "Add to the record what only the runner knows: the digests as they were when the run began, and its seconds"
-    r = (record.read(path) if path.exists() else None) or dict(experiment=job['exp'], notebook=job['notebook'].stem, params=job['params'], rows=[])
+    new = dict(experiment=job['exp'], notebook=job['notebook'].stem, params=job['params'], rows=[])
+    r = (record.read(path) if path.exists() else None) or new
     record.write(path, r | dict(experiment=job['exp'], key=job['key'], digests=job['digests']) | more)

@@ -51,7 +51,8 @@ def _first(s, k):
     return v, i
 
 def _faiss(q, g, k, similarity, block):
-    "One more than k, which FAISS gives in no promised order: sorted here; where the last ones are equal, which of them come first is seen block by block"
+    """FAISS finds one more than k, in no promised order of equal scores, so they are sorted here; where the last two are equal, there
+    may be earlier rows among those left out, and these queries are asked again, block by block"""
     import faiss
     index = faiss.IndexFlatIP(g.shape[1]); index.add(np.ascontiguousarray(g))
     s, i = map(torch.from_numpy, index.search(np.ascontiguousarray(q), min(k + 1, len(g))))

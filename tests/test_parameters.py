@@ -50,7 +50,7 @@ def test_an_annotation_allows_further_types(tmp_path, annotation):
     for wrong in (None, [500], *([500] if annotation == 'str' else [])):
         with pytest.raises(InputError, match="'choose'"): record.converted(path, dict(choose=wrong))
 
-@pytest.mark.parametrize('annotation, value, meant', [('Optional[int]', '5', 5), ('int | None', 5., 5), ("'list[str]'", "['a']", ['a']), ('float', 3, 3.), ('Optional[str]', 'a', 'a')])
+@pytest.mark.parametrize('annotation, value, meant', [('Optional[int]', '5', 5), ('int | None', 5., 5), ("'list[str]'", "['a']", ['a']), ('float', 3, 3.), ('Optional[str]', 'a', 'a'), ("'no type'", 'a', 'a')])
 def test_an_annotation_says_what_stands_where_none_is(tmp_path, annotation, value, meant):
     path = declaring(tmp_path, f'x: {annotation} = None')
     assert record.converted(path, dict(x=value)) == dict(x=meant) and record.converted(path, dict(x=None)) == dict(x=None)

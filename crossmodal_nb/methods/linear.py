@@ -19,19 +19,21 @@ from .base import Method, parts_of, similarities
 
 # %% ../../nbs/41_methods.linear.ipynb #5d806b87
 def precision(dtype:torch.dtype) -> float:
-    "Relative rounding of co-moments of rows of this type: of the products, and of the square of what rows stored in 16 bits have lost"
-    return torch.finfo(dtype).eps if dtype in (torch.float32, torch.float64) else max(torch.finfo(torch.float32).eps, torch.finfo(dtype).eps**2 if dtype.is_floating_point else 0)
+    "Relative rounding of co-moments of rows of this type: of their products, or the square of what rows in 16 bits have lost"
+    if dtype == torch.float64: return torch.finfo(dtype).eps
+    lost = torch.finfo(dtype).eps if dtype.is_floating_point else 0.
+    return max(torch.finfo(torch.float32).eps, lost**2)
 
 class Moments:
-    "Weight, mean and co-moments of joint columns, gathered chunk by chunk in float64; `eps` is the coarsest `precision` of all chunks"
+    "Weight, mean and co-moments of joint columns, gathered chunk by chunk in float64; `eps` is the coarsest `precision` of a chunk"
     strip = 512                            # columns a product
     def __init__(self): self.weight, self.mean, self.M2, self.eps, self._c = 0., None, None, 0., None
 
     def update(self,
-        *xs:Tensor,                        # (n, p), (n, q), … aligned rows; at most some 4,096 at a time in float32, as which all but float64 is multiplied
+        *xs:Tensor,                        # (n, p), (n, q), … aligned rows; if not in float64, at most some 4,096 at a time
         weight:Tensor|None=None,           # (n,) weight of each row, 0 or more (default 1)
     ) -> 'Moments':
-        "Add a chunk of rows"
+        "Add a chunk of rows; all types but float64 are multiplied as float32"
         self.eps = max(self.eps, *(precision(x.dtype) for x in xs))
         xs = [x if x.dtype in (torch.float32, torch.float64) else x.float() for x in xs]
         n, d, x = len(xs[0]), sum(x.shape[1] for x in xs), xs[0]
@@ -76,7 +78,7 @@ class Moments:
 
 # %% ../../nbs/41_methods.linear.ipynb #0ab8adb3
 ridge_units = ('trace', 'absolute', 'blend')
-rounding = 32     # a sum of n rounded products is off by about √n/2 eps (Higham and Mary 2019, SIAM J. Sci. Comput. 41), and n is at most 4,096
+rounding = 32     # times eps: a sum of n products is off by some √n eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput.); n ≤ 4,096
 
 def regularised(
     S:Tensor,          # (p, p) covariance
@@ -95,10 +97,12 @@ def whitener(
     name:str='x',      # What to call the view in a warning
     eps:float=0.,      # Relative rounding of S, as `Moments.eps` says it (default: of the covariance's own type)
 ) -> Tensor:           # K, (p, rank), with KᵀSK = I for the regularised S
-    "Whitening directions: Cholesky where a ridge lifts every column above `rounding`, else eigenvectors of the correlation matrix, without those below it"
+    """Whitening directions: by Cholesky where the ridge lifts every column above `rounding`, else eigenvectors of the correlation
+    matrix, without those below it"""
     S, p, least = regularised(S, r, unit), len(S), rounding * max(eps, torch.finfo(S.dtype).eps)
     L, failed = torch.linalg.cholesky_ex(S)
-    if r > 0 and not failed and (L.diagonal()**2 > least * S.diagonal()).all(): return torch.linalg.solve_triangular(L, torch.eye(p).to(S), upper=False).T
+    if r > 0 and not failed and (L.diagonal()**2 > least * S.diagonal()).all():
+        return torch.linalg.solve_triangular(L, torch.eye(p).to(S), upper=False).T
     sd = S.diagonal().clamp(min=0).sqrt()
     D = torch.where(sd > 0, 1 / sd, 0)
     lam, V = torch.linalg.eigh(D[:, None] * S * D)
@@ -115,21 +119,23 @@ def cca(
     ridge=(0., 0.),                # One for each view
     unit:str='trace',              # One of `ridge_units`
     names=('x', 'y'),              # What to call the views in a warning
-    eps:float=0.,                  # Relative rounding of S, as `Moments.eps` says it (default: of the covariance's own type)
-) -> SimpleNamespace:             # `W` (Wx, Wy); `sigma`, singular values of the *regularised* problem; `rho`, correlations of the training variates, at most 1
-    "All canonical directions, best first (SPEC_unsupervised B.1)"
+    eps:float=0.,                  # Relative rounding of S, as `Moments.eps` says it (default: that of S's own type)
+) -> SimpleNamespace:             # `W` (Wx, Wy); `sigma`, singular values of the *regularised* problem; `rho`, see below
+    """All canonical directions, best first (SPEC_unsupervised B.1). `rho` are the correlations of the training variates, at most 1:
+    the numbers to report; they equal `sigma` where there is no ridge"""
     Sxx, Sxy, Syy = S[:p, :p], S[:p, p:], S[p:, p:]
     Kx, Ky = (whitener(s, r, unit, name, eps) for s, r, name in zip((Sxx, Syy), ridge, names))
     U, sigma, Vt = torch.linalg.svd(Kx.T @ Sxy @ Ky, full_matrices=False)
     Wx, Wy = Kx @ U, Ky @ Vt.T
     sign = Wx.gather(0, Wx.abs().argmax(0, keepdim=True)).sign()
     Wx, Wy = Wx * sign, Wy * sign
-    (var_x, real_x), (var_y, real_y), cov_xy = _variance(Wx, Sxx, eps), _variance(Wy, Syy, eps), (Wx * (Sxy @ Wy)).sum(0)
+    (var_x, real_x), (var_y, real_y) = _variance(Wx, Sxx, eps), _variance(Wy, Syy, eps)
+    cov_xy = (Wx * (Sxy @ Wy)).sum(0)
     rho = torch.where(real_x & real_y, cov_xy / (var_x * var_y).sqrt(), 0.)
     return SimpleNamespace(W=(Wx, Wy), sigma=sigma, rho=rho.clamp(-1, 1))
 
 def _variance(W, S, eps):
-    "Variance of each variate, and whether it is more than rounding: a ridge also gives directions in which the data does not vary"
+    "Variance of each variate, and whether it is more than rounding: a ridge also gives directions in which the data is constant"
     var = (W * (S @ W)).sum(0)
     return var, var > rounding * max(eps, torch.finfo(S.dtype).eps) * (W**2 * S.diagonal()[:, None]).sum(0)
 
@@ -229,7 +235,7 @@ class CCA(Method):
 
     @property
     def solution(self) -> SimpleNamespace:
-        "All canonical directions: `W`, `sigma`, `rho` (see `cca`, also for which of the two is which); solved when first needed, then kept"
+        "All canonical directions: `W`, `sigma`, `rho` (`cca` says which is which); solved when first needed, then kept"
         if not self.views: raise RuntimeError('CCA is not fitted: call fit before encode or score')
         key = (*self.ridges, self.ridge_unit)
         if key not in self._solved:
@@ -239,7 +245,8 @@ class CCA(Method):
             if n <= max(p, q):
                 warnings.warn(f'{n:g} items for views of {p} and {q} columns: training correlations say nothing '
                               '(without a ridge they are 1); read the held-out ones')
-            s, most = cca(self.moments.cov, p, self.ridges, self.ridge_unit, (a, b), self.moments.eps), max(int(n + 1e-6) - 1, 1)
+            s = cca(self.moments.cov, p, self.ridges, self.ridge_unit, (a, b), self.moments.eps)
+            most = max(int(n + 1e-6) - 1, 1)
             self._solved[key] = SimpleNamespace(W=tuple(W[:, :most] for W in s.W), sigma=s.sigma[:most], rho=s.rho[:most])
         return self._solved[key]
 
@@ -250,7 +257,7 @@ class CCA(Method):
 
     @property
     def rho(self) -> Tensor:
-        "(dim,) Pearson correlations of the *training* variates: with a ridge, the singular values `solution.sigma` are other numbers"
+        "(dim,) Pearson correlations of the *training* variates; with a ridge, `solution.sigma` are other numbers (see `cca`)"
         if self.dim > self.rank:
             widths = ', '.join(f'{v} is {w["pooled"]} wide' for v, w in self.views.items())
             raise ValueError(f'dim={self.dim}, but there are only {self.rank} canonical dimensions here '
@@ -278,7 +285,8 @@ class CCA(Method):
 
     def restore(self, tensors, data):
         t = tensors
-        self.moments.weight, self.moments.mean, self.moments.M2, self.moments.eps = data['weight'], t['mean'], t['M2'], data.get('eps', 0.)
+        self.moments.weight, self.moments.mean, self.moments.M2 = data['weight'], t['mean'], t['M2']
+        self.moments.eps = data.get('eps', 0.)
         self._solved = {(*self.ridges, self.ridge_unit): SimpleNamespace(W=(t['Wx'], t['Wy']), sigma=t['sigma'], rho=t['rho'])}
 
 # %% ../../nbs/41_methods.linear.ipynb #3acd7906
