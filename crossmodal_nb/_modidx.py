@@ -966,6 +966,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'crossmodal_nb.evaluate.grid': ('evaluate.html#grid', 'crossmodal_nb/evaluate.py'),
                                         'crossmodal_nb.evaluate.lead': ('evaluate.html#lead', 'crossmodal_nb/evaluate.py'),
                                         'crossmodal_nb.evaluate.lead_ap': ('evaluate.html#lead_ap', 'crossmodal_nb/evaluate.py'),
+                                        'crossmodal_nb.evaluate.marks': ('evaluate.html#marks', 'crossmodal_nb/evaluate.py'),
                                         'crossmodal_nb.evaluate.packed': ('evaluate.html#packed', 'crossmodal_nb/evaluate.py'),
                                         'crossmodal_nb.evaluate.precisions': ('evaluate.html#precisions', 'crossmodal_nb/evaluate.py'),
                                         'crossmodal_nb.evaluate.prompts': ('evaluate.html#prompts', 'crossmodal_nb/evaluate.py'),

@@ -6,7 +6,7 @@
 __all__ = ['standard', 'chief', 'asked', 'evaluate', 'random_run', 'grid', 'best', 'checker', 'first_ranks', 'found', 'analogies',
            'ranked', 'rank_score', 'lead', 'apart', 'evaluate_apart', 'precisions', 'packed', 'unpacked', 'ap_score',
            'lead_ap', 'ringed', 'evaluate_codes', 'radii', 'bit_use', 'confusion', 'prompts', 'zero_shot', 'Pools',
-           'Curve']
+           'Curve', 'marks']
 
 # %% ../nbs/50_evaluate.ipynb #3c75f5af
 import base64
@@ -539,3 +539,25 @@ class Curve:
         self.last = {k: p(method) for k, p in self.pools.items()}         # of each query, at the last epoch
         self.rows.append({f'{k}_{m}': float(v.mean()) for k, found in self.last.items() for m, v in found.items()})
         return self.rows[-1]['valid_accuracy']
+
+# %% ../nbs/50_evaluate.ipynb #3ccc0131
+def marks(
+    method,                # A fitted method
+    chosen:dict={},        # The setting that was chosen
+    tried=(),              # All settings among which it was (dicts)
+    ends:dict={},          # Hyper-parameter: a value beyond which there is nothing, such as the rank for `dim`; 0 always is one
+    most:int=0,            # The largest number of settings that any method of the table was given
+    published:int=0,       # Epochs of the published schedule
+    runs:int=1,            # How often the method was learnt
+) -> list[str]:
+    "What weakens a method's score, in a few words each"
+    values = {k: {s[k] for s in tried if isinstance(s.get(k), (int, float)) and not isinstance(s[k], bool)} for k in chosen}
+    at_end = [k for k, v in values.items() if len(v) > 1 and chosen[k] in (min(v), max(v)) and chosen[k] not in (0, ends.get(k))]
+    seen = [r['check'] for r in getattr(method, 'history', []) if 'check' in r]
+    epochs = getattr(method, 'epochs', None) or getattr(getattr(method, 'trainer', None), 'epochs', 0)
+    found = {f'edge of its grid: {", ".join(at_end)}': at_end,
+             'best at the last epoch': len(seen) > 1 and seen.index(max(seen)) == len(seen) - 1,
+             f'short budget: {epochs} of {published} epochs': epochs < published,
+             'fewer settings tried': len(tried) < most,
+             'one run': runs == 1 and random_run(method)}
+    return [said for said, holds in found.items() if holds]

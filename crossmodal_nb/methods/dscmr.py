@@ -119,7 +119,7 @@ class Released(DSCMR):
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)
             self.build(); self.begin(train)
-        opt, self.history, best, runs = torch.optim.Adam(self.parameters(), self.lr, betas=(.5, .999)), [], None, train.whole[train.by_class].split(self.rows)
+        opt, self.history, best, runs = torch.optim.Adam(self.parameters(), self.lr, betas=(.5, .999), fused=True), [], None, train.whole[train.by_class].split(self.rows)
         for epoch in range(self.epochs):
             start, total = time.perf_counter(), 0.
             for i, ids in enumerate(runs):
