@@ -154,7 +154,7 @@ def test_killed_and_resumed(how, tmp_path, monkeypatch):
 
 def test_a_file_of_which_every_list_is_opened_is_exact():
     exact, file = (fit(dict(sampler='rerank', size=20, refresh=2) | more, epochs=2) for more in ({}, dict(probe=1000)))
-    for r, s in zip(plain(exact.history), plain(file.history), strict=True): assert all(r[k] == pytest.approx(s[k], rel=1e-4) for k in r)
+    for r, s in zip(plain(exact.history), plain(file.history), strict=True): assert all(r[k] == pytest.approx(s[k], rel=1e-3) for k in r)     # rounding may choose another 20th
 
 # ---------------------------------------------------------------- what a picture looks like, in features and in pixels
 def test_a_mirrored_picture_keeps_its_own_cells():
