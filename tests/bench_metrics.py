@@ -1,10 +1,16 @@
-"""How long ranks and mAP take beside the bare matrix product and beside per-query loops; all ratios from one run.
+"""How long ranks, mAP, its interval and its null take beside the bare matrix product, beside per-query loops, and beside
+mAP itself; all ratios from one run.
 
     python tests/bench_metrics.py [--rows 10000] [--pools 10]
 """
-import argparse, time
-import numpy as np, torch
-from crossmodal_nb.metrics import counts, mean_ap, median_rank, null, pooled, recall_at
+import argparse
+import functools
+import time
+import tracemalloc
+import numpy as np
+import torch
+from crossmodal_nb.metrics import mean_ap, median_rank, pooled
+from crossmodal_nb.uncertainty import class_score, permutation_null
 
 
 def race(repeat, *fs):
@@ -40,6 +46,34 @@ def dscmr_map(u, v, yu, yv):
     return np.mean(out)
 
 
+def peak(f):
+    "MB of arrays that a call holds at most (of NumPy; what torch holds besides is one block of float32)"
+    tracemalloc.start()
+    f()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most / 1e6
+
+def interval(u, v, yu, yv):
+    "The interval of mAP, items on both sides, beside mAP itself"
+    S, items = u @ v.T, (np.arange(len(u)), np.arange(len(v)))
+    plain, ours = race(3, lambda: mean_ap(S, (yu, yv)), lambda: class_score(S, (yu, yv), items))
+    few = S[:len(u) // 2]
+    half = peak(lambda: class_score(few, (yu[:len(few)], yv), (items[0][:len(few)], items[1])))
+    whole = peak(lambda: class_score(S, (yu, yv), items))
+    print(f'interval of mAP, {len(u):,} x {len(v):,}, 20 classes: {ours:.2f} s, {ours / plain:.2f} x mAP itself ({plain:.2f} s; aim 3); '
+          f'{whole:.0f} MB at most beside scores of {S.nbytes / 1e6:.0f} MB, of half the queries {half:.0f} MB')
+
+def permutations(u, v):
+    "The null, 200 permutations of each side, beside the scoring of the same split: two metrics with an interval"
+    S, labels, items = u @ v.T, tuple(torch.arange(len(x)) % 20 for x in (u, v)), tuple(np.arange(len(x)) for x in (u, v))
+    metrics = {'mAP': mean_ap, 'mAP@50': functools.partial(mean_ap, k=50, norm='hits')}
+    scored, ours = race(3, lambda: [class_score(S, labels, items, f) for f in metrics.values()],
+                        lambda: permutation_null(S, labels, metrics, n=200))
+    print(f'null of {" and ".join(metrics)}, 200 permutations of each side, {len(u):,} x {len(v):,}, 20 classes: {ours:.2f} s, '
+          f'{ours / scored:.2f} x their scoring with intervals ({scored:.2f} s; aim 2)')
+
+
 def main():
     p = argparse.ArgumentParser(); p.add_argument('--rows', type=int, default=10_000); p.add_argument('--pools', type=int, default=10)
     a = p.parse_args(); n = a.rows
@@ -64,7 +98,7 @@ def main():
                                   lambda: mean_ap(blocks(u, v), (y, y)))
     torch_sort, coarse, fine, nulls = race(1, lambda: [S[i:i+1024].sort(dim=1, descending=True) for i in range(0, m, 1024)],
         lambda: mean_ap(((s, (b * 100).round().short()) for s, b in blocks(u, v)), (y, y)),
-        lambda: mean_ap(((s, b.double()) for s, b in blocks(u, v)), (y, y)), lambda: null(S, (y, y), mean_ap))
+        lambda: mean_ap(((s, b.double()) for s, b in blocks(u, v)), (y, y)), lambda: permutation_null(S, (y, y), mean_ap))
     print(f'mAP, {m:,} x {m:,}, 512-d, 20 classes: {ours:.2f} s; product {bare:.2f} s, '
           f'sort {torch_sort:.2f} s (torch) or {numpy_sort:.2f} s (numpy, SIMD): '
           f'{ours / (bare + torch_sort):.2f} x or {ours / (bare + numpy_sort):.2f} x product and sort (aim 1.5)')
@@ -75,5 +109,7 @@ def main():
     assert abs(dscmr_map(u[:20], v, yu[:20].tolist(), yv.tolist()) - mean_ap(u[:20] @ v.T, (yu[:20], yv))) < 1e-6
     print(f'mAP, 2,000 x 8,000, 512-d: {ours:.2f} s; official loop {10 * loop:.1f} s ({few} queries timed): '
           f'{10 * loop / ours:.0f} x as fast (aim 5)')
+    interval(u, v, yu, yv)
+    permutations(*(codes(k, 64, k) for k in (1000, 5000)))
 
 if __name__ == '__main__': main()
