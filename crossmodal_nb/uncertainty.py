@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'verdicts', 'margin', 'EXACT', 'Interval', 'bootstrap', 'Score', 'item_score', 'class_score',
-           'Estimate', 'estimate', 'Comparison', 'compare', 'holm', 'family', 'false_ahead', 'rank_groups', 'phrase',
-           'Advice', 'simplest', 'Null', 'permutation_null', 'null_draws', 'ceiling']
+           'Estimate', 'estimate', 'merge', 'Comparison', 'compare', 'holm', 'family', 'false_ahead', 'rank_groups',
+           'phrase', 'Advice', 'simplest', 'Null', 'permutation_null', 'null_draws', 'ceiling']
 
 # %% ../nbs/21b_uncertainty.ipynb #958f07b2
 import functools
@@ -222,8 +222,24 @@ def estimate(
     if pick(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
     else: parts = [(mean.variance, len(mean.item) - 1), _seeds(values)]
     se, df = _together(parts)
+    return _estimate(mean.value, se, df, len(runs), level)
+
+def merge(
+    values,                   # (R,) scores of single runs
+    ses=(),                   # (R,) their standard errors over items; empty: not known, and the interval is of the runs alone
+    n:int=2,                  # Items, of which each standard error was made
+    design:str='seeds', overlap:float=.25, level:float=.95,     # As in `estimate`
+) -> Estimate:
+    """`estimate` from what rows keep. Seeds are asked the same items, so the variance of items is the mean of theirs, and does not shrink with
+    the number of runs"""
+    if len(values) + len(ses) < 2: raise ValueError('a single run without a standard error has no interval')
+    if pick(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
+    else: parts = [*([(float(np.mean(np.square(ses))), n - 1)] if len(ses) else []), _seeds(values)]
+    return _estimate(float(np.mean(values)), *_together(parts), len(values), level)
+
+def _estimate(value, se, df, runs, level):
     half = _t(.5 + level / 2, df) * se
-    return Estimate(mean.value, mean.value - half, mean.value + half, se, df, len(runs))
+    return Estimate(value, value - half, value + half, se, df, runs)
 
 def _listed(runs):
     runs = [runs] if isinstance(runs, Score) else list(runs)
