@@ -78,7 +78,7 @@ def _panels(n, width=7.2, height=3.3, across=2, sharey=True):
 
 def _plain(text): return str(text).replace('$', r'\$')     # a dollar in somebody's label is no formula
 
-rates = ('R@', 'P@', 'mAP', 'nDCG', 'MRR', 'accuracy')     # fractions, shown in percent
+rates = ('R@', 'rsum', 'P@', 'mAP', 'nDCG', 'MRR', 'accuracy')     # fractions, or sums of them, shown in percent
 
 def unit(
     metric:str,              # e.g. `'R@10'` or `'medR'`

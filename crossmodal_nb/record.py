@@ -223,5 +223,7 @@ def _merge(name, folds, rows):
         if all(r.get(k) is not None for r in rows): out[k] = float(np.mean([r[k] for r in rows]))
     values, ses = [[r.get(k) for r in rows] for k in ('value', 'se')]
     if None in values: return out | dict(value=None)
-    e = uncertainty.merge(values, [] if None in ses else ses, rows[0].get('n') or 2, design)
-    return out | dict(value=e.value, low=e.low, high=e.high, se=e.se, design=design if design == 'folds' or None not in ses else 'seeds alone', run_sd=float(np.std(values, ddof=1)))
+    if design == 'seeds' and None in ses: out['design'], ses = 'seeds alone', []
+    e = uncertainty.merge(values, ses, rows[0].get('n') or 2, design)
+    out |= dict(value=e.value, run_sd=float(np.std(values, ddof=1)))
+    return out | (dict(low=e.low, high=e.high, se=e.se) if e.se > 0 else {})       # a closed form, learnt again, says nothing of items
