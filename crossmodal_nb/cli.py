@@ -173,8 +173,8 @@ def board_text(
 ) -> dict:               # data set: aligned text, one line a setting and direction
     "The leaderboard as text"
     from crossmodal_nb.figures import ordered, shown, unit
-    outcome = {'metric', 'norm', 'value', 'low', 'high', 'sd', 'seed_sd', 'seeds', 'n', 'chance', 'null', 'null_high', 'pools', 'query',
-               'gallery', 'dataset', 'experiment', 'published', 'split'}
+    from crossmodal_nb.record import measured
+    outcome = measured | {'metric', 'norm', 'query', 'gallery', 'dataset', 'experiment', 'published', 'split'}
     out = {}
     for d in ordered(r.get('dataset') or '-' for r in rows):
         here = [r for r in rows if (r.get('dataset') or '-') == d]

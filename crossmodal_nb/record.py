@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['package', 'silent', 'measured', 'notebook_code', 'parameters', 'converted', 'check_parameters', 'experiment',
-           'code_digest', 'digests', 'key', 'differs', 'Run', 'cost', 'machine', 'write', 'read', 'runs', 'board']
+           'code_digest', 'digests', 'key', 'differs', 'Run', 'cost', 'machine', 'write', 'read', 'runs', 'board',
+           'fold_of']
 
 # %% ../nbs/51_record.ipynb #d9abdf44
 import ast, contextlib, functools, json, platform, re, time, warnings
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
+import numpy as np
+from . import uncertainty
 from .core import InputError, atomic, digest, pick, settings, typed
 from .datasets import data_digest, entries
 
@@ -301,24 +304,41 @@ def runs(
             found[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
     return list(found.values())
 
-measured = {'value', 'low', 'high', 'sd', 'n', 'pools', 'chance', 'null', 'null_high'}   # fields of a row that a run finds out; the others say what it is
+# fields of a row that a run finds out, or `board`; the others say what it is
+measured = {'value', 'low', 'high', 'se', 'sd', 'n', 'pools', 'chance', 'null', 'null_high', 'ceiling', 'official', 'why', 'marks', 'runs', 'design', 'run_sd'}
 
 def board(
     records:list[dict]|None=None,    # As `runs` gives them (default: all)
     split:str='test',
-) -> list[dict]:                     # Tidy rows: mean over seeds (or folds), `sd` and `seeds`; one seed keeps its bootstrap interval
-    "The leaderboard: one row for each experiment, setting, direction, metric and pool"
+) -> list[dict]:                     # Tidy rows: means over runs, with `runs` (how many), `design` and `run_sd`
+    """The leaderboard: one row for each experiment, setting, direction, metric and pool. Its interval is of items and runs together (`design` is
+    `'seeds'`), of `'folds'`, or of `'seeds alone'` where rows keep no standard error of items"""
     groups = {}
     for r in runs() if records is None else records:
         for row in r['rows']:
             if row['split'] != split: continue
             name = dict(experiment=r['experiment'], dataset=r['params'].get('dataset'), published=r.get('published', False), selected_by=r['selected_by'])
             label = {k: v for k, v in row.items() if k not in measured}
-            groups.setdefault(json.dumps(name | label, sort_keys=True), []).append(row)
-    return [_merge(json.loads(k), rows) for k, rows in groups.items()]
+            groups.setdefault(json.dumps(name | label, sort_keys=True), []).append((fold_of(r), row))
+    return [_merge(json.loads(k), *zip(*found)) for k, found in groups.items()]
 
-def _merge(name, rows):
-    import numpy as np
-    if len(rows) == 1: return rows[0] | name | dict(seeds=1)
-    mean = {k: float(np.mean([r[k] for r in rows])) for k in ('value', 'chance', 'null') if all(r.get(k) is not None for r in rows)}
-    return rows[0] | name | mean | dict(seeds=len(rows), seed_sd=float(np.std([r['value'] for r in rows], ddof=1)), low=None, high=None)
+def fold_of(
+    record:dict,    # A record
+) -> int|None:
+    "The fold that a run was tested on, if it was one of several: its parameter `fold`, or that of its data"
+    return record['params'].get('fold', (record['params'].get('options') or {}).get('fold'))
+
+def _merge(name, folds, rows):
+    design = 'folds' if len(set(folds)) > 1 else 'seeds'
+    out = rows[0] | name | dict(runs=len(rows), design=design)
+    if len(rows) == 1: return out
+    marks = list(dict.fromkeys(m for r in rows for m in r.get('marks', ())))
+    out = {k: v for k, v in out.items() if k not in ('low', 'high', 'se', 'sd', 'value')} | ({'marks': marks} if marks else {})
+    for k in ('chance', 'null', 'null_high', 'ceiling', 'official'):
+        if all(r.get(k) is not None for r in rows): out[k] = float(np.mean([r[k] for r in rows]))
+    values, ses = [[r.get(k) for r in rows] for k in ('value', 'se')]
+    if None in values: return out | dict(value=None)
+    if design == 'seeds' and None in ses: out['design'], ses = 'seeds alone', []
+    e = uncertainty.merge(values, ses, rows[0].get('n') or 2, design)
+    out |= dict(value=e.value, run_sd=float(np.std(values, ddof=1)))
+    return out | (dict(low=e.low, high=e.high, se=e.se) if e.se > 0 else {})       # a closed form, learnt again, says nothing of items

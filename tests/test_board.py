@@ -1,22 +1,32 @@
-"""The leaderboard: what it claims of differences, costs, staleness and links, on records whose truth is known."""
+"""The leaderboard: what it claims of differences, and of how sure it is; costs, staleness and links, on records whose truth is known."""
 import base64, csv, io, json, re
 import numpy as np, pytest
 from crossmodal_nb import figures, leaderboard, record
 from crossmodal_nb.core import settings
-from crossmodal_nb.metrics import paired
+from crossmodal_nb.evaluate import packed, rank_score
+from crossmodal_nb.uncertainty import compare, estimate, false_ahead, holm, item_score
 
 N, chance = 200, .05
 item = np.arange(N)
 text = lambda v: ' '.join(map(str, v))
 
-def made(experiment, methods, items=item, seed=0, dataset='made up', history=(), tables=(), **params):
-    "A record of by-item ranks: method: (n,) ranks"
+def made(experiment, methods, items=item, seed=0, dataset='made up', history=(), tables=(), closed=('CCA',), **params):
+    "A record of by-item ranks: method: (n,) ranks. Methods of `closed` come out the same each time"
     of = {'R@1': lambda r: r <= 1, 'R@5': lambda r: r <= 5, 'R@10': lambda r: r <= 10, 'MRR': lambda r: 1 / r, 'medR': np.median}
-    row = lambda m, k, v: dict(query='image', gallery='text', metric=k, value=float(v), low=float(v) - .01, high=float(v) + .01, n=len(items), pool='all', chance=chance, null=chance, null_high=.0712,
+    row = lambda m, k, v: dict(query='image', gallery='text', metric=k, value=float(v), low=float(v) - .01, high=float(v) + .01, se=.005, n=len(items), pool='all', chance=chance, null=chance, null_high=.0712,
                                relevance='item', split='test', method=m)
-    return dict(experiment=experiment, notebook='10_cca', key=f'{experiment}{seed}', params=dict(dataset=dataset, seed=seed) | params, selected_by='valid', seconds=10. + seed, history=list(history),
+    params = dict(dataset=dataset, seed=seed, dims=[2, 4]) | params
+    return dict(experiment=experiment, notebook='10_cca', key=f'{experiment}{seed}', params=params, selected_by='valid', seconds=10. + seed, history=list(history),
                 status='ok', digests=dict(notebook='n', params=f'p{seed}', code='c', data='d'), rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
-                tables=dict(ranks={m: {'image→text': dict(item=text(items), rank=text(r))} for m, r in methods.items()}) | dict(tables))
+                tables=dict(ranks={m: {'image→text': dict(item=text(items), rank=text(r), random=m not in closed)} for m, r in methods.items()}) | dict(tables))
+
+def labelled(experiment, methods, items=item, seed=0, random=True, dataset='made up', **params):
+    "A record of mAP: method: (n,) what each item adds to it"
+    scores = {m: item_score(v, items, random) for m, v in methods.items()}
+    rows = [dict(query='image', gallery='text', metric='mAP', value=s.value, low=s.value - .02, high=s.value + .02, se=s.variance**.5, n=len(items), pool='all', chance=.1, null=.1, null_high=.12,
+                 relevance='label', norm='relevant', split='test', method=m) for m, s in scores.items()]
+    return dict(experiment=experiment, notebook='60_dscmr', key=f'{experiment}{seed}', params=dict(dataset=dataset, seed=seed) | params, selected_by='valid', seconds=1., history=[], status='ok',
+                digests={}, rows=rows, tables=dict(scores={m: {'image→text': packed(s)} for m, s in scores.items()}))
 
 @pytest.fixture
 def ranks():
@@ -24,41 +34,195 @@ def ranks():
     worse = g.integers(1, 60, N)
     return dict(CCA=worse, same=worse.copy(), better=np.maximum(1, worse - 12))
 
+forms = ('CCA', 'same', 'better')     # as closed forms: one run of them is all there is
+
 def ranked(*records): return leaderboard.rankings(leaderboard.significance(leaderboard.lines(list(records))))
 
 def named(ranking): return {(l['experiment'], l['method']): l for l in ranking}
 
-def test_a_shift_is_significant_and_no_shift_is_not(ranks):
-    (lines,) = ranked(made('one', ranks)).values()
+def recall(r): return item_score(np.mean([r <= k for k in (1, 5, 10)], 0), item)
+
+def recall_of(r): return rank_score(next(iter(r['tables']['ranks'].values())))
+
+def test_by_item_the_rsum_ranks_and_by_class_the_map():
+    first_often, ten_often = np.where(item % 2, 1, 30), np.where(item % 10, 9, 30)      # R@10 is higher in the second, the rsum in the first
+    (lines,) = ranked(made('one', dict(often_first=first_often, in_the_ten=ten_often))).values()
+    assert [l['method'] for l in lines] == ['often_first', 'in_the_ten']
+    row = lines[0]['scores']['rsum']
+    assert row['value'] == pytest.approx(1.5) and row['chance'] == pytest.approx(3 * chance) and figures.shown(row).startswith('150.0')
+    e = estimate(3 * recall(first_often))
+    assert (row['low'], row['high']) == pytest.approx((e.low, e.high))
+    (lines,) = ranked(labelled('classes', dict(a=np.full(N, .2), b=np.full(N, .3)))).values()
+    assert [l['method'] for l in lines] == ['b', 'a'] and list(lines[0]['scores']) == ['mAP']
+
+def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
+    (lines,) = ranked(made('one', ranks, closed=forms)).values()
     of = named(lines)
     assert lines[0]['method'] == 'better'
-    up, level = (of['one', m]['versus']['R@10'] for m in ('better', 'same'))
-    assert up['cca']['paired'].significant and up['cca']['paired'].low > 0
-    assert up['cca']['paired'] == paired(1. * (ranks['better'] <= 10), 1. * (ranks['CCA'] <= 10), cluster=item)
-    assert level['cca']['paired'][:3] == (0, 0, 0) and not level['cca']['paired'].significant
-    assert level['best']['paired'].high < 0
+    up, level = (of['one', m]['versus'] for m in ('better', 'same'))
+    expected = compare(recall(ranks['better']), recall(ranks['CCA']))
+    assert up['cca']['comparison'] == expected and expected.verdict == 'ahead'
+    assert level['cca']['comparison'][:3] == (0, 0, 0) and level['cca']['comparison'].verdict == 'as good'
+    assert level['best']['comparison'].high < 0 and level['best']['comparison'].verdict == 'behind'
+    assert up['best'] == dict(rival=of['one', 'better'], comparison=None, p_holm=None, why=None)
 
-def test_seeds_and_entries_are_averaged_before_they_are_compared(ranks):
+def test_methods_that_cannot_be_told_apart_share_a_letter(ranks):
+    (lines,) = ranked(made('one', ranks, closed=forms)).values()
+    assert {m: l['group'] for (_, m), l in named(lines).items()} == dict(better='a', CCA='b', same='b')
+    shown = leaderboard.table(ranked(made('one', ranks, closed=forms)))
+    assert shown.count('<td>b</td>') == 2 and '<td>a</td>' in shown
+
+def test_all_pairs_of_a_ranking_are_corrected_together_and_both_p_are_stored(ranks):
+    g = np.random.default_rng(4)
+    moved = {f'moved {k}': np.maximum(1, ranks['CCA'] + g.integers(-2 - k, 2, N)) for k in range(4)}
+    methods = dict(CCA=ranks['CCA']) | moved
+    of_all = ranked(made('one', methods, closed=list(methods)))
+    lines, order = named(*of_all.values()), list(methods)
+    raw = {(a, b): compare(recall(methods[a]), recall(methods[b])).p for i, a in enumerate(order) for b in order[i + 1:]}
+    corrected = dict(zip(raw, holm(list(raw.values()))))
+    rows = {r['method']: r for r in leaderboard.flat(list(lines.values())) if r['metric'] == 'rsum'}
+    for m in moved:
+        assert rows[m]['cca_p'] == pytest.approx(raw['CCA', m], rel=1e-5) and rows[m]['cca_p_holm'] == pytest.approx(corrected['CCA', m], rel=1e-5)
+        assert rows[m]['cca_verdict'] == lines['one', m]['versus']['cca']['comparison'].verdict
+        assert (rows[m]['cca_verdict'] in ('ahead', 'behind')) == (corrected['CCA', m] < .05)
+    assert any(raw['CCA', m] < .05 < corrected['CCA', m] for m in moved)            # what the correction is for
+    assert all(rows[m]['best_p_holm'] >= rows[m]['best_p'] for m in methods if 'best_p' in rows[m])
+
+def test_how_many_false_ones_chance_would_give(ranks):
+    of_all = ranked(made('one', ranks, closed=forms), made('two', ranks, dataset='another', closed=forms))
+    assert leaderboard.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(.3)           # three pairs each, and either may be ahead
+    assert '3 pairs compared: 0.15 false “ahead” expected' in leaderboard.table(of_all)
+    rows = [r for r in leaderboard.flat([l for ls in of_all.values() for l in ls]) if r['metric'] == 'rsum']
+    assert {r['false_ahead_by_chance'] for r in rows} == {.15}
+    assert leaderboard.told_apart(of_all) == dict(raw=4, held=4)
+
+def test_of_equal_methods_at_most_one_family_in_twenty_tells_two_apart():
+    g = np.random.default_rng(5)
+    apart = 0
+    for k in range(60):
+        base = g.integers(1, 30, N)
+        equal = {f'm{i}': np.maximum(1, base + g.integers(-4, 5, N)) for i in range(5)}
+        apart += len({l['group'] for l in next(iter(ranked(made('one', equal, closed=list(equal))).values()))}) > 1
+    assert apart <= 7                                                                # of 60 at 5 %: more have a chance of 1 in 80
+
+def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
+    (lines,) = ranked(made('one', ranks)).values()
+    of = named(lines)
+    assert of['one', 'better']['group'] == of['one', 'same']['group'] == of['one', 'better']['versus']['cca']['comparison'].verdict == 'one run'
+    assert of['one', 'CCA']['group'] == 'a' and of['one', 'better']['versus']['cca']['p_holm'] is None and of['one', 'better']['pairs'] == 0
+    shown = leaderboard.table(ranked(made('one', ranks)))
+    assert shown.count('<td>one run</td>') == 2 and figures.signs['one run'][1] in shown and ': one run</small>' in shown
+    bare = made('one', ranks)
+    for d in bare['tables']['ranks'].values(): d['image→text'].pop('random')                 # old records do not say: names do
+    assert {l['method']: l['random'] for l in leaderboard.lines([bare])} == dict(CCA=False, same=True, better=True)
+    for name, closed in {'SM, kernel': True, 'CCA with labels': True, 'CCA-ITQ, 16 bits': True, 'TF-IDF': True, 'TF-IDF+H-T lite': False, 'DSCMR, on all': False}.items():
+        assert leaderboard._closed(name) == closed
+
+def test_seeds_are_merged_with_the_variance_of_items_and_of_runs(ranks):
     g = np.random.default_rng(1)
     seeds = [np.maximum(1, ranks['better'] + g.integers(0, 3, N)) for _ in range(3)]
     shuffled = g.permutation(N)                                     # another entry may have asked in another order
     (lines,) = ranked(made('base', dict(CCA=ranks['CCA'])), *(made('deep', dict(net=r[shuffled]), item[shuffled], s) for s, r in enumerate(seeds))).values()
     net = named(lines)['deep', 'net']
-    assert net['runs'] == 3 and net['seconds'] == 11
-    assert net['versus']['R@5']['cca']['paired'] == pytest.approx(paired(np.stack([1. * (r <= 5) for r in seeds]), 1. * (ranks['CCA'] <= 5), cluster=item))
+    assert net['runs'] == 3 and net['seconds'] == 11 and net['design'] == 'seeds'
+    assert net['versus']['cca']['comparison'] == pytest.approx(compare([recall(r) for r in seeds], recall(ranks['CCA'])))
+    row, values = net['scores']['R@5'], [np.mean(r <= 5) for r in seeds]
+    assert row['se'] == pytest.approx((.005**2 + np.var(values, ddof=1) / 3)**.5) and row['run_sd'] == pytest.approx(np.std(values, ddof=1))
+    assert figures.spread(row)[2] == '95 %: items and 3 runs'
 
-def test_no_interval_where_it_would_be_a_guess(ranks):
+def test_folds_are_not_seeds(ranks):
+    def folds(experiment, method, shift):
+        g = np.random.default_rng(7)
+        return [made(experiment, {method: np.maximum(1, g.integers(1, 30, N) - shift)}, item + 1000 * k, seed=k, options=dict(fold=k, repeat=0)) for k in range(5)]
+    (lines,) = ranked(*folds('one', 'net', 8), *folds('two', 'CCA', 0)).values()
+    net = named(lines)['one', 'net']
+    values = [r['value'] for f in folds('one', 'net', 8) for r in f['rows'] if r['metric'] == 'R@5']
+    row = net['scores']['R@5']
+    assert net['design'] == row['design'] == 'folds' and row['se']**2 == pytest.approx((1 / 5 + .25) * np.var(values, ddof=1))       # Nadeau and Bengio (2003)
+    assert '5 folds, Nadeau and Bengio' in figures.spread(row)[2]
+    c = net['versus']['cca']['comparison']
+    assert c.verdict == 'ahead' and c.runs == 5
+    assert c == pytest.approx(compare(*([recall_of(f) for f in folds(*name)] for name in (('one', 'net', 8), ('two', 'CCA', 0))), design='folds'))
+    (lines,) = ranked(*folds('one', 'net', 8)[:3], *folds('two', 'CCA', 0)[1:]).values()
+    assert named(lines)['one', 'net']['versus']['cca']['why'] == 'queries'
+
+def test_rows_without_a_standard_error_have_an_interval_of_runs_alone(ranks):
+    runs = [made('one', dict(net=np.maximum(1, ranks['better'] + k))) | dict(key=f'{k}') for k in range(3)]
+    for r in runs:
+        for row in r['rows']: row.pop('se')
+    row = next(r for r in record.board(runs) if r['metric'] == 'R@5')
+    assert row['design'] == 'seeds alone' and 'without the variance of items' in figures.spread(row)[2]
+    assert row['se'] == pytest.approx(np.std([np.mean(np.maximum(1, ranks['better'] + k) <= 5) for k in range(3)], ddof=1) / 3**.5)
+    same = next(r for r in record.board([runs[0], runs[0]]) if r['metric'] == 'R@5')
+    assert figures.spread(same)[0] is None                                            # a closed form, twice: nothing is known
+
+def test_no_comparison_where_it_would_be_a_guess(ranks):
     other = made('elsewhere', dict(net=ranks['better']), item + 1000)
     bare = made('bare', dict(net=ranks['better'])); bare['tables'] = {}
     wrong = made('wrong', dict(net=ranks['better'])); wrong['tables']['ranks']['net']['image→text']['rank'] = text(ranks['CCA'])     # not what made the score
-    (lines,) = ranked(made('one', ranks), other, bare, wrong).values()
-    why = {e: named(lines)[e, 'net']['versus']['R@10']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
-    assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(v['paired'] is None for v in why.values())
-    assert named(lines)['one', 'better']['versus']['medR']['cca']['why'] == 'metric'
-    shown = leaderboard.table(ranked(made('one', ranks), other, bare, wrong))
+    records = made('one', ranks, closed=forms), other, bare, wrong
+    (lines,) = ranked(*records).values()
+    why = {e: named(lines)[e, 'net']['versus']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
+    assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(v['comparison'] is None for v in why.values())
+    shown = leaderboard.table(ranked(*records))
     assert shown.count('–<sup') >= 3 and leaderboard.nothing['queries'] in shown and leaderboard.nothing['own'] in shown
     (alone,) = ranked(made('two', dict(net=ranks['CCA'], better=ranks['better']))).values()
-    assert {l['versus']['R@10']['cca']['why'] for l in alone} == {'none'}
+    assert {l['versus']['cca']['why'] for l in alone} == {'none'}
+
+def test_by_class_influences_are_compared_and_old_records_say_why_not():
+    g = np.random.default_rng(2)
+    base = g.random(N)
+    def records(): return [labelled('e', dict(CCA=base, DSCMR=base + .1 + .02 * g.standard_normal(N)), seed=s, classical={'CCA': ['CCA', [{}, {'dim': 8}]]}) for s in range(3)]
+    (lines,) = ranked(*records()).values()
+    assert lines[0]['method'] == 'DSCMR' and lines[0]['versus']['cca']['comparison'].verdict == 'ahead' and [l['group'] for l in lines] == ['a', 'b']
+    old = records()
+    for r in old:
+        r['tables'] = dict(ap={'CCA': {}, 'DSCMR': {}}, items={})
+        for row in r['rows']: row.pop('se')
+    (lines,) = ranked(*old).values()
+    assert {l['why'] for l in lines} == {'before'} and leaderboard.nothing['before'] in leaderboard.table(ranked(*old))
+    (lines,) = ranked(old[0]).values()
+    assert all(l['scores']['mAP']['low'] is None for l in lines)                       # that interval held the gallery fixed
+
+def test_untuned_cca_is_not_the_bar(ranks):
+    fixed = made('fixed', {'linear CCA': ranks['CCA'], 'net': ranks['better']}, closed=('linear CCA', 'net'), dims=None)
+    (lines,) = ranked(fixed).values()
+    assert {l['method'] for l in lines} == {'net', 'CCA, one setting'} and {l['versus']['cca']['why'] for l in lines} == {'none'}
+    tuned = made('tuned', {'linear CCA': ranks['CCA']}, closed=('linear CCA',))
+    of = named(*ranked(fixed, tuned).values())
+    assert of['fixed', 'net']['versus']['cca']['rival'] is of['tuned', 'CCA']
+    for params, chosen in ((dict(dims=None, grid=dict(dim=[2, 4])), True), (dict(dims=[2]), False), (dict(dims=None, classical={'CCA': ['CCA', [{}]]}), False)):
+        assert leaderboard._tuned(made('one', {}, **params)) == chosen
+    assert not leaderboard._tuned(made('one', {}) | dict(selected_by=''))
+
+def test_other_features_are_named_and_are_not_the_bar(ranks):
+    plain, rich = made('plain', dict(CCA=ranks['CCA'])), made('rich', dict(net=ranks['better'], CCA=ranks['same']), rich=True)
+    of = named(*ranked(plain, rich).values())
+    assert of['rich', 'net']['versus']['cca']['rival'] is of['rich', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
+    shown = leaderboard.table(ranked(plain, rich))
+    assert '>features<' in shown and '<td>rich</td>' in shown and '>features<' not in leaderboard.table(ranked(plain))
+    assert leaderboard._features(made('one', {}, options=dict(text='lda', fold=1, label='category'))) == 'plain, text lda'
+    del rich['rows'][5:], rich['tables']['ranks']['CCA']
+    assert named(*ranked(plain, rich).values())['rich', 'net']['versus']['cca']['why'] == 'none'
+
+def test_a_wrong_record_does_not_stop_the_board(ranks):
+    good, bad = made('one', ranks), made('bad', ranks)
+    bad['rows'][0].pop('relevance')
+    with pytest.warns(UserWarning, match='bad, bad0: its record is left out'): lines = leaderboard.lines([bad, good])
+    assert {l['experiment'] for l in lines} == {'one'}
+    bad = made('one', ranks, seed=1)
+    bad['tables']['ranks']['CCA']['image→text']['rank'] = 'no number'
+    with pytest.warns(UserWarning, match='one1'): lines = leaderboard.lines([bad, good])
+    assert {l['runs'] for l in lines} == {1}                                            # the other run of the entry stays
+
+def test_where_equal_rows_are_right_the_official_score_stands_beside(ranks):
+    r = made('one', ranks)
+    for row in r['rows']:
+        if row['metric'] != 'medR': row |= dict(official=row['value'] - .01, ceiling=.98)
+    (lines,) = ranked(r).values()
+    row = lines[0]['scores']['rsum']
+    assert row['official'] == pytest.approx(row['value'] - .03) and row['ceiling'] == pytest.approx(2.94)
+    assert f'({100 * row["official"]:.1f})' in leaderboard.table(ranked(r)) and 'ceiling 294 %' in leaderboard.table(ranked(r))
 
 def test_other_galleries_and_queries_are_other_rankings(ranks):
     fewer = made('fewer', {m: r[:50] for m, r in ranks.items()}, item[:50])
@@ -70,7 +234,7 @@ def test_values_under_another_name_must_agree_to_the_digit(ranks):
     r = made('bits', {'net, 64 bits': ranks['better'], 'net, 16 bits': ranks['CCA']})
     r['tables']['ranks'] = {'net': r['tables']['ranks']['net, 64 bits']}
     lines = {l['method']: l for l in leaderboard.lines([r])}
-    assert lines['net, 64 bits']['kept'] and not lines['net, 16 bits']['kept']
+    assert lines['net, 64 bits']['found'] and not lines['net, 16 bits']['found']
 
 def test_what_is_told_or_unfinished_is_not_on_the_board(ranks):
     r = made('one', {'net': ranks['CCA'], 'net, class partners': ranks['better']})
@@ -78,11 +242,12 @@ def test_what_is_told_or_unfinished_is_not_on_the_board(ranks):
     assert {l['method'] for l in leaderboard.lines([r])} == {'net'}
 
 def test_standing(ranks):
-    assert leaderboard.standing(ranked(made('one', ranks))) == dict(all=1, can=1, leads=0, level=0, beaten=1)
-    assert leaderboard.standing(ranked(made('one', {k: ranks[k] for k in ('CCA', 'same')})))['leads'] == 1
-    nudged = ranks['CCA'].copy(); nudged[np.flatnonzero(nudged == 11)[:1]] = 10
-    assert leaderboard.standing(ranked(made('one', dict(CCA=ranks['CCA'], nudged=nudged))))['level'] == 1
-    assert leaderboard.standing(ranked(made('one', dict(net=ranks['same']))))['can'] == 0
+    said = lambda methods: leaderboard.standing(ranked(made('one', methods, closed=list(methods))))
+    assert said(ranks) == dict(all=1, can=1, ahead=1, none=0, undecided=0)
+    assert said({k: ranks[k] for k in ('CCA', 'same')})['none'] == 1                       # shown to be no more than δ ahead
+    g = np.random.default_rng(3)
+    assert said(dict(CCA=ranks['CCA'], moved=np.maximum(1, ranks['CCA'] + g.integers(-3, 4, N))))['undecided'] == 1
+    assert said(dict(net=ranks['same']))['can'] == 0 and leaderboard.standing(ranked(made('one', ranks)))['can'] == 0
 
 def test_costs(ranks):
     history = [dict(method='better', epoch=e, seconds=1.5) for e in range(4)] + [dict(method='same', epoch=0, seconds=None)]
@@ -146,15 +311,16 @@ def test_csv_gives_back_every_field(ranks):
     link = leaderboard.download(leaderboard.as_csv(rows), 'leaderboard.csv')
     assert 'download="leaderboard.csv"' in link
     back = list(csv.DictReader(io.StringIO(base64.b64decode(re.search(r'base64,([^"]+)"', link)[1]).decode())))
-    assert back == [{k: '' if v is None else str(v) for k, v in r.items()} for r in rows]
-    assert len(rows) == 4 * 5 and {r['stale'] for r in rows} == {'code'} and any(r['best_significant'] for r in rows)
+    assert back == [{k: '' if r.get(k) is None else str(r[k]) for k in back[0]} for r in rows]
+    assert len(rows) == 4 * 6 and {r['stale'] for r in rows} == {'code'} and any(r.get('best_p') for r in rows)
+    assert {'group', 'best_p', 'best_p_holm', 'cca_p', 'cca_p_holm', 'cca_verdict', 'official', 'features'} <= set(back[0])
 
 def test_hostile_names_are_text_and_chance_and_null_are_shown(ranks):
     bad = '<script>alert(1)</script>"\'&'
     t = leaderboard.table(ranked(made(bad, ranks | {bad: ranks['same']}, dataset=bad)), {bad: bad}, bad, bad)
     assert '<script' not in t and t.count('&lt;script&gt;') >= 4
-    assert 'chance 5 %' in t and '<td>7.1</td>' in t and f'{N} queries' in t
-    assert 'chance 5 %' in t.plain
+    assert 'chance 15 %' in t and '<td>21.4</td>' in t and f'{N} queries' in t
+    assert 'chance 15 %' in t.plain
 
 def test_many_directions_are_folded_away(ranks):
     records = []
