@@ -104,8 +104,10 @@ def _task(method, views, a, b, by, pools, seed, draws):
     return _Task(q, g, relevant, len(items), drawn, _scorer(method, a, q, b, g, need), random_run(method))
 
 def random_run(method) -> bool:
-    "Whether learning once more, with another seed, could give another method: of networks yes, of closed forms no"
-    return bool(getattr(method, 'random', hasattr(method, 'trainer')))
+    """Whether learning once more, with another seed, could give another method: of networks yes, of closed forms no, and of what is made of several
+    methods if it could of one of them"""
+    parts = [*getattr(method, 'methods', ()), *(m for m, _ in getattr(method, 'both', ())), *(getattr(method, name, None) for name in ('first', 'second', 'method'))]
+    return hasattr(method, 'trainer') or hasattr(method, 'seed') or any(random_run(p) for p in parts if p is not None)
 
 def _scorer(method, a, q, b, g, need=None):
     "(rows, columns; default all) → blocks of scores. Where a method compares codes, the rows about items that are needed are encoded once"
