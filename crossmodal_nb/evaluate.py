@@ -104,8 +104,10 @@ def _task(method, views, a, b, by, pools, seed, draws):
     return _Task(q, g, relevant, len(items), drawn, _scorer(method, a, q, b, g, need), random_run(method))
 
 def random_run(method) -> bool:
-    "Whether learning once more, with another seed, could give another method: of networks yes, of closed forms no"
-    return bool(getattr(method, 'random', hasattr(method, 'trainer')))
+    """Whether learning once more, with another seed, could give another method: of networks yes, of closed forms no, and of what is made of several
+    methods if it could of one of them"""
+    parts = [*getattr(method, 'methods', ()), *(m for m, _ in getattr(method, 'both', ())), *(getattr(method, name, None) for name in ('first', 'second', 'method'))]
+    return hasattr(method, 'trainer') or hasattr(method, 'seed') or any(random_run(p) for p in parts if p is not None)
 
 def _scorer(method, a, q, b, g, need=None):
     "(rows, columns; default all) → blocks of scores. Where a method compares codes, the rows about items that are needed are encoded once"
@@ -179,7 +181,7 @@ def _pool_null(task, metrics, drawn, permutations, seed):
         i, j = (torch.isin(v.item, torch.as_tensor(pool)).nonzero().ravel() for v in (task.queries, task.gallery))
         draws.append(null_draws(task.scores(i, j), tuple(x[k] for x, k in zip(task.relevant, (i, j))), metrics, permutations, seed))
     means = {m: [np.mean(side, 0) for side in zip(*(d[m] for d in draws))] for m in metrics}
-    return {m: max(map(Null.of, of_sides), key=lambda null: null.high - null.low) for m, of_sides in means.items()}
+    return {m: max(map(Null.of, of_sides), key=lambda null: null.high) for m, of_sides in means.items()}
 
 def _norm(metric):
     if getattr(metric, 'func', metric) is not mean_ap: return {}

@@ -415,7 +415,7 @@ def permutation_null(
     further counts"""
     metrics, plain = _named(metric)
     draws = null_draws(scores, relevant, metrics, n, seed)
-    return plain({name: max(map(Null.of, of_sides), key=lambda null: null.high - null.low) for name, of_sides in draws.items()})
+    return plain({name: max(map(Null.of, of_sides), key=lambda null: null.high) for name, of_sides in draws.items()})
 
 def null_draws(
     scores, relevant, metrics:dict, n:int=200, seed:int=0,   # As in `permutation_null`
