@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'advice', 'esc', 'below_the_line', 'signs', 'ordered', 'looks',
            'style', 'unit', 'value', 'spread', 'protocol', 'lines', 'bars', 'scatter', 'histogram', 'Html', 'table',
-           'marks', 'marked', 'legend', 'shown', 'listing', 'reported', 'choose', 'thumbnail', 'gallery', 'space',
-           'cells', 'strips', 'boxes', 'save', 'card']
+           'marked', 'legend', 'shown', 'listing', 'reported', 'choose', 'thumbnail', 'gallery', 'space', 'cells',
+           'strips', 'boxes', 'save', 'card']
 
 # %% ../nbs/60_figures.ipynb #0e3fe75d
 import base64, html, io, itertools
@@ -405,39 +405,25 @@ def _official(rows):
     if all(r.get('official') is None for r in rows): return ''
     return 'Equal rows are right answers; in round brackets the score as published protocols count, where they are errors.'
 
-signs = {     # mark: (its sign, what it says)
-    'edge': ('†', 'the choice lies at the edge of its grid'),
-    'last epoch': ('‡', 'the best epoch is the last one'),
-    'short budget': ('§', 'a smaller budget than the published one'),
-    'one run': ('¹', 'learnt once, though it could come out otherwise')}
+signs = {     # how a mark begins (see `evaluate.marks`): its sign
+    'edge of its grid': '†', 'best at the last epoch': '‡', 'short budget': '§', 'fewer settings tried': '¶', 'one run': '¹'}
 
-def marks(
-    chosen:dict|None=None, grid:dict|None=None,              # A setting, and name: values that were tried, numbers in any order
-    best:int|None=None, epochs:int|None=None,                # The epoch that was chosen, and how many there were, counted alike
-    budget:float|None=None, published:float|None=None,       # Epochs or steps, here and in the paper
-    runs:int|None=None,                                      # Runs of a method that could come out otherwise; of closed forms None
-) -> list[str]:                                              # Keys of `signs`: the field `marks` of a row
-    "What a reader should know of a number before believing it, found by code"
-    numbers = {k: v for k, v in (grid or {}).items() if len(v) > 1 and all(isinstance(x, (int, float)) for x in v)}
-    found = {'edge': any((chosen or {}).get(k) in (min(v), max(v)) for k, v in numbers.items()),
-             'last epoch': None not in (best, epochs) and best >= epochs,
-             'short budget': None not in (budget, published) and budget < published,
-             'one run': runs == 1}
-    return [m for m, is_so in found.items() if is_so]
+def _sign(mark): return next((sign for kind, sign in signs.items() if mark.startswith(kind)), '*')
 
 def marked(
     text:str,
-    marks=(),      # Keys of `signs`
+    marks=(),      # What weakens it, in words
 ) -> str:
     "A text with the signs of its marks; `legend` says what they mean"
-    return text + ''.join(signs[m][0] for m in marks)
+    return text + ''.join(dict.fromkeys(map(_sign, marks)))
 
 def legend(
     rows:list[dict],    # With or without a field `marks`
 ) -> str:               # Empty where there are none
     "What the signs of some rows mean"
-    used = {m for r in rows for m in r.get('marks') or ()}
-    said = '; '.join(f'{sign} {words}' for m, (sign, words) in signs.items() if m in used)
+    used = {}
+    for m in dict.fromkeys(m for r in rows for m in r.get('marks') or ()): used.setdefault(_sign(m), []).append(m)
+    said = '; '.join(f'{sign} {", ".join(words)}' for sign, words in used.items())
     return said and said + '.'
 
 def _keys(rows, fields):

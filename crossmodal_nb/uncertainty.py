@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PROJECTIONS', 'verdicts', 'margin', 'ROUNDING', 'EXACT', 'Interval', 'bootstrap', 'Score', 'item_score',
            'class_score', 'Estimate', 'estimate', 'merge', 'Comparison', 'compare', 'holm', 'family', 'false_ahead',
-           'rank_groups', 'phrase', 'Advice', 'simplest', 'Null', 'permutation_null', 'null_draws', 'ceiling']
+           'rank_groups', 'phrase', 'Advice', 'simplest', 'phrase_advice', 'Null', 'permutation_null', 'null_draws',
+           'ceiling']
 
 # %% ../nbs/21b_uncertainty.ipynb #958f07b2
 import functools
@@ -393,6 +394,15 @@ def simplest(
     shown = [k for k in possible if all(c.verdict != 'one run' and c.low > -margin for c in against[k])]
     if shown and shown[0] == possible[0]: return Advice(shown[0], True, possible, 1.)
     return Advice(possible[0], False, possible, max([c.decides for c in against[possible[0]]], default=1.))
+
+def phrase_advice(
+    a:Advice,
+    n:int,               # Items that it rests on
+) -> str:
+    "Advice in words, as `phrase` has it for comparisons"
+    if a.found: return f'{a.method} is shown to be less than δ behind every other method, and no simpler one may be so'
+    said = f'undecided among {", ".join(a.possible)}: {a.method}, the simplest, is a default, not a finding'
+    return said + (f'. About {n * a.times:,.0f} items, {a.times:.1f} times as many, would decide' if a.times > 1 else '')
 
 # %% ../nbs/21b_uncertainty.ipynb #99ec52c2
 class Null(NamedTuple):

@@ -1,10 +1,10 @@
 """The leaderboard: what it claims of differences, and of how sure it is; costs, staleness and links, on records whose truth is known."""
 import base64, csv, io, json, re
 import numpy as np, pytest
-from crossmodal_nb import figures, leaderboard, record
+from crossmodal_nb import figures, leaderboard, record, story
 from crossmodal_nb.core import settings
 from crossmodal_nb.evaluate import packed, rank_score
-from crossmodal_nb.uncertainty import compare, estimate, false_ahead, holm, item_score
+from crossmodal_nb.uncertainty import compare, estimate, false_ahead, holm, item_score, phrase, phrase_advice, simplest
 
 N, chance = 200, .05
 item = np.arange(N)
@@ -111,12 +111,12 @@ def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
     assert of['one', 'better']['group'] == of['one', 'same']['group'] == of['one', 'better']['versus']['cca']['comparison'].verdict == 'one run'
     assert of['one', 'CCA']['group'] == 'a' and of['one', 'better']['versus']['cca']['p_holm'] is None and of['one', 'better']['pairs'] == 0
     shown = leaderboard.table(ranked(made('one', ranks)))
-    assert shown.count('<td>one run</td>') == 2 and figures.signs['one run'][1] in shown and ': one run</small>' in shown
+    assert shown.count('<td>one run</td>') == 2 and '¹ one run' in shown and ': one run</small>' in shown
     bare = made('one', ranks)
     for d in bare['tables']['ranks'].values(): d['image→text'].pop('random')                 # old records do not say: names do
     assert {l['method']: l['random'] for l in leaderboard.lines([bare])} == dict(CCA=False, same=True, better=True)
     for name, closed in {'SM, kernel': True, 'CCA with labels': True, 'CCA-ITQ, 16 bits': True, 'TF-IDF': True, 'TF-IDF+H-T lite': False, 'DSCMR, on all': False}.items():
-        assert leaderboard._closed(name) == closed
+        assert leaderboard.closed(name) == closed
 
 def test_seeds_are_merged_with_the_variance_of_items_and_of_runs(ranks):
     g = np.random.default_rng(1)
@@ -336,3 +336,71 @@ def test_what_others_report_is_kept_apart():
     for t in tables:
         html = figures.reported(**t)
         assert 'cm-reported' in html and 'Reported elsewhere, not run here' in html and t['source'] and t['caption']
+
+question = dict(have='pairs', entries=('one',), page='ladder')
+
+def compared(test, valid=None, runs=3, closed=('CCA',), **params):
+    "Runs that keep ranks of both splits: method: function of the run → (n,) ranks"
+    def packed_ranks(of, s): return {m: {'image→text': dict(item=text(item), rank=text(f(s)), random=m not in closed)} for m, f in of.items()}
+    return [made('one', {m: f(s) for m, f in test.items()}, seed=s, closed=closed, tables=dict(valid_ranks=packed_ranks(valid, s)) if valid else {}, **params) for s in range(runs)]
+
+def chosen(records, **q):
+    (row,) = story.decisions(records, [question | q])
+    return row
+
+def test_in_a_world_with_a_known_winner_the_advice_is_no_shrug(ranks):
+    g = np.random.default_rng(6)
+    draw = lambda shift: lambda s: np.maximum(1, ranks['CCA'] - shift + g.integers(-1, 2, N))
+    worse, winner = draw(0), draw(30)
+    row = chosen(compared(dict(CCA=worse, CLIP=winner, ViLBERT=winner), dict(CCA=worse, CLIP=winner, ViLBERT=worse)))
+    assert row['start'] == 'CLIP' and row['found'] is True and 'undecided' not in row['because']
+    row = chosen(compared(dict(CCA=lambda s: ranks['CCA'], DSCMR=worse), dict(CCA=lambda s: ranks['better'], DSCMR=worse)))
+    assert (row['start'], row['found']) == ('CCA', True)                                   # the simplest may be it, too
+
+def test_among_equals_the_advice_is_undecided_and_says_what_would_decide(ranks):
+    g = np.random.default_rng(8)
+    noisy = lambda s: np.maximum(1, ranks['CCA'] + g.integers(-12, 13, N))
+    row = chosen(compared(dict(CCA=noisy, CLIP=noisy), dict(CCA=noisy, CLIP=noisy)))
+    assert row['start'] == 'CCA' and row['found'] is False and row['because'].startswith('undecided among CCA, CLIP') and 'a default, not a finding' in row['because']
+    valid, _ = story.scores_of(compared(dict(CCA=noisy), dict(CCA=noisy, CLIP=noisy)), ('one',))
+    times = simplest(valid).times
+    assert phrase_advice(simplest(valid), N).endswith(f'About {N * times:,.0f} items, {times:.1f} times as many, would decide')
+    row = chosen(compared(dict(CCA=noisy, CLIP=noisy), dict(CCA=noisy, CLIP=noisy), runs=1))
+    assert row['found'] is False                                                           # one run of CLIP claims nothing
+
+def test_the_test_split_only_reports(ranks):
+    near = lambda s: ranks['CCA']
+    valid = dict(CCA=near, CLIP=lambda s: np.maximum(1, ranks['CCA'] - 30))
+    rows = [chosen(compared(test, valid)) for test in (valid, dict(CCA=valid['CLIP'], CLIP=near))]
+    assert [r['start'] for r in rows] == ['CLIP', 'CLIP'] and rows[0]['because'] == rows[1]['because']
+    assert 'minus CLIP: CCA ' in rows[0]['test'] and rows[0]['test'].endswith(': behind') and rows[1]['test'].endswith(': ahead')
+
+def test_without_validation_scores_there_is_a_default_and_no_finding(ranks):
+    g = np.random.default_rng(9)
+    near, far = lambda s: ranks['CCA'], lambda s: np.maximum(1, ranks['CCA'] - 30 + g.integers(-5, 6, N))
+    row = chosen(compared(dict(CCA=near, CLIP=far)))
+    assert row['start'] == 'CCA' and row['found'] is False and 'these records hold no validation scores of single items' in row['because']
+    assert re.search(r'About [\d,]+ items, [\d.]+ times as many as in the test split, would decide', row['because'])
+    assert 'a default, not a finding' in story.decision_table([row]) and story.decisions([], [question]) == []
+
+def test_methods_of_other_queries_and_other_directions_are_not_compared(ranks):
+    records = compared(dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']), dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']))
+    other = made('two', dict(DCCA=ranks['better']), item + 1000)
+    other['tables']['valid_ranks'] = other['tables']['ranks']
+    assert set(story.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
+    other['tables']['valid_ranks'] = {'DCCA': {'text→image': next(iter(records[0]['tables']['valid_ranks']['CCA'].values()))}}
+    assert set(story.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
+
+def test_of_folds_the_advice_knows_that_they_are_folds(ranks):
+    records = [r for k in range(5) for r in compared(dict(CCA=lambda s: ranks['CCA']), dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']), runs=1, options=dict(fold=k)) for _ in [r.update(key=str(k))]]
+    scores, design = story.scores_of(records, ('one',))
+    assert design == 'folds' and {m: len(s) for m, s in scores.items()} == dict(CCA=5, CLIP=5)
+
+def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
+    found = compared(dict(CCA=lambda s: ranks['CCA'], DCCA=lambda s: np.maximum(1, ranks['CCA'] - 30)))
+    for r in found: r['experiment'] = 'dcca_emoji'
+    bare = made('cca_emoji', dict(CCA=ranks['CCA'])) | dict(tables={})
+    said = {s['title']: s['said'] for s in story.surprises([*found, bare])}
+    c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
+    assert phrase(c) in said['Is deep ahead of linear?'] and 'undecided, for their records hold no scores of single items: cca_emoji' in said['Are all dimensions equally useful?']
+    assert all(t.endswith('?') for t in said)

@@ -69,7 +69,7 @@ def test_html_in_data_is_text(built):
 
 def test_a_result_page(built):
     toy = pages(built)['results/toy.html']
-    for part in ('Run card', '0123456789', 'run on this machine', '95 % bootstrap', '25.0', 'href="../how/methods-linear.html"'): assert part in toy, part
+    for part in ('Run card', '0123456789', 'run on this machine', '95 %: items (clustered bootstrap)', '25.0', 'href="../how/methods-linear.html"'): assert part in toy, part
     assert toy.count('hide above-input">') == 4          # every cell's code is folded
 
 def test_directives_and_hidden_cells_are_gone(built):
