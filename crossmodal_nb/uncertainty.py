@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from .core import pick
 from .data import relevance
-from .metrics import BLOCK, Counts, _ap, _each, _groups, _mend, _named, _relevant, _sorted, aggregate, mean_ap
+from .metrics import (BLOCK, Counts, _ap, _each, _groups, _mend, _named, _relevant, _sorted, aggregate,
+                                   mean_ap)
 
 # %% ../nbs/21b_uncertainty.ipynb #12e8d9e5
 class Interval(NamedTuple):
@@ -108,8 +109,8 @@ def item_score(
     item,                 # (n,) what each query is about: queries of one item are drawn together
     random:bool=False,    # As in `Score`
 ) -> Score:
-    """A mean over queries. The right item is fixed with the query, so only queries are a sample: the cluster-robust variance of
-    Liang and Zeger (1986)"""
+    """A mean over queries. The right item is fixed with the query, so only queries are a sample: the cluster-robust
+    variance of Liang and Zeger (1986)"""
     values, item = np.asarray(values, dtype=float), np.asarray(item)
     if len(values) != len(item): raise ValueError(f'{len(values)} values, but {len(item)} items')
     known = ~np.isnan(values)
@@ -148,7 +149,8 @@ def class_score(
     left -= column @ of_gallery / n                                  # interactions have no mean over queries
     right -= column[:, None] / n * of_query.sum(0)
     influence = np.concatenate([ap - mean, column]) / n
-    own, both = _per_item(np.concatenate([query, gallery]), np.column_stack([influence, np.concatenate([left, right]) / n]))
+    own, both = _per_item(np.concatenate([query, gallery]),
+                          np.column_stack([influence, np.concatenate([left, right]) / n]))
     return Score(float(mean), own, both[:, 0], both[:, 1:], random)
 
 def _class_piece(first, block, relevant, signs, k, norm):
@@ -172,7 +174,7 @@ def _derivatives(hit, R, k, norm):
     b, m = hit.shape
     row, place = np.divmod(np.flatnonzero(hit[:, :k]), k)
     H = np.bincount(row, minlength=b)                                 # positives among the first k
-    start = np.cumsum(H + 1) - (H + 1)                                # in a table with one more entry a query: nothing follows
+    start = np.cumsum(H + 1) - (H + 1)                 # in a table with one more entry a query: nothing follows
     at = np.arange(len(row)) + row
     g = place + 1.
     precision = (at - start[row] + 1) / g
@@ -187,10 +189,10 @@ def _derivatives(hit, R, k, norm):
     lost = np.where(cut, H / k, 0.) - (ap * cut if norm == 'hits' else 0)
     below = (-after[1] - np.repeat(lost, H + 1)) / np.repeat(N, H + 1)
     d = np.zeros((b, m), np.float32)
-    begin = np.append(np.empty(len(below), int), b * k)                # each entry is that of the places from here to the next one
+    begin = np.append(np.empty(len(below), int), b * k)    # each entry is that of the places from here to the next one
     begin[start], begin[at + 1] = np.arange(b) * k, row * k + place
     d[:, :k] = np.repeat(below.astype(np.float32), np.diff(begin)).reshape(b, k)
-    share = ap * ((R <= k) if norm == 'min' else 1)                   # by how much a positive's weight enlarges the divisor
+    share = ap * ((R <= k) if norm == 'min' else 1)    # by how much a positive's weight enlarges the divisor
     d[row, place] = (precision + after[0, at] - after[1, at] - lost[row] - share[row]) / N[row]
     if k < m and norm != 'hits':
         row, place = np.nonzero(hit[:, k:])
@@ -198,7 +200,7 @@ def _derivatives(hit, R, k, norm):
     return d
 
 def _order(first, block):
-    "(b, m) sorted scores (numbers that tie where they do) and gallery rows; equal scores in another order for each query"
+    "(b, m) sorted scores (numbers that tie where they do) and gallery rows; equal scores in another order a query"
     b, m = block.shape
     mask = (np.arange(first, first + b) * 0x9E3779B1 % (1 << max(1, int(m - 1).bit_length())))[:, None]
     v, order = _sorted(block, np.arange(m) ^ mask)
@@ -216,7 +218,7 @@ class Estimate(NamedTuple):
 
 def estimate(
     runs,                     # A `Score`, or a list of them: one a run, of the same method
-    design:str='seeds',       # What runs differ in: `'seeds'` (same items) or `'folds'` (other items, overlapping training sets)
+    design:str='seeds',       # `'seeds'` (of the same items) or `'folds'` (of other items, with overlapping training sets)
     overlap:float=.25,        # Of folds: test items divided by training items
     level:float=.95,          # Mass of the interval
 ) -> Estimate:
@@ -231,7 +233,7 @@ def estimate(
 
 def merge(
     values,                   # (R,) scores of single runs
-    ses=(),                   # (R,) their standard errors over items; empty: not known, and the interval is of the runs alone
+    ses=(),                   # (R,) their standard errors over items; empty: not known, so the interval is of runs alone
     n:int=2,                  # Items, of which each standard error was made
     design:str='seeds', overlap:float=.25, level:float=.95,     # As in `estimate`
 ) -> Estimate:
@@ -290,11 +292,12 @@ def compare(
     design:str='seeds', overlap:float=.25, level:float=.95,     # As in `estimate`
     margin:float=margin,      # δ, in the unit of the scores
 ) -> Comparison:
-    """The difference of two methods. *ahead* and *behind*: its interval excludes 0. *as good*: it lies within ±δ. *undecided*: neither.
-    *one run*: a method that could come out otherwise was learnt once, so nothing is claimed"""
+    """The difference of two methods. *ahead* and *behind*: its interval excludes 0. *as good*: it lies within ±δ.
+    *undecided*: neither. *one run*: a method that could come out otherwise was learnt once, so nothing is claimed"""
     a, b = _listed(first), _listed(second)
     folds = pick(design, ('seeds', 'folds'), 'design') == 'folds'
-    if folds and len(a) != len(b): raise ValueError(f'folds are compared one by one, but there are {len(a)} and {len(b)}')
+    if folds and len(a) != len(b):
+        raise ValueError(f'folds are compared one by one, but there are {len(a)} and {len(b)}')
     for x, y in zip(a, b):
         if not np.array_equal(x.item, y.item):
             raise ValueError('a comparison needs the same items: these two were asked different ones')
@@ -314,7 +317,7 @@ def _p(difference, se, df):
     if se < ROUNDING: return float(abs(difference) < ROUNDING)
     return float(2 * stdtr(max(df, 1), -abs(difference) / se))
 
-ROUNDING = 1e-9     # what is smaller is an error of floating-point numbers: the same method, with its scores added in another order
+ROUNDING = 1e-9     # what is smaller is an error of floating-point numbers: the same scores, added in another order
 
 def _verdict(c, margin, alpha):
     if c.p < alpha: return 'ahead' if c.difference > 0 else 'behind'
@@ -335,7 +338,7 @@ def family(
     comparisons:dict,         # name: `Comparison`. All that one page's question, or one data set's ranking, compares
     margin:float=margin,      # As in `compare`
     level:float=.95,
-) -> dict:                    # name: (the comparison with the verdict that holds after Holm's correction, its corrected p)
+) -> dict:                    # name: (the comparison with the verdict after Holm's correction, its corrected p)
     "Verdicts that hold together"
     claims = {k: c for k, c in comparisons.items() if c.verdict != 'one run'}
     corrected = dict(zip(claims, holm([c.p for c in claims.values()]).tolist()))
@@ -387,8 +390,8 @@ def simplest(
     runs:dict,                # method: its `Score`s on validation; the simplest method first
     margin:float=margin, design:str='seeds', overlap:float=.25,    # As in `compare`
 ) -> Advice:
-    """The simplest method that is shown to be less than δ behind every other one, if no simpler one may be so, too. Else the simplest of
-    those that may be: a default, not a finding"""
+    """The simplest method that is shown to be less than δ behind every other one, if no simpler one may be so, too.
+    Else the simplest of those that may be: a default, not a finding"""
     against = {k: [compare(runs[k], runs[j], design, overlap, margin=margin) for j in runs if j != k] for k in runs}
     possible = [k for k, cs in against.items() if all(c.verdict == 'one run' or c.high > -margin for c in cs)]
     shown = [k for k in possible if all(c.verdict != 'one run' and c.low > -margin for c in against[k])]
@@ -421,20 +424,20 @@ def permutation_null(
     n:int=200,           # Permutations of each side
     seed:int=0,
 ) -> 'Null|dict':        # Of a dict of metrics, a dict
-    """What the same scores are worth when labels are permuted. Of mAP both sides are permuted in turn, and the one on which chance reaches
-    further counts"""
+    """What the same scores are worth when labels are permuted. Of mAP both sides are permuted in turn, and the one on which
+    chance reaches further counts"""
     metrics, plain = _named(metric)
     draws = null_draws(scores, relevant, metrics, n, seed)
     return plain({name: max(map(Null.of, of_sides), key=lambda null: null.high) for name, of_sides in draws.items()})
 
 def null_draws(
     scores, relevant, metrics:dict, n:int=200, seed:int=0,   # As in `permutation_null`
-) -> dict:                                                   # metric: list of (n,) scores, one for each side that was permuted
+) -> dict:                                                   # metric: [(n,) scores] for each side that was permuted
     "Scores under permutations"
     scores = iter([(slice(0, len(scores)), scores)]) if hasattr(scores, 'shape') else iter(scores)
     head = next(scores, None)
     if head is None: raise ValueError('no scores: there is no query')
-    key, rows_of = _keys(relevant, head[1].shape[1])         # what each query asks for, and the gallery rows that answer it
+    key, rows_of = _keys(relevant, head[1].shape[1])         # what each query asks for, and the rows that answer it
     rng = np.random.default_rng(seed)
     perms = np.stack([rng.permutation(key) for _ in range(n)], 1)    # (queries, n)
     by_class = all(getattr(f, 'func', f) is mean_ap for f in metrics.values())
@@ -460,17 +463,19 @@ def _by_item(rows_of, perms, metrics):
     return judge
 
 def _asks(first, block, key, rows_of, perms):
-    "(b, …) keys that each query of the piece asks for: where there are few, all of them once, else those of the permutations"
-    if first + len(block) > len(key): raise ValueError(f'relevance speaks of {len(key)} queries, there are scores of more')
+    "(b, …) keys that each query of the piece asks for: if there are few, all of them once, else those of the permutations"
+    if first + len(block) > len(key):
+        raise ValueError(f'relevance speaks of {len(key)} queries, there are scores of more')
     if len(rows_of) > perms.shape[1]: return perms[first:first + len(block)]
     return np.broadcast_to(np.arange(len(rows_of)), (len(block), len(rows_of)))
 
 def _by_class(key, rows_of, m, perms, metrics, rng):
-    "(the same for mAP, with sums over queries when labels move to other gallery rows; a function that makes scores of them)"
+    "(the same for mAP, with sums over queries when labels move to other gallery rows; what makes scores of the sums)"
     n, R = len(key), np.array([len(rows) for rows in rows_of])
     answers = np.zeros((len(rows_of), m), bool)
     for k, rows in enumerate(rows_of): answers[k, rows] = True
-    label = np.where(answers.any(0), answers.argmax(0), len(rows_of)).astype(np.int16 if len(rows_of) < 2**15 else np.int64)
+    label = np.where(answers.any(0), answers.argmax(0), len(rows_of)).astype(      # numbers of 16 bits are sorted by radix
+        np.int16 if len(rows_of) < 2**15 else np.int64)
     single = answers.sum(0).max() <= 1                               # no gallery row answers two labels
     few, moved = len(rows_of) <= perms.shape[1], [rng.permutation(m) for _ in range(perms.shape[1])]
     hows = [dict(k=None, norm='relevant') | getattr(f, 'keywords', {}) for f in metrics.values()]
@@ -522,8 +527,8 @@ def _ap_of(hit, R, k, norm):
 def _shares(R, m): return (R - 1) / max(1, m - 1), np.append(0., np.cumsum(1 / np.arange(1, m + 1)))
 
 def _worth(order, own, R):
-    """(labels, m) what a positive in each gallery row adds to the sum of AP, if the other positives are random rows: of R in all, one in
-    place g adds ((1 - p)/g + p (1 + H_m - H_g)) / R, p = (R - 1)/(m - 1)"""
+    """(labels, m) what a positive in each gallery row adds to the sum of AP, if the other positives are random rows: of R
+    in all, one in place g adds ((1 - p)/g + p (1 + H_m - H_g)) / R, p = (R - 1)/(m - 1)"""
     b, m = order.shape
     p, H = _shares(R, m)
     out, g = np.zeros((len(R), m)), np.arange(1, m + 1)
@@ -534,8 +539,8 @@ def _worth(order, own, R):
     return out
 
 def _projected(worth, queries, R, answers, moved):
-    """(n,) sums of AP by the projection on single rows (Hájek, 1968), about the exact mean. What pairs add, log m / R of the variance,
-    widens them"""
+    """(n,) sums of AP by the projection on single rows (Hájek, 1968), about the exact mean. What pairs add, log m / R of the
+    variance, widens them"""
     m = answers.shape[1]
     p, H = _shares(R, m)
     out = np.zeros(len(moved))
@@ -578,7 +583,7 @@ def ceiling(
     relevant,            # Pair of item codes (of queries, of gallery)
     merged,              # The same, where items that share an equal row have one code (see `data.merged_items`)
 ) -> float|dict:
-    "The best that can be reached where rows are equal: what an oracle scores that knows every pair, but cannot tell equal rows apart"
+    "What an oracle scores that knows every pair, but cannot tell equal rows apart: the best that can be reached"
     metrics, plain = _named(metric)
     (q, g), (mq, mg) = ([np.asarray(x) for x in pair] for pair in (relevant, merged))
     def found(of, among):
