@@ -404,3 +404,14 @@ def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
     assert phrase(c) in said['Is deep ahead of linear?'] and 'undecided, for their records hold no scores of single items: cca_emoji' in said['Are all dimensions equally useful?']
     assert all(t.endswith('?') for t in said)
+
+def test_marks_and_reasons_stand_in_tables_and_are_explained():
+    row = dict(query='image', gallery='text', metric='mAP', value=.4, low=.3, high=.5, se=.05, n=90, pool='all', relevance='label', split='test', method='net')
+    marks = figures.marks(dict(dim=64, lr=.1), dict(dim=[64, 16, 32], lr=[.01, .1, 1.]), best=20, epochs=20, budget=40, published=500, runs=1)
+    assert marks == ['edge', 'last epoch', 'short budget', 'one run']
+    assert figures.marks(dict(dim=32), dict(dim=[64, 16, 32]), 19, 20, 500, 500, 2) == figures.marks(dict(dim=4), dict(dim=[4])) == []
+    shown = figures.table([row | dict(marks=marks), row | dict(method='other', value=None, why='90 items')], 'method')
+    assert '>40.0†‡§¹ <small>[30.0, 50.0]' in shown and 'n/a <small>(90 items)' in shown and all(words in shown for _, words in figures.signs.values())
+    assert 'items on both sides' in shown and 'clustered' not in shown
+    merged = record.board([dict(experiment='e', key=str(s), params={}, selected_by='valid', rows=[row | dict(value=v, marks=marks[s:s + 1])]) for s, v in enumerate((.3, .5))])
+    assert merged[0]['marks'] == ['edge', 'last epoch'] and merged[0]['runs'] == 2                 # a mark makes no row of its own
