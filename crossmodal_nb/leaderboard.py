@@ -24,8 +24,9 @@ linear, untuned = 'CCA', 'CCA, one setting'      # names of linear CCA on the bo
 def lines(
     records:list[dict],   # As `record.runs` gives them; one that cannot be read is left out with a warning
     pool='all',           # Which galleries: `'all'`, or a number of items
-) -> list[dict]:          # One a method, entry and direction: its fields, `scores` (metric: row), `found` (one `Score` a run), `random`, `features`, `seconds`, `learning`, `parameters`
-    "The board's lines"
+) -> list[dict]:          # One a method, entry and direction
+    """The board's lines: what a line is, its `scores` (metric: row), `found` (one `Score` a run; or `why` there is none), `random`, `features`,
+    `seconds`, `learning` (seconds of epochs) and `parameters`"""
     by, out = {}, []
     for r in sorted(records, key=lambda r: r['key']):
         if _readable(r, pool): by.setdefault(r['experiment'], []).append(r)
@@ -34,7 +35,9 @@ def lines(
 
 def _readable(r, pool):
     try: return bool(_lines([r], pool)) or True
-    except Exception as e: warnings.warn(f'{r.get("experiment")}, {r.get("key")}: its record is left out of the board ({type(e).__name__}: {e})')
+    except Exception as e:
+        name = f'{r.get("experiment")}, {r.get("key")}'
+        warnings.warn(f'{name}: its record is left out of the board ({type(e).__name__}: {e})')
 
 def _lines(rs, pool):
     "Lines of one entry"
@@ -63,15 +66,18 @@ def _line(scores, each):
     by = first['relevance']
     ran, rows = zip(*each[recalls[0] if by == 'item' else 'mAP'])
     line = {k: first.get(k) for k in ('experiment', 'dataset', 'on', 'relevance', 'query', 'gallery', 'pool')}
-    line |= dict(runs=len(ran), n=round(np.mean([r['n'] for r in rows])), design='folds' if len({record.fold_of(r) for r in ran}) > 1 else 'seeds')
+    folds = {record.fold_of(r) for r in ran}
+    line |= dict(runs=len(ran), n=round(np.mean([r['n'] for r in rows])), design='folds' if len(folds) > 1 else 'seeds')
     line['found'], line['why'] = _found(each, first['method'], line)
     line['random'] = any(s.random for s in line['found']) if line['found'] else not closed(first['method'])
     if by == 'item': scores = dict(rsum=_rsum(scores, line)) | scores
-    elif line['runs'] == 1: scores = {m: s if s.get('se') is not None else s | dict(low=None, high=None) for m, s in scores.items()}
+    elif line['runs'] == 1:        # an interval without a standard error held the gallery fixed
+        scores = {m: s if s.get('se') is not None else s | dict(low=None, high=None) for m, s in scores.items()}
     chief, once = scores[ranked_by[by]], ['one run'] if line['random'] and line['runs'] == 1 else []
     if once: scores = {m: s | dict(marks=[*s.get('marks', ()), *once]) for m, s in scores.items()}
     method = first['method'] + (f' ({first["refit"]})' if first.get('refit', 'train') != 'train' else '')
-    if first['method'] in ('CCA', 'linear CCA'): method = method.replace(first['method'], linear if all(map(_tuned, ran)) else untuned)
+    if first['method'] in ('CCA', 'linear CCA'):
+        method = method.replace(first['method'], linear if all(map(_tuned, ran)) else untuned)
     return line | dict(method=method, chance=chief['chance'], scores=scores, versus={}, features=_features(ran[0]),
                        seconds=_mean([r.get('seconds') for r in ran]), learning=_mean([_learning(r, first['method']) for r in ran]),
                        parameters=_parameters(ran[0], first['method']))
@@ -79,14 +85,16 @@ def _line(scores, each):
 def _rsum(scores, line):
     "The row of the rsum: sums; its interval, where there is one, from what single items contribute"
     rows = [scores[m] for m in recalls]
-    out = {k: v for k, v in rows[0].items() if k not in record.measured} | dict(metric='rsum', runs=line['runs'], design=line['design'], n=line['n'])
+    out = {k: v for k, v in rows[0].items() if k not in record.measured}
+    out |= dict(metric='rsum', runs=line['runs'], design=line['design'], n=line['n'])
     for k in ('value', 'chance', 'null', 'null_high', 'ceiling', 'official'):
         if all(r.get(k) is not None for r in rows): out[k] = sum(r[k] for r in rows)
     if not line['found']: return out
     e = estimate([3 * s for s in line['found']], line['design'])
     return out | dict(low=e.low, high=e.high, se=e.se)
 
-_closed_forms = {'CCA', 'linear CCA', 'KCCA', 'MCCA', 'GCCA', 'TCCA', 'PLS', 'SM', 'SCM', 'TF-IDF', 'MiniLM', 'frozen MiniLM', 'CCA-ITQ', 'prototypes'}
+_closed_forms = {'CCA', 'linear CCA', 'KCCA', 'MCCA', 'GCCA', 'TCCA', 'PLS', 'SM', 'SCM', 'TF-IDF', 'MiniLM', 'frozen MiniLM', 'CCA-ITQ',
+                 'prototypes'}
 
 def closed(
     method:str,     # Its name
@@ -97,7 +105,8 @@ def closed(
 def _tuned(r):
     "Whether the linear CCA of a record was chosen on validation, from several settings"
     p = r['params']
-    tried = [*(p.get(k) for k in ('dims', 'ridges')), *(p.get('grid') or {}).values(), ((p.get('classical') or {}).get('CCA') or [0, 0])[1]]
+    classical = (p.get('classical') or {}).get('CCA') or [None, None]        # its class, and the settings that were tried
+    tried = [p.get('dims'), p.get('ridges'), *(p.get('grid') or {}).values(), classical[1]]
     return r.get('selected_by') == 'valid' and any(isinstance(t, list) and len(t) > 1 for t in tried)
 
 def _features(r):
@@ -168,8 +177,9 @@ nothing = {'own': 'a: its record holds no ranks or scores of single queries', 'r
 
 def significance(
     lines:list[dict],           # As `lines` gives them
-) -> list[dict]:                # The same lines, with `versus` (`best`, `cca`: `rival`, `comparison`, `p_holm`, `why`), `group` `pairs` and `differ` of their ranking
-    "Each line against all others of its ranking, corrected together; the best and linear CCA are kept by name"
+) -> list[dict]:                # The same lines, filled in
+    """Each line against all others of its ranking, corrected together. A line gets `versus` (`best` and `cca`, each with `rival`, `comparison`,
+    `p_holm`, and `why` where there is none), its rank `group`, and of its ranking `pairs` (that were compared) and `differ` (how many differ)"""
     for ranked in rankings(lines).values():
         asked = {}
         for l in ranked:
@@ -178,7 +188,8 @@ def significance(
         for same in asked.values():
             held |= family({(id(a), id(b)): _compared(a, b) for a, b in itertools.combinations(same, 2)})
         pairs = sum(c.verdict != 'one run' for c, _ in held.values())
-        differ = dict(raw=sum(c.p < .05 and p is not None for c, p in held.values()), held=sum(c.verdict in ('ahead', 'behind') for c, _ in held.values()))
+        differ = dict(raw=sum(c.p < .05 and p is not None for c, p in held.values()),
+                      held=sum(c.verdict in ('ahead', 'behind') for c, _ in held.values()))
         most = max(asked.values(), key=len, default=[])
         groups = _groups([l for l in most if not _once(l)], held)
         for l in ranked:
@@ -208,7 +219,8 @@ def _groups(same, held):
     return rank_groups(names, [k for k, (c, _) in held.items() if c.verdict in ('ahead', 'behind') and set(k) <= set(names)])
 
 def _bar(l, ranked):
-    "The linear CCA to compare with: it was chosen on validation and reads the same features; the entry's own first, then one with values, then the best"
+    """The linear CCA to compare with: it was chosen on validation and reads the same features. The entry's own goes first, then one with values,
+    then the best"""
     some = [x for x in ranked if x['method'].split(' (')[0] == linear and x['features'] == l['features']]
     return max(some, key=lambda x: (x['experiment'] == l['experiment'], bool(x['found']), score(x)), default=None)
 
@@ -237,7 +249,8 @@ def told_apart(
 def by_chance(
     rankings:dict,       # After `significance`
 ) -> float:
-    "How many *ahead* to expect among all pairs of some rankings if all methods were equal and nothing were corrected; each of a pair may be it"
+    """How many *ahead* to expect among all pairs of some rankings if all methods were equal and nothing were corrected. Either of a pair
+    may be it"""
     return sum(false_ahead(2 * ranked[0]['pairs']) for ranked in rankings.values())
 
 # %% ../nbs/62_leaderboard.ipynb #29cedc6e
@@ -307,7 +320,8 @@ def table(
             plain.append(f'  {l["method"]} ({l["experiment"]}): {shown(l["scores"][chief])} {l["group"] or ""}'.rstrip())
     models = sorted({m for l in every if (m := spread(l['scores'][chief])[2])})
     reasons = [f'– without a comparison: {"; ".join(nothing[w] for w in nothing if w in whys)}.'] if whys else []
-    caption = ' '.join(filter(None, [caption, '; '.join(models) + '.' if models else '', legend([l['scores'][chief] for l in every]), *reasons]))
+    about = ['; '.join(models) + '.' if models else '', legend([l['scores'][chief] for l in every]), *reasons]
+    caption = ' '.join(filter(None, [caption, *about]))
     inner = (f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>'
              + ''.join(f'<th style="text-align:{"left" if i < 2 else "right"}">{esc(h)}</th>' for i, h in enumerate(head)) + f'</tr></thead><tbody>{body}</tbody></table></div>')
     if len(rankings) > fold: inner = f'<details><summary>{len(rankings)} directions</summary>{inner}</details>'
@@ -341,11 +355,13 @@ def _difference(versus, line):
 # %% ../nbs/62_leaderboard.ipynb #35a84354
 def standing(
     rankings:dict,       # After `significance`
-) -> dict:               # How many rankings: `all`; with a linear CCA of which something `can` be said; in which some method is `ahead` of it; in which all others are shown not to be ahead by δ (`none`); in which it is `undecided`
-    "How often some method is ahead of linear CCA"
+) -> dict:               # Numbers of rankings
+    """How often some method is ahead of linear CCA. Of `all` rankings those in which something `can` be said; of these, in which some method is
+    `ahead` of it, in which all others are shown not to be ahead by δ (`none`), and in which it is `undecided`"""
     out = dict(all=len(rankings), can=0, ahead=0, none=0, undecided=0)
     for ranked in rankings.values():
-        found = {c.verdict for l in ranked if (c := l['versus']['cca']['comparison']) and l['method'].split(' (')[0] not in (linear, untuned)} - {'one run'}
+        others = [l for l in ranked if l['method'].split(' (')[0] not in (linear, untuned)]
+        found = {c.verdict for l in others if (c := l['versus']['cca']['comparison'])} - {'one run'}
         if not found: continue
         out['can'] += 1
         out['ahead' if 'ahead' in found else 'undecided' if 'undecided' in found else 'none'] += 1
@@ -373,12 +389,14 @@ def flat(
     lines:list[dict],    # After `significance`
     stale:dict={},
 ) -> list[dict]:         # Tidy rows, one a line and metric
-    "Everything that the board knows, to the six digits of a record. Differences are those of the metric by which lines are ranked, as its values are"
+    """Everything that the board knows, to the six digits of a record. Differences are those of the metric by which lines are ranked, in the unit
+    of its values"""
     out = []
     for l in lines:
         for m, row in l['scores'].items():
             r = {k: l[k] for k in ('dataset', 'on', 'relevance', 'query', 'gallery', 'pool', 'n', 'experiment', 'method', 'features')}
-            r |= dict(metric=m, value=row['value'], runs=l['runs'], design=l['design'], random=l['random'], run_sd=row.get('run_sd'), marks=', '.join(row.get('marks', ())))
+            r |= dict(metric=m, value=row['value'], runs=l['runs'], design=l['design'], random=l['random'])
+            r |= dict(run_sd=row.get('run_sd'), marks=', '.join(row.get('marks', ())))
             r |= {k: row.get(k) for k in ('low', 'high', 'se', 'official', 'ceiling', 'chance', 'null', 'null_high')}
             if m == ranked_by[l['relevance']]:
                 r |= dict(group=l['group'], pairs=l['pairs'], false_ahead_by_chance=false_ahead(2 * l['pairs']))
@@ -392,7 +410,8 @@ def _told(name, versus, times):
     c, rival = versus['comparison'], versus['rival']
     numbers = {k: times * getattr(c, k) for k in ('difference', 'low', 'high', 'smallest')} if c else {}
     about = dict(p=c.p, p_holm=versus['p_holm'], verdict=c.verdict) if c else {}
-    return {name: rival and f'{rival["method"]} ({rival["experiment"]})'} | {f'{name}_{k}': v for k, v in (numbers | about | dict(why_not=versus['why'])).items()}
+    columns = numbers | about | dict(why_not=versus['why'])
+    return {name: rival and f'{rival["method"]} ({rival["experiment"]})'} | {f'{name}_{k}': v for k, v in columns.items()}
 
 def as_csv(rows:list[dict]) -> str:
     "Tidy rows as comma-separated text; what there is not is empty"

@@ -92,7 +92,8 @@ def _decided(records, have, entries, page, by='item', order=simplicity, within=l
         start, found, because = advice.method, advice.found, f'{phrase_advice(advice, n)} ({n:,} validation items)'
     else:
         start, found = names[0], False
-        because = f'undecided: {start}, the simplest, is a default, not a finding, for these records hold no validation scores of single items'
+        because = (f'undecided: {start}, the simplest, is a default, not a finding, for these records hold no validation scores of '
+                   'single items')
     said, decide = _reported(mine, entries, by, order, within, start)
     if len(valid) < 2 and decide: because += f'. {decide}'
     return dict(have=have, start=called.get(start, start), found=found, because=because, test=said + _cost(mine), page=page)
@@ -111,7 +112,8 @@ def _cost(records):
     "What a run took, where its record says so"
     known = [r for r in records if r.get('cpu_seconds') is not None]
     if not known: return ''
-    return f'. A run took {min(r["cpu_seconds"] for r in known):,.0f} to {max(r["cpu_seconds"] for r in known):,.0f} CPU seconds ({known[0].get("device", "device unknown")})'
+    seconds = [r['cpu_seconds'] for r in known]
+    return f'. A run took {min(seconds):,.0f} to {max(seconds):,.0f} CPU seconds ({known[0].get("device", "device unknown")})'
 
 # %% ../nbs/63_story.ipynb #6fec0494
 def against(
@@ -141,34 +143,42 @@ def surprises(
     out = []
     if cca:
         said = against(records, cca, 'CCA', 'CCA, textbook')
-        out.append(dict(title='Are all dimensions equally useful?', page='cca', said='Each canonical coordinate weighted by its correlation, with a ridge, minus all weighted alike, '
-                        f'one and the same CCA otherwise, in points of mean recall: {said}. Where they are not, a best number of dimensions is mostly the place where noise was cut off by hand.'))
+        out.append(dict(title='Are all dimensions equally useful?', page='cca',
+                        said='Each canonical coordinate weighted by its correlation, with a ridge, minus all weighted alike, one and the same CCA '
+                             f'otherwise, in points of mean recall: {said}. Where they are not, a best number of dimensions is mostly the place '
+                             'where noise was cut off by hand.'))
     if _have(records, 'cvs_leak'):
         noise = [d for v in ('text', 'audio') for d in (f'{v}→mesh', f'mesh→{v}')]
         said = against(records, ['cvs_leak'], 'CVS+attention, class partners', 'CVS+attention', 'label', noise)
         out.append(dict(title='Does noise find its class, if its partner is chosen by class?', page='cvs',
-                        said=f'A modality of pure noise, with partners of its own class at test, minus without them, in points of mAP: {said}. The label can travel through the partner.'))
+                        said=f'A modality of pure noise, with partners of its own class at test, minus without them, in points of mAP: {said}. '
+                             'The label can travel through the partner.'))
     if 'dscmr' in tables: out += _hope(tables['dscmr'])
     if deep:
+        said = against(records, deep, ('DCCA', 'DCCA+triplet', 'Triplet'), 'CCA')
         out.append(dict(title='Is deep ahead of linear?', page='ladder',
-                        said=f'Minus linear CCA on the same features, in points of mean recall: {against(records, deep, ("DCCA", "DCCA+triplet", "Triplet"), "CCA")}.'))
+                        said=f'Minus linear CCA on the same features, in points of mean recall: {said}.'))
     if _have(records, 'acme_recipes'):
+        said = against(records, ['acme_recipes'], '+align, wgan_gp', 'triplet')
+        rows = [r for r in tables.get('recipes', {}).get('against', ()) if r.get('data') == 'recipes' and r.get('rung') == '+align, wgan_gp']
         told = [f' A fresh classifier then tells the modality of a code in {r["told"]:.0f} % of cases, and in {r["triplet"]:.0f} % without.'
-                for r in tables.get('recipes', {}).get('against', ()) if r.get('data') == 'recipes' and r.get('rung') == '+align, wgan_gp']
+                for r in rows if {'told', 'triplet'} <= set(r)]
         out.append(dict(title='Does a critic of modalities pay?', page='recipes',
-                        said=f'With adversarial alignment minus without, in points of mean recall: {against(records, ["acme_recipes"], "+align, wgan_gp", "triplet")}.' + ''.join(told)))
+                        said=f'With adversarial alignment minus without, in points of mean recall: {said}.' + ''.join(told)))
     return out
 
 def _have(records, entry): return any(r['experiment'] == entry for r in records)
 
 def _hope(t):
     "What choosing on test would have added: never negative, as it is a maximum"
-    gains = [max(r['mAP'] for r in rows) - chosen[0]['mAP'] for d in dict.fromkeys(r['data'] for r in t.get('hope', ()))
-             if (rows := [r for r in t['hope'] if r['data'] == d]) and (chosen := [r for r in rows if r['chosen'] == 'epoch by validation'])]
+    hope = [r for r in t.get('hope', ()) if {'data', 'chosen', 'mAP'} <= set(r)]
+    by_valid = {r['data']: r['mAP'] for r in hope if r['chosen'] == 'epoch by validation'}
+    gains = [max(r['mAP'] for r in hope if r['data'] == d) - mAP for d, mAP in by_valid.items()]
     if gains:
         yield dict(title='What does choosing on test add, in print?', page='dscmr',
-                   said=f'Choosing the epoch and the setting on the test split would have added {min(gains):.1f} to {max(gains):.1f} points of mAP here. A maximum over test is never below the choice of '
-                        'validation; this is by how much it flatters, not a comparison of methods.')
+                   said=f'Choosing the epoch and the setting on the test split would have added {min(gains):.1f} to {max(gains):.1f} points of '
+                        'mAP here. A maximum over test is never below the choice of validation; this is by how much it flatters, not a '
+                        'comparison of methods.')
 
 def read(
     names=('dscmr', 'recipes'),   # Entries of the manifest
@@ -185,8 +195,8 @@ def decision_table(
 ) -> Html:
     "Which method for which data, each with its evidence"
     kind = {True: 'a finding', False: 'a default, not a finding', None: ''}
-    body = ''.join(f'<tr><td>{esc(r["have"])}</td><td><strong>{esc(r["start"])}</strong> <small>{kind[r.get("found")]}</small></td><td>{esc(r["because"])} ({_link(r["page"], at)})</td>'
-                   f'<td>{esc(r.get("test", ""))}</td></tr>' for r in rows)
+    body = ''.join(f'<tr><td>{esc(r["have"])}</td><td><strong>{esc(r["start"])}</strong> <small>{kind[r.get("found")]}</small></td>'
+                   f'<td>{esc(r["because"])} ({_link(r["page"], at)})</td><td>{esc(r.get("test", ""))}</td></tr>' for r in rows)
     head = ''.join(f'<th>{h}</th>' for h in ('You have', 'Begin with', 'Because, on validation', 'What the test split reports'))
     caption = ('The simplest method that validation shows to be less than one point (of mean recall, of mAP) behind every other one, if no simpler one may be so, too; else undecided, and the simplest that '
                'remains possible. Points with 95 % intervals of items and runs; the differences of a line are corrected together.')

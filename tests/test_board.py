@@ -404,3 +404,12 @@ def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
     assert phrase(c) in said['Is deep ahead of linear?'] and 'undecided, for their records hold no scores of single items: cca_emoji' in said['Are all dimensions equally useful?']
     assert all(t.endswith('?') for t in said)
+
+def test_marks_and_reasons_stand_in_tables_and_are_explained():
+    row = dict(query='image', gallery='text', metric='mAP', value=.4, low=.3, high=.5, se=.05, n=90, pool='all', relevance='label', split='test', method='net')
+    marks = ['edge of its grid: dim', 'best at the last epoch', 'short budget: 40 of 500 epochs', 'one run']        # as `evaluate.marks` has them
+    shown = figures.table([row | dict(marks=marks), row | dict(method='other', value=None, why='90 items')], 'method')
+    assert '>40.0†‡§¹ <small>[30.0, 50.0]' in shown and 'n/a <small>(90 items)' in shown and all(words in shown for words in marks)
+    assert 'items on both sides' in shown and 'clustered' not in shown
+    merged = record.board([dict(experiment='e', key=str(s), params={}, selected_by='valid', rows=[row | dict(value=v, marks=marks[s:s + 1])]) for s, v in enumerate((.3, .5))])
+    assert merged[0]['marks'] == marks[:2] and merged[0]['runs'] == 2                 # a mark makes no row of its own
