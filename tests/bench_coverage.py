@@ -210,16 +210,15 @@ def cells():
     yield 'runs', dict(n=300, classes=10, signal=some)
     yield from (('by_item', dict(n=300, signal=1., copies=c)) for c in (1, 3))
     yield 'near_duplicates', dict(n=300, classes=10, signal=some, copies=3)
-    yield 'by_class', dict(n=300, classes=10, signal=none)
-    yield from (('by_class', dict(n=300, classes=c, signal=some)) for c in (25, 5))
-    yield from (('by_class', dict(n=150, classes=c, signal=s)) for c in (10, 25, 5) for s in (some, none))
-    yield 'families', dict(n=300, classes=10, signal=some, pairs=True)
-    yield from (('by_class', dict(n=300, classes=c, signal=none)) for c in (25, 5))
-    yield 'null', dict(n=150, classes=10, signal=clear, noise='asks')
+    yield from (('by_class', dict(n=300, classes=c, signal=s)) for c, s in ((10, none), (25, some), (5, some), (25, none)))
     yield 'by_class', dict(n=693, classes=10, signal=some)
+    yield 'by_class', dict(n=300, classes=5, signal=none)
+    yield 'families', dict(n=300, classes=10, signal=some, pairs=True)
+    yield from (('by_class', dict(n=150, classes=c, signal=s)) for c in (10, 25, 5) for s in (some, none))
     yield 'null', dict(n=1000, classes=10, signal=clear, noise='answers')
-    yield 'by_item', dict(n=1000, signal=1., copies=1)
     yield 'by_class', dict(n=1000, classes=10, signal=some)
+    yield 'null', dict(n=150, classes=10, signal=clear, noise='asks')
+    yield 'by_item', dict(n=1000, signal=1., copies=1)
 
 def named(kind, settings):
     "A cell in words"
