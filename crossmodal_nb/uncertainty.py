@@ -375,7 +375,9 @@ def phrase(
     "A comparison in words; every verdict that is printed is printed by this"
     f = lambda v: f'{times * v:.{digits}f}'
     said = f'{times * c.difference:+.{digits}f} [{f(c.low)}, {f(c.high)}]'
-    if c.verdict == 'undecided': return f'{said}: undecided (from {f(c.smallest)} on it would show)'
+    if c.verdict == 'undecided':
+        alone = abs(c.difference) < c.smallest                        # else it is the other comparisons that leave it open
+        return f'{said}: undecided ' + (f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons')
     return f'{said}: {c.verdict}'
 
 # %% ../nbs/21b_uncertainty.ipynb #6e98948d

@@ -94,6 +94,11 @@ def test_verdicts():
     assert [said(.02, .01, .03, .001), said(-.02, -.03, -.01, .001), said(0., -.005, .005, .9), said(0., -.02, .02, .9)] == list(U.verdicts[:4])
     assert 'undecided' in phrase(compare(normal(0), normal(1))) and phrase(compare(normal(0, shift=9), normal(0))).endswith(': ahead')
 
+def test_what_only_the_family_leaves_open_is_said_so():
+    c = Comparison(.08, .01, .15, .03, 'ahead', .05, 1., 3)
+    (held, p), *_ = family({i: c for i in range(4)}).values()
+    assert p == pytest.approx(.12) and held.verdict == 'undecided' and phrase(held).endswith('undecided among so many comparisons')
+
 def test_a_family_holds_together():
     p = [.001, .01, .02, .04, .3]
     assert holm(p).tolist() == pytest.approx([.005, .04, .06, .08, .3]) and holm([]).tolist() == []
