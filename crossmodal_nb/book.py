@@ -12,9 +12,9 @@ import copy, csv, html, io, json, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
 import nbformat, yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from .core import atomic, locked, pick, settings
+from .core import atomic, digest, locked, pick, settings
 from .figures import Html, card, esc, ladder
-from .record import read as read_record
+from .record import notebook_code, read as read_record
 from .story import decision_table
 
 # %% ../nbs/71_book.ipynb #1e807138
@@ -90,7 +90,7 @@ def _relinked(text, link):
 # %% ../nbs/71_book.ipynb #6a44ed4d
 def pages(
     start:str|Path|None=None,    # Somewhere in the checkout
-) -> list[dict]:                 # exp, title, path of the executed notebook, record, local, runs (a record for each set of parameters), at (its address)
+) -> list[dict]:                 # exp, title, path of the executed notebook, record, local, stale, runs (a record for each set of parameters), at (its address)
     "The executed experiment pages, in the order of their notebooks"
     s, out = settings(start), []
     file = s.nbs_path/'experiments'/'experiments.toml'
@@ -105,6 +105,7 @@ def pages(
             out.append(dict(exp=exp, path=page, record=record and record | dict(published=True), local=False, runs=_runs(published)))
     shared = [e['notebook'] for e in manifest.values()]
     return [p | dict(title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1), notebook=Path(n).stem, needs=manifest[p['exp']].get('needs', []),
+                     stale=_stale(file.parent/n, p['record']),
                      at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}') for p in out]
 
 def _records(folder):
@@ -121,8 +122,22 @@ def _title(page, shared):
     name = own[1].strip() if own else page['exp']
     return f'{name} · {page["exp"].split("_", 1)[-1].replace("_", " ")}' if shared else name
 
+def _stale(notebook, record):
+    "Whether an experiment's notebook has changed since a run (what else has changed the leaderboard says)"
+    if not record or not notebook.exists(): return False
+    return record['digests']['notebook'] != digest([c['source'] for c in notebook_code(notebook)])
+
+_warning = """:::{warning}
+**Stale.** The notebook of this page has changed since this run: its numbers, intervals and verdicts are those of its date, and wait to be made anew.
+:::
+
+"""
+
 def _note(page):
     "What a reader must know before the first number"
+    return (_warning if page['stale'] else '') + _origin(page)
+
+def _origin(page):
     more = f' It is one of {len(page["runs"])} runs of this entry; tables over all of them are on the leaderboard.' if len(page['runs']) > 1 else ''
     if page['local']: return f':::{{note}}\nRun on this machine.{more}\n:::' if more else ''
     return f':::{{note}}\n**Published, not run here.** `crossmodal run {page["exp"]}` computes it on this machine.{more}\n:::'

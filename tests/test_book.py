@@ -104,6 +104,18 @@ def test_an_entry_run_again_is_no_second_run(checkout):
     (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
     assert len(toy['runs']) == 1
 
+def test_a_page_whose_notebook_has_changed_says_that_it_is_stale(checkout):
+    def note(): return next(book._note(p) for p in book.pages(checkout) if p['exp'] == 'toy')
+    assert 'Stale' not in note()                                                 # the notebook is not there to be compared
+    notebook = checkout/'nbs'/'experiments'/'10_toy.ipynb'
+    nbformat.write(new_notebook(cells=[new_code_cell('a = 1')]), notebook)
+    assert '**Stale.**' in note()
+    path = next((checkout/'work'/'records'/'toy').glob('*.json'))
+    record = json.loads(path.read_text())
+    record['digests']['notebook'] = book.digest(['a = 1'])
+    path.write_text(json.dumps(record))
+    assert 'Stale' not in note()
+
 def test_pages_of_the_data_chapter_are_published_as_others(checkout):
     book.publish('look', checkout, catalogue); shutil.rmtree(checkout/'work')
     staged = book.stage(checkout, catalogue)
