@@ -274,5 +274,7 @@ def test_sounds_can_be_played(browser, tmp_path):
 def test_which_method_for_my_data_is_answered_on_the_first_page(browser, real_book):
     browser.open(real_book/'index.html')
     rows = browser.js('return [...document.querySelectorAll(".cm-decide tbody tr")].map(r => [...r.cells].map(c => c.textContent))')
-    assert len(rows) >= 5 and any(method == 'CCA' for _, method, _ in rows) and all(re.search(r'\d', why) for *_, why in rows)
+    assert len(rows) >= 5 and any(method.startswith('CCA') for _, method, *_ in rows)
+    assert all(('default, not a finding' in method) == ('undecided' in why) for _, method, why, _ in rows)          # nothing is sold as more than it is
+    assert any(re.search(r'\[-?\d', report) for *_, report in rows)
     for at in browser.js('return [...document.querySelectorAll(".cm-decide a")].map(a => a.href)'): assert real_book.joinpath('results', at.rsplit('/', 1)[1]).exists(), at
