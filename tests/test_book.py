@@ -238,6 +238,10 @@ def test_committed_pages_hold_no_items_of_closed_data():
         record = json.loads((root/'book'/'records'/nb.metadata['crossmodal']['experiment']/f"{nb.metadata['crossmodal']['key']}.json").read_text())
         book._public(nb, record, {n: False for n in closed}, root)
 
+def test_committed_pages_name_no_folder_of_the_machine_they_ran_on():
+    "Also where a run came from another checkout than the one that published it"
+    for f in (root/'book'/'pages').glob('*.ipynb'): assert not (at := re.search(r"Path\('/[^']*'\)", f.read_text())), f'{f.name}: {at[0]}'
+
 def test_readme_is_made_from_its_notebook():
     if not (root/'nbs'/'index.ipynb').exists(): pytest.skip('nbs/index.ipynb is not there yet')
     assert (root/'README.md').read_text() == book.readme(root, write=False), 'README.md is not in step: run `crossmodal readme`'
