@@ -425,7 +425,7 @@ def _mentioned(v):
 def _nameless(text, root):
     for folder, name in {root: '.', sys.prefix: 'venv', sys.base_prefix: 'python', Path.home(): '~'}.items():
         text = text.replace(str(folder), name)
-    return text
+    return re.sub(r"Path\('/[^']*/([^'/]+/[^'/]+)'\)", r"Path('\1')", text)     # a record in another checkout
 
 # %% ../nbs/71_book.ipynb #38466cb4
 def markdown(

@@ -242,6 +242,9 @@ def test_committed_pages_name_no_folder_of_the_machine_they_ran_on():
     "Also where a run came from another checkout than the one that published it"
     for f in (root/'book'/'pages').glob('*.ipynb'): assert not (at := re.search(r"Path\('/[^']*'\)", f.read_text())), f'{f.name}: {at[0]}'
 
+def test_a_record_in_another_checkout_is_named_without_its_folder():
+    assert book._nameless("PosixPath('/else/where/work/records/toy/1.json')", root) == "PosixPath('toy/1.json')"
+
 def test_readme_is_made_from_its_notebook():
     if not (root/'nbs'/'index.ipynb').exists(): pytest.skip('nbs/index.ipynb is not there yet')
     assert (root/'README.md').read_text() == book.readme(root, write=False), 'README.md is not in step: run `crossmodal readme`'
