@@ -12,9 +12,10 @@ import copy, csv, html, io, json, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
 import nbformat, yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from .core import atomic, digest, locked, pick, settings
+from .core import atomic, locked, pick, settings
 from .figures import Html, card, esc, ladder
-from .record import notebook_code, read as read_record
+from .keys import notebook_digest
+from .record import read as read_record
 from .story import decision_table
 
 # %% ../nbs/71_book.ipynb #1e807138
@@ -125,7 +126,7 @@ def _title(page, shared):
 def _stale(notebook, record):
     "Whether an experiment's notebook has changed since a run (what else has changed the leaderboard says)"
     if not record or not notebook.exists(): return False
-    return record['digests']['notebook'] != digest([c['source'] for c in notebook_code(notebook)])
+    return record['digests']['notebook'] != notebook_digest(notebook)
 
 _warning = """:::{warning}
 **Stale.** The notebook of this page has changed since this run: its numbers, intervals and verdicts are those of its date, and wait to be made anew.

@@ -10,7 +10,7 @@ import base64, io, json, re
 from pathlib import Path
 import numpy as np, torch
 from .core import InputError, atomic
-from .figures import _tsne
+from .geometry import tsne_map
 from .methods.base import unit
 from .media import resampled
 from .search import Index, nearest, opened
@@ -71,7 +71,7 @@ def shard(
         if any(not torch.allclose(z[0], other) for other in z[1:]): raise InputError(f'the codes of view {v!r} depend on the view they are compared with: such a space has no single map')
         codes[v] = unit(z[0] - z[0].mean(1, keepdim=True) if index.method.similarity == 'pearson' else z[0]).float()
     every = np.concatenate([eight_bits(z).astype(float) / np.maximum(np.linalg.norm(eight_bits(z).astype(float), axis=1, keepdims=True), 1) for z in codes.values()])
-    at = _tsne(every, min(30, len(every) // 4), seed, False)
+    at = tsne_map(every, min(30, len(every) // 4), seed, False)
     at = np.rint(500 + 1000 * (at - (at.min(0) + at.max(0)) / 2) / np.ptp(at, 0).max()).astype(int)
     views, start = [], 0
     for v, i in rows.items():

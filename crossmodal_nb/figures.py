@@ -13,6 +13,7 @@ import base64, html, io, itertools
 from pathlib import Path
 import numpy as np
 from .core import atomic
+from .geometry import joint_map
 
 # %% ../nbs/60_figures.ipynb #ae071578
 palette = {   # view: (colour, marker)
@@ -575,17 +576,8 @@ def space(
 ) -> tuple:                      # Figure, and a dict of the numbers
     "A joint t-SNE map of all views (rows normalised, PCA to 50 first) and the numbers that it suggests"
     import matplotlib.pyplot as plt
-    z = np.concatenate([np.asarray(c, dtype=np.float64) for c in codes.values()])
-    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-    view = np.repeat(list(codes), [len(c) for c in codes.values()])
-    y = np.concatenate([np.asarray(labels[v]) for v in codes]) if labels else None
-    if y is not None and y.ndim != 1: raise ValueError('labels must be one class a row; a multi-label set has no clusters to colour')
-    total, far = len(z), len(z) > most and not _has('openTSNE')
-    if far:
-        keep = np.sort(np.random.default_rng(seed).permutation(total)[:most])
-        z, view, y = z[keep], view[keep], None if y is None else y[keep]
-    at = _tsne(z, perplexity := min(perplexity, (len(z) - 1) / 3), seed, len(z) > most)
-    numbers = dict(n=len(z), perplexity=perplexity, seed=seed, **_structure(z, at, view, y, k, seed))
+    at, view, y, numbers, total = joint_map(codes, labels, seed, perplexity, most, k)
+    n = len(at)
     with plt.rc_context(style()):
         fig, (ax,) = _panels(1, height=5.4)
         ax.set(xticks=[], yticks=[], title=_plain(title)); ax.spines[:].set_visible(False)
@@ -596,44 +588,17 @@ def space(
         for v in codes:
             m = view == v
             colours = [tint.get(c, '#cfcfcf') for c in kinds[m]]
-            ax.scatter(*at[m].T, s=14 if len(z) < 3000 else 5, marker=mark[v], color=colours, alpha=.75, lw=0)
+            ax.scatter(*at[m].T, s=14 if n < 3000 else 5, marker=mark[v], color=colours, alpha=.75, lw=0)
         from matplotlib.lines import Line2D
         point = lambda c, m, l: Line2D([], [], ls='', marker=m, color=c, label=_plain(l), ms=10 if m == '.' else 6)
         views = [point(tint[v] if colour == 'view' else grey, mark[v], v) for v in codes]
         classes = [] if colour == 'view' else [point(tint[c], '.', c) for c in top]
         fig.legend(handles=views + classes, loc='outside right upper', fontsize=9)
-        caption = (f't-SNE of {len(z):,}{f" of {total:,}" if far else ""} codes, PCA to 50, perplexity {perplexity:.3g}, seed {seed}. '
+        caption = (f't-SNE of {n:,}{f" of {total:,}" if n < total else ""} codes, PCA to 50, perplexity {numbers["perplexity"]:.3g}, seed {seed}. '
                    'Cluster size and distance mean nothing.')
         said = '   '.join(f'{n.replace("_", " ")} {v:.2f}' for n, v in numbers.items() if isinstance(v, float) and n != 'perplexity')
         ax.set_xlabel(f'{caption}\n{said}', fontsize=8, loc='left')
     return fig, numbers
-
-def _has(package):
-    from importlib.util import find_spec
-    return find_spec(package) is not None
-
-def _tsne(z, perplexity, seed, large):
-    from sklearn.decomposition import PCA
-    z = PCA(min(50, *z.shape), random_state=seed).fit_transform(z)
-    if large:
-        from openTSNE import TSNE
-        return np.asarray(TSNE(perplexity=perplexity, random_state=seed, n_jobs=-1).fit(z))
-    from sklearn.manifold import TSNE
-    return TSNE(perplexity=perplexity, random_state=seed, init='pca').fit_transform(z)
-
-def _structure(z, at, view, y, k, seed):
-    "Trustworthiness of the map; purity and silhouette in the space; quadratic ones on at most 3,000 rows"
-    from sklearn.manifold import trustworthiness
-    from sklearn.metrics import silhouette_score
-    from sklearn.neighbors import NearestNeighbors
-    some = np.random.default_rng(seed).permutation(len(z))[:3000]
-    near = NearestNeighbors(n_neighbors=min(k, len(z) - 1)).fit(z).kneighbors(return_distance=False)
-    def purity(name, c):
-        share = np.unique(c, return_counts=True)[1] / len(c)
-        return {f'{name}_purity': float((c[near] == c[:, None]).mean()), f'{name}_purity_by_chance': float((share**2).sum())}
-    out = dict(trustworthiness=float(trustworthiness(z[some], at[some], n_neighbors=min(k, len(some) // 2 - 1))), **purity('view', view))
-    if y is not None: out |= purity('label', y) | dict(silhouette=float(silhouette_score(z[some], y[some], metric='cosine')))
-    return out
 
 # %% ../nbs/60_figures.ipynb #fb0fac82
 def cells(

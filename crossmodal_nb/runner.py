@@ -10,7 +10,8 @@ import contextlib, itertools, json, time, tomllib, traceback
 from graphlib import TopologicalSorter
 from pathlib import Path
 from . import record
-from .core import InputError, pick, settings, typed
+from .core import InputError, digest, pick, settings, typed
+from .datasets import data_digest, files_asked
 
 # %% ../nbs/70_runner.ipynb #33862112
 fields = dict(notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')   # and defaults
@@ -83,9 +84,12 @@ def plan(
     all_, s, jobs = manifest(), checkout(), {}
     chosen = [n for n in all_ if (n in _with_needs(all_, names) if names else True) and (all_[n]['report'] or not report)]
     into = Path(into or s.work/('smoke' if smoke else 'records'))
+    folders = dict(kept=into) | ({} if smoke else dict(published=s.book/'records'))
+    data = _once(data_digest)
     for n in [n for n in all_ if n in _with_needs(all_, chosen)]:
         read = [j['key'] for m in all_[n]['needs'] for j in jobs[m]]
-        jobs[n] = [_status(n, all_[n], p, read, into, None if smoke else s.book/'records') for p in expand(all_[n], smoke)]
+        records = [(good, r) for good, folder in folders.items() for r in _records(folder/n)]
+        jobs[n] = [_status(n, all_[n], p, read, into, records, data) for p in expand(all_[n], smoke)]
     return [j for n in chosen for j in jobs[n]]
 
 def _with_needs(entries, names):
@@ -93,18 +97,27 @@ def _with_needs(entries, names):
     for n in names: pick(n, entries, 'experiment'); out += [n, *_with_needs(entries, entries[n]['needs'])]
     return out
 
-def _status(name, entry, params, read, into, published):
-    d = record.digests(entry['path'], params)
-    if read: d['data'] = record.digest(read)              # what an entry reads of others is its data
+def _once(look):
+    "The same function, which looks at the files of a data set once"
+    known = {}
+    def asked(name, root=None, **options):
+        key = json.dumps([name, root, files_asked(name, options)], sort_keys=True, default=str)
+        if key not in known: known[key] = look(name, root=root, **options)
+        return known[key]
+    return asked
+
+def _status(name, entry, params, read, into, records, data):
+    d = record.digests(entry['path'], params, data)
+    if read: d['data'] = digest(read)              # what an entry reads of others is its data
     k = record.key(d)
     job = dict(exp=name, notebook=entry['path'], params=params, digests=d, key=k, path=into/name/f'{k}.json', needs=entry['needs'], why='', seconds=None)
     same = []
-    for folder in filter(None, (into, published)):
-        for r in _records(folder/name):
-            if r['digests']['params'] != d['params']: continue
-            differing = record.differs(r, d)
-            state = 'failed' if r['status'] != 'ok' else 'stale' if differing else 'published' if folder == published else 'kept'
-            same.append(dict(status=state, why=', '.join(f'{x} changed' for x in differing), seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
+    for good, r in records:
+        if r['digests']['params'] != d['params']: continue
+        differing = record.differs(r, d)
+        state = 'failed' if r['status'] != 'ok' else 'stale' if differing else good
+        why = ', '.join(f'{x} changed' for x in differing)
+        same.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
     best = min(same, key=lambda r: rank.index(r['status']), default=dict(status='new'))
     if best['status'] in ('stale', 'failed'): best.pop('path'); best.pop('key')       # a new record goes to its own key; a good one keeps the key it has, also where its data is absent

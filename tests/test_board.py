@@ -17,7 +17,7 @@ def made(experiment, methods, items=item, seed=0, dataset='made up', history=(),
                                relevance='item', split='test', method=m)
     params = dict(dataset=dataset, seed=seed, dims=[2, 4]) | params
     return dict(experiment=experiment, notebook='10_cca', key=f'{experiment}{seed}', params=params, selected_by='valid', seconds=10. + seed, history=list(history),
-                status='ok', digests=dict(notebook='n', params=f'p{seed}', code='c', data='d'), rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
+                status='ok', digests=dict(notebook='n', params=f'p{seed}', fit='f', measure='m', data='d'), rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
                 tables=dict(ranks={m: {'image→text': dict(item=text(items), rank=text(r), random=m not in closed)} for m, r in methods.items()}) | dict(tables))
 
 def labelled(experiment, methods, items=item, seed=0, random=True, dataset='made up', **params):
@@ -276,15 +276,15 @@ def notebook(path, code):
 
 def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
     path = checkout/'nbs/experiments/10_cca.ipynb'
-    notebook(path, 'from crossmodal_nb.metrics import recall_at')
+    notebook(path, 'from crossmodal_nb.metrics import recall_at\nrecall_at(1)')
     runs = [made('one', ranks, seed=s, dataset='gaussian') for s in (0, 1)]
     for r in runs: r['digests'] = record.digests(path, r['params'])
     assert leaderboard.stale(runs) == ({}, [])
     leaderboard._now.cache_clear()
-    notebook(path, 'from crossmodal_nb.metrics import recall_at, mean_ap')
+    notebook(path, 'from crossmodal_nb.metrics import mean_ap\nmean_ap(1)')
     changed, _ = leaderboard.stale(runs)
-    assert changed == {'one': 'notebook, code'}
-    assert 'notebook, code</td>' in leaderboard.table(ranked(*runs), changed) and 'notebook, code</td>' not in leaderboard.table(ranked(*runs))
+    assert changed == {'one': 'notebook, measure'}
+    assert 'notebook, measure</td>' in leaderboard.table(ranked(*runs), changed) and 'notebook, measure</td>' not in leaderboard.table(ranked(*runs))
     leaderboard._now.cache_clear()
     runs[0]['notebook'] = 'deleted'
     assert 'notebook gone' in leaderboard.stale(runs)[0]['one']

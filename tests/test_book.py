@@ -7,6 +7,7 @@ import nbformat, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from crossmodal_nb import book, figures
 from crossmodal_nb.core import settings
+from crossmodal_nb.keys import notebook_digest
 
 root = settings(Path(__file__).parent).root
 evil = '<script>alert(1)</script>'
@@ -27,7 +28,7 @@ def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='012345
         new_code_cell("dataset = 'photos'", metadata=dict(tags=['parameters'])), new_code_cell("dataset = 'photos'", metadata=dict(tags=['injected-parameters'])),
         new_code_cell('table', outputs=[shown(table)]), new_code_cell('gallery', outputs=[shown(gallery)], metadata=dict(tags=list(tags)))],
         metadata=dict(papermill=dict(output_path=str(folder/'x.ipynb'))))
-    record = dict(experiment=exp, notebook='10_toy', key=key, digests=dict(notebook='n', params=key, code='c', data='d'), params=dict(dataset=dataset, note=evil, seed=3), rows=[row], tables=dict(tried=[dict(method='CCA', note=evil + '\n"two", lines'), dict(method='CCA', at=[1, 2])], chosen=dict(CCA=dict(ridge=.001), curve=[.1, .2])),
+    record = dict(experiment=exp, notebook='10_toy', key=key, digests=dict(notebook='n', params=key, fit='f', measure='m', data='d'), params=dict(dataset=dataset, note=evil, seed=3), rows=[row], tables=dict(tried=[dict(method='CCA', note=evil + '\n"two", lines'), dict(method='CCA', at=[1, 2])], chosen=dict(CCA=dict(ridge=.001), curve=[.1, .2])),
                   history=[], status='ok', final=False, selected_by='valid', seconds=3.2, device='CPU', versions=dict(numpy='2'), started='2026-01-01 10:00')
     at = folder/'work'/'records'/exp; at.mkdir(parents=True, exist_ok=True)
     (at/f'{key}.json').write_text(json.dumps(record)); nbformat.write(nb, at/f'{key}.ipynb')
@@ -112,7 +113,7 @@ def test_a_page_whose_notebook_has_changed_says_that_it_is_stale(checkout):
     assert '**Stale.**' in note()
     path = next((checkout/'work'/'records'/'toy').glob('*.json'))
     record = json.loads(path.read_text())
-    record['digests']['notebook'] = book.digest(['a = 1'])
+    record['digests']['notebook'] = notebook_digest(notebook)
     path.write_text(json.dumps(record))
     assert 'Stale' not in note()
 

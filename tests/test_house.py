@@ -2,7 +2,7 @@
 import ast, configparser, json, re, shutil, subprocess, sys, time, tomllib
 from pathlib import Path
 import pytest
-from crossmodal_nb import record
+from crossmodal_nb import keys, record
 
 root = Path(__file__).parent.parent
 notebooks = sorted(f for f in (root/'nbs').glob('[0-9]*.ipynb'))
@@ -14,19 +14,21 @@ def modules():
         name = re.search(r'default_exp ([\w.]+)', f.read_text())[1].removesuffix('.__init__')
         yield f'crossmodal_nb.{name}', (int(layer(f.stem)[0]), layer(f.stem)[1])
 
-at = dict(modules())
+at, known = dict(modules()), keys.index().modules
 
 @pytest.mark.parametrize('module', at)
 def test_a_module_imports_only_smaller_numbers(module):
-    imported = {f'{m}.{name}' if record._file(f'{m}.{name}') else m for about in record._module(module).values() for *_, found in about for m, name in found}
+    nodes = [n for n in ast.walk(ast.parse(known[module].file.read_text())) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    found = {pair for n in nodes for pair in keys.imports(n, known[module].within).values()}
+    imported = {f'{m}.{name}' if f'{m}.{name}' in known else m for m, name in found}
     for m in imported - {module}:
         if m in at: assert at[m] < at[module], f'{module} (layer {at[module]}) imports {m} (layer {at[m]})'
 
 def test_every_notebook_has_its_module():
-    assert len(at) == len(notebooks) and all(record._file(m) for m in at)
+    assert len(at) == len(notebooks) and set(at) <= set(known)
 
 def test_the_package_holds_nothing_else():
-    made = {record._file(m) for m in at} | set((root/'crossmodal_nb').rglob('__init__.py')) | {root/'crossmodal_nb'/'_modidx.py'}
+    made = {known[m].file for m in at} | set((root/'crossmodal_nb').rglob('__init__.py')) | {root/'crossmodal_nb'/'_modidx.py'}
     assert set((root/'crossmodal_nb').rglob('*.py')) == made
 
 def test_settings_and_pyproject_agree():

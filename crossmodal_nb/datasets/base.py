@@ -7,7 +7,7 @@ __all__ = ['item_names', 'item_groups', 'split', 'carve', 'deal', 'lines', 'file
            'sha256s', 'known_sha256', 'stamped', 'remember', 'isolated']
 
 # %% ../../nbs/10a_datasets.base.ipynb #b6f02e0a
-import codecs, contextlib, hashlib, json, multiprocessing, re
+import codecs, contextlib, functools, hashlib, json, multiprocessing, os, re
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -209,9 +209,9 @@ def sha256s(
     paths,                    # Files
 ) -> dict[Path, str]:
     "{path: sha256}, computed once for each size and time of change"
-    out, new = {}, {}
+    out, new, known = {}, {}, _known()
     for p in map(Path, paths):
-        out[p] = known_sha256(p)
+        out[p] = _if_unchanged(p, known)
         if not out[p]:
             with open(p, 'rb') as f: out[p] = hashlib.file_digest(f, 'sha256').hexdigest()
             new[p] = stamped(p) + [out[p]]
@@ -220,7 +220,10 @@ def sha256s(
 
 def known_sha256(path) -> str|None:
     "The sha256 of a file, if it was computed before and the file has not changed since"
-    *stamp, sha = _known().get(str(Path(path).resolve()), [None])
+    return _if_unchanged(path, _known())
+
+def _if_unchanged(path, known):
+    *stamp, sha = known.get(os.path.realpath(path), [None])
     return sha if stamp == stamped(path) else None
 
 def stamped(path) -> list: # size, time of change (ns)
@@ -239,7 +242,10 @@ def remember(
 
 def _known():
     store = settings().work/'digests.json'
-    return json.loads(store.read_text()) if store.exists() else {}
+    return _stored(store, *stamped(store)) if store.exists() else {}
+
+@functools.lru_cache(1)
+def _stored(store, *stamp): return json.loads(store.read_text())
 
 # %% ../../nbs/10a_datasets.base.ipynb #91e42405
 def isolated(
