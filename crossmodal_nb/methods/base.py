@@ -8,7 +8,7 @@ __all__ = ['similarities', 'unit', 'sides', 'product', 'compare', 'arithmetic', 
            'Neural', 'spread', 'methods', 'find', 'saved_class', 'laws']
 
 # %% ../../nbs/40_methods.base.ipynb #19612890
-import importlib, inspect, json, pkgutil, warnings
+import importlib, inspect, json, pkgutil, re, warnings
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import partial
@@ -326,6 +326,7 @@ def find(
 
 def _present(name, known):
     "The key of a class that was saved as `name`: by its own name, whatever module it stands in now"
+    if not re.fullmatch(r'[\w.]+:\w+', name): return None
     ends = (name.rpartition(':')[2], current_name('names', name))
     return next((key for end in ends for key in known if key.rpartition(':')[2] == end), None)
 
