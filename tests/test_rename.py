@@ -169,6 +169,7 @@ def test_a_name_of_the_package_is_found_however_it_is_reached(code, new, tmp_pat
     ('Other().learn(1); Other().start', 'Other().fit(1); Other().start'),
     ('class Mine(Old):\n    def learn(self): return self.start', 'class Mine(New):\n    def infer(self): return self.init'),
     ('x.holding(y)', 'x.with_features(y)'),
+    ('def new(cls, **how): return cls(**how)\nnew(Old, start=1)', 'def new(cls, **how): return cls(**how)\nnew(New, init=1)'),
     ('from functools import partial\npartial(Old, start=1)', 'from functools import partial\npartial(New, init=1)'),
 ])
 def test_members_follow_the_class_of_their_receiver(code, new, tmp_path):
@@ -301,7 +302,7 @@ def test_a_method_saved_under_old_names_loads(changed, tmp_path):
 
 
 def test_an_old_name_that_a_person_types_is_refused_with_the_new_one(changed):
-    with pytest.raises(InputError, match="no method 'elsewhere:Former': it is 'toy:Toy'"):
+    with pytest.raises(InputError, match="no method 'elsewhere:Former': it is called 'toy:Toy' now"):
         find('elsewhere:Former')
     with pytest.raises(InputError, match='no method'):
         find('os:system')

@@ -965,7 +965,13 @@ class Renamer:
         owners = [e for e in entries if e.owner.rpartition('.')[2] == callee]
         if owners:
             return self.method_keyword(owners, f, kind, callee, node)
-        return self.loose(node, node.arg, f'{callee}({node.arg}=…)') if callee in ('dict', 'at', 'with_params') else None
+        for made in (self.project.infer(a, self.unit) for a in call.args):       # `new(SePH, most=50)`
+            if made[0] == 'class' and (new := next((e.new for e in entries if e.owner in made[1].family()), None)):
+                return new
+        passed = kind == 'function' and value[0].args.kwarg is not None
+        if kind is None or passed or callee in ('dict', 'at', 'with_params'):        # a class out of a dict, or settings that go to one
+            return self.loose(node, node.arg, f'{callee}({node.arg}=…)')
+        return None
 
     def method_keyword(self, owners, f, kind, callee, node):
         plain = [e for e in owners if '.' not in e.owner]

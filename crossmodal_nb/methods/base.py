@@ -321,7 +321,9 @@ def find(
 ) -> type:         # The class
     "A method class by name, within `crossmodal_nb.methods` only; an old name is an `InputError` that says the new one"
     known, name = methods(), name.removeprefix('crossmodal_nb.methods.')
-    if name not in known and (now := _present(name, known)): raise InputError(f'no method {name!r}: it is {now!r}')
+    if name not in known and (now := _present(name, known)):
+        changed = current_name('names', name) != name.rpartition(':')[2]
+        raise InputError(f'no method {name!r}' + (f': it is called {now!r} now' if changed else f'; did you mean {now!r}?'))
     return known[pick(name, known, 'method')]
 
 def _present(name, known):
