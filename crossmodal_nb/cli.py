@@ -7,12 +7,12 @@ __all__ = ['app', 'data_app', 'names_', 'Told', 'columns', 'data', 'get', 'featu
            'index', 'search', 'explore', 'book', 'publish', 'readme']
 
 # %% ../nbs/90_cli.ipynb #290aa27e
-import importlib, os, sys, time
+import importlib, inspect, os, sys, time
 from datetime import timedelta
 from pathlib import Path
 import typer
 from typer.core import TyperGroup
-from .core import InputError, literal, pick, settings
+from .core import InputError, current_parameters, literal, pick, settings
 
 # %% ../nbs/90_cli.ipynb #acfe00e1
 class Told(TyperGroup):
@@ -189,6 +189,14 @@ def board_text(
     return out
 
 # %% ../nbs/90_cli.ipynb #59721c6f
+def _learner(cls, given):
+    "A method with the hyper-parameters of the command line; of one that has another name now the error says it"
+    known = inspect.signature(cls).parameters
+    for old, new in zip(given, current_parameters(cls, given)):
+        if old != new: raise InputError(f'--set {old}: it is called {new} now')
+        pick(old, known, f'hyper-parameter of {cls.__name__}')
+    return cls(**given)
+
 @app.command()
 def index(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
         view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default all.'),
@@ -204,13 +212,14 @@ def index(name:str=typer.Argument(..., help='A data set, as `crossmodal data` li
     from crossmodal_nb.evaluate import checker
     from crossmodal_nb.features import EfficientNetLite, MiniLM, features
     from crossmodal_nb.methods.base import find
+    learner = _learner(find(method), dict(map(_option, set_)))
     raw = {s: v.only(*view) if view else v for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()}
     pick(split, raw, 'split'); pick(by, ('item', 'label'), '--by')
     own = dict(image=EfficientNetLite(), text=MiniLM(), sound=media.MFCC(), mesh=media.MeshGeometry(), video=media.Video())
     encoders = {v: own[k] for v, x in raw['train'].items() if (k := media.kind(x.x)) in own}
     data = {s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]}) for s in {'train', 'valid', split} & set(raw)}
     check = (lambda m: checker(data['valid'].only(*m.views), by=by)(m)) if 'valid' in data else None
-    made = engine.Index(find(method)(**dict(map(_option, set_))).fit(data['train'], check), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
+    made = engine.Index(learner.fit(data['train'], check), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
     made.save(into := into or settings().work/'index'/name)
     print(f'{made}: {into}')
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
 from . import figures
-from .core import InputError, MissingError, atomic, keep, kept, pick, rows
+from .core import InputError, MissingError, atomic, current_name, current_parameters, keep, kept, pick, rows
 from .data import Views, open_image
 from .features import Encoder, TfIdf
 from .media import kind
@@ -81,12 +81,19 @@ def described(e:Encoder) -> dict: # class, params, key; of `TfIdf` also its word
         raise InputError(f'{type(e).__name__} cannot be written down in a json. Save the index without it, and pass encoders= when you load it')
     return plain
 
+def _encoder(module, name):
+    "The class of that name, or of its new one; in the module that the index says, or where it stands now"
+    if not module.startswith('crossmodal_nb.'): pick(module, _modules, 'module of an encoder')
+    found = [getattr(importlib.import_module(m), n, None) for n in (name, current_name('names', name)) for m in _modules]
+    return next(filter(None, found), None)
+
 def made(d:dict) -> Encoder:
     "The encoder that `described` describes; refused if its weights are others here"
     module, name = d['type'].split(':')
-    cls = getattr(importlib.import_module(pick(module, _modules, 'module of an encoder')), name, None)
+    cls = _encoder(module, name)
     if not (isinstance(cls, type) and issubclass(cls, Encoder)): raise InputError(f'{d["type"]} is no encoder')
     params = {k: made(v) if k == 'frames' and v else tuple(v) if isinstance(v, list) else v for k, v in d['params'].items()}
+    params = current_parameters(cls, params)
     if cls is TfIdf:
         e = TfIdf(**params, vocabulary={w: i for i, w in enumerate(d['words'])})
         e.vectorizer.idf_ = np.asarray(d['weights'], np.float32); e.options = params

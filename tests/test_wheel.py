@@ -33,7 +33,7 @@ def asked(away, *command, check=True):
 
 def test_the_wheel_holds_the_package_and_its_licence(away):
     names = zipfile.ZipFile(away[1]).namelist()
-    made = {str(f.relative_to(root)) for f in (root/'crossmodal_nb').rglob('*.py')}
+    made = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root/'crossmodal_nb').rglob(end)}
     assert made == {n for n in names if n.startswith('crossmodal_nb/')} and any(n.endswith('LICENSE') for n in names)
 
 def test_it_is_imported_from_there(away):

@@ -5,10 +5,10 @@ two laws."""
 
 # %% auto #0
 __all__ = ['similarities', 'unit', 'sides', 'product', 'compare', 'arithmetic', 'nearest', 'parts_of', 'width', 'Method',
-           'Neural', 'spread', 'methods', 'find', 'laws']
+           'Neural', 'spread', 'methods', 'find', 'saved_class', 'laws']
 
 # %% ../../nbs/40_methods.base.ipynb #19612890
-import importlib, inspect, json, pkgutil, warnings
+import importlib, inspect, json, pkgutil, re, warnings
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import partial
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from ..core import gather, keep, kept, pick, place, rows, take
+from ..core import InputError, current_name, current_parameters, gather, keep, kept, pick, place, rows, take
 from ..data import finite
 from ..features import Ragged
 from ..train import Trainer
@@ -203,9 +203,9 @@ class Method(ABC):
         "The saved method. Only classes within `crossmodal_nb.methods` are ever looked up, and tensors that changed on disk are refused"
         path = Path(path)/'method.json'
         if not path.exists(): raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
-        cls = find(json.loads(path.read_text())['class'])
+        cls, params = saved_class(json.loads(path.read_text()))
         tensors, about = kept(path)
-        self = cls(**about['params'])
+        self = cls(**params)
         self.views, self.history = about['views'], about['history']
         self.restore(tensors, about)
         return self
@@ -319,9 +319,26 @@ def methods() -> dict[str, type]:
 def find(
     name:str,      # `'module:Class'`, with or without `crossmodal_nb.methods.` in front
 ) -> type:         # The class
-    "A method class by name, within `crossmodal_nb.methods` only"
-    known = methods()
-    return known[pick(name.removeprefix('crossmodal_nb.methods.'), known, 'method')]
+    "A method class by name, within `crossmodal_nb.methods` only; an old name is an `InputError` that says the new one"
+    known, name = methods(), name.removeprefix('crossmodal_nb.methods.')
+    if name not in known and (now := _present(name, known)):
+        changed = current_name('names', name) != name.rpartition(':')[2]
+        raise InputError(f'no method {name!r}' + (f': it is called {now!r} now' if changed else f'; did you mean {now!r}?'))
+    return known[pick(name, known, 'method')]
+
+def _present(name, known):
+    "The key of a class that was saved as `name`: by its own name, whatever module it stands in now"
+    if not re.fullmatch(r'[\w.]+:\w+', name): return None
+    ends = (name.rpartition(':')[2], current_name('names', name))
+    return next((key for end in ends for key in known if key.rpartition(':')[2] == end), None)
+
+def saved_class(
+    saved:dict,    # `class` and `params`, as `Method.save` wrote them, now or earlier
+) -> tuple[type, dict]: # The class, and its hyper-parameters by today's names
+    "What a saved method is an object of. Names that have changed since are read by `names.toml`"
+    known, name = methods(), saved['class'].removeprefix('crossmodal_nb.methods.')
+    cls = find(name if name in known else _present(name, known) or name)
+    return cls, current_parameters(cls, saved['params'])
 
 # %% ../../nbs/40_methods.base.ipynb #270917a7
 def laws(

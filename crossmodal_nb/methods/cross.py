@@ -21,7 +21,7 @@ from ..data import Batch, View, Views
 from ..features import Ragged
 from ..layers import Attention, Block, CoAttention, FeedForward, Standard, mlp, spatial_code
 from ..losses import masked_region_kl
-from .base import Method, Neural, find, parts_of, product, sides, unit
+from .base import Method, Neural, parts_of, product, saved_class, sides, unit
 from .linear import CCA, regularised
 from ..train import Trainer
 
@@ -447,7 +447,9 @@ class ViLBERT(Neural):
 # %% ../../nbs/44_methods.cross.ipynb #fbdc713b
 def made(m) -> Method:
     "A method, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`"
-    return m if isinstance(m, Method) else find(m['class'])(**m['params'])
+    if isinstance(m, Method): return m
+    cls, params = saved_class(m)
+    return cls(**params)
 
 def described(m:Method) -> dict:
     "The reverse of `made`"
