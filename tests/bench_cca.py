@@ -5,7 +5,7 @@
 """
 import argparse, json, subprocess, sys, threading, time
 import torch
-from crossmodal_nb.data import View, Views
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.linear import CCA
 
 P, Q, PIECE, DIM, C = 2048, 768, 8192, 50, 1e-3   # widths, rows at hand at a time, dimensions, cca-zoo's shrinkage

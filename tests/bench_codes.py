@@ -5,7 +5,7 @@
 import argparse, threading, time
 from pathlib import Path
 import faiss, numpy as np, torch
-from crossmodal_nb.codes import faiss_search, rings, search
+from crossmodal_nb.metrics.hamming import faiss_search, rings, search
 
 
 def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 2**20

@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
-from crossmodal_nb import uncertainty
-from crossmodal_nb.metrics import counts, mean_ap, recall_at
-from crossmodal_nb.uncertainty import (Null, bootstrap, class_score, compare, estimate, family, item_score, null_draws,
-                                       permutation_null)
+
+from crossmodal_nb.metrics.average_precision import mean_ap
+from crossmodal_nb.metrics.ranking import counts, recall_at
+from crossmodal_nb.metrics.comparison import compare, family
+from crossmodal_nb.metrics.null import Null, null_draws, permutation_null
+from crossmodal_nb.metrics.uncertainty import bootstrap, class_score, estimate, item_score
 
 dim = 10                                                     # of codes
 own = .7                                                     # noise of a method; that of all methods alike is 1

@@ -9,9 +9,11 @@ Ratios are of seconds, the best of some repeats (of steps: the median); they com
 """
 import argparse, importlib.util, json, resource, subprocess, sys, time
 import numpy as np, torch
-from crossmodal_nb.data import class_world
-from crossmodal_nb.datasets.household import Mesh, Sound, spin
-from crossmodal_nb.media import MFCC, LogMel, MeshGeometry, d2
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.meshes import Mesh, spin
+from crossmodal_nb.data.sounds import Sound
+from crossmodal_nb.encoders.audio import LogMel, MFCC
+from crossmodal_nb.encoders.mesh import d2, MeshGeometry
 from crossmodal_nb.methods.cvs import CVS, MCVS, RVS
 
 WIDE = {v: round(d / 8) for v, d in dict(image=4096, text=3000, audio=29, video=4096, mesh=4700).items()}      # S3's widths, an eighth of each

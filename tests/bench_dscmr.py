@@ -2,8 +2,9 @@
 import time
 import torch, torch.nn.functional as F
 from torch import nn
-from crossmodal_nb.data import View, Views, class_world
-from crossmodal_nb.evaluate import checker
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.methods.dscmr import DSCMR
 
 torch.set_num_threads(1)

@@ -11,10 +11,13 @@ import sys, tempfile, time
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
-from crossmodal_nb.core import settings
-from crossmodal_nb.data import Images, View, Views
-from crossmodal_nb.features import EfficientNetLite, MiniLM, features
-from crossmodal_nb.fetch import fetch
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.images import Images
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.image import EfficientNetLite
+from crossmodal_nb.encoders.text import MiniLM
+from crossmodal_nb.core.fetch import fetch
 
 def timed(f, n):
     start = time.perf_counter(); f()

@@ -8,10 +8,10 @@
 """
 import argparse, time
 import torch
-from crossmodal_nb.data import View, Views
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
 from crossmodal_nb.datasets.gaze import Attended
-from crossmodal_nb.features import ResNet50
+from crossmodal_nb.encoders.image import ResNet50
 from crossmodal_nb.methods.base import unit
 from crossmodal_nb.methods.gaze import Gaze, Proposer
 

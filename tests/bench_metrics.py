@@ -9,8 +9,11 @@ import time
 import tracemalloc
 import numpy as np
 import torch
-from crossmodal_nb.metrics import mean_ap, median_rank, pooled
-from crossmodal_nb.uncertainty import class_score, permutation_null
+from crossmodal_nb.metrics.average_precision import mean_ap
+from crossmodal_nb.metrics.pools import pooled
+from crossmodal_nb.metrics.ranking import median_rank
+from crossmodal_nb.metrics.null import permutation_null
+from crossmodal_nb.metrics.uncertainty import class_score
 
 
 def race(repeat, *fs):

@@ -8,12 +8,13 @@ import argparse, contextlib, json, os, platform, subprocess, sys, tempfile, thre
 from pathlib import Path
 import numpy as np, pyarrow.compute, torch
 from bench_cca import Peak
-from crossmodal_nb.core import settings
-from crossmodal_nb.data import View, Views
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import recipe1m as r1m
-from crossmodal_nb.evaluate import evaluate
-from crossmodal_nb.methods.linear import CCA, stream
-from crossmodal_nb.metrics import draw_pools
+from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.methods.moments import stream
+from crossmodal_nb.metrics.pools import draw_pools
 
 P, Q, dims = 2048, 768, (2, 25, 50, 60, 100, 250, 300, 768)
 files = dict(recipes='layer1.json', photos='layer2.json', detected='det_ingrs.json')

@@ -8,11 +8,11 @@ Ratios are of seconds (ours over theirs, the best of some repeats), so 1.00 is n
 import argparse, json, math, resource, subprocess, sys, time, warnings
 import torch, torch.nn.functional as F
 from torch import nn
-from crossmodal_nb.data import View, Views
-from crossmodal_nb.features import Ragged
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.methods.dcca import DCCA
-from crossmodal_nb.methods.dual import CLIP
-from crossmodal_nb.train import rate
+from crossmodal_nb.methods.dual_encoder import CLIP
+from crossmodal_nb.nn.trainer import rate
 
 WIDE = dict(image=1280, text=384)
 
@@ -98,7 +98,7 @@ def clip(repeat):
                                            lambda: loop(TwoTowers(views, clip_loss), shuffled(views, batch), 3), repeat))
 
 def dcca(repeat):
-    from crossmodal_nb.losses import cca_corr, standardised
+    from crossmodal_nb.losses.correlation import cca_corr, standardised
     n, batch, dim = 4096, 1024, 128
     views = pairs(n)
     try: from cca_zoo.deep.objectives import CCALoss; zoo, whose = CCALoss(reg_covar=1e-3), 'cca-zoo\'s deep DCCA objective'
@@ -119,7 +119,7 @@ def eigh_loss(zs):
     return -(root(a.T @ a / (len(a) - 1)) @ (a.T @ b / (len(a) - 1)) @ root(b.T @ b / (len(a) - 1))).square().sum()
 
 def vilbert(repeat):
-    try: from crossmodal_nb.methods.cross import ViLBERT
+    try: from crossmodal_nb.methods.vilbert import ViLBERT
     except ImportError as e: return print(f'  ViLBERT: skipped, {e}')
     n, batch, g = 256, 32, torch.Generator().manual_seed(0)
     length = torch.randint(6, 19, (n,), generator=g)

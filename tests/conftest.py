@@ -4,7 +4,7 @@ import json, os, shutil
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 from pathlib import Path
 import pytest
-from crossmodal_nb.core import settings
+from crossmodal_nb.core.settings import settings
 
 class Browser:
     "Chromium without a screen, and what it asked for, failed to get or complained of since a page was opened"

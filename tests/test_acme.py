@@ -2,14 +2,19 @@
 import json, math, random
 import pytest, torch
 import torch.nn.functional as F
-from crossmodal_nb.core import InputError, settings
-from crossmodal_nb.data import View, Views, class_world, gaussian_world
-from crossmodal_nb.datasets.pantry import ingredient, pantry, sets, singular
-from crossmodal_nb.evaluate import checker, evaluate
-from crossmodal_nb.losses import balanced, batch_hard, modality_bce, positive_weight, triplet, wgan_gp
-from crossmodal_nb.methods.adversarial import ACME, Halved, Translation, modality_read, set_scores, threshold
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.synthetic import class_world, gaussian_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.datasets.ingredients import ingredient, pantry, sets, singular
+from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.selection import checker
+from crossmodal_nb.losses.adversarial import modality_bce, wgan_gp
+from crossmodal_nb.losses.contrastive import triplet
+from crossmodal_nb.losses.supervised import balanced, batch_hard, positive_weight
+from crossmodal_nb.methods.acme import ACME, Halved, modality_read, set_scores, threshold, Translation
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.train import Collapse
+from crossmodal_nb.nn.trainer import Collapse
 
 golden = json.loads((settings().root/'tests/golden/recipe.json').read_text())
 tensor = lambda x: torch.as_tensor(x, dtype=torch.float64)

@@ -1,10 +1,13 @@
 """The leaderboard: what it claims of differences, and of how sure it is; costs, staleness and links, on records whose truth is known."""
 import base64, csv, io, json, re
 import numpy as np, pytest
-from crossmodal_nb import figures, leaderboard, record, story
-from crossmodal_nb.core import settings
-from crossmodal_nb.evaluate import packed, rank_score
-from crossmodal_nb.uncertainty import compare, estimate, false_ahead, holm, item_score, phrase, phrase_advice, simplest
+from crossmodal_nb.report import advice, leaderboard, plots, style, tables
+from crossmodal_nb.report.tables import card, reported, table
+from crossmodal_nb.runs import record
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.evaluation.comparison import packed, rank_score
+from crossmodal_nb.metrics.comparison import compare, false_ahead, holm, phrase, phrase_advice, simplest
+from crossmodal_nb.metrics.uncertainty import estimate, item_score
 
 N, chance = 200, .05
 item = np.arange(N)
@@ -49,7 +52,7 @@ def test_by_item_the_rsum_ranks_and_by_class_the_map():
     (lines,) = ranked(made('one', dict(often_first=first_often, in_the_ten=ten_often))).values()
     assert [l['method'] for l in lines] == ['often_first', 'in_the_ten']
     row = lines[0]['scores']['rsum']
-    assert row['value'] == pytest.approx(1.5) and row['chance'] == pytest.approx(3 * chance) and figures.shown(row).startswith('150.0')
+    assert row['value'] == pytest.approx(1.5) and row['chance'] == pytest.approx(3 * chance) and tables.shown(row).startswith('150.0')
     e = estimate(3 * recall(first_often))
     assert (row['low'], row['high']) == pytest.approx((e.low, e.high))
     (lines,) = ranked(labelled('classes', dict(a=np.full(N, .2), b=np.full(N, .3)))).values()
@@ -128,7 +131,7 @@ def test_seeds_are_merged_with_the_variance_of_items_and_of_runs(ranks):
     assert net['versus']['cca']['comparison'] == pytest.approx(compare([recall(r) for r in seeds], recall(ranks['CCA'])))
     row, values = net['scores']['R@5'], [np.mean(r <= 5) for r in seeds]
     assert row['se'] == pytest.approx((.005**2 + np.var(values, ddof=1) / 3)**.5) and row['run_sd'] == pytest.approx(np.std(values, ddof=1))
-    assert figures.spread(row)[2] == '95 %: items and 3 runs'
+    assert style.spread(row)[2] == '95 %: items and 3 runs'
 
 def test_folds_are_not_seeds(ranks):
     def folds(experiment, method, shift):
@@ -139,7 +142,7 @@ def test_folds_are_not_seeds(ranks):
     values = [r['value'] for f in folds('one', 'net', 8) for r in f['rows'] if r['metric'] == 'R@5']
     row = net['scores']['R@5']
     assert net['design'] == row['design'] == 'folds' and row['se']**2 == pytest.approx((1 / 5 + .25) * np.var(values, ddof=1))       # Nadeau and Bengio (2003)
-    assert '5 folds, Nadeau and Bengio' in figures.spread(row)[2]
+    assert '5 folds, Nadeau and Bengio' in style.spread(row)[2]
     c = net['versus']['cca']['comparison']
     assert c.verdict == 'ahead' and c.runs == 5
     assert c == pytest.approx(compare(*([recall_of(f) for f in folds(*name)] for name in (('one', 'net', 8), ('two', 'CCA', 0))), design='folds'))
@@ -151,10 +154,10 @@ def test_rows_without_a_standard_error_have_an_interval_of_runs_alone(ranks):
     for r in runs:
         for row in r['rows']: row.pop('se')
     row = next(r for r in record.board(runs) if r['metric'] == 'R@5')
-    assert row['design'] == 'seeds alone' and 'without the variance of items' in figures.spread(row)[2]
+    assert row['design'] == 'seeds alone' and 'without the variance of items' in style.spread(row)[2]
     assert row['se'] == pytest.approx(np.std([np.mean(np.maximum(1, ranks['better'] + k) <= 5) for k in range(3)], ddof=1) / 3**.5)
     same = next(r for r in record.board([runs[0], runs[0]]) if r['metric'] == 'R@5')
-    assert figures.spread(same)[0] is None                                            # a closed form, twice: nothing is known
+    assert style.spread(same)[0] is None                                            # a closed form, twice: nothing is known
 
 def test_no_comparison_where_it_would_be_a_guess(ranks):
     other = made('elsewhere', dict(net=ranks['better']), item + 1000)
@@ -258,9 +261,9 @@ def test_costs(ranks):
     rows = leaderboard.costs(ranked(made('one', ranks, history=history), made('slow', dict(net=ranks['better']), seed=7)))
     assert {r['method']: (r['name'], r['cost']) for r in rows} == dict(CCA=('CCA', 10), same=('', 10), better=('better', 10), net=('net', 17))
     assert leaderboard.costs(ranked(made('one', ranks, history=history)), 'learning') == []                    # one method is no comparison
-    f = figures.scatter(rows, 'cost', panel='panel')
+    f = plots.scatter(rows, 'cost', panel='panel')
     assert {t.get_text() for t in f.axes[0].texts} - {''} == {'CCA', 'better', 'net', 'chance'}
-    with pytest.raises(ValueError, match='logarithmic'): figures.scatter([rows[0] | dict(cost=0)], 'cost')
+    with pytest.raises(ValueError, match='logarithmic'): plots.scatter([rows[0] | dict(cost=0)], 'cost')
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
@@ -276,12 +279,12 @@ def notebook(path, code):
 
 def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
     path = checkout/'nbs/experiments/10_cca.ipynb'
-    notebook(path, 'from crossmodal_nb.metrics import recall_at\nrecall_at(1)')
+    notebook(path, 'from crossmodal_nb.metrics.ranking import recall_at\nrecall_at(1)')
     runs = [made('one', ranks, seed=s, dataset='gaussian') for s in (0, 1)]
     for r in runs: r['digests'] = record.digests(path, r['params'])
     assert leaderboard.stale(runs) == ({}, [])
     leaderboard._now.cache_clear()
-    notebook(path, 'from crossmodal_nb.metrics import mean_ap\nmean_ap(1)')
+    notebook(path, 'from crossmodal_nb.metrics.average_precision import mean_ap\nmean_ap(1)')
     changed, _ = leaderboard.stale(runs)
     assert changed == {'one': 'notebook, measure'}
     assert 'notebook, measure</td>' in leaderboard.table(ranked(*runs), changed) and 'notebook, measure</td>' not in leaderboard.table(ranked(*runs))
@@ -292,7 +295,7 @@ def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
 def test_links_lead_to_pages_that_exist(checkout, ranks):
     (checkout/'book/pages/one.ipynb').write_text('{}')
     assert leaderboard.links('one') == {'one': 'one.html', 'card': 'one.html#run-card', 'ipynb': '../_sources/results/one.ipynb'} and leaderboard.links('none') == {}
-    assert 'id="run-card"' in figures.card(made('one', ranks))
+    assert 'id="run-card"' in card(made('one', ranks))
     t = leaderboard.table(ranked(made('one', ranks), made('none', ranks)))
     assert 'href="one.html"' in t and 'none.html' not in t
 
@@ -334,7 +337,7 @@ def test_what_others_report_is_kept_apart():
     tables = leaderboard.elsewhere()
     assert len(tables) >= 6
     for t in tables:
-        html = figures.reported(**t)
+        html = reported(**t)
         assert 'cm-reported' in html and 'Reported elsewhere, not run here' in html and t['source'] and t['caption']
 
 question = dict(have='pairs', entries=('one',), page='ladder')
@@ -345,7 +348,7 @@ def compared(test, valid=None, runs=3, closed=('CCA',), **params):
     return [made('one', {m: f(s) for m, f in test.items()}, seed=s, closed=closed, tables=dict(valid_ranks=packed_ranks(valid, s)) if valid else {}, **params) for s in range(runs)]
 
 def chosen(records, **q):
-    (row,) = story.decisions(records, [question | q])
+    (row,) = advice.decisions(records, [question | q])
     return row
 
 def test_in_a_world_with_a_known_winner_the_advice_is_no_shrug(ranks):
@@ -362,7 +365,7 @@ def test_among_equals_the_advice_is_undecided_and_says_what_would_decide(ranks):
     noisy = lambda s: np.maximum(1, ranks['CCA'] + g.integers(-12, 13, N))
     row = chosen(compared(dict(CCA=noisy, CLIP=noisy), dict(CCA=noisy, CLIP=noisy)))
     assert row['start'] == 'CCA' and row['found'] is False and row['because'].startswith('undecided among CCA, CLIP') and 'a default, not a finding' in row['because']
-    valid, _ = story.scores_of(compared(dict(CCA=noisy), dict(CCA=noisy, CLIP=noisy)), ('one',))
+    valid, _ = advice.scores_of(compared(dict(CCA=noisy), dict(CCA=noisy, CLIP=noisy)), ('one',))
     times = simplest(valid).times
     assert phrase_advice(simplest(valid), N).endswith(f'About {N * times:,.0f} items, {times:.1f} times as many, would decide')
     row = chosen(compared(dict(CCA=noisy, CLIP=noisy), dict(CCA=noisy, CLIP=noisy), runs=1))
@@ -381,26 +384,26 @@ def test_without_validation_scores_there_is_a_default_and_no_finding(ranks):
     row = chosen(compared(dict(CCA=near, CLIP=far)))
     assert row['start'] == 'CCA' and row['found'] is False and 'these records hold no validation scores of single items' in row['because']
     assert re.search(r'About [\d,]+ items, [\d.]+ times as many as in the test split, would decide', row['because'])
-    assert 'a default, not a finding' in story.decision_table([row]) and story.decisions([], [question]) == []
+    assert 'a default, not a finding' in advice.decision_table([row]) and advice.decisions([], [question]) == []
 
 def test_methods_of_other_queries_and_other_directions_are_not_compared(ranks):
     records = compared(dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']), dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']))
     other = made('two', dict(DCCA=ranks['better']), item + 1000)
     other['tables']['valid_ranks'] = other['tables']['ranks']
-    assert set(story.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
+    assert set(advice.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
     other['tables']['valid_ranks'] = {'DCCA': {'text→image': next(iter(records[0]['tables']['valid_ranks']['CCA'].values()))}}
-    assert set(story.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
+    assert set(advice.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
 
 def test_of_folds_the_advice_knows_that_they_are_folds(ranks):
     records = [r for k in range(5) for r in compared(dict(CCA=lambda s: ranks['CCA']), dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']), runs=1, options=dict(fold=k)) for _ in [r.update(key=str(k))]]
-    scores, design = story.scores_of(records, ('one',))
+    scores, design = advice.scores_of(records, ('one',))
     assert design == 'folds' and {m: len(s) for m, s in scores.items()} == dict(CCA=5, CLIP=5)
 
 def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
     found = compared(dict(CCA=lambda s: ranks['CCA'], DCCA=lambda s: np.maximum(1, ranks['CCA'] - 30)))
     for r in found: r['experiment'] = 'dcca_emoji'
     bare = made('cca_emoji', dict(CCA=ranks['CCA'])) | dict(tables={})
-    said = {s['title']: s['said'] for s in story.surprises([*found, bare])}
+    said = {s['title']: s['said'] for s in advice.surprises([*found, bare])}
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
     assert phrase(c) in said['Is deep ahead of linear?'] and 'undecided, for their records hold no scores of single items: cca_emoji' in said['Are all dimensions equally useful?']
     assert all(t.endswith('?') for t in said)
@@ -408,7 +411,7 @@ def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
 def test_marks_and_reasons_stand_in_tables_and_are_explained():
     row = dict(query='image', gallery='text', metric='mAP', value=.4, low=.3, high=.5, se=.05, n=90, pool='all', relevance='label', split='test', method='net')
     marks = ['edge of its grid: dim', 'best at the last epoch', 'short budget: 40 of 500 epochs', 'one run']        # as `evaluate.marks` has them
-    shown = figures.table([row | dict(marks=marks), row | dict(method='other', value=None, why='90 items')], 'method')
+    shown = table([row | dict(marks=marks), row | dict(method='other', value=None, why='90 items')], 'method')
     assert '>40.0†‡§¹ <small>[30.0, 50.0]' in shown and 'n/a <small>(90 items)' in shown and all(words in shown for words in marks)
     assert 'items on both sides' in shown and 'clustered' not in shown
     merged = record.board([dict(experiment='e', key=str(s), params={}, selected_by='valid', rows=[row | dict(value=v, marks=marks[s:s + 1])]) for s, v in enumerate((.3, .5))])

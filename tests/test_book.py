@@ -5,9 +5,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import nbformat, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from crossmodal_nb import book, figures
-from crossmodal_nb.core import settings
-from crossmodal_nb.keys import notebook_digest
+from crossmodal_nb.report import book, galleries, staging, tables
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.runs.keys import notebook_digest
 
 root = settings(Path(__file__).parent).root
 evil = '<script>alert(1)</script>'
@@ -21,8 +21,8 @@ def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='012345
     "Leave what the runner leaves: an executed notebook and its record"
     found = [dict(item=f'a caption with {evil}', score=.9, true=True), dict(item='another', score=.5), *(dict(item=c, score=.4, name=c) for c in captions)]
     from PIL import Image
-    gallery = figures.gallery([dict(query=Image.new('RGB', (20, 10)), name=evil, found=found, why='success')], caption=evil)
-    table = figures.table([row, row | dict(query='text', gallery='image')], 'direction', caption=evil)
+    gallery = galleries.gallery([dict(query=Image.new('RGB', (20, 10)), name=evil, found=found, why='success')], caption=evil)
+    table = tables.table([row, row | dict(query='text', gallery='image')], 'direction', caption=evil)
     nb = new_notebook(cells=[
         new_markdown_cell(f'# Toy experiment\n**Question.** Does $\\rho^2$ pay?\n\n$$S = \\frac{{1}}{{n-1}} X^\\top X$$\nSee [linear](../41_methods.linear.ipynb).'),
         new_code_cell("dataset = 'photos'", metadata=dict(tags=['parameters'])), new_code_cell("dataset = 'photos'", metadata=dict(tags=['injected-parameters'])),
@@ -99,14 +99,14 @@ def test_a_page_of_the_data_chapter(built):
 def test_an_entry_run_again_is_no_second_run(checkout):
     run_here(checkout, key='second0000')
     again = checkout/'work'/'records'/'toy'/'second0000.json'
-    (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
+    (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
     assert len(toy['runs']) == 2                                                # other parameters: a sweep
     again.write_text(again.read_text().replace('"params": "second0000"', '"params": "0123456789"'))
-    (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
+    (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
     assert len(toy['runs']) == 1
 
 def test_a_page_whose_notebook_has_changed_says_that_it_is_stale(checkout):
-    def note(): return next(book._note(p) for p in book.pages(checkout) if p['exp'] == 'toy')
+    def note(): return next(staging._note(p) for p in staging.pages(checkout) if p['exp'] == 'toy')
     assert 'Stale' not in note()                                                 # the notebook is not there to be compared
     notebook = checkout/'nbs'/'experiments'/'10_toy.ipynb'
     nbformat.write(new_notebook(cells=[new_code_cell('a = 1')]), notebook)
@@ -119,7 +119,7 @@ def test_a_page_whose_notebook_has_changed_says_that_it_is_stale(checkout):
 
 def test_pages_of_the_data_chapter_are_published_as_others(checkout):
     book.publish('look', checkout, catalogue); shutil.rmtree(checkout/'work')
-    staged = book.stage(checkout, catalogue)
+    staged = staging.stage(checkout, catalogue)
     assert 'Published, not run here' in (staged/'data'/'look.ipynb').read_text() and '(data/look.ipynb)' in (staged/'data.md').read_text()
 
 class Seen(HTMLParser):
@@ -183,11 +183,11 @@ def test_the_numbers_of_a_page_are_offered_as_csv(built):
 
 def test_all_runs_of_an_entry_are_in_its_csv_and_large_ones_are_cut(checkout):
     run_here(checkout, key='second0000')
-    (toy,) = [p for p in book.pages(checkout) if p['exp'] == 'toy']
-    files = book.page_data('toy', toy['runs'])
+    (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
+    files = staging.page_data('toy', toy['runs'])
     assert [l.split(',')[0] for l in files['toy.csv'][2].decode().splitlines()] == ['run', '0123456789', 'second0000']
     runs = [r | dict(rows=[dict(value=.1 + .2, i=i) for i in range(500)]) for r in toy['runs']]
-    cut = {f: x for f, x in book.page_data('toy', runs, most=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
+    cut = {f: x for f, x in staging.page_data('toy', runs, most=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
     assert len(cut) > 2 and all(len(x[2]) <= 5000 for x in cut.values()) and sum(x[1] for x in cut.values()) == 1000
     back = [r for _, _, text in cut.values() for r in csv.DictReader(text.decode().splitlines())]
     assert [(r['run'], int(r['i']), float(r['value'])) for r in back] == [(r['key'], i, .1 + .2) for r in runs for i in range(500)]
@@ -201,7 +201,7 @@ def test_every_result_with_a_picture_offers_data(real_book):
 
 def test_a_new_notebook_appears_without_another_edit(checkout):
     nbformat.write(new_notebook(cells=[new_markdown_cell('# Dual')]), checkout/'nbs'/'42_methods.dual.ipynb')
-    toc = (book.stage(checkout, catalogue)/'_toc.yml').read_text()
+    toc = (staging.stage(checkout, catalogue)/'_toc.yml').read_text()
     assert toc.index('how/methods-linear') < toc.index('how/methods-dual')
 
 def test_strict_refuses_and_names_a_bad_page(checkout):
@@ -214,7 +214,7 @@ def test_published_pages_hold_nothing_private(checkout):
     text = page.read_text()
     assert len(records) == 2 and 'cm-thumb' not in text and 'a caption with' not in text and str(checkout) not in text and 'R@1' in text
     shutil.rmtree(checkout/'work')
-    staged = (book.stage(checkout, catalogue)/'results'/'toy.ipynb').read_text()
+    staged = (staging.stage(checkout, catalogue)/'results'/'toy.ipynb').read_text()
     assert 'Published, not run here' in staged and 'one of 2 runs' in staged and 'second0000' in staged
 
 def test_publishing_refuses_items_of_closed_data(checkout):

@@ -6,8 +6,10 @@ from selenium.common.exceptions import NoAlertPresentException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from crossmodal_nb import book, explorer
-from crossmodal_nb.data import View, Views, class_world
+from crossmodal_nb import explorer
+from crossmodal_nb.report import staging
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.linear import MCCA
 from crossmodal_nb.search import Index
 from test_book import book_pages
@@ -260,7 +262,7 @@ def test_sounds_can_be_played(browser, tmp_path):
         soundfile.write(files[-1], .2 * np.sin(2 * np.pi * (220 + 20 * i) * np.arange(3 * 16000) / 16000), 16000)
     index.kinds |= dict(text='text', sound='sound'); index.shown['sound'] = files
     explorer.write(index, tmp_path/'shards', seconds=1.)
-    for name, data in book.shards([tmp_path/'shards']).items(): (tmp_path/'shards'/name).write_bytes(data)
+    for name, data in staging.shards([tmp_path/'shards']).items(): (tmp_path/'shards'/name).write_bytes(data)
     shutil.copytree(root/'book'/'_static', tmp_path/'_static')
     body = re.search(r'```\{raw\} html\n(.*?)```', (root/'book'/'explorer.md').read_text(), re.S)[1]
     (tmp_path/'index.html').write_text(f'<!doctype html><meta charset="utf-8"><title>tones</title><link rel="icon" href="data:,">{body}')

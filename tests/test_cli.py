@@ -22,7 +22,7 @@ def checkout(tmp_path):
     (tmp_path/'settings.ini').write_text('[crossmodal]\n')
     at = tmp_path/'nbs'/'experiments'; at.mkdir(parents=True)
     cells = [new_markdown_cell('# Toy'), new_code_cell("dataset = 'gaussian'\nby = 2\napi_key = ''\nfinal = False\nout = None", metadata=dict(tags=['parameters'])),
-             new_code_cell("from crossmodal_nb.record import Run\nrow = dict(query='a', gallery='b', metric='R@1', value=1 / by, low=None, high=None, sd=None, n=10, pool='all', relevance='item', split='test' if final else 'valid')"),
+             new_code_cell("from crossmodal_nb.runs.record import Run\nrow = dict(query='a', gallery='b', metric='R@1', value=1 / by, low=None, high=None, sd=None, n=10, pool='all', relevance='item', split='test' if final else 'valid')"),
              new_code_cell("Run('10_toy', globals(), [row], selected_by='valid').save(out)")]
     nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), at/'10_toy.ipynb')
     manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 4}\nfinal = true\n')
@@ -67,7 +67,7 @@ def folder(tmp_path):
     "Twelve captioned photos, one of them damaged; the checkout shares this one's packages"
     import numpy as np
     from PIL import Image
-    from crossmodal_nb.core import settings
+    from crossmodal_nb.core.settings import settings
     at, packages = tmp_path/'mine', settings().work/'data'/'packages'
     packages.mkdir(parents=True, exist_ok=True); (tmp_path/'work'/'data').mkdir(parents=True)
     (tmp_path/'work'/'data'/'packages').symlink_to(packages)

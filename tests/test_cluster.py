@@ -4,9 +4,10 @@ import json, os, re, shutil, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from crossmodal_nb import runner
-from crossmodal_nb.core import InputError
-from crossmodal_nb.data import View, Views, gaussian_world
+from crossmodal_nb.runs import runner
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.linear import CCA
 from test_runner import crossmodal, house, manifest, notebook, records, root
@@ -15,7 +16,7 @@ guide = root/'book'/'cluster.md'
 
 def toy(value, before=''):
     row = f"dict(query='a', gallery='b', metric='R@1', value={value}, split='valid', pool='all')"
-    return (f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.record import Run, runs\nrecord.machine = dict          # without a second of torch\n"
+    return (f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.runs.record import Run, runs\nrecord.machine = dict          # without a second of torch\n"
             f"Run('10_toy', globals(), [{row}], tables=dict(parent=os.getppid())).save(out)")
 
 @pytest.fixture

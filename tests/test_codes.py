@@ -3,9 +3,11 @@ import json
 from functools import partial
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from crossmodal_nb import core
-from crossmodal_nb.codes import faiss_search, rings, search, sign, unpack
-from crossmodal_nb.metrics import counts, hamming, mean_ap, median_rank, ndcg, pack, precision_recall_by_radius, recall_at
+from crossmodal_nb.core import checks, settings
+from crossmodal_nb.metrics.hamming import faiss_search, rings, search, sign, unpack
+from crossmodal_nb.metrics.average_precision import mean_ap, ndcg
+from crossmodal_nb.metrics.hamming import precision_recall_by_radius
+from crossmodal_nb.metrics.ranking import counts, hamming, median_rank, pack, recall_at
 
 short = settings(max_examples=40, deadline=None)
 world = dict(seed=st.integers(0, 2**31), n=st.integers(1, 6), m=st.integers(1, 60),
@@ -20,7 +22,7 @@ def codes(seed, n, m, bits):
 
 
 def test_golden():
-    gold = json.loads((core.settings().root/'tests'/'golden'/'supervised.json').read_text())['hamming']; want = gold['expected']
+    gold = json.loads((settings.settings().root/'tests'/'golden'/'supervised.json').read_text())['hamming']; want = gold['expected']
     q, b, yq, yb = (torch.tensor(gold['inputs'][k]) for k in ('qB', 'rB', 'qL', 'rL'))
     for q, b in ((q, b), (q.double(), b.double())):
         d = hamming(q, b); assert d.tolist() == hamming(pack(q), pack(b)).tolist() == want['hamming']
@@ -76,7 +78,7 @@ def test_search_is_exact(seed, n, m, bits, k, block):
 
 def test_block_and_threads_are_no_matter(monkeypatch):
     q, b, rel = codes(0, 200, 999, 64); one = search(q, b, 20), rings(q, b, rel)
-    monkeypatch.setattr('crossmodal_nb.codes.BLOCK', 5000); monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
+    monkeypatch.setattr('crossmodal_nb.metrics.ranking.BLOCK', 5000); monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
     for x, y in zip(one, (search(q, b, 20, 100), rings(q, b, rel))):
         for u, v in zip(x, y): assert np.array_equal(u, v)
 
@@ -97,7 +99,7 @@ def test_errors_that_help():
     for f in (search, faiss_search):
         with pytest.raises(ValueError, match='k is 0'): f(q, b, 0)
     with pytest.raises(ValueError, match='relevance of queries'): rings(q, b, rel[:, :4])
-    with pytest.raises(core.InputError, match='did you mean'): rings(q, b, rel).curve('mikro')
+    with pytest.raises(checks.InputError, match='did you mean'): rings(q, b, rel).curve('mikro')
     tied = rings(q[:1], q[:1].expand(4, -1), torch.ones(1, 4)).counts()
     with pytest.raises(ValueError, match='cannot be told from counts'): mean_ap(tied, ties='index')
 

@@ -1,11 +1,13 @@
 "What every method must obey, whatever it does inside. Classes are discovered, not listed: a new family is held to this by existing."
 import inspect
 import pytest, torch
-from crossmodal_nb.data import View, Views, class_world, gaussian_world
+from crossmodal_nb.data.synthetic import class_world, gaussian_world
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
-from crossmodal_nb.evaluate import evaluate
-from crossmodal_nb.features import TfIdf, features
-from crossmodal_nb.methods.base import Method, laws, methods, unit
+from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.text import TfIdf
+from crossmodal_nb.methods.base import laws, Method, methods, unit
 
 classes = methods()
 

@@ -3,13 +3,14 @@ import copy, json, math
 from pathlib import Path
 import pytest, torch
 from torch import nn
-from crossmodal_nb.core import InputError
-from crossmodal_nb.data import View, Views
-from crossmodal_nb.features import Ragged
-from crossmodal_nb.layers import Attention, Block, CoAttention, box_code, spatial_code
-from crossmodal_nb.methods import cross
-from crossmodal_nb.methods.base import Method, laws
-from crossmodal_nb.methods.cross import Rerank, ViLBERT, hidden_cells, hidden_words, others
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders.base import Ragged
+from crossmodal_nb.nn.layers import Attention, Block, box_code, CoAttention, spatial_code
+from crossmodal_nb.methods import vilbert
+from crossmodal_nb.methods.base import laws, Method
+from crossmodal_nb.methods.rerank import Rerank
+from crossmodal_nb.methods.vilbert import hidden_cells, hidden_words, others, ViLBERT
 from crossmodal_nb.methods.linear import CCA
 
 golden = json.loads((Path(__file__).parent/'golden'/'unsupervised.json').read_text())
@@ -116,7 +117,7 @@ def test_pieces_change_nothing(mined):
     test, tiny = world(12, seed=1), copy.deepcopy(mined)
     tiny.piece = 5
     torch.testing.assert_close(tiny.score(*sides(test)), mined.score(*sides(test)), rtol=1e-4, atol=1e-5)
-    b = cross.Mined(world(), mined.near, 1).batch(world().common[:16], seed=4)
+    b = vilbert.Mined(world(), mined.near, 1).batch(world().common[:16], seed=4)
     grads = []
     for chunk in (0, 7):
         mined.zero_grad(); mined(b, chunk)['loss'].backward()
@@ -145,11 +146,11 @@ def test_attention_maps(mined):
 def test_nothing_hidden_is_no_nan(mined, monkeypatch):
     "No word, no cell, no true pair: each guess costs 0, and every parameter still has a gradient to average"
     none = torch.zeros(16, 16, dtype=torch.bool)
-    monkeypatch.setattr(cross, 'hidden_cells', lambda n, side, g: (none, none))
+    monkeypatch.setattr(vilbert, 'hidden_cells', lambda n, side, g: (none, none))
     def no_words(ids, tokens, g):
         words, chosen, *rest = hidden_words(ids, tokens, g)
         return words, *[chosen & False] * 3, rest[-1]
-    monkeypatch.setattr(cross, 'hidden_words', no_words)
+    monkeypatch.setattr(vilbert, 'hidden_words', no_words)
     train = world()
     mined.phase = 'pretrain'; mined.requires_grad_()
     try: out = mined(train.batch(train.common[:16], seed=1))
@@ -192,7 +193,7 @@ def test_two_processes_are_one():
 @pytest.mark.parametrize('dies_in', [1, 3])
 def test_killed_in_either_phase_and_resumed(dies_in, tmp_path, monkeypatch):
     whole = fit()
-    from crossmodal_nb.train import Trainer
+    from crossmodal_nb.nn.trainer import Trainer
     keep, kept = Trainer._keep, []
     def dying(*args):
         keep(*args); kept.append(1)

@@ -3,16 +3,17 @@ import hashlib, itertools, json
 from pathlib import Path
 import pytest, torch, torch.nn.functional as F
 from torch.autograd import gradcheck
-from crossmodal_nb.core import InputError
-from crossmodal_nb.data import Batch, View, Views, class_world
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import Batch, View, Views
 from crossmodal_nb.datasets import catalogue, load
 from crossmodal_nb.datasets.household import _furniture, _tuxpaint, stems
-from crossmodal_nb.datasets.base import item_groups
-from crossmodal_nb.layers import AlignedAttention
-from crossmodal_nb.losses import class_triplet
-from crossmodal_nb.methods.base import Method, find
-from crossmodal_nb.methods.cvs import CVS, MCVS, RVS, ByClass, Prototypes, leaky_scores
-from crossmodal_nb.metrics import mean_ap
+from crossmodal_nb.data.splits import item_groups
+from crossmodal_nb.nn.layers import AlignedAttention
+from crossmodal_nb.losses.supervised import class_triplet
+from crossmodal_nb.methods.base import find, Method
+from crossmodal_nb.methods.cvs import ByClass, CVS, leaky_scores, MCVS, Prototypes, RVS
+from crossmodal_nb.metrics.average_precision import mean_ap
 
 golden = json.loads((Path(__file__).parent/'golden'/'supervised.json').read_text())
 tensor = lambda v: torch.tensor(v, dtype=torch.float64)

@@ -2,9 +2,11 @@
 import csv, hashlib, json, os, pickle
 import numpy as np, pytest, torch
 from PIL import Image
-from crossmodal_nb.core import InputError, MissingError
-from crossmodal_nb.data import Views, normalise
-from crossmodal_nb.datasets import audit, catalogue, class_names, data_digest, load
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.content import normalise
+from crossmodal_nb.data.views import Views
+from crossmodal_nb.datasets import catalogue, class_names, data_digest, load
+from crossmodal_nb.datasets.audit import audit
 
 SPLITS = ('train', 'valid', 'test')
 

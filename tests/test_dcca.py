@@ -1,11 +1,14 @@
 "Deep CCA beyond its notebook: the last map, what it is fitted on and when, and what the triplet differentiates."
 import copy
 import pytest, torch
-from crossmodal_nb.data import View, Views, gaussian_world
-from crossmodal_nb.losses import cca_corr, cosines, standardised, triplet
+from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.losses.contrastive import cosines, triplet
+from crossmodal_nb.losses.correlation import cca_corr, standardised
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.dcca import DCCA, DCCAE, DGCCA, projected
-from crossmodal_nb.methods.linear import CCA, MCCA, correlations
+from crossmodal_nb.methods.linear import CCA, MCCA
+from crossmodal_nb.methods.moments import correlations
 
 small = dict(dim=4, hidden=16, dropout=0.)
 run = dict(epochs=2, batch=100, accelerator='cpu')

@@ -3,7 +3,7 @@ import json
 import shutil
 from pathlib import Path
 import pytest
-from crossmodal_nb import keys
+from crossmodal_nb.runs import keys
 from crossmodal_nb.datasets import entries
 
 here = Path(keys.__file__).parent

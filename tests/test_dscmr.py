@@ -1,13 +1,15 @@
 "Methods that learn from labels: what their lessons do not say"
 import pytest, torch
 import torch.nn.functional as F
-from crossmodal_nb.core import InputError
-from crossmodal_nb.data import View, Views, class_world
-from crossmodal_nb.evaluate import checker
-from crossmodal_nb.methods.adversarial import ACMR, CMGAN, nearest_stranger
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.evaluation.selection import checker
+from crossmodal_nb.methods.acmr import ACMR, nearest_stranger
+from crossmodal_nb.methods.cmgan import CMGAN
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.dscmr import DSCMR, Dealt, Released, orders
-from crossmodal_nb.methods.semantic import SCM, SM, LabelledCCA
+from crossmodal_nb.methods.dscmr import Dealt, DSCMR, orders, Released
+from crossmodal_nb.methods.semantic import LabelledCCA, SCM, SM
 
 deep = (DSCMR, Released, ACMR, CMGAN)
 

@@ -3,9 +3,11 @@ import base64, json, re, shutil, subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 import numpy as np, pytest, torch
-from crossmodal_nb import book
-from crossmodal_nb.core import InputError, settings
-from crossmodal_nb.data import View, Views, class_world
+from crossmodal_nb.report import staging
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.explorer import eight_bits, neighbours, shard, write
 from crossmodal_nb.methods.linear import CCA, MCCA
 from crossmodal_nb.search import Index
@@ -24,7 +26,7 @@ def page(tmp_path_factory):
     index.kinds['text'], index.shown['text'] = 'text', [hostile[i % 5] + f' {i}' for i in range(40)]
     for f in ('explorer.js', 'book.css'): (folder/'_static').mkdir(exist_ok=True); shutil.copy(root/'book'/'_static'/f, folder/'_static')
     said = write(index, folder/'shards', most=90)
-    for name, data in book.shards([folder/'shards']).items(): (folder/'shards'/name).write_bytes(data)
+    for name, data in staging.shards([folder/'shards']).items(): (folder/'shards'/name).write_bytes(data)
     body = re.search(r'```\{raw\} html\n(.*?)```', (root/'book'/'explorer.md').read_text(), re.S)[1]
     (folder/'index.html').write_text(f'<!doctype html><meta charset="utf-8"><title>whole</title>{body}<script src="_static/explorer.js"></script>')      # twice, as a theme may
     data = json.loads(Path(said['file']).read_text()[len('crossmodal.shard('):-3])

@@ -2,15 +2,22 @@
 import json, os, random, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
-from crossmodal_nb.core import InputError, MissingError
-from crossmodal_nb.data import Images, View, Views
-from crossmodal_nb.features import ConvNet, EfficientNetLite, Encoder, GloVe, MiniLM, Ragged, TfIdf, features, frozen, meta, row_keys, store, stored
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.images import Images
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders.base import Encoder, Ragged
+from crossmodal_nb.encoders.extraction import features, frozen
+from crossmodal_nb.encoders.image import ConvNet, EfficientNetLite
+from crossmodal_nb.encoders.store import meta, row_keys, store, stored
+from crossmodal_nb.encoders.text import GloVe, MiniLM, TfIdf
 
 TOY = '''
 import os, sys, time, torch
 from pathlib import Path
-from crossmodal_nb.data import View, Views
-from crossmodal_nb.features import Encoder, Ragged, features, store
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders.base import Encoder, Ragged
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.store import store
 class Toy(Encoder):
     "Two parts and a flag; a shard of 8 rows takes some milliseconds and is written to a log"
     shard, about, wait, log = 8, dict(name='toy'), 0., None
@@ -365,7 +372,7 @@ def test_photos_are_upright(tmp_path, photos):
 
 def test_folded_network_is_the_network(photos, monkeypatch):
     "Folding and layout change EfficientNet by rounding only"
-    from crossmodal_nb.fetch import fetch
+    from crossmodal_nb.core.fetch import fetch
     e = EfficientNetLite()
     rows = [e.prepare(r) for r in Images(photos[:3])[torch.arange(3)]]
     ours = e(rows)['pooled']

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
-from crossmodal_nb.core import InputError
+from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.datasets import load
-from crossmodal_nb.datasets.base import _limit
+from crossmodal_nb.data.readers import _limit
 from crossmodal_nb.datasets.flowgraphs import boxes
-from crossmodal_nb.datasets.lmdb import unpickled
-from crossmodal_nb.fetch import unpack
+from crossmodal_nb.datasets.recipe1m_lmdb import unpickled
+from crossmodal_nb.core.fetch import unpack
 import test_datasets as sound
 import test_gaze as gazed
 
@@ -159,7 +159,7 @@ class Sandbox:
         raise InputError(f'{path}: the reader crashed')
 
 def _serve(pipe):
-    import crossmodal_nb.datasets.lmdb, crossmodal_nb.datasets.wikipedia, lmdb, scipy.io
+    import crossmodal_nb.datasets.recipe1m_lmdb, crossmodal_nb.datasets.wikipedia, lmdb, scipy.io
     _limit(2**32)
     while True:
         try: f, path, args = pipe.recv()

@@ -3,14 +3,17 @@ import json
 import numpy as np, pytest, torch
 from PIL import ImageColor
 from scipy.io import savemat
-from crossmodal_nb.core import InputError, MissingError
-from crossmodal_nb.data import View, Views, gaussian_world
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import data_digest, load
-from crossmodal_nb.datasets.gaze import _colours, Attended, Maps, given, mean_map, views_of
-from crossmodal_nb.features import Ragged, WordPieces, features
+from crossmodal_nb.datasets.gaze import _colours, Attended, given, Maps, mean_map, views_of
+from crossmodal_nb.encoders.base import Ragged
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.text import WordPieces
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.gaze import Gaze, Seen, ways_of
-from crossmodal_nb.train import Trainer
+from crossmodal_nb.nn.trainer import Trainer
 from test_datasets import coco, damage, here, notes, photos, well_formed
 
 def didec(root, n=40):

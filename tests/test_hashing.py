@@ -2,15 +2,17 @@
 import math
 import pytest, torch, torch.nn.functional as F
 from torch.autograd import gradcheck
-from crossmodal_nb import features
-from crossmodal_nb.core import InputError
-from crossmodal_nb.data import View, Views, class_world, stacked
-from crossmodal_nb.evaluate import checker
-from crossmodal_nb.losses import dcmh, label_affinity
-from crossmodal_nb.methods import hashing
+from crossmodal_nb.encoders import text
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import stacked, View, Views
+from crossmodal_nb.evaluation.selection import checker
+from crossmodal_nb.losses.hashing import dcmh, label_affinity
+from crossmodal_nb.methods import dual_encoder, hashing
 from crossmodal_nb.methods.base import Method, methods
-from crossmodal_nb.methods.hashing import CCAITQ, DCMH, DCMHEndToEnd, DSCMRHash, Hash, SePH, coded, imbalance, itq, logistic, quantisation, seph_codes
-from crossmodal_nb.train import Trainer
+from crossmodal_nb.methods.hashing import (
+    CCAITQ, coded, DCMH, DCMHEndToEnd, DSCMRHash, Hash, imbalance, itq, logistic, quantisation, SePH, seph_codes)
+from crossmodal_nb.nn.trainer import Trainer
 
 WIDE = dict(image=24, text=20, audio=12)
 def world(n=120, classes=4, seed=0, views=('image', 'text')):
@@ -175,7 +177,7 @@ def test_end_to_end(monkeypatch, tmp_path):
     "A small random transformer for texts, vectors as they are: the tower waits until `thaw`, then learns when its view does"
     from transformers import BertConfig
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    monkeypatch.setattr(features, 'MiniLM', lambda: features.Bert(config, layer=-1, unit=True))
+    monkeypatch.setitem(dual_encoder.learnable, 'MiniLM', lambda: text.Bert(config, layer=-1, unit=True))
     y = torch.arange(24) % 3
     words = ['a red circle', 'the large blue sea', 'bread']
     views = Views(image=View(F.one_hot(y, 3).float() + .1 * randn(24, 3).float(), y=y), text=View([words[k] for k in y], y=y))

@@ -2,7 +2,7 @@
 import ast, configparser, json, re, shutil, subprocess, sys, time, tomllib
 from pathlib import Path
 import pytest
-from crossmodal_nb import keys, record
+from crossmodal_nb.runs import keys, record
 
 root = Path(__file__).parent.parent
 notebooks = sorted(f for f in (root/'nbs').glob('[0-9]*.ipynb'))

@@ -3,14 +3,22 @@ import importlib.util, os, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pytest, soundfile, torch
 from PIL import Image
-from crossmodal_nb import debian
-from crossmodal_nb.core import InputError, MissingError
-from crossmodal_nb.data import assign, Views
+from crossmodal_nb.core import debian
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.splits import assign
+from crossmodal_nb.data.views import Views
 from crossmodal_nb.datasets import catalogue, class_names, data_digest, load
-from crossmodal_nb.datasets.base import item_groups
-from crossmodal_nb.datasets.household import _furniture, _tuxpaint, Cutouts, Mesh, Meshes, Sounds, Turntable, credits, household_map, spin, stamp_stem, stem, stems
-from crossmodal_nb.features import Encoder, features, meta
-from crossmodal_nb.media import MFCC, LogMel, MeshGeometry, Video
+from crossmodal_nb.data.splits import item_groups
+from crossmodal_nb.data.images import Cutouts
+from crossmodal_nb.data.meshes import Mesh, Meshes, spin, Turntable
+from crossmodal_nb.data.sounds import Sounds
+from crossmodal_nb.datasets.household import _furniture, _tuxpaint, credits, household_map, stamp_stem, stem, stems
+from crossmodal_nb.encoders.base import Encoder
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.store import meta
+from crossmodal_nb.encoders.audio import LogMel, MFCC
+from crossmodal_nb.encoders.mesh import MeshGeometry
+from crossmodal_nb.encoders.video import Video
 from test_cli import checkout, crossmodal
 from test_datasets import crossing, damage, well_formed
 
@@ -263,7 +271,7 @@ def test_archives_inside_are_unpacked_and_bad_ones_leave_nothing(tmp_path, monke
 @built
 def test_several_processes_download_once(tmp_path, monkeypatch):
     log = offer(tmp_path/'apt', monkeypatch)
-    code = f'import warnings; warnings.simplefilter("ignore"); from crossmodal_nb.debian import obtain; print(obtain("tuxpaint-stamps-default", {str(tmp_path/"into")!r}))'
+    code = f'import warnings; warnings.simplefilter("ignore"); from crossmodal_nb.core.debian import obtain; print(obtain("tuxpaint-stamps-default", {str(tmp_path/"into")!r}))'
     both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert len({p.communicate(timeout=120)[0] for p in both}) == 1 and log.read_text().count('download') == 1
 

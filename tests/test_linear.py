@@ -2,9 +2,11 @@
 import json, warnings
 from pathlib import Path
 import pytest, torch
-from crossmodal_nb.data import View, Views, gaussian_world
-from crossmodal_nb.methods.base import Method, arithmetic, compare, find, nearest
-from crossmodal_nb.methods.linear import CCA, MCCA, PLS, Moments, aligned, cca, correlations, stream
+from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.methods.base import arithmetic, compare, find, Method, nearest
+from crossmodal_nb.methods.linear import aligned, CCA, MCCA, PLS
+from crossmodal_nb.methods.moments import cca, correlations, Moments, stream
 
 golden = json.loads((Path(__file__).parent/'golden'/'unsupervised.json').read_text())
 double = lambda x: torch.tensor(x, dtype=torch.double)

@@ -2,10 +2,14 @@
 import copy, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from crossmodal_nb.core import InputError, settings
-from crossmodal_nb.datasets.objects import asked, didec_objects, english, folded, foreign, lexicon, of_flowgraphs, of_shapes, sights, translated, words_of
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.datasets.grounding import (
+    asked, didec_objects, english, folded, foreign, lexicon, of_flowgraphs, of_shapes, sights, translated, words_of)
 from crossmodal_nb.datasets.gaze import shapes
-from crossmodal_nb.localise import area, bounds, box_of, cell_boxes, centres, covered, energy, iou, mean_by, measures, pointing, rectangles, rivals, similarity_map, summary, within
+from crossmodal_nb.metrics.localization import (
+    area, bounds, box_of, cell_boxes, centres, covered, energy, iou, mean_by, measures, pointing, rectangles, rivals,
+    similarity_map, summary, within)
 
 golden = json.loads((Path(__file__).parent/'golden'/'recipe.json').read_text())
 close = lambda a, b: np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-8, atol=1e-9)
@@ -280,10 +284,10 @@ def test_the_longest_piece_wins_and_scripts_are_one(tmp_path):
 
 # ---------------------------------------------------------------- maps of methods
 def test_every_reading_gives_a_map_a_query():
-    from crossmodal_nb.data import View, Views
-    from crossmodal_nb.features import Ragged
-    from crossmodal_nb.methods.cross import ViLBERT
-    from crossmodal_nb.methods.dual import CLIP
+    from crossmodal_nb.data.views import View, Views
+    from crossmodal_nb.encoders.base import Ragged
+    from crossmodal_nb.methods.vilbert import ViLBERT
+    from crossmodal_nb.methods.dual_encoder import CLIP
     from crossmodal_nb.methods.grounding import attention_maps, cell_maps, slope_maps
     g = torch.Generator().manual_seed(0)
     grid, words = torch.randn(40, 9, 8, generator=g), torch.randint(3, 7, (40,), generator=g)

@@ -2,10 +2,13 @@
 import warnings
 import pytest, torch
 from torch.autograd import gradcheck
-from crossmodal_nb.core import InputError
-from crossmodal_nb.losses import (acmr_triplet, barlow_twins, cca_corr, cosines, dcmh, dcmh_rows, dscmr, gcca_corr, hinges, info_nce, l2_after_bn,
-                                  label_affinity, masked_region_kl, queue_nce, rerank_nce, reversed_gradient, semi_hard_triplet, seph, sigmoid_pairs,
-                                  soft_decorrelation, triplet)
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.losses.adversarial import reversed_gradient
+from crossmodal_nb.losses.contrastive import (
+    cosines, hinges, info_nce, masked_region_kl, queue_nce, rerank_nce, sigmoid_pairs, triplet)
+from crossmodal_nb.losses.correlation import barlow_twins, cca_corr, gcca_corr, l2_after_bn, soft_decorrelation
+from crossmodal_nb.losses.hashing import dcmh, dcmh_rows, label_affinity, seph
+from crossmodal_nb.losses.supervised import acmr_triplet, dscmr, semi_hard_triplet
 
 MINING, POSITIVES = ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), ('mask', 'supcon', 'inside')
 

@@ -3,9 +3,13 @@ import json, tracemalloc, warnings
 from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
-from crossmodal_nb import metrics as M
-from crossmodal_nb.metrics import (aggregate, chance, counts, hamming, hubness, mean_ap, mean_reciprocal_rank, median_rank, ndcg,
-                                   pack, pool_counts, pooled, precision_recall_by_radius, r_precision, ranks, recall_at, uniformity)
+from crossmodal_nb.metrics import pools, ranking
+from crossmodal_nb.metrics.aggregate import aggregate, chance
+from crossmodal_nb.metrics.average_precision import mean_ap, ndcg, r_precision
+from crossmodal_nb.metrics.geometry import hubness, uniformity
+from crossmodal_nb.metrics.hamming import precision_recall_by_radius
+from crossmodal_nb.metrics.pools import pool_counts, pooled
+from crossmodal_nb.metrics.ranking import counts, hamming, mean_reciprocal_rank, median_rank, pack, ranks, recall_at
 
 METRICS = {'R@1': partial(recall_at, k=1), 'R@5': partial(recall_at, k=5), 'medR': median_rank, 'MRR': mean_reciprocal_rank, 'mAP': mean_ap,
            'mAP@7': partial(mean_ap, k=7), 'mAP@7 hits': partial(mean_ap, k=7, norm='hits'),
@@ -43,7 +47,7 @@ def test_symmetries(seed, levels):
 def test_pieces_and_blocks_do_not_matter(rows, monkeypatch):
     S, Y = world(0, levels=20); base = values(S, Y)
     same(base, {name: f(cut(S, rows), relevant=Y, mean=False) for name, f in METRICS.items()}, rtol=1e-10, atol=1e-12)
-    monkeypatch.setattr(M, 'BLOCK', 60 * rows); same(base, values(S, Y), rtol=1e-10, atol=1e-12)
+    monkeypatch.setattr(ranking, 'BLOCK', 60 * rows); same(base, values(S, Y), rtol=1e-10, atol=1e-12)
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8])
 def test_dtypes_agree(dtype):
@@ -130,11 +134,11 @@ def test_pools_agree_on_every_road():
     roads = [pooled(s, at, 20, relevant=(q, b), items=(q, b), seed=1) for s in forms]
     roads.append(pooled(S, at, 20, relevant=q[:, None] == b[None], items=(q, b), seed=1))
     loop = [counts(S[torch.isin(q, i)][:, torch.isin(b, i)], (q[torch.isin(q, i)], b[torch.isin(b, i)]), every=True)
-            for i in map(torch.from_numpy, M.draw_pools(range(50), 20, seed=1))]
+            for i in map(torch.from_numpy, pools.draw_pools(range(50), 20, seed=1))]
     for r in roads:
         for name, f in at.items(): assert np.allclose(r[name].values, [f(c) for c in loop]) and r[name].n == 10
     by_label = pooled(S[:, :50], mean_ap, 20, relevant=(q % 5, b[:50] % 5), seed=2)                 # relevance by label, pools by row
-    i = M.draw_pools(range(50), 20, seed=2)[0]; assert np.isclose(by_label.values[0], mean_ap(S[:, :50][i][:, i], (q[i] % 5, b[i] % 5)))
+    i = pools.draw_pools(range(50), 20, seed=2)[0]; assert np.isclose(by_label.values[0], mean_ap(S[:, :50][i][:, i], (q[i] % 5, b[i] % 5)))
 
 def test_memory_stays_at_a_block():
     m = 8000; v, y = torch.randn(m, 8), torch.arange(m) % 50

@@ -1,9 +1,10 @@
 """A value means the same wherever it is given: on papermill's command line, in the manifest, in a notebook. And what a run leaves behind is whole."""
 import json, os, subprocess, sys, warnings
 import papermill, pytest
-from crossmodal_nb import book, record, runner
-from crossmodal_nb.core import InputError, typed
-from crossmodal_nb.figures import card
+from crossmodal_nb.report import staging
+from crossmodal_nb.runs import record, runner
+from crossmodal_nb.core.checks import InputError, typed
+from crossmodal_nb.report.tables import card
 from test_runner import crossmodal, house, manifest, notebook, records, root
 
 @pytest.mark.parametrize('given, default, meant', [
@@ -65,7 +66,7 @@ def test_a_secret_is_known_by_its_whole_word(tmp_path, name, secret):
     assert "'x'" not in str(e.value)
 
 declared = "dataset = 'gaussian'\noptions = {}\nsample = 0\ndims = [1]\nratio = 1.0\nchoose: 'Union[int, str]' = 'all'\nfinal = False\nout = None"
-checks = "from crossmodal_nb.record import Run, check_parameters\ncheck_parameters('10_toy', globals())"
+checks = "from crossmodal_nb.runs.record import Run, check_parameters\ncheck_parameters('10_toy', globals())"
 saves = "\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=.5, split='test' if final else 'valid', pool='all')]).save(out)"
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_one_bad_record_stops_nothing(house, good, how, monkeypatch):
     at = house/'work'/'records'/'toy'; at.mkdir(parents=True)
     (at/'bad.json').write_text(spoilt[how](good), errors='surrogateescape'); (at/'bad.ipynb').write_text('{}')
     (at/'good.json').write_text(json.dumps(json.loads(good) | dict(experiment='toy', rows=json.loads(good)['rows'][:3])))
-    for ask in (record.runs, runner.plan, lambda: record.board(), book.pages):
+    for ask in (record.runs, runner.plan, lambda: record.board(), staging.pages):
         with pytest.warns(UserWarning, match='bad.json') as said: ask()
         assert 'Delete it' in str(said[0].message)
     with warnings.catch_warnings(): warnings.simplefilter('ignore'); assert [r['path'] for r in record.runs()] == [str(at/'good.json')]
@@ -203,7 +204,7 @@ def test_a_run_says_what_it_cost_and_its_key_does_not(toy, monkeypatch):
 
 def test_the_memory_of_the_starting_process_does_not_count():
     held = b'x' * 1_500_000_000
-    code = 'from crossmodal_nb.record import cost; print(cost()["peak_mb"])'
+    code = 'from crossmodal_nb.runs.record import cost; print(cost()["peak_mb"])'
     assert float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=root).stdout) < len(held) / 1e6
 
 @pytest.mark.parametrize('f', sorted((root/'nbs'/'experiments').glob('*.ipynb')), ids=lambda f: f.stem)

@@ -5,9 +5,10 @@ import tomllib
 from pathlib import Path
 import papermill
 import pytest
-from crossmodal_nb import record
-from crossmodal_nb.data import View, Views, class_world, gaussian_world
-from crossmodal_nb.evaluate import evaluate
+from crossmodal_nb.runs import record
+from crossmodal_nb.data.synthetic import class_world, gaussian_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.evaluation.retrieval import evaluate
 from crossmodal_nb.methods.linear import CCA
 
 root = Path(__file__).parent.parent

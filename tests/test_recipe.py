@@ -2,15 +2,18 @@
 import itertools, json
 from pathlib import Path
 import pytest, torch
-from crossmodal_nb.core import InputError
-from crossmodal_nb.data import View, Views, gaussian_world
-from crossmodal_nb.evaluate import checker
-from crossmodal_nb.features import GloVe, Ragged, features
-from crossmodal_nb.lines import Lines, LineWords
-from crossmodal_nb.losses import triplet
-from crossmodal_nb.methods.base import Method, laws, unit
-from crossmodal_nb.methods.recipe import HT, Alternating, Unit, average, together
-from crossmodal_nb.train import Trainer
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.evaluation.selection import checker
+from crossmodal_nb.encoders.base import Ragged
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.text import GloVe
+from crossmodal_nb.encoders.text_lines import Lines, LineWords
+from crossmodal_nb.losses.contrastive import triplet
+from crossmodal_nb.methods.base import laws, Method, unit
+from crossmodal_nb.methods.recipe_transformer import Alternating, average, HT, together, Unit
+from crossmodal_nb.nn.trainer import Trainer
 
 def tensors(x): return {k: tensors(v) for k, v in x.items()} if isinstance(x, dict) else torch.tensor(x, dtype=torch.float64) if isinstance(x, (list, float)) else x
 golden = {k.split('_')[1]: tensors(v) for k, v in json.loads((Path(__file__).parent/'golden'/'recipe.json').read_text()).items() if k.startswith('ht_')}

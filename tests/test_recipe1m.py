@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given
 import lookalike
-from crossmodal_nb.core import InputError, MissingError
+from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.datasets import data_digest, load, recipe1m as r1m
-from crossmodal_nb.datasets.recipe1m import Table, counts, imported, prepare, recipe1m, selected, source
+from crossmodal_nb.datasets.recipe1m import counts, imported, prepare, recipe1m, selected, source, Table
 from test_fuzz import damaged, fuzz, put, snapshot, sound_views
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 "Whoever holds Recipe1M names a folder: every recipe system runs from files of that form, from raw json to record."
 import json
 import lookalike, papermill, pytest
-from crossmodal_nb.core import settings
+from crossmodal_nb.core.settings import settings
 
 small = dict(epochs=2, batch=32, lr=1e-3)
 systems = {

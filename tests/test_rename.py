@@ -6,8 +6,9 @@ import tomllib
 from pathlib import Path
 import pytest
 import torch
-from crossmodal_nb import core
-from crossmodal_nb.core import InputError, current_name, current_parameters, names
+from crossmodal_nb.core import names as core_names
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.names import current_name, current_parameters, names
 from crossmodal_nb.methods import base
 from crossmodal_nb.methods.base import Method, find, saved_class
 
@@ -287,7 +288,7 @@ class Toy(Method):
 @pytest.fixture
 def changed(monkeypatch):
     monkeypatch.setattr(base, 'methods', lambda: {'toy:Toy': Toy})
-    monkeypatch.setattr(core, 'names', lambda: dict(names={'Former': 'Toy'}, attributes={}, parameters={'Former.wide': 'width'}))
+    monkeypatch.setattr(core_names, 'names', lambda: dict(names={'Former': 'Toy'}, attributes={}, parameters={'Former.wide': 'width'}))
 
 
 def test_a_method_saved_under_old_names_loads(changed, tmp_path):

@@ -3,11 +3,11 @@ import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from crossmodal_nb import record, runner
+from crossmodal_nb.runs import record, runner
 
 root = Path(__file__).parent.parent
 cli = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()']
-ok = "from crossmodal_nb.record import Run\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=level, split='valid', pool='all')]).save(out)"
+ok = "from crossmodal_nb.runs.record import Run\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=level, split='valid', pool='all')]).save(out)"
 
 @pytest.fixture
 def house(tmp_path):

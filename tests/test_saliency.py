@@ -2,8 +2,8 @@
 import math
 from functools import partial
 import numpy as np, pytest, torch
-from crossmodal_nb.core import InputError
-from crossmodal_nb.saliency import Saliency, interpolated, kl
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.metrics.saliency import interpolated, kl, Saliency
 
 def world(n=30, side=3, d=6, seed=0, noise=0.):
     "A planted direction, a planted centre, and noise in what is measured"

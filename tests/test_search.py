@@ -3,14 +3,16 @@ import json
 import numpy as np, pytest, torch
 from PIL import Image
 from crossmodal_nb import search as engine
-from crossmodal_nb.core import InputError, MissingError
-from crossmodal_nb.data import View, Views
-from crossmodal_nb.datasets.household import Sounds
-from crossmodal_nb.features import EfficientNetLite, TfIdf, features
-from crossmodal_nb.media import MFCC
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.data.sounds import Sounds
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.image import EfficientNetLite
+from crossmodal_nb.encoders.text import TfIdf
+from crossmodal_nb.encoders.audio import MFCC
 from crossmodal_nb.methods.base import product, sides
 from crossmodal_nb.methods.linear import CCA
-from crossmodal_nb.search import Index, described, made, nearest, sort_of
+from crossmodal_nb.search import described, Index, made, nearest, sort_of
 from test_cli import process
 
 @pytest.fixture(scope='module')

@@ -2,12 +2,17 @@
 import re
 import pytest, torch
 from PIL import Image
-from crossmodal_nb.data import Images, View, Views, averaged, concatenated, merged_items, row_keys
-from crossmodal_nb.datasets import catalogue, load, published, siblings, stems
-from crossmodal_nb.datasets.base import item_names, split
+from crossmodal_nb.data.content import row_keys
+from crossmodal_nb.data.images import Images
+from crossmodal_nb.data.splits import merged_items
+from crossmodal_nb.data.views import averaged, concatenated, View, Views
+from crossmodal_nb.datasets import catalogue, load
+from crossmodal_nb.datasets.audit import published, siblings, stems
+from crossmodal_nb.data.splits import item_names, split
 from crossmodal_nb.datasets.emoji import languages
 from crossmodal_nb.datasets.recipes import plain, title_stem
-from crossmodal_nb.features import Encoder, features
+from crossmodal_nb.encoders.base import Encoder
+from crossmodal_nb.encoders.extraction import features
 
 
 class Letters(Encoder):

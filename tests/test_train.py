@@ -6,11 +6,12 @@ Run as a script, this file is what the tests start: `train OUT` fits every case 
 import json, math, os, random, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
-from crossmodal_nb.core import keep, kept
-from crossmodal_nb.data import View, Views, gaussian_world
+from crossmodal_nb.core.files import keep, kept
+from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.dcca import DCCA, DCCAE, DGCCA
-from crossmodal_nb.methods.dual import CLIP, SigLIP, Triplet
-from crossmodal_nb.train import Collapse, Trainer
+from crossmodal_nb.methods.dual_encoder import CLIP, SigLIP, Triplet
+from crossmodal_nb.nn.trainer import Collapse, Trainer
 
 class Double:
     "A method whose weights are float64"

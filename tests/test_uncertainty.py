@@ -4,10 +4,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from crossmodal_nb import uncertainty as U
-from crossmodal_nb.metrics import mean_ap, median_rank, recall_at
-from crossmodal_nb.uncertainty import (Comparison, Score, bootstrap, ceiling, class_score, compare, estimate, family, false_ahead, holm,
-                                       item_score, null_draws, permutation_null, phrase, rank_groups, simplest)
+from crossmodal_nb.metrics import comparison, null, uncertainty
+from crossmodal_nb.metrics.average_precision import mean_ap
+from crossmodal_nb.metrics.ranking import median_rank, recall_at
+from crossmodal_nb.metrics.comparison import (
+    compare, Comparison, false_ahead, family, holm, phrase, rank_groups, simplest)
+from crossmodal_nb.metrics.null import ceiling, null_draws, permutation_null
+from crossmodal_nb.metrics.uncertainty import bootstrap, class_score, estimate, item_score, Score
 
 METRICS = dict(mAP=mean_ap, hits=partial(mean_ap, k=7, norm='hits'), cut=partial(mean_ap, k=7), least=partial(mean_ap, k=7, norm='min'))
 
@@ -53,10 +56,10 @@ def test_the_projections_say_the_norm_of_the_interactions(monkeypatch):
     matrix = np.empty((80, 80))
     for i in range(80):                                  # H: one query's derivative by each row, without its mean over queries
         hit = (q[S[i].argsort(descending=True)] == q[i]).numpy()
-        matrix[i, S[i].argsort(descending=True)] = U._derivatives(hit[None], np.array([hit.sum()]), 80, 'relevant')[0] / 80
+        matrix[i, S[i].argsort(descending=True)] = uncertainty._derivatives(hit[None], np.array([hit.sum()]), 80, 'relevant')[0] / 80
     matrix -= matrix.mean(0)
     exact = np.square(matrix + matrix.T).sum()
-    found = [np.square(class_score(S[p][:, p], (q[p], q[p]), (1000 * k + p.numpy(),) * 2).interaction).sum() / U.PROJECTIONS
+    found = [np.square(class_score(S[p][:, p], (q[p], q[p]), (1000 * k + p.numpy(),) * 2).interaction).sum() / uncertainty.PROJECTIONS
              for k in range(30) for p in [torch.randperm(80, generator=torch.Generator().manual_seed(k))]]
     assert np.mean(found) == pytest.approx(exact, rel=.1)
 
@@ -90,8 +93,8 @@ def test_folds_are_those_of_nadeau_and_bengio():
     with pytest.raises(ValueError, match='single run'): estimate(a[:1], 'folds')
 
 def test_verdicts():
-    said = lambda d, low, high, p: U._verdict(Comparison(d, low, high, p, '', .1, 1., 1), .01, .05)
-    assert [said(.02, .01, .03, .001), said(-.02, -.03, -.01, .001), said(0., -.005, .005, .9), said(0., -.02, .02, .9)] == list(U.verdicts[:4])
+    said = lambda d, low, high, p: comparison._verdict(Comparison(d, low, high, p, '', .1, 1., 1), .01, .05)
+    assert [said(.02, .01, .03, .001), said(-.02, -.03, -.01, .001), said(0., -.005, .005, .9), said(0., -.02, .02, .9)] == list(comparison.verdicts[:4])
     assert 'undecided' in phrase(compare(normal(0), normal(1))) and phrase(compare(normal(0, shift=9), normal(0))).endswith(': ahead')
 
 def test_what_only_the_family_leaves_open_is_said_so():
@@ -139,7 +142,7 @@ def test_the_null_of_queries_is_the_loop():
 @pytest.mark.parametrize('exact', [True, False])
 def test_the_null_of_the_gallery_is_as_wide_as_a_loop(exact, monkeypatch):
     S, (q, b), _ = world(6, 150, 200, 4)
-    monkeypatch.setattr(U, 'EXACT', np.inf if exact else 0)
+    monkeypatch.setattr(null, 'EXACT', np.inf if exact else 0)
     g = torch.Generator().manual_seed(0)
     loop = [mean_ap(S, (q, b[torch.randperm(200, generator=g)])) for _ in range(300)]
     got = null_draws(S, (q, b), dict(mAP=mean_ap), 300)['mAP'][1]

@@ -5,7 +5,7 @@ state what was concluded on their date (their first lines say so)."""
 import ast, json, re
 from pathlib import Path
 import pytest
-from crossmodal_nb.core import settings
+from crossmodal_nb.core.settings import settings
 
 words = ('significant(?! digits)', 'significantly', 'insignificant', 'beats', 'beaten', 'outperforms?', 'outperformed', '(?:is|are|was|were|stays?) (?:far |clearly )?(?:ahead|behind)', 'as good as', 'no better', 'better than',
          'worse than', 'best method', 'wins (?:over|against)', 'buys nothing', 'within noise', 'is enough', 'does not help', 'do not help', 'helps', 'pays off')

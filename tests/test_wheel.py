@@ -2,8 +2,10 @@
 import os, shutil, subprocess, sys, sysconfig, venv, zipfile
 from pathlib import Path
 import numpy as np, pytest, torch
-from crossmodal_nb.data import View, Views, class_world
-from crossmodal_nb.features import TfIdf, features
+from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.text import TfIdf
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.search import Index
 

@@ -5,10 +5,11 @@
 import importlib.util, json, os, sys
 import numpy as np, pytest, scipy.io, scipy.sparse, torch
 from hypothesis import given, settings
-from crossmodal_nb.core import InputError, MissingError
-from crossmodal_nb.datasets import audit, catalogue, data_digest, load
-from crossmodal_nb.datasets import flickr
-from crossmodal_nb.datasets.flickr import joined, layouts, matrices, read_split, write_split
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.datasets import catalogue, data_digest, load
+from crossmodal_nb.datasets.audit import audit
+from crossmodal_nb.datasets import multilabel
+from crossmodal_nb.datasets.multilabel import joined, layouts, matrices, read_split, write_split
 from crossmodal_nb.datasets.xmedia import digit_views, files, info, keys, schemas, tables
 from test_datasets import crossing, well_formed
 from test_fuzz import Sandbox, damaged, fuzz, reads_or_says, snapshot
@@ -280,7 +281,7 @@ def test_hdf5_stays_inside_itself(tmp_path):
 def test_absent_matrices_say_where_to_ask(tmp_path):
     for name in ('mirflickr', 'iapr'):
         with pytest.raises(MissingError, match='XAll .* LAll') as e: load(name, tmp_path)
-        assert '://' not in str(e.value) and data_digest(name, tmp_path) is None and not flickr.info[name]['publishable']
+        assert '://' not in str(e.value) and data_digest(name, tmp_path) is None and not multilabel.info[name]['publishable']
 
 # ---------------------------------------------------------------- split files
 def test_a_split_is_written_and_read(tmp_path, sandbox):

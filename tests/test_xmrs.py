@@ -1,17 +1,21 @@
 "Several languages of one item: what the lessons do not say"
 import json, os, subprocess, sys
 import pytest, torch
-from crossmodal_nb.core import InputError, settings
-from crossmodal_nb.data import View, Views
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
 from crossmodal_nb.datasets.emoji import emoji_stems, languages
-from crossmodal_nb.datasets.tongues import apart_from, by_language, copies, counts, permuted, script, spoken, stacked_languages, standing, standings, tongue
-from crossmodal_nb.evaluate import evaluate
-from crossmodal_nb.features import Bert, Ragged, features
-from crossmodal_nb.losses import batch_hard
+from crossmodal_nb.datasets.multilingual import (
+    apart_from, by_language, copies, counts, permuted, script, spoken, stacked_languages, standing, standings, tongue)
+from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.encoders.base import Ragged
+from crossmodal_nb.encoders.extraction import features
+from crossmodal_nb.encoders.text import Bert
+from crossmodal_nb.losses.supervised import batch_hard
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.xmrs import XMRS, Bag, Letters, Several
-from crossmodal_nb.pieces import Grams, Pieces, Translated, augmented, shares, translations, united
+from crossmodal_nb.methods.xmrs import Bag, Letters, Several, XMRS
+from crossmodal_nb.encoders.subwords import augmented, Grams, Pieces, shares, Translated, translations, united
 
 gold = json.loads((settings().root/'tests/golden/recipe.json').read_text())
 double = lambda x: torch.tensor(x, dtype=torch.float64)
@@ -92,7 +96,7 @@ def test_an_item_without_any_row_of_the_shares_is_not_learnt_from():
 # -- pieces
 
 def test_hashes_are_the_same_in_another_process():
-    code = "from crossmodal_nb.pieces import Grams; print(Grams().key, Grams()(['Füchse 狐 лиса'])['ids'].flat.ravel().tolist())"
+    code = "from crossmodal_nb.encoders.subwords import Grams; print(Grams().key, Grams()(['Füchse 狐 лиса'])['ids'].flat.ravel().tolist())"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=settings().root, env=os.environ | dict(PYTHONHASHSEED='7'))
     assert done.stdout == f"{Grams().key} {Grams()(['Füchse 狐 лиса'])['ids'].flat.ravel().tolist()}\n"
 
