@@ -183,7 +183,7 @@ def measure(
     if n < 1: raise InputError(f'n is {n}: how many rows, at least 1')
     forks = 'forkserver' in get_all_start_methods()
     context = get_context('forkserver' if forks else 'spawn')
-    if forks: context.set_forkserver_preload(['lightning_fabric', 'crossmodal_nb.methods.cross', 'crossmodal_nb.search'])     # imported once for all
+    if forks: context.set_forkserver_preload(['lightning_fabric', 'crossmodal_nb.methods.vilbert', 'crossmodal_nb.search'])     # imported once for all
     with ProcessPoolExecutor(1, mp_context=context) as pool: return pool.submit(_measured, name, n, repeats, sizes | changed).result()
 
 def _measured(name, n, repeats, s):

@@ -74,7 +74,7 @@ def _faiss(q, g, k, similarity, block):
     return s, i
 
 # %% ../nbs/search.ipynb #0ae68eb3
-_modules = ('crossmodal_nb.features', 'crossmodal_nb.media')
+_modules = tuple(f'crossmodal_nb.encoders.{m}' for m in ('image', 'text', 'audio', 'mesh', 'video'))
 
 def described(e:Encoder) -> dict: # class, params, key; of `TfIdf` also its words and their weights
     "An encoder in plain data"

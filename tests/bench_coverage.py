@@ -29,6 +29,7 @@ from crossmodal_nb.metrics.average_precision import mean_ap
 from crossmodal_nb.metrics.ranking import counts, recall_at
 from crossmodal_nb.metrics.comparison import compare, family
 from crossmodal_nb.metrics.null import Null, null_draws, permutation_null
+from crossmodal_nb import metrics
 from crossmodal_nb.metrics.uncertainty import bootstrap, class_score, estimate, item_score
 
 dim = 10                                                     # of codes
@@ -284,8 +285,10 @@ def judged(cell):
         aim = wanted(cell['kind'], cell['settings'], r['quantity'], r['way'])
         yield r | dict(aim=aim, met=aim and bool(r['low'] <= aim[1] and aim[0] <= r['high']))
 
-# which code is measured: a digest of the module without its comments, read when it is imported
-version = hashlib.sha256(ast.unparse(ast.parse(Path(uncertainty.__file__).read_text())).encode()).hexdigest()[:12]
+# which code is measured: a digest of the modules without their comments, read when this one is imported
+measured = metrics.uncertainty, metrics.comparison, metrics.null
+sources = [ast.unparse(ast.parse(Path(module.__file__).read_text())) for module in measured]
+version = hashlib.sha256('\n'.join(sources).encode()).hexdigest()[:12]
 
 def measure(kind, settings, worlds):
     start = time.process_time()

@@ -19,11 +19,12 @@ settings = dict(
 settings = {name: dict(zip(variables, values)) for name, values in settings.items()}
 settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}     # the machine's own kernels
 elsewhere = (                                                                # patterns of names
-    'test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder', '71_book',
-    '90_cli')
+    'test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder',
+    'report/staging', 'report/book', 'cli')
 waiting = (
     'test_cli', 'test_cluster', 'test_contract', 'test_datasets', 'test_features', 'test_fuzz', 'test_recipe1m',
-    'test_train', 'test_xmedia', '05.*', '1[0-7].*', '19_datasets', '70_runner', '74_cost')
+    'test_train', 'test_xmedia', 'core/fetch', 'core/debian', 'data/.*', 'datasets/.*', 'runs/runner',
+    'runs/profiling')
 
 REPORT = '''
 import torch, threadpoolctl, numpy, scipy.linalg
@@ -48,10 +49,22 @@ def quarter(text):
     if not re.fullmatch('[1-4]/4', text): raise argparse.ArgumentTypeError(f'{text!r} is none of 1/4, 2/4, 3/4, 4/4')
     return int(text[0])
 
+def files():
+    "The lessons, and the tests"
+    notebooks = root.glob('nbs/**/*.ipynb')
+    lessons = [p for p in notebooks if not {'experiments', '.ipynb_checkpoints'} & set(p.parts) and p.stem != 'index']
+    return lessons, list(root.glob('tests/test_*.py'))
+
+def name(path):
+    "`metrics/ranking` of a lesson (without the number that orders its folder), `test_metrics` of a test"
+    if path.suffix == '.py': return path.stem
+    path = path.relative_to(root/'nbs')
+    return str(path.with_name(re.sub(r'^\d+_', '', path.stem)))
+
 def chosen(paths, k, left_out):
     "Of `paths` those of the k-th quarter (all for None), by a hash of their names: a new file moves no other"
-    mine = lambda p: k is None or int(hashlib.sha256(p.stem.encode()).hexdigest(), 16) % 4 == k - 1
-    return [p for p in sorted(paths) if not re.fullmatch('|'.join(left_out), p.stem) and mine(p)]
+    mine = lambda p: k is None or int(hashlib.sha256(name(p).encode()).hexdigest(), 16) % 4 == k - 1
+    return [p for p in sorted(paths) if not re.fullmatch('|'.join(left_out), name(p)) and mine(p)]
 
 if __name__ == '__main__':
     known = '; '.join(f'{k}: ' + ' '.join(f'{n}={v}' for n, v in s.items()) for k, s in settings.items())
@@ -63,13 +76,13 @@ if __name__ == '__main__':
     setting = settings[given.setting]
     env = os.environ | setting | dict(OMP_WAIT_POLICY='PASSIVE')     # threads that wait leave the cores to others
     left_out = (() if given.all else elsewhere) + (waiting if given.quarter else ())
-    lessons, tests = (chosen(root.glob(at), given.quarter, left_out) for at in ('nbs/[0-9]*.ipynb', 'tests/test_*.py'))
+    lessons, tests = (chosen(paths, given.quarter, left_out) for paths in files())
     print(f'{given.setting}:', *(f'{k}={v}' for k, v in setting.items()), *used(env), sep='\n  ')
     print('left out:', ', '.join(left_out) or 'nothing')
     print(f'{len(lessons)} lessons, {len(tests)} test files', flush=True)
-    names = '|'.join(re.escape(p.name) for p in lessons)
+    paths = '|'.join(re.escape(str(p.relative_to(root/'nbs'))) for p in lessons)
     commands = (
-        [Path(sys.executable).with_name('nbdev_test'), '--file-re', f'^({names})$', '--n-workers', '2', '--timing'],
+        [Path(sys.executable).with_name('nbdev_test'), '--path-re', f'nbs/({paths})$', '--n-workers', '2', '--timing'],
         [sys.executable, '-m', 'pytest', '-q', '-rfEs', *tests])
     failed = [subprocess.run(c, cwd=root, env=env).returncode for c in commands]
     sys.exit(max(failed))

@@ -24,7 +24,7 @@ def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='012345
     gallery = galleries.gallery([dict(query=Image.new('RGB', (20, 10)), name=evil, found=found, why='success')], caption=evil)
     table = tables.table([row, row | dict(query='text', gallery='image')], 'direction', caption=evil)
     nb = new_notebook(cells=[
-        new_markdown_cell(f'# Toy experiment\n**Question.** Does $\\rho^2$ pay?\n\n$$S = \\frac{{1}}{{n-1}} X^\\top X$$\nSee [linear](../41_methods.linear.ipynb).'),
+        new_markdown_cell(f'# Toy experiment\n**Question.** Does $\\rho^2$ pay?\n\n$$S = \\frac{{1}}{{n-1}} X^\\top X$$\nSee [linear](../methods/03_linear.ipynb).'),
         new_code_cell("dataset = 'photos'", metadata=dict(tags=['parameters'])), new_code_cell("dataset = 'photos'", metadata=dict(tags=['injected-parameters'])),
         new_code_cell('table', outputs=[shown(table)]), new_code_cell('gallery', outputs=[shown(gallery)], metadata=dict(tags=list(tags)))],
         metadata=dict(papermill=dict(output_path=str(folder/'x.ipynb'))))
@@ -44,7 +44,8 @@ def small(tmp_path):
         '[toy]\nnotebook = "10_toy.ipynb"\n[look]\nnotebook = "05_look.ipynb"\nchapter = "data"\n[look_emoji]\nnotebook = "05_look.ipynb"\nchapter = "data"\n')
     chapter = new_notebook(cells=[new_markdown_cell('# Linear\n> in one line\n\n$K^\\top S K = I$'), new_code_cell('#| default_exp methods.linear'),
                                   new_code_cell('#| export\nclass CCA:\n    "Two linear maps"'), new_code_cell('#| hide\nhidden_from_readers = 1')])
-    nbformat.write(chapter, tmp_path/'nbs'/'41_methods.linear.ipynb')
+    (tmp_path/'nbs'/'methods').mkdir()
+    nbformat.write(chapter, tmp_path/'nbs'/'methods'/'03_linear.ipynb')
     run_here(tmp_path); run_here(tmp_path, exp='look', key='abcabcabca')
     return tmp_path
 
@@ -200,12 +201,12 @@ def test_every_result_with_a_picture_offers_data(real_book):
             assert all((real_book/x).stat().st_size < 1_001_000 for x in files)
 
 def test_a_new_notebook_appears_without_another_edit(checkout):
-    nbformat.write(new_notebook(cells=[new_markdown_cell('# Dual')]), checkout/'nbs'/'42_methods.dual.ipynb')
+    nbformat.write(new_notebook(cells=[new_markdown_cell('# Dual')]), checkout/'nbs'/'methods'/'04_dual.ipynb')
     toc = (staging.stage(checkout, catalogue)/'_toc.yml').read_text()
     assert toc.index('how/methods-linear') < toc.index('how/methods-dual')
 
 def test_strict_refuses_and_names_a_bad_page(checkout):
-    nbformat.write(new_notebook(cells=[new_markdown_cell('# Bad\n```{nosuchdirective}\n```')]), checkout/'nbs'/'42_bad.ipynb')
+    nbformat.write(new_notebook(cells=[new_markdown_cell('# Bad\n```{nosuchdirective}\n```')]), checkout/'nbs'/'bad.ipynb')
     with pytest.raises(RuntimeError, match='nosuchdirective'): book.build(checkout, strict=True, catalogue=catalogue)
 
 def test_published_pages_hold_nothing_private(checkout):

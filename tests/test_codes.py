@@ -3,7 +3,8 @@ import json
 from functools import partial
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from crossmodal_nb.core import checks, settings
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.settings import settings as machine
 from crossmodal_nb.metrics.hamming import faiss_search, rings, search, sign, unpack
 from crossmodal_nb.metrics.average_precision import mean_ap, ndcg
 from crossmodal_nb.metrics.hamming import precision_recall_by_radius
@@ -22,7 +23,7 @@ def codes(seed, n, m, bits):
 
 
 def test_golden():
-    gold = json.loads((settings.settings().root/'tests'/'golden'/'supervised.json').read_text())['hamming']; want = gold['expected']
+    gold = json.loads((machine().root/'tests'/'golden'/'supervised.json').read_text())['hamming']; want = gold['expected']
     q, b, yq, yb = (torch.tensor(gold['inputs'][k]) for k in ('qB', 'rB', 'qL', 'rL'))
     for q, b in ((q, b), (q.double(), b.double())):
         d = hamming(q, b); assert d.tolist() == hamming(pack(q), pack(b)).tolist() == want['hamming']
@@ -99,7 +100,7 @@ def test_errors_that_help():
     for f in (search, faiss_search):
         with pytest.raises(ValueError, match='k is 0'): f(q, b, 0)
     with pytest.raises(ValueError, match='relevance of queries'): rings(q, b, rel[:, :4])
-    with pytest.raises(checks.InputError, match='did you mean'): rings(q, b, rel).curve('mikro')
+    with pytest.raises(InputError, match='did you mean'): rings(q, b, rel).curve('mikro')
     tied = rings(q[:1], q[:1].expand(4, -1), torch.ones(1, 4)).counts()
     with pytest.raises(ValueError, match='cannot be told from counts'): mean_ap(tied, ties='index')
 

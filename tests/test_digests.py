@@ -26,14 +26,14 @@ def changed(folder, module, function):
     assert file.read_text() != text
     return keys.index(copy)
 
-measuring = [('metrics', 'recall_at', '10_cca'), ('uncertainty', 'bootstrap', '10_cca'), ('evaluate', 'evaluate', '10_cca'),
-             ('geometry', 'structure', '10_cca'), ('leaderboard', 'significance', '90_board'), ('record', '_merge', '32_ladder'),
-             ('story', 'decisions', '01_start'), ('cost', 'slope', '95_cost'), ('codes', 'search', '70_hashing'),
-             ('saliency', 'nss', '41_saliency'), ('localise', 'rectangles', '85_localise')]
-learnt = [('losses', 'info_nce', '30_clip'), ('layers', '__init__', '30_clip'), ('train', 'fit', '30_clip'), ('methods.base', 'losses', '30_clip'),
-          ('features', 'features', '10_cca'), ('data', 'subset', '10_cca'), ('datasets.emoji', 'emoji', '10_cca')]
-shown = [('figures', 'space', '10_cca'), ('figures', 'table', '90_board'), ('record', 'machine', '10_cca'), ('keys', 'digests', '10_cca'),
-         ('book', 'stage', '90_board'), ('metrics', 'recall_at', '01_start'), ('losses', 'info_nce', '10_cca'), ('losses', 'barlow_twins', '30_clip')]
+measuring = [('metrics.ranking', 'recall_at', '10_cca'), ('metrics.uncertainty', 'bootstrap', '10_cca'), ('evaluation.retrieval', 'evaluate', '10_cca'),
+             ('metrics.geometry', 'structure', '10_cca'), ('report.leaderboard', 'significance', '90_board'), ('runs.record', '_merge', '32_ladder'),
+             ('report.advice', 'decisions', '01_start'), ('profiling', 'slope', '95_cost'), ('metrics.hamming', 'search', '70_hashing'),
+             ('metrics.saliency', 'nss', '41_saliency'), ('metrics.localization', 'rectangles', '85_localise')]
+learnt = [('losses.contrastive', 'info_nce', '30_clip'), ('nn.layers', '__init__', '30_clip'), ('nn.trainer', 'fit', '30_clip'), ('methods.base', 'losses', '30_clip'),
+          ('encoders.extraction', 'features', '10_cca'), ('data.views', 'subset', '10_cca'), ('datasets.emoji', 'emoji', '10_cca')]
+shown = [('report.galleries', 'space', '10_cca'), ('report.tables', 'table', '90_board'), ('runs.record', 'machine', '10_cca'), ('runs.keys', 'digests', '10_cca'),
+         ('report.staging', 'stage', '90_board'), ('metrics.ranking', 'recall_at', '01_start'), ('losses.contrastive', 'info_nce', '10_cca'), ('losses.correlation', 'barlow_twins', '30_clip')]
 
 def moved(folder, module, function, name):
     path, params = experiments/f'{name}.ipynb', dict(dataset='emoji')

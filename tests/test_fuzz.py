@@ -180,7 +180,7 @@ def _serve(pipe):
 def sandbox():
     s = Sandbox()
     with pytest.MonkeyPatch.context() as m:
-        for module in ('wikipedia', 'lmdb'): m.setattr(f'crossmodal_nb.datasets.{module}.isolated', s.isolated)
+        for module in ('wikipedia', 'recipe1m_lmdb'): m.setattr(f'crossmodal_nb.datasets.{module}.isolated', s.isolated)
         yield s
     s.process.terminate()
 

@@ -1,35 +1,48 @@
 """What holds between the rooms: layers, names that two files repeat, tags that survive cleaning, nothing private in the tree."""
-import ast, configparser, json, re, shutil, subprocess, sys, time, tomllib
+import ast, configparser, json, re, shutil, subprocess, sys, tomllib
+from importlib.util import resolve_name
 from pathlib import Path
 import pytest
+from crossmodal_nb.report import staging
 from crossmodal_nb.runs import keys, record
 
 root = Path(__file__).parent.parent
-notebooks = sorted(f for f in (root/'nbs').glob('[0-9]*.ipynb'))
-layer = lambda stem: re.match(r'(\d+)([a-z]?)_', stem).groups()
+package = root/'crossmodal_nb'
+notebooks = staging.lessons(root/'nbs')
+layers = tomllib.loads((root/'pyproject.toml').read_text())['tool']['crossmodal']['layers']
+def name(file):
+    "`metrics.ranking` of `crossmodal_nb/metrics/ranking.py`"
+    return '.'.join(file.relative_to(package).with_suffix('').parts).removesuffix('.__init__')
 
-def modules():
-    "module: layer of the notebook that makes it"
-    for f in notebooks:
-        name = re.search(r'default_exp ([\w.]+)', f.read_text())[1].removesuffix('.__init__')
-        yield f'crossmodal_nb.{name}', (int(layer(f.stem)[0]), layer(f.stem)[1])
+files = {name(f): f for f in package.rglob('*.py') if f.name != '_modidx.py'}
 
-at, known = dict(modules()), keys.index().modules
+def imports(file):
+    "Names of the modules of this package that a file imports, also within its functions"
+    inside = '.'.join(['crossmodal_nb', *file.relative_to(package).parts[:-1]])
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import): yield from (a.name for a in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = resolve_name('.' * node.level + (node.module or ''), inside)
+            yield from (f'{module}.{a.name}' if f'{module}.{a.name}'.partition('.')[2] in files else module for a in node.names)
 
-@pytest.mark.parametrize('module', at)
-def test_a_module_imports_only_smaller_numbers(module):
-    nodes = [n for n in ast.walk(ast.parse(known[module].file.read_text())) if isinstance(n, (ast.Import, ast.ImportFrom))]
-    found = {pair for n in nodes for pair in keys.imports(n, known[module].within).values()}
-    imported = {f'{m}.{name}' if f'{m}.{name}' in known else m for m, name in found}
-    for m in imported - {module}:
-        if m in at: assert at[m] < at[module], f'{module} (layer {at[module]}) imports {m} (layer {at[m]})'
+def layer(module): return layers.index(module.split('.')[0])
 
-def test_every_notebook_has_its_module():
-    assert len(at) == len(notebooks) and set(at) <= set(known)
+@pytest.mark.parametrize('module', sorted(set(files) - {'__init__'}))
+def test_a_module_imports_only_its_own_layer_and_those_below(module):
+    for imported in imports(files[module]):
+        project, _, other = imported.partition('.')
+        if project == 'crossmodal_nb' and other in files:
+            assert layer(other) <= layer(module), f'{module} imports {other}, of a layer above its own: see pyproject.toml'
+
+def test_every_notebook_has_its_module_at_the_same_place():
+    for room, f in notebooks.items():
+        module = re.search(r'default_exp ([\w.]+)', f.read_text())[1]
+        assert module == room.replace('/', '.') or (module, room) == ('datasets.__init__', 'datasets/registry')
 
 def test_the_package_holds_nothing_else():
-    made = {known[m].file for m in at} | set((root/'crossmodal_nb').rglob('__init__.py')) | {root/'crossmodal_nb'/'_modidx.py'}
-    assert set((root/'crossmodal_nb').rglob('*.py')) == made
+    made = {room.replace('/', '.') for room in notebooks} - {'datasets.registry'}
+    assert {module for module, f in files.items() if f.name != '__init__.py'} == made
+    assert {f.name for f in package.iterdir() if f.is_dir() and f.name != '__pycache__'} <= set(layers)
 
 def test_settings_and_pyproject_agree():
     ini = configparser.ConfigParser(); ini.read(root/'settings.ini')
@@ -48,7 +61,7 @@ def test_cleaning_keeps_the_parameters_tag(tmp_path):
 
 def test_experiments_only_call():
     for f in (root/'nbs'/'experiments').glob('*.ipynb'):
-        for c in record.notebook_code(f):
+        for c in keys.notebook_code(f):
             assert not c['outputs'], f'{f.name} is saved with outputs'
             assert not any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(ast.parse(c['source']))), f'{f.name} defines something'
 
@@ -58,7 +71,7 @@ def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
     headings = [h for t in texts for h in re.findall(r'^## +(.+)$', t, re.M)]
     links = re.findall(r'\[(.+?)\]\(#(\S+?)\)(?= · |$)', re.search(r'^\*\*Contents\.\*\* (.+)$', texts[0], re.M)[1])
     assert links == [(h, h.replace(' ', '-').replace('`', '')) for h in headings]      # JupyterLab's anchors
-    tagged = next(c['source'] for c in record.notebook_code(f) if 'parameters' in c['metadata']['tags'])
+    tagged = next(c['source'] for c in keys.notebook_code(f) if 'parameters' in c['metadata']['tags'])
     for line in filter(None, tagged.splitlines()):
         assert ' # ' in line or f'`{line.split()[0]}`' in texts[0], f'{f.name}: what is {line}?'
 

@@ -3,9 +3,8 @@ import argparse, os, re
 import pytest
 import processors
 
-@pytest.mark.parametrize('where', ['nbs/[0-9]*.ipynb', 'tests/test_*.py'])
-def test_four_quarters_are_the_whole(where):
-    paths = list(processors.root.glob(where))
+@pytest.mark.parametrize('paths', processors.files(), ids=['lessons', 'tests'])
+def test_four_quarters_are_the_whole(paths):
     parts = [processors.chosen(paths, k, ('test_book',)) for k in (1, 2, 3, 4)]
     assert sorted(sum(parts, [])) == sorted(p for p in paths if p.stem != 'test_book')
     assert all(len(p) < len(paths) / 2 for p in parts)
@@ -13,8 +12,8 @@ def test_four_quarters_are_the_whole(where):
     assert set(fewer) == set(processors.chosen(paths, 1, ())) & set(paths[::2])            # a new file moves no other
 
 def test_names_that_are_left_out_exist():
-    stems = {p.stem for where in ('nbs/*.ipynb', 'tests/*.py') for p in processors.root.glob(where)}
-    for name in processors.elsewhere + processors.waiting: assert any(re.fullmatch(name, s) for s in stems), name
+    names = {processors.name(p) for paths in processors.files() for p in paths}
+    for pattern in processors.elsewhere + processors.waiting: assert any(re.fullmatch(pattern, n) for n in names), pattern
 
 def test_what_is_no_quarter_is_refused():
     assert processors.quarter('3/4') == 3

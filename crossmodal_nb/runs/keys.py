@@ -25,18 +25,21 @@ from ..datasets import data_digest
 package = 'crossmodal_nb'
 
 class Names:
-    """What things were called before, as the package's file `names.toml` has it: tables `modules`, `names`, `attributes`, `parameters` and
-    `keywords` of `old = "new"`. Digests are made of the first names, so that those of older records hold"""
-    attribute = 'attributes', 'parameters', 'keywords', 'names'     # where the name of an attribute is looked for
-    parameter = 'parameters', 'keywords', 'attributes'
+    """What things were called before, as the package's file `names.toml` has it: tables `modules`, `names`, `attributes` and `parameters` of
+    `old = "new"`; of a name with its class or module only the name counts here. Digests are made of the first names, so that those of older
+    records hold"""
+    attribute = 'attributes', 'parameters', 'names'                 # where the name of an attribute is looked for
+    parameter = 'parameters', 'attributes'
     definition = 'names',
     anything = *parameter, *definition
 
     def __init__(self,
         file:Path|None=None,     # A TOML file; without one, or where there is none, every name is the first
     ):
-        self.new = tomllib.loads(file.read_text()) if file and file.exists() else {}
-        self.old = {t: {new: old for old, new in reversed(names.items())} for t, names in self.new.items()}
+        tables = tomllib.loads(file.read_text()) if file and file.exists() else {}
+        pairs = {t: [(old if t == 'modules' else old.rpartition('.')[2], new) for old, new in names.items()] for t, names in tables.items()}
+        self.new = {t: dict(reversed(names)) for t, names in pairs.items()}
+        self.old = {t: {new: old for old, new in reversed(names)} for t, names in pairs.items()}
 
     def first(self,
         name:str,                # A name of any time
@@ -53,8 +56,9 @@ class Names:
         name=None,               # `first` (default) or `now`
     ) -> str:
         "A class with its module, both under another name"
-        module, _, own = text.partition(':')
         name = name or self.first
+        if (whole := name(text, ('modules',))) != text: return whole         # a module that became several
+        module, _, own = text.partition(':')
         return f'{name(module, ("modules",))}:{name(own, self.definition)}'
 
     def value(self,
@@ -335,9 +339,9 @@ class Writer:
         self.plain(node)
 
 # %% ../../nbs/runs/01_keys.ipynb #56a99e5d
-learning = 'data', 'datasets', 'features', 'media', 'lines', 'pieces', 'losses', 'layers', 'train', 'methods'    # what a fit goes through
-presentation = ('figures', 'book', 'explorer', 'cli', 'runner', 'keys',      # what changes no number that a record keeps
-                'record.cost', 'record.machine', 'record._peak')
+learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'         # what a fit goes through
+presentation = ('report.style', 'report.plots', 'report.tables', 'report.galleries', 'report.staging', 'report.book', 'explorer', 'cli',
+                'runs.runner', 'runs.keys', 'runs.record.cost', 'runs.record.machine', 'runs.record._peak')    # no number of a record
 
 def part_of(
     module:str,              # `'crossmodal_nb.losses'`
