@@ -3,7 +3,7 @@ import base64, csv, io, json, re
 import numpy as np, pytest
 from crossmodal_nb.report import advice, leaderboard, plots, style, tables
 from crossmodal_nb.report.tables import card, reported, table
-from crossmodal_nb.runs import record
+from crossmodal_nb.runs import keys, record
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.evaluation.comparison import packed, rank_score
 from crossmodal_nb.metrics.comparison import compare, false_ahead, holm, phrase, phrase_advice, simplest
@@ -281,7 +281,7 @@ def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
     path = checkout/'nbs/experiments/10_cca.ipynb'
     notebook(path, 'from crossmodal_nb.metrics.ranking import recall_at\nrecall_at(1)')
     runs = [made('one', ranks, seed=s, dataset='gaussian') for s in (0, 1)]
-    for r in runs: r['digests'] = record.digests(path, r['params'])
+    for r in runs: r['digests'] = keys.digests(path, r['params'])
     assert leaderboard.stale(runs) == ({}, [])
     leaderboard._now.cache_clear()
     notebook(path, 'from crossmodal_nb.metrics.average_precision import mean_ap\nmean_ap(1)')

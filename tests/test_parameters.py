@@ -2,7 +2,7 @@
 import json, os, subprocess, sys, warnings
 import papermill, pytest
 from crossmodal_nb.report import staging
-from crossmodal_nb.runs import record, runner
+from crossmodal_nb.runs import keys, record, runner
 from crossmodal_nb.core.checks import InputError, typed
 from crossmodal_nb.report.tables import card
 from test_runner import crossmodal, house, manifest, notebook, records, root
@@ -209,8 +209,8 @@ def test_the_memory_of_the_starting_process_does_not_count():
 
 @pytest.mark.parametrize('f', sorted((root/'nbs'/'experiments').glob('*.ipynb')), ids=lambda f: f.stem)
 def test_every_experiment_checks_its_parameters_before_it_uses_them(f):
-    declared, first, *_ = record.notebook_code(f)
+    declared, first, *_ = keys.notebook_code(f)
     assert 'parameters' in declared['metadata']['tags']
     rest = [l for l in first['source'].splitlines() if not l.startswith(('import ', 'from '))]
     assert rest[0] == f"check_parameters('{f.stem}', globals())"
-    assert f"Run('{f.stem}', globals()" in '\n'.join(c['source'] for c in record.notebook_code(f))
+    assert f"Run('{f.stem}', globals()" in '\n'.join(c['source'] for c in keys.notebook_code(f))

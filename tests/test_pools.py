@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 import papermill
 import pytest
-from crossmodal_nb.runs import record
+from crossmodal_nb.runs import keys, record
 from crossmodal_nb.data.synthetic import class_world, gaussian_world
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.evaluation.retrieval import evaluate
@@ -56,7 +56,7 @@ with_pools = [e for e, d in entries.items() if 'pools' in d.get('params', {})]
 def test_a_published_record_holds_the_pools_of_its_entry(entry):
     notebook = root/'nbs'/'experiments'/entries[entry]['notebook']
     for r in record.runs(entry, local=False):
-        if record.differs(r, record.digests(notebook, r['params'])): continue             # stale: it says so wherever it is shown
+        if keys.differs(r, keys.digests(notebook, r['params'])): continue             # stale: it says so wherever it is shown
         asked, found = asked_and_found(r)
         n = max(x['n'] for x in r['rows'] if 'n' in x)
         assert {p for p in asked if p == 'all' or p <= n} <= found, f'{r["path"]}: {asked} asked for, {found} found'

@@ -3,7 +3,7 @@ import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from crossmodal_nb.runs import record, runner
+from crossmodal_nb.runs import keys, record, runner
 
 root = Path(__file__).parent.parent
 cli = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()']
@@ -90,7 +90,7 @@ def test_a_summary_of_published_runs_holds_where_their_data_is_absent(house, mon
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\n[both]\nnotebook = "10_toy.ipynb"\nneeds = ["toy"]\n')
     crossmodal(house, 'run', check=0)
     shutil.move(house/'work'/'records', house/'book'/'records')
-    monkeypatch.chdir(house); here = record.digests
+    monkeypatch.chdir(house); here = keys.digests
     monkeypatch.setattr(record, 'digests', lambda *a: here(*a) | dict(data=None))
     assert [j['status'] for j in runner.plan()] == ['published'] * 2 and all(j['key'] == j['path'].stem for j in runner.plan())
 

@@ -23,7 +23,7 @@ from ..metrics.comparison import compare, false_ahead, family, phrase, rank_grou
 from ..metrics.uncertainty import estimate
 from .style import ordered, spread, unit
 from .tables import esc, Html, legend, shown
-from ..runs import record
+from ..runs import keys, record
 
 # %% ../../nbs/report/05_leaderboard.ipynb #a6e52a06
 ranked_by = {'item': 'rsum', 'label': 'mAP'}     # relevance: the metric by which lines are ranked
@@ -273,12 +273,12 @@ def stale(
         if not path.exists(): changed.setdefault(r['experiment'], []).append('notebook gone'); continue
         given = record.parameters(path) | r['params']
         now = _now(path, json.dumps(given | ({'seed': 0} if 'seed' in given else {}))) | dict(params=r['digests']['params'])
-        changed.setdefault(r['experiment'], []).extend(record.differs(r, now))
+        changed.setdefault(r['experiment'], []).extend(keys.differs(r, now))
         if now['data'] is None: unseen.append(r['experiment'])
     return {e: ', '.join(dict.fromkeys(d)) for e, d in changed.items() if d}, list(dict.fromkeys(unseen))
 
 @functools.lru_cache(maxsize=None)
-def _now(path, given): return record.digests(path, json.loads(given))     # a seed is neither code nor data
+def _now(path, given): return keys.digests(path, json.loads(given))     # a seed is neither code nor data
 
 # %% ../../nbs/report/05_leaderboard.ipynb #7a7676dc
 def links(

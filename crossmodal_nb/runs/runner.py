@@ -19,7 +19,7 @@ from ..core.files import digest
 from ..core.settings import settings
 from ..datasets import data_digest
 from ..datasets.audit import files_asked
-from . import record
+from . import keys, record
 
 # %% ../../nbs/runs/03_runner.ipynb #33862112
 fields = dict(notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')   # and defaults
@@ -115,14 +115,14 @@ def _once(look):
     return asked
 
 def _status(name, entry, params, read, into, records, data):
-    d = record.digests(entry['path'], params, data)
+    d = keys.digests(entry['path'], params, data)
     if read: d['data'] = digest(read)              # what an entry reads of others is its data
-    k = record.key(d)
+    k = keys.key(d)
     job = dict(exp=name, notebook=entry['path'], params=params, digests=d, key=k, path=into/name/f'{k}.json', needs=entry['needs'], why='', seconds=None)
     same = []
     for good, r in records:
         if r['digests']['params'] != d['params']: continue
-        differing = record.differs(r, d)
+        differing = keys.differs(r, d)
         state = 'failed' if r['status'] != 'ok' else 'stale' if differing else good
         why = ', '.join(f'{x} changed' for x in differing)
         same.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
