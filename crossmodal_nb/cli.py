@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 import typer
 from typer.core import TyperGroup
-from .core.checks import InputError, literal, pick
+from .core.checks import InputError, literal, check_choice
 from .core.names import current_parameters
 from .core.settings import settings
 
@@ -69,7 +69,7 @@ def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` li
     from crossmodal_nb.datasets import catalogue, entries, load
     from crossmodal_nb.core.debian import obtain
     known, absent = {r['name']: r for r in catalogue()}, 0
-    names = [m for n in names for m in ([k for k, r in known.items() if r['embedded']] if n == 'embedded' else [pick(n, known, 'dataset')])]
+    names = [m for n in names for m in ([k for k, r in known.items() if r['embedded']] if n == 'embedded' else [check_choice(n, known, 'dataset')])]
     for n in names:
         r = known[n]
         if not r['ready'] and (r['embedded'] or 'debian' in r):
@@ -103,7 +103,7 @@ def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data`
     start, folders, rows, old, copied = time.monotonic(), [], 0, 0, 0
     splits = datasets.load(name, root, **dict(map(_option, option or [])))
     kinds = {v: presets.kind(x.x) for v, x in splits['train'].items()}
-    named = [pick(v, kinds, f'view of {name}') for v in view or kinds]
+    named = [check_choice(v, kinds, f'view of {name}') for v in view or kinds]
     encoder = dict(image=image.EfficientNetLite(('pooled', 'grid') if grid else 'pooled', crop, flip),
                    text=MiniLM(('pooled', 'tokens') if grid else 'pooled', tokens),
                    sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video())
@@ -112,7 +112,7 @@ def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data`
     for split, views in splits.items():
         for v in [v for v in named if kinds[v] in encoder and len(views[v])]:
             e, there = encoder[kinds[v]], (folder := store.store(views[v], encoder[kinds[v]])).exists()
-            extraction.features(views.only(v), {v: e}, skip=skip, processes=processes)
+            extraction.features(views.select(v), {v: e}, skip=skip, processes=processes)
             m = store.stored(folder)[1]
             print(f'{split}/{v}: {_story(m, there)}; {folder}', flush=True)
             folders.append(folder); rows += m['n']; old += there * m['n']; copied += (not there) * m.get('copied', 0)
@@ -203,7 +203,7 @@ def _learner(cls, given):
     known = inspect.signature(cls).parameters
     for old, new in zip(given, current_parameters(cls, given)):
         if old != new: raise InputError(f'--set {old}: it is called {new} now')
-        pick(old, known, f'hyper-parameter of {cls.__name__}')
+        check_choice(old, known, f'hyper-parameter of {cls.__name__}')
     return cls(**given)
 
 @app.command()
@@ -225,12 +225,12 @@ def index(name:str=typer.Argument(..., help='A data set, as `crossmodal data` li
     from crossmodal_nb.encoders.text import MiniLM
     from crossmodal_nb.methods.base import find
     learner = _learner(find(method), dict(map(_option, set_)))
-    raw = {s: v.only(*view) if view else v for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()}
-    pick(split, raw, 'split'); pick(by, ('item', 'label'), '--by')
+    raw = {s: v.select(*view) if view else v for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()}
+    check_choice(split, raw, 'split'); check_choice(by, ('item', 'label'), '--by')
     own = dict(image=EfficientNetLite(), text=MiniLM(), sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video())
     encoders = {v: own[k] for v, x in raw['train'].items() if (k := presets.kind(x.x)) in own}
     data = {s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]}) for s in {'train', 'valid', split} & set(raw)}
-    check = (lambda m: checker(data['valid'].only(*m.views), by=by)(m)) if 'valid' in data else None
+    check = (lambda m: checker(data['valid'].select(*m.views), by=by)(m)) if 'valid' in data else None
     made = engine.Index(learner.fit(data['train'], check), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
     made.save(into := into or settings().work/'index'/name)
     print(f'{made}: {into}')
@@ -251,13 +251,13 @@ def search(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal 
 
 # %% ../nbs/cli.ipynb #ce8489ba
 @app.command()
-def explore(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal index`.'), most:int=typer.Option(1000, help='Rows, over all views.'),
+def explore(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal index`.'), max_rows:int=typer.Option(1000, help='Rows, over all views.'),
         size:int=typer.Option(48, help='Of the pictures, pixels.'), about:str=typer.Option('', help='Licence and attribution, shown with it.'),
         into:Path=typer.Option(None, help='Where to (default: work/explorer).')):
     "Put a saved space into the explorer of your report."
     from crossmodal_nb.explorer import write
     from crossmodal_nb.search import Index
-    said = write(Index.load(folder), into or settings().work/'explorer', most=most, size=size, about=about)
+    said = write(Index.load(folder), into or settings().work/'explorer', max_rows=max_rows, size=size, about=about)
     print(f'{said["file"]}: {said["rows"]:,} rows, {said["bytes"]:,} bytes; of the ten nearest, 8-bit codes share '
           + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in said['shared'].items()) + '. `crossmodal book` shows it')
 

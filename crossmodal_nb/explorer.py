@@ -60,7 +60,7 @@ def neighbours(
 # %% ../nbs/explorer.ipynb #972c6b28
 def shard(
     index:Index,
-    most:int=1000,              # Rows, over all views: the items of the smallest digests of their names
+    max_rows:int=1000,              # Rows, over all views: the items of the smallest digests of their names
     size:int=48,                # Of the pictures, pixels
     seconds:float=2.,           # Of the sounds, from their beginning
     limit:int=1_000_000,        # Bytes it may have
@@ -70,9 +70,9 @@ def shard(
     "A saved space as a classic script"
     if index.method.similarity not in ('cosine', 'pearson'):
         raise InputError(f'the explorer compares by cosine, and {type(index.method).__name__} by {index.method.similarity}. Choose similarity="cosine"')
-    rows, codes = _drawn(index, most), {}
+    rows, codes = _drawn(index, max_rows), {}
     for v, i in rows.items():
-        z = [c[i] for c in index.codes[v].values()]
+        z = [c[i] for c in index.embeddings[v].values()]
         if any(not torch.allclose(z[0], other) for other in z[1:]): raise InputError(f'the codes of view {v!r} depend on the view they are compared with: such a space has no single map')
         codes[v] = unit(z[0] - z[0].mean(1, keepdim=True) if index.method.similarity == 'pearson' else z[0]).float()
     every = np.concatenate([eight_bits(z).astype(float) / np.maximum(np.linalg.norm(eight_bits(z).astype(float), axis=1, keepdims=True), 1) for z in codes.values()])
@@ -99,7 +99,7 @@ def address(name:str) -> str: # A file name
 
 def _script(x): return json.dumps(x, ensure_ascii=False, separators=(',', ':')).replace('<', '\\u003c').replace('\u2028', '\\u2028').replace('\u2029', '\\u2029')
 
-def _drawn(index, most):
+def _drawn(index, max_rows):
     "{view: rows} of whole items, the first by digest, as many as fit"
     from crossmodal_nb.core.files import digest
     of = {v: i.tolist() for v, i in index.item.items()}
@@ -109,7 +109,7 @@ def _drawn(index, most):
         for x in items: count[x] += 1
     keep, n = set(), 0
     for x in order:
-        if n + count[x] > most: break
+        if n + count[x] > max_rows: break
         keep.add(x); n += count[x]
     return {v: torch.tensor([r for r, x in enumerate(items) if x in keep]) for v, items in of.items()}
 

@@ -5,7 +5,7 @@
 import argparse, threading, time
 from pathlib import Path
 import faiss, numpy as np, torch
-from crossmodal_nb.metrics.hamming import faiss_search, rings, search
+from crossmodal_nb.metrics.hamming import faiss_search, distance_histogram, search
 
 
 def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 2**20
@@ -39,7 +39,7 @@ def main():
               f'{torch.get_num_threads()} threads: twin {t:.2f} s, {mb:.0f} MB more (aim < 200); FAISS {u:.2f} s, {ub:.0f} MB; '
               f'{t / u:.1f} x its time (aim 10); same distances')
     few = max(1, a.queries // 20); y = torch.arange(a.rows) % 20
-    _, t, mb = measured(rings, q[:few], b, (y[:few], y))
+    _, t, mb = measured(distance_histogram, q[:few], b, (y[:few], y))
     print(f'rings of {few} queries, all {a.rows:,} ranked: {t:.2f} s, {mb:.0f} MB more')
 
 if __name__ == '__main__': main()

@@ -195,7 +195,7 @@ def null(g, n, classes, signal, noise):
     y = y, y[torch.randperm(n, generator=g)]
     labels = y if noise == 'answers' else y[::-1]
     seed = int(torch.randint(2**31, (), generator=g))
-    sides = [Null.of(draws) for draws in null_draws(scores, labels, dict(mAP=mean_ap), seed=seed)['mAP']]
+    sides = [Null.from_draws(draws) for draws in null_draws(scores, labels, dict(mAP=mean_ap), seed=seed)['mAP']]
     seen, wide = mean_ap(scores, labels), max(sides, key=lambda s: s.high - s.low)
     if seed % 100 == 0: assert wide == permutation_null(scores, labels, mean_ap, seed=seed)
     return {('noise above the null', 'both sides permuted'): seen > wide.high,

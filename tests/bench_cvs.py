@@ -9,7 +9,7 @@ Ratios are of seconds, the best of some repeats (of steps: the median); they com
 """
 import argparse, importlib.util, json, resource, subprocess, sys, time
 import numpy as np, torch
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.meshes import Mesh, spin
 from crossmodal_nb.data.sounds import Sound
 from crossmodal_nb.encoders.audio import LogMel, MFCC
@@ -19,7 +19,7 @@ from crossmodal_nb.methods.cvs import CVS, MCVS, RVS
 WIDE = {v: round(d / 8) for v, d in dict(image=4096, text=3000, audio=29, video=4096, mesh=4700).items()}      # S3's widths, an eighth of each
 D, BATCH = 512, 128
 
-def world(n, *views): return class_world(n, WIDE, dict.fromkeys(WIDE, 2.), classes=20).only(*views or WIDE)
+def world(n, *views): return make_class_views(n, WIDE, dict.fromkeys(WIDE, 2.), classes=20).select(*views or WIDE)
 
 def turns(*fs, repeats=2):
     "The best of each, in turns; all warm after the first"
@@ -41,7 +41,7 @@ def pairs(n=64, m=256, few=8):
     method, x, y = sides(n, m)
     gx, gy = (super(CVS, method).encode(v, r) for v, r in (('image', x), ('text', y)))
     block = method.aligned['image×text']
-    def loop(): return torch.tensor([[(a * b).sum() for t in gy for a, b in [method.turned('image', g, 'text', t)]] for g in gx[:few]])
+    def loop(): return torch.tensor([[(a * b).sum() for t in gy for a, b in [method.cross_attend('image', g, 'text', t)]] for g in gx[:few]])
     def bare():
         for g in gx.split(32): block.e(block.both((g[:, None] * gy).flatten(0, 1)))
     assert torch.allclose(loop(), every(method, x, y)[:few], atol=1e-5)
@@ -66,7 +66,7 @@ def memory():
 # ---- steps
 
 def timed(method, train):
-    "Seconds of each step, as the trainer makes them: it calls `clamp` after each"
+    "Seconds of each step, as the trainer makes them: it calls `after_step` after each"
     at = []; method.clamp = lambda: at.append(time.perf_counter())
     method.fit(train)
     return np.diff(at)
@@ -74,7 +74,7 @@ def timed(method, train):
 def steps(n=20, warm=2):
     how, train, found = dict(dim=D, hidden=D, trainer=dict(epochs=1, batch=BATCH, accelerator='cpu')), world((n + warm) * BATCH), {}
     median = lambda took: float(np.median(took[warm:]))
-    found['CVS'] = [median(timed(CVS(**how), train.only(*list(WIDE)[:k]))) for k in (2, 3, 4, 5)]
+    found['CVS'] = [median(timed(CVS(**how), train.select(*list(WIDE)[:k]))) for k in (2, 3, 4, 5)]
     for cls in (MCVS, RVS):
         took = np.append(timed(cls(**how), train), np.nan).reshape(4, -1)[:, :-1]                              # a row a stage, without the step from one to the next
         found[cls.__name__] = list(map(median, took))

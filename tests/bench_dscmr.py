@@ -2,7 +2,7 @@
 import time
 import torch, torch.nn.functional as F
 from torch import nn
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.methods.dscmr import DSCMR
@@ -30,7 +30,7 @@ def minimal(views, epochs):
     return seconds
 
 if __name__ == '__main__':
-    world = Views({v: View(x.x, y=x.y) for v, x in class_world(n, wide, dict(image=1., text=1.), classes=C).items()})
+    world = Views({v: View(x.x, y=x.y) for v, x in make_class_views(n, wide, dict(image=1., text=1.), classes=C).items()})
     m = DSCMR(lam, eta, dim=dim, hidden=hidden, dropout=0., trainer=dict(epochs=4, batch=rows, accelerator='cpu')).fit(world)
     ours, theirs = min(r['seconds'] for r in m.history), min(minimal(world, 4))
     start = time.perf_counter(); checker(world, by='label')(m); asked = time.perf_counter() - start

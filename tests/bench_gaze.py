@@ -13,7 +13,7 @@ from crossmodal_nb.datasets import load
 from crossmodal_nb.datasets.gaze import Attended
 from crossmodal_nb.encoders.image import ResNet50
 from crossmodal_nb.methods.base import unit
-from crossmodal_nb.methods.gaze import Gaze, Proposer
+from crossmodal_nb.methods.gaze import Gaze, IVFIndex
 
 def best(f, repeats=3):
     took = []
@@ -22,14 +22,14 @@ def best(f, repeats=3):
 
 def pixels(n=32):
     views = load('shapes', n=5 * n // 3 + 5)['train']
-    few = views.common[:n]
+    few = views.shared_items[:n]
     views = Views({k: v for k, v in views.subset(few).items()})
     text = View(torch.randn(n, 64), item=views['image'].item)
-    train = Views(image=views['image'].holding(Attended(views['image'].x, views['gaze'].x)), text=text)
+    train = Views(image=views['image'].with_features(Attended(views['image'].x, views['gaze'].x)), text=text)
     how = dict(image='ResNet50', trainer=dict(epochs=1, batch=n, accelerator='cpu'))
     encoder = ResNet50(None); net = encoder.load()
     x = [encoder.prepare(p) for p in views['image'].x[torch.arange(n)]]
-    seconds = {f'p = {p}': min(Gaze(p=p, **how).fit(train).history[0]['seconds'] for _ in range(3)) for p in (0., 1.)}
+    seconds = {f'p = {p}': min(Gaze(mask_prob=p, **how).fit(train).history[0]['seconds'] for _ in range(3)) for p in (0., 1.)}
     seconds['bare network'] = best(lambda: encoder.maps(x, net).mean().backward())
     for k, s in seconds.items(): print(f'{k:>14}: {n/s:6.1f} images a second, {s/seconds["bare network"]:.2f} of the bare network\'s time')
 
@@ -38,9 +38,9 @@ def rerank():
     for n in (1000, 10_000, 100_000):
         codes, asks = unit(torch.randn(n, 100, generator=g)), unit(torch.randn(64, 100, generator=g))
         true = (asks @ codes.T).topk(32).indices
-        exact, built = best(lambda: (asks @ codes.T).topk(32)), best(lambda: Proposer(codes, 4), 1)
+        exact, built = best(lambda: (asks @ codes.T).topk(32)), best(lambda: IVFIndex(codes, 4), 1)
         for probe in (4, 16):
-            index = Proposer(codes, probe)
+            index = IVFIndex(codes, probe)
             print(f'N = {n:>7,}: all {1000*exact:7.2f} ms; file built in {1000*built:8.1f} ms, {probe:>2} lists opened {1000*best(lambda: index(asks, 32)):6.2f} ms, '
                   f'{100*float(torch.isin(true, index(asks, 32)).float().mean()):5.1f} % found (random codes: the hardest case)')
 

@@ -64,7 +64,7 @@ def world(root, name, pairs, seed):
     image = matrix(root/f'{name}.image.npy', pairs, P, lambda i, j: z[recipe[i:j]], seed=1)
     text = matrix(root/f'{name}.text.npy', n, Q, lambda i, j: z[i:j], seed=2)
     v = Views(image=View(torch.zeros(pairs, 1), item=recipe), text=View(torch.zeros(n, 1)))       # the rows are sound: made here
-    return Views(image=v['image'].holding(image), text=v['text'].holding(text))
+    return Views(image=v['image'].with_features(image), text=v['text'].with_features(text))
 
 def cca(train, test, size, draws=10):
     "One fit, eight dimensions, `draws` pools of `size`, both directions: seconds, memory, and the rows"
@@ -72,7 +72,7 @@ def cca(train, test, size, draws=10):
         t = time.time(); m = CCA(dim=50, ridge=1e-3, rho_power=0).fit(train); fit = time.time() - t
         t = time.time(); rank = m.rank; solve = time.time() - t
         t = time.time()
-        rows = [r for d in dims if d <= rank for r in evaluate(m.at(dim=d), test, pools=[size], draws=draws, boot=0, permutations=0, dim=d)]
+        rows = [r for d in dims if d <= rank for r in evaluate(m.with_params(dim=d), test, pools=[size], draws=draws, boot=0, permutations=0, dim=d)]
         judge = time.time() - t
     return dict(fit_s=fit, solve_s=solve, judge_s=judge, mb=peak.mb, dims=[d for d in dims if d <= rank]), rows
 
@@ -83,7 +83,7 @@ def bare(train, test, size, dims, draws=10):
         C = torch.cat([xa.float(), xb.float()], 1)
         t = time.time(); C.T @ C; joint += time.time() - t
     codes = scores = 0.
-    for pool in draw_pools(test.common, size, draws):
+    for pool in draw_pools(test.shared_items, size, draws):
         x, y = (v[torch.isin(v.item, torch.as_tensor(pool))].x for v in test.values())
         for d in dims:
             W, V = torch.randn(P, d), torch.randn(Q, d)

@@ -94,7 +94,7 @@ how = lambda batch, **k: dict(epochs=3, batch=batch, accelerator='cpu') | k
 def clip(repeat):
     n, batch = 4096, 256
     views = pairs(n)
-    told(f'CLIP heads {WIDE}, batch {batch}', n, *turns(lambda: ours(CLIP(start='random', trainer=how(batch)), views),
+    told(f'CLIP heads {WIDE}, batch {batch}', n, *turns(lambda: ours(CLIP(init='random', trainer=how(batch)), views),
                                            lambda: loop(TwoTowers(views, clip_loss), shuffled(views, batch), 3), repeat))
 
 def dcca(repeat):
@@ -104,7 +104,7 @@ def dcca(repeat):
     try: from cca_zoo.deep.objectives import CCALoss; zoo, whose = CCALoss(reg_covar=1e-3), 'cca-zoo\'s deep DCCA objective'
     except ImportError: zoo, whose = eigh_loss, 'an eigh-based objective (cca_zoo.deep is not installed)'
     other = lambda: TwoTowers(views, lambda a, b, s: zoo([standardised(a), standardised(b)]) + 0 * s, dim)
-    told(f'DCCA, batch {batch}, dim {dim}; {whose}', n, *turns(lambda: ours(DCCA(start='random', dim=dim, trainer=how(batch)), views),
+    told(f'DCCA, batch {batch}, dim {dim}; {whose}', n, *turns(lambda: ours(DCCA(init='random', dim=dim, trainer=how(batch)), views),
                                                                lambda: loop(other(), shuffled(views, batch), 3), repeat))
     a, b = (torch.randn(batch, dim, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in (0, 1))
     def step(f):
@@ -138,14 +138,14 @@ def processes(repeat):
     n, batch = 8192, 1024
     views = pairs(n)
     told(f'CLIP heads, hidden 2048, batch {batch}: two processes', n,
-         *turns(*(lambda d=d: ours(CLIP(start='random', hidden=2048, trainer=how(batch, devices=d)), views) for d in (2, 1)), 1))
+         *turns(*(lambda d=d: ours(CLIP(init='random', hidden=2048, trainer=how(batch, devices=d)), views) for d in (2, 1)), 1))
 
 def child_peak(kind, chunk):
     "MB beyond what the data and the libraries take: one step of 4,096 pairs"
     n = 4096
     views, peak = pairs(n), lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cls = dict(CLIP=CLIP, DCCA=DCCA)[kind]
-    make = lambda batch, chunk: cls(start='random', dim=128, hidden=2048, trainer=how(batch, epochs=1, chunk=chunk))
+    make = lambda batch, chunk: cls(init='random', dim=128, hidden=2048, trainer=how(batch, epochs=1, chunk=chunk))
     make(64, 0).fit(views.subset(torch.arange(64)))
     before = peak(); t = time.time(); make(n, chunk).fit(views)
     print(json.dumps(dict(mb=peak() - before, seconds=time.time() - t)))

@@ -4,14 +4,14 @@ import pytest, torch
 import torch.nn.functional as F
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
-from crossmodal_nb.data.synthetic import class_world, gaussian_world
+from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets.ingredients import ingredient, pantry, sets, singular
 from crossmodal_nb.evaluation.retrieval import evaluate
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.adversarial import modality_bce, wgan_gp
 from crossmodal_nb.losses.contrastive import triplet
-from crossmodal_nb.losses.supervised import balanced, batch_hard, positive_weight
+from crossmodal_nb.losses.supervised import rescale_losses, batch_hard, positive_weight
 from crossmodal_nb.methods.acme import ACME, Halved, modality_read, set_scores, threshold, Translation
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.nn.trainer import Collapse
@@ -93,7 +93,7 @@ def test_ingredients():
 
 def test_total():
     gold = golden['acme_5_total']; hard, align, image, text = map(tensor, gold['terms'])
-    near(hard + .005 * align + .002 * balanced(image, text), gold['total'])
+    near(hard + .005 * align + .002 * rescale_losses(image, text), gold['total'])
     near(F.cross_entropy(tensor(gold['class_logits']), torch.tensor(gold['classes']), ignore_index=0), gold['class_ce_background_ignored'])
 
 def test_sampling_and_synthesis_of_xmrs():
@@ -108,7 +108,7 @@ def test_sampling_and_synthesis_of_xmrs():
 # ACME
 
 def world(n=160, seed=0, names=('image', 'text'), label=lambda y: y):
-    w, c = gaussian_world(n, {v: 20 + 2 * j for j, v in enumerate(names)}, rho=(.95,) * 8, seed=seed), class_world(n, {v: 20 + 2 * j for j, v in enumerate(names)}, dict.fromkeys(names, 1.), classes=4, seed=seed)
+    w, c = make_gaussian_views(n, {v: 20 + 2 * j for j, v in enumerate(names)}, rho=(.95,) * 8, seed=seed), make_class_views(n, {v: 20 + 2 * j for j, v in enumerate(names)}, dict.fromkeys(names, 1.), classes=4, seed=seed)
     return Views({v: View(w[v].x + c[v].x, y=label(c[v].y)) for v in names})
 
 def basketed(w, size=7):
@@ -135,7 +135,7 @@ def test_saved_with_a_basket(names, tmp_path):
 @pytest.mark.parametrize('within', [True, False])
 def test_every_form_learns(form, sides, within):
     w = basketed(world(label=lambda y: torch.where(torch.arange(len(y)) % 3 > 0, y, -1)))
-    m = short(form=form, sides=sides, within=within, balance=within, warm=0, metric='cosine' if within else 'euclid').fit(w)
+    m = short(form=form, sides=sides, same_view_negatives=within, balance=within, warmup_epochs=0, metric='cosine' if within else 'euclid').fit(w)
     assert m.history[-1]['loss'] < m.history[0]['loss'] and all(math.isfinite(v) for r in m.history for v in r.values())
 
 def test_whose_codes_unlearn():
@@ -168,13 +168,13 @@ def test_labels():
     for w in (Views({v: View(x.x) for v, x in world().items()}), world(label=lambda y: 0 * y - 1)): assert 'class' not in short().fit(w).history[0]
 
 def test_what_it_cannot_learn_from():
-    three = gaussian_world(60, dict(a=8, b=8, c=8))
+    three = make_gaussian_views(60, dict(a=8, b=8, c=8))
     with pytest.raises(ValueError, match='takes 2 views'): short().fit(three)
     with pytest.raises(RuntimeError, match='basket'): short().fit(world()).ingredients(world()['image'].x)
 
 class Zeroed(ACME):
     "After its first epoch somebody makes all codes equal, but never quite to one point"
-    def clamp(self):
+    def after_step(self):
         if self.epoch >= 1:
             for h in self.heads.values():
                 for p in h.parameters(): p.data.zero_()
@@ -237,10 +237,10 @@ def test_any_line_has_a_name_or_none():
 def test_only_training_rows_have_a_say():
     rows = lambda *t: Views(text=View(list(t)))
     raw = dict(train=rows('salt', 'salt\negg', 'egg'), valid=rows('salt\nsaffron'), test=rows('saffron', 'saffron', 'egg'))
-    got, names = pantry(raw, 'text', least=2)
+    got, names = pantry(raw, 'text', min_items=2)
     assert names == ['egg', 'salt'] and got['test'].x.tolist() == [[False, False], [False, False], [True, False]] and got['train'].x.dtype == torch.bool
-    changed = raw | dict(test=rows(*['truffle'] * 50)); assert pantry(changed, 'text', least=2)[1] == names
-    with pytest.raises(InputError, match='3 training items'): pantry(raw, 'text', least=3)
+    changed = raw | dict(test=rows(*['truffle'] * 50)); assert pantry(changed, 'text', min_items=2)[1] == names
+    with pytest.raises(InputError, match='3 training items'): pantry(raw, 'text', min_items=3)
     with pytest.raises(InputError): pantry(raw, 'text', 'nouns')
 
 def test_detected_and_words():

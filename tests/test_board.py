@@ -168,7 +168,7 @@ def test_no_comparison_where_it_would_be_a_guess(ranks):
     why = {e: named(lines)[e, 'net']['versus']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
     assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(v['comparison'] is None for v in why.values())
     shown = leaderboard.table(ranked(*records))
-    assert shown.count('–<sup') >= 3 and leaderboard.nothing['queries'] in shown and leaderboard.nothing['own'] in shown
+    assert shown.count('–<sup') >= 3 and leaderboard.missing_reasons['queries'] in shown and leaderboard.missing_reasons['own'] in shown
     (alone,) = ranked(made('two', dict(net=ranks['CCA'], better=ranks['better']))).values()
     assert {l['versus']['cca']['why'] for l in alone} == {'none'}
 
@@ -183,7 +183,7 @@ def test_by_class_influences_are_compared_and_old_records_say_why_not():
         r['tables'] = dict(ap={'CCA': {}, 'DSCMR': {}}, items={})
         for row in r['rows']: row.pop('se')
     (lines,) = ranked(*old).values()
-    assert {l['why'] for l in lines} == {'before'} and leaderboard.nothing['before'] in leaderboard.table(ranked(*old))
+    assert {l['why'] for l in lines} == {'before'} and leaderboard.missing_reasons['before'] in leaderboard.table(ranked(*old))
     (lines,) = ranked(old[0]).values()
     assert all(l['scores']['mAP']['low'] is None for l in lines)                       # that interval held the gallery fixed
 

@@ -188,7 +188,7 @@ def test_all_runs_of_an_entry_are_in_its_csv_and_large_ones_are_cut(checkout):
     files = staging.page_data('toy', toy['runs'])
     assert [l.split(',')[0] for l in files['toy.csv'][2].decode().splitlines()] == ['run', '0123456789', 'second0000']
     runs = [r | dict(rows=[dict(value=.1 + .2, i=i) for i in range(500)]) for r in toy['runs']]
-    cut = {f: x for f, x in staging.page_data('toy', runs, most=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
+    cut = {f: x for f, x in staging.page_data('toy', runs, max_bytes=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
     assert len(cut) > 2 and all(len(x[2]) <= 5000 for x in cut.values()) and sum(x[1] for x in cut.values()) == 1000
     back = [r for _, _, text in cut.values() for r in csv.DictReader(text.decode().splitlines())]
     assert [(r['run'], int(r['i']), float(r['value'])) for r in back] == [(r['key'], i, .1 + .2) for r in runs for i in range(500)]

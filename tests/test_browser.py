@@ -8,7 +8,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from crossmodal_nb import explorer
 from crossmodal_nb.report import staging
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.linear import MCCA
 from crossmodal_nb.search import Index
@@ -254,7 +254,7 @@ def test_hostile_words_are_shown_as_words(browser, page):
 
 def test_sounds_can_be_played(browser, tmp_path):
     import soundfile
-    world = class_world(20, dict(text=10, sound=8), dict(text=2., sound=2.))
+    world = make_class_views(20, dict(text=10, sound=8), dict(text=2., sound=2.))
     world = Views({k: View(v.x, [f'{k} {i}' for i in range(len(v))]) for k, v in world.items()})
     index, files = Index(MCCA(4).fit(world), world, name='tones'), []
     for i in range(20):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from crossmodal_nb.runs import runner
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.linear import CCA
@@ -83,7 +83,7 @@ def test_a_cluster_that_cannot_work_is_refused(house, monkeypatch, cluster):
 
 @pytest.fixture
 def files(tmp_path):
-    w = gaussian_world(1001, dims=dict(image=40, text=30), rho=(.9, .7, .5), dtype=torch.double)
+    w = make_gaussian_views(1001, dims=dict(image=40, text=30), rho=(.9, .7, .5), dtype=torch.double)
     for v, x in w.items(): np.save(tmp_path/f'{v}.npy', (x.x + 5).numpy())
     return tmp_path
 

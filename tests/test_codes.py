@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings as machine
-from crossmodal_nb.metrics.hamming import faiss_search, rings, search, sign, unpack
+from crossmodal_nb.metrics.hamming import faiss_search, distance_histogram, search, sign, unpack
 from crossmodal_nb.metrics.average_precision import mean_ap, ndcg
 from crossmodal_nb.metrics.hamming import precision_recall_by_radius
 from crossmodal_nb.metrics.ranking import counts, hamming, median_rank, pack, recall_at
@@ -29,7 +29,7 @@ def test_golden():
         d = hamming(q, b); assert d.tolist() == hamming(pack(q), pack(b)).tolist() == want['hamming']
         assert ((yq @ yb.T) > 0).float().tolist() == want['relevance']
         for relevant in ((yq, yb), torch.tensor(want['relevance']).bool()):
-            r = rings(q, b, relevant)
+            r = distance_histogram(q, b, relevant)
             for ties, name in (('index', 'index'), ('best', 'optimistic'), ('worst', 'pessimistic'), ('expected', 'tie_averaged')):
                 for x in (-d,) if ties == 'index' else (-d, r.counts()):
                     got = mean_ap(x, relevant, ties=ties, mean=False)
@@ -44,13 +44,13 @@ def test_packed_is_signs(seed, n, m, bits):
     q, b, rel = codes(seed, n, m, bits); p, r = pack(q), pack(b)
     assert p.dtype == torch.uint8 and p.shape == (n, -(-bits // 8)) and torch.equal(unpack(p, bits), q)
     assert torch.equal(hamming(q, b), hamming(p, r)) and torch.equal(hamming(q, b), (q[:, None] != b).sum(2).short())
-    for x, y in zip(rings(q, b, rel), rings(p, r, rel)): assert np.array_equal(x, y[:, :bits + 1]) and not y[:, bits + 1:].any()
+    for x, y in zip(distance_histogram(q, b, rel), distance_histogram(p, r, rel)): assert np.array_equal(x, y[:, :bits + 1]) and not y[:, bits + 1:].any()
     for x, y in zip(search(q, b, 5), search(p, r, 5)): assert torch.equal(x, y)
 
 @short
 @given(**world)
 def test_counted_is_sorted(seed, n, m, bits):
-    q, b, rel = codes(seed, n, m, bits); d, r = hamming(q, b), rings(q, b, rel)
+    q, b, rel = codes(seed, n, m, bits); d, r = hamming(q, b), distance_histogram(q, b, rel)
     assert (r.found.sum(1) == m).all() and (r.hits <= r.found).all() and np.array_equal(r.hits.sum(1), rel.sum(1))
     for x, y in zip(r.counts(), counts(-d, rel, every=True)): assert np.array_equal(x, y)
     low, mid, high = (mean_ap(r.counts(), ties=t, mean=False) for t in ('worst', 'expected', 'best'))
@@ -78,9 +78,9 @@ def test_search_is_exact(seed, n, m, bits, k, block):
         assert within <= set(one) and within <= set(two)
 
 def test_block_and_threads_are_no_matter(monkeypatch):
-    q, b, rel = codes(0, 200, 999, 64); one = search(q, b, 20), rings(q, b, rel)
+    q, b, rel = codes(0, 200, 999, 64); one = search(q, b, 20), distance_histogram(q, b, rel)
     monkeypatch.setattr('crossmodal_nb.metrics.ranking.BLOCK', 5000); monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
-    for x, y in zip(one, (search(q, b, 20, 100), rings(q, b, rel))):
+    for x, y in zip(one, (search(q, b, 20, 100), distance_histogram(q, b, rel))):
         for u, v in zip(x, y): assert np.array_equal(u, v)
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.int64])
@@ -91,7 +91,7 @@ def test_sign(dtype):
 def test_errors_that_help():
     q, b, rel = codes(0, 3, 9, 16)
     with pytest.raises(ValueError, match='not numbers have no sign: row 1'): sign(torch.tensor([[0.], [torch.nan]]))
-    for f in (rings, lambda x, y: search(x, y, 3), lambda x, y: faiss_search(x, y, 3)):
+    for f in (distance_histogram, lambda x, y: search(x, y, 3), lambda x, y: faiss_search(x, y, 3)):
         with pytest.raises(ValueError, match='hold -1 and \\+1 only'): f(0 * q, b)
         with pytest.raises(ValueError, match='hold -1 and \\+1 only'): f(q * torch.nan, b)
         with pytest.raises(ValueError, match='codes of 16 torch.float32 against 8'): f(q, b[:, :8])
@@ -99,9 +99,9 @@ def test_errors_that_help():
         with pytest.raises(ValueError, match='no codes: 3 rows, 0 rows'): f(q, b[:0])
     for f in (search, faiss_search):
         with pytest.raises(ValueError, match='k is 0'): f(q, b, 0)
-    with pytest.raises(ValueError, match='relevance of queries'): rings(q, b, rel[:, :4])
-    with pytest.raises(InputError, match='did you mean'): rings(q, b, rel).curve('mikro')
-    tied = rings(q[:1], q[:1].expand(4, -1), torch.ones(1, 4)).counts()
+    with pytest.raises(ValueError, match='relevance of queries'): distance_histogram(q, b, rel[:, :4])
+    with pytest.raises(InputError, match='did you mean'): distance_histogram(q, b, rel).curve('mikro')
+    tied = distance_histogram(q[:1], q[:1].expand(4, -1), torch.ones(1, 4)).counts()
     with pytest.raises(ValueError, match='cannot be told from counts'): mean_ap(tied, ties='index')
 
 def test_packed_codes_in_any_memory_order_and_an_empty_gallery():

@@ -8,13 +8,13 @@ from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.nn.layers import Attention, Block, box_code, CoAttention, spatial_code
 from crossmodal_nb.methods import vilbert
-from crossmodal_nb.methods.base import laws, Method
+from crossmodal_nb.methods.base import check_score_invariance, Method
 from crossmodal_nb.methods.rerank import Rerank
 from crossmodal_nb.methods.vilbert import hidden_cells, hidden_words, others, ViLBERT
 from crossmodal_nb.methods.linear import CCA
 
 golden = json.loads((Path(__file__).parent/'golden'/'unsupervised.json').read_text())
-small = dict(width=16, heads=2, text_layers=2, image_layers=1, connections=1, dropout=0., codes=8, pool=5)
+small = dict(width=16, heads=2, text_layers=2, image_layers=1, connections=1, dropout=0., n_visual_words=8, pool=5)
 quick = dict(epochs=2, batch=16, lr=3e-3, accelerator='cpu')
 double = lambda x: torch.tensor(x, dtype=torch.double)
 
@@ -83,7 +83,7 @@ def test_learns_the_pairing():
 
 def test_reads_the_first_part_that_a_view_has(mined):
     assert mined.views == dict(image=dict(grid=12), text=dict(tokens=10)) and mined.roles == ('image', 'text')
-    swapped = ViLBERT(**small, trainer=quick | dict(epochs=0)).fit(world().only('text', 'image'))
+    swapped = ViLBERT(**small, trainer=quick | dict(epochs=0)).fit(world().select('text', 'image'))
     assert swapped.roles == ('image', 'text')
     vectors = Views({v: View(w.x['pooled'], item=w.item) for v, w in world().items()})
     assert ViLBERT(**small, trainer=quick | dict(epochs=0)).fit(vectors).roles == ('image', 'text')
@@ -105,7 +105,7 @@ def test_says_what_it_lacks(mined):
 
 def test_laws_and_both_directions(mined):
     test = world(20, seed=1)
-    assert laws(mined, *sides(test)) == laws(mined, *sides(test, 'text', 'image')) == dict(gallery=True, queries=True)
+    assert check_score_invariance(mined, *sides(test)) == check_score_invariance(mined, *sides(test, 'text', 'image')) == dict(gallery=True, queries=True)
     s = mined.score(*sides(test))
     torch.testing.assert_close(mined.score(*sides(test, 'text', 'image')).T, s, rtol=1e-4, atol=1e-5)
     i, j = torch.tensor([3, 0, 3, 19]), torch.tensor([7, 7, 2, 39])
@@ -117,7 +117,7 @@ def test_pieces_change_nothing(mined):
     test, tiny = world(12, seed=1), copy.deepcopy(mined)
     tiny.piece = 5
     torch.testing.assert_close(tiny.score(*sides(test)), mined.score(*sides(test)), rtol=1e-4, atol=1e-5)
-    b = vilbert.Mined(world(), mined.near, 1).batch(world().common[:16], seed=4)
+    b = vilbert.HardNegative(world(), mined.near, 1).batch(world().shared_items[:16], seed=4)
     grads = []
     for chunk in (0, 7):
         mined.zero_grad(); mined(b, chunk)['loss'].backward()
@@ -153,7 +153,7 @@ def test_nothing_hidden_is_no_nan(mined, monkeypatch):
     monkeypatch.setattr(vilbert, 'hidden_words', no_words)
     train = world()
     mined.phase = 'pretrain'; mined.requires_grad_()
-    try: out = mined(train.batch(train.common[:16], seed=1))
+    try: out = mined(train.batch(train.shared_items[:16], seed=1))
     finally: mined.phase = 'finetune'
     mined.zero_grad(); out['loss'].backward()
     assert out['text'] == out['regions'] == 0 and out['loss'].isfinite()
@@ -161,9 +161,9 @@ def test_nothing_hidden_is_no_nan(mined, monkeypatch):
 
 def test_a_new_model_gives_every_choice_the_same_chance():
     train = world()
-    m = ViLBERT(**small, start='random', trainer=quick | dict(epochs=0)).fit(train)
-    loss = m(train.batch(train.common, seed=0))['loss']
-    assert m.trap(64) == math.log(5) and abs(loss - m.trap(64)) < .3
+    m = ViLBERT(**small, init='random', trainer=quick | dict(epochs=0)).fit(train)
+    loss = m(train.batch(train.shared_items, seed=0))['loss']
+    assert m.collapse_loss(64) == math.log(5) and abs(loss - m.collapse_loss(64)) < .3
 
 def test_hidden_cells_are_whole_blocks():
     covered, zero = hidden_cells(500, 4, torch.Generator().manual_seed(0))
@@ -216,20 +216,20 @@ def test_rerank_orders_the_top_and_leaves_the_rest(rerank):
         ranked, falling = first.gather(1, order), first.gather(1, before)
         torch.testing.assert_close(ranked[:, 5:], falling[:, 5:])
         torch.testing.assert_close(ranked[:, :5].sort(1, descending=True)[0], falling[:, :5])
-        alone = rerank.at(mix=1.).score(*sides(test, a, b)).argsort(1, descending=True)
+        alone = rerank.with_params(mix=1.).score(*sides(test, a, b)).argsort(1, descending=True)
         torch.testing.assert_close(first.gather(1, alone), falling)
         best = second.gather(1, before[:, :5]).sort(1, descending=True)[0]
         torch.testing.assert_close(second.gather(1, order[:, :5]), best, rtol=1e-3, atol=1e-4)
         kept = first.double().scatter(1, order[:, :5], 0)                   # the others keep their scores
         torch.testing.assert_close(s.scatter(1, order[:, :5], 0), kept, rtol=1e-5, atol=1e-6)
-    assert rerank.at(k=500).score(*sides(test)).shape == (20, 40) and rerank.k == 5
-    with pytest.raises(InputError, match='mix'): rerank.at(mx=1)
+    assert rerank.with_params(k=500).score(*sides(test)).shape == (20, 40) and rerank.k == 5
+    with pytest.raises(InputError, match='mix'): rerank.with_params(mx=1)
 
 def test_rerank_laws(rerank):
     test = world(20, seed=1)
-    for m in (rerank, rerank.at(mix=.5)):
-        assert laws(m, *sides(test), atol=1e-3) == laws(m, *sides(test, 'text', 'image'), atol=1e-3) == dict(gallery=True, queries=True)
-    blocks = torch.cat([s for _, s in rerank.blocks(*sides(test), rows=7)])
+    for m in (rerank, rerank.with_params(mix=.5)):
+        assert check_score_invariance(m, *sides(test), atol=1e-3) == check_score_invariance(m, *sides(test, 'text', 'image'), atol=1e-3) == dict(gallery=True, queries=True)
+    blocks = torch.cat([s for _, s in rerank.score_batches(*sides(test), rows=7)])
     torch.testing.assert_close(blocks, rerank.score(*sides(test)), rtol=1e-3, atol=1e-3)
 
 def test_rerank_round_trip(rerank, tmp_path):
@@ -255,9 +255,9 @@ def test_two_fitted_methods_need_no_fit(mined):
     assert m.views and m.score(*sides(train)).isfinite().all()
 
 def test_a_start_as_cca_is_cca():
-    "Untrained, ViLBERT ranks about as the CCA it began as; with `whole`, as the CCA of the pooled vectors"
+    "Untrained, ViLBERT ranks about as the CCA it began as; with `use_pooled`, as the CCA of the pooled vectors"
     train, test, right = world(), world(100, seed=1), torch.arange(100)
     hits = lambda m: float((m.score(*sides(test)).argmax(1) // 2 == right).double().mean())
-    begun, blank = (hits(ViLBERT(**small | dict(width=128), start=start, whole=True, trainer=quick | dict(epochs=0)).fit(train)) for start in ('cca', 'random'))
+    begun, blank = (hits(ViLBERT(**small | dict(width=128), init=start, use_pooled=True, trainer=quick | dict(epochs=0)).fit(train)) for start in ('cca', 'random'))
     cca = hits(CCA(4, 1.).fit(train))
     assert begun > max(blank, 0) + .2 and begun > .6 * cca, (begun, blank, cca)

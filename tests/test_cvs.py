@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch, torch.nn.functional as F
 from torch.autograd import gradcheck
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import Batch, View, Views
 from crossmodal_nb.datasets import catalogue, load
 from crossmodal_nb.datasets.household import _furniture, _tuxpaint, stems
@@ -12,7 +12,7 @@ from crossmodal_nb.data.splits import item_groups
 from crossmodal_nb.nn.layers import AlignedAttention
 from crossmodal_nb.losses.supervised import class_triplet
 from crossmodal_nb.methods.base import find, Method
-from crossmodal_nb.methods.cvs import ByClass, CVS, leaky_scores, MCVS, Prototypes, RVS
+from crossmodal_nb.methods.cvs import PKSampler, CVS, leaky_scores, MCVS, Prototypes, RVS
 from crossmodal_nb.metrics.average_precision import mean_ap
 
 golden = json.loads((Path(__file__).parent/'golden'/'supervised.json').read_text())
@@ -22,7 +22,7 @@ selects = pytest.mark.parametrize('select,name', dict(tf='tf', semi_mean='semi_m
 
 WIDE = dict(image=12, text=10, audio=6, video=8, mesh=7)
 SIGNAL = dict(image=2., text=3., audio=1.5, video=1.5, mesh=2.)
-world = lambda n=120, seed=0, classes=5, wide=WIDE, **signal: class_world(n, wide, SIGNAL | signal, classes, seed=seed)
+world = lambda n=120, seed=0, classes=5, wide=WIDE, **signal: make_class_views(n, wide, SIGNAL | signal, classes, seed=seed)
 train, test = world(), world(60, seed=1)
 run = dict(epochs=2, batch=40, accelerator='cpu')
 small = dict(dim=16, hidden=16, K=4)
@@ -137,7 +137,7 @@ kinds = pytest.mark.parametrize('kind', KINDS)
 def grown(kind, **how):
     "Fitted on two views, with all that could let the old drift: weight decay, dropout, standardised input"
     cls, own = KINDS[kind]
-    return cls(**small | own | dict(dropout=.4, trainer=run | dict(wd=.5, lr=1e-2)) | how).fit(train.only('image', 'text'))
+    return cls(**small | own | dict(dropout=.4, trainer=run | dict(wd=.5, lr=1e-2)) | how).fit(train.select('image', 'text'))
 
 @torch.no_grad()
 def seen(m, views):
@@ -159,29 +159,29 @@ def test_what_is_old_stays_to_the_last_bit(kind, tmp_path):
         old, before = list(m.views), seen(m, list(m.views))
         m.save(tmp_path/view); m = Method.load(tmp_path/view)                                          # the next stage may be another day
         assert changed(before, seen(m, old)) == []
-        m.grow(view, train)
+        m.add_view(view, train)
         after = seen(m, [*old, view])
         assert changed(before, after) == [] and set(before) < set(after)
         assert {r['stage'] for r in m.history[-2:]} == {view} and any(k.startswith(f'tensor heads.{view}.') for k in after)
 
 @pytest.mark.parametrize('what,broken,moves', [
-    *(('rates', lambda self, epoch: {}, moves) for moves in ('tensor heads.image.', 'tensor classifier.', 'scores image→text context')),
+    *(('lr_multipliers', lambda self, epoch: {}, moves) for moves in ('tensor heads.image.', 'tensor classifier.', 'scores image→text context')),
     ('learning', property(lambda self: list(self.views)), 'tensor context.text'), ('turns', CVS.turns, 'codes image'),
-    ('begin', lambda self, train: [self.heads[v][0].learn(test[v].x) for v in self.views], 'tensor heads.image.0.')])
+    ('init_from_data', lambda self, train: [self.heads[v][0].fit(test[v].x) for v in self.views], 'tensor heads.image.0.')])
 def test_this_test_can_fail(what, broken, moves, monkeypatch):
     m = grown('MCVS'); m.heads['text'][-1].bias.data += 1                                              # its context is out of date, and stays so
     before = seen(m, ['image', 'text'])
     monkeypatch.setattr(MCVS, what, broken)
-    assert any(k.startswith(moves) for k in changed(before, seen(m.grow('video', train), ['image', 'text'])))
+    assert any(k.startswith(moves) for k in changed(before, seen(m.add_view('video', train), ['image', 'text'])))
 
 def test_fitting_again_changes_everything():
-    m = CVS(**small, trainer=run).fit(train.only('image', 'text')); before = seen(m, ['image', 'text'])
-    after = seen(m.fit(train.only('image', 'text', 'audio')), ['image', 'text'])
+    m = CVS(**small, trainer=run).fit(train.select('image', 'text')); before = seen(m, ['image', 'text'])
+    after = seen(m.fit(train.select('image', 'text', 'audio')), ['image', 'text'])
     assert {k for k in before if not k.startswith('tensor')} <= set(changed(before, after))
 
 def learns(m):
     "How many numbers the stage has trained"
-    still = m.rates(0)
+    still = m.lr_multipliers(0)
     return sum(p.numel() for n, p in m.named_parameters() if n not in still)
 
 @pytest.mark.parametrize('reference', ('image', 'text'))
@@ -190,7 +190,7 @@ def test_the_reference_is_one_in_all_blocks(reference, tmp_path):
     own = {w: next(iter(m.aligned.values())).get_parameter(f'{w}.weight').clone() for w in 'ie'}
     assert learns(m) == count(m)                                                                       # the first stage learns all
     for n, view in enumerate(ORDER, 3):
-        m.grow(view, train)
+        m.add_view(view, train)
         assert learns(m) == count(m.heads[view]) + 3 * D**2 and list(m.aligned)[-1] == f'{reference}×{view}' and len(m.aligned) == n - 1
         assert all(len(p) == 1 for p in shared(m))
         for b in m.aligned.values(): assert all(torch.equal(getattr(b.first[0], w).weight, v) for w, v in own.items())
@@ -201,13 +201,13 @@ def test_the_reference_is_one_in_all_blocks(reference, tmp_path):
 def test_the_others_learn_more_blocks():
     m, p = grown('MCVS'), grown('Prototypes')
     for n, view in enumerate(ORDER, 2):
-        assert learns(m.grow(view, train)) == count(m.heads[view]) + n * 4 * small['dim']**2
-        assert learns(p.grow(view, train)) == count(p.heads[view]) and not p.aligned
+        assert learns(m.add_view(view, train)) == count(m.heads[view]) + n * 4 * small['dim']**2
+        assert learns(p.add_view(view, train)) == count(p.heads[view]) and not p.aligned
 
 
 # ---------------------------------------------------------------- noise
 NOISE = dict(image=24, text=20, audio=16)
-noisy = lambda n, seed: class_world(n, NOISE, dict(image=0., text=3., audio=2.), seed=seed)
+noisy = lambda n, seed: make_class_views(n, NOISE, dict(image=0., text=3., audio=2.), seed=seed)
 leaking = dict(dim=32, hidden=64, K=4, gain=32., partner=(0, 1), trainer=dict(epochs=10, batch=60, lr=2e-3, accelerator='cpu'))
 
 def precision(order, yq, yg):
@@ -226,7 +226,7 @@ def at_chance(scores, yq, yg, noise='queries', n=1000, q=.999):
 @pytest.fixture(scope='module', params=(CVS, MCVS))
 def taught(request):
     "MCVS grows the noise last"
-    return request.param(**leaking).fit(noisy(300, 2).only(*(NOISE if request.param is CVS else ('text', 'audio', 'image'))))
+    return request.param(**leaking).fit(noisy(300, 2).select(*(NOISE if request.param is CVS else ('text', 'audio', 'image'))))
 
 @pytest.mark.parametrize('a,b,noise', [('image', 'text', 'queries'), ('image', 'audio', 'queries'), ('text', 'image', 'gallery'), ('audio', 'image', 'gallery')])
 def test_noise_stays_noise_and_the_leak_does_not(taught, a, b, noise):
@@ -258,11 +258,11 @@ def uneven(sizes):
     dict(image=[40, 40, 0, 40], text=[0, 40, 40, 40]), dict(image=[1, 1], text=[1, 1])], ids=['sorted', 'ten times rarer', 'fewer than K', 'not in all views', 'one row each'])
 @pytest.mark.parametrize('size,K', [(24, 8), (10, 4), (5, 8), (64, 2)])
 def test_no_batch_is_of_one_class(sizes, size, K):
-    views = uneven(sizes); own = ByClass(views, K)
+    views = uneven(sizes); own = PKSampler(views, K)
     shared = {c for c in range(6) if all(c < len(n) and n[c] for n in sizes.values())}
-    assert set(own.classes.tolist()) == shared and len(own.common) >= max(len(v) for v in views.values())
+    assert set(own.classes.tolist()) == shared and len(own.shared_items) >= max(len(v) for v in views.values())
     met = set()
-    for seed, ids in enumerate(own.common[torch.randperm(len(own.common))].split(size) * 3):
+    for seed, ids in enumerate(own.shared_items[torch.randperm(len(own.shared_items))].split(size) * 3):
         if len(ids) < size and seed: continue                                                          # a trainer leaves out the last, short one
         batch = own.batch(ids, seed=seed)
         y = batch['image'].y
@@ -285,10 +285,10 @@ def part(views, classes): return Views({v: x[torch.isin(x.y, torch.tensor(classe
 @pytest.mark.parametrize('scope,active', dict(stage=[3, 4, 5], seen=[0, 1, 2, 3, 4, 5]).items())
 def test_stages(scope, active):
     views = world(classes=7, wide=dict(image=12, text=10))
-    m = CVS(**small, known=7, trainer=run | dict(wd=0., lr=1e-2)).fit(part(views, [0, 1, 2]))
+    m = CVS(**small, n_classes=7, trainer=run | dict(wd=0., lr=1e-2)).fit(part(views, [0, 1, 2]))
     assert m.classes == 7 and m.active.tolist() == [0, 1, 2]
     old, others = {k: v.clone() for k, v in m.state_dict().items()}, [c for c in range(7) if c not in active]
-    m.stage(views, [3, 4, 5], scope=scope)
+    m.fit_classes(views, [3, 4, 5], scope=scope)
     assert m.active.tolist() == active and len(m.history) == 4
     for k in ('classifier.weight', 'classifier.bias'):                                                 # rows outside of it have not moved
         moved = (m.state_dict()[k] != old[k]).reshape(7, -1).any(1)
@@ -302,7 +302,7 @@ def test_stages(scope, active):
 
 
 # ---------------------------------------------------------------- what is told
-two = lambda: train.only('image', 'text')
+two = lambda: train.select('image', 'text')
 def relabelled(y, view='text'): return Views(two() | {view: View(train[view].x, y=y)})
 
 @pytest.mark.parametrize('views,says', [
@@ -315,32 +315,32 @@ def test_labels_that_cannot_be_used(views, says):
 def test_what_cannot_grow():
     m = grown('MCVS'); kept = seen(m, ['image', 'text'])
     high, plain = Views({v: View(x.x, y=x.y + 3) for v, x in train.items()}), Views(train | dict(audio=View(train['audio'].x)))
-    for views, view, says in ((train, 'text', "'text' is there already: image, text"), (train.only('text', 'audio'), 'audio', 'rows of image'),
+    for views, view, says in ((train, 'text', "'text' is there already: image, text"), (train.select('text', 'audio'), 'audio', 'rows of image'),
                               (high, 'audio', "'audio' has class 7, but the classifier knows 5"), (plain, 'audio', "'audio' has no labels")):
-        with pytest.raises(InputError, match=says): m.grow(view, views)
+        with pytest.raises(InputError, match=says): m.add_view(view, views)
     assert changed(kept, seen(m, ['image', 'text'])) == [] and list(m.views) == ['image', 'text']      # and nothing has happened
-    m.grow('audio', train)
-    with pytest.raises(InputError, match="'audio' is there already"): m.grow('audio', train)
+    m.add_view('audio', train)
+    with pytest.raises(InputError, match="'audio' is there already"): m.add_view('audio', train)
 
 def test_what_else_cannot_be():
     with pytest.raises(InputError, match="(?s)reference among the first two views.*'audio'.*image, text"): RVS('audio', **small, trainer=run).fit(train)
-    with pytest.raises(InputError, match='17 classes.*dim is 16'): Prototypes(**small, known=17, trainer=run).fit(two())
+    with pytest.raises(InputError, match='17 classes.*dim is 16'): Prototypes(**small, n_classes=17, trainer=run).fit(two())
     for leak in (lambda: CVS(mode='paired'), lambda: find('cvs:leaky_scores')):                        # the leak is not for choice
         with pytest.raises(InputError): leak()
-    with pytest.raises(RuntimeError, match='call fit first'): CVS(**small).stage(train, [0, 1])
+    with pytest.raises(RuntimeError, match='call fit first'): CVS(**small).fit_classes(train, [0, 1])
     m = CVS(**small, trainer=run).fit(two())
-    with pytest.raises(InputError, match='class 7 is new to the classifier, which knows 5'): m.stage(Views({v: View(x.x, y=x.y + 3) for v, x in two().items()}), [6, 7])
-    with pytest.raises(InputError, match='scope'): m.stage(two(), [0, 1], scope='all')
+    with pytest.raises(InputError, match='class 7 is new to the classifier, which knows 5'): m.fit_classes(Views({v: View(x.x, y=x.y + 3) for v, x in two().items()}), [6, 7])
+    with pytest.raises(InputError, match='scope'): m.fit_classes(two(), [0, 1], scope='all')
 
 
 def test_a_modality_that_fails_to_join_leaves_nothing_behind(monkeypatch):
     m = grown('RVS'); kept, names = seen(m, ['image', 'text']), set(m.state_dict())
     def fails(_): raise RuntimeError('stop')
-    with pytest.raises(RuntimeError, match='stop'): m.grow('audio', train, check=fails)
+    with pytest.raises(RuntimeError, match='stop'): m.add_view('audio', train, validate=fails)
     assert changed(kept, seen(m, ['image', 'text'])) == [] and set(m.state_dict()) == names and list(m.views) == ['image', 'text'] and not m.newest
-    with pytest.raises(InputError, match="class 9 has no rows in image and text"): m.stage(two(), [0, 9])
-    with pytest.raises(InputError, match='rows of text'): m.stage(train.only('image'), [0, 1])
-    assert list(m.grow('audio', train).views) == ['image', 'text', 'audio']
+    with pytest.raises(InputError, match="class 9 has no rows in image and text"): m.fit_classes(two(), [0, 9])
+    with pytest.raises(InputError, match='rows of text'): m.fit_classes(train.select('image'), [0, 1])
+    assert list(m.add_view('audio', train).views) == ['image', 'text', 'audio']
 
 
 # ---------------------------------------------------------------- half precision, and going on
@@ -350,7 +350,7 @@ def test_half_precision_and_checkpoints(cls, tmp_path):
     plain, first, again = (cls(**small, trainer=run | dict(ckpt=c)).fit(train) for c in (None, str(tmp_path), str(tmp_path)))
     for m in (first, again): assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), m.state_dict().values()))
     before, n = {k: v.clone() for k, v in first.state_dict().items()}, len(first.history)
-    first.stage(train, [0, 1])                                                                         # its checkpoints are its own: it learns
+    first.fit_classes(train, [0, 1])                                                                         # its checkpoints are its own: it learns
     assert any(not torch.equal(v, before[k]) for k, v in first.state_dict().items()) and len(first.history) == n + run['epochs']
 
 

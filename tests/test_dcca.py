@@ -1,9 +1,9 @@
 "Deep CCA beyond its notebook: the last map, what it is fitted on and when, and what the triplet differentiates."
 import copy
 import pytest, torch
-from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.losses.contrastive import cosines, triplet
+from crossmodal_nb.losses.contrastive import pairwise_cosine, triplet
 from crossmodal_nb.losses.correlation import cca_corr, standardised
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.dcca import DCCA, DCCAE, DGCCA, projected
@@ -12,9 +12,9 @@ from crossmodal_nb.methods.moments import correlations
 
 small = dict(dim=4, hidden=16, dropout=0.)
 run = dict(epochs=2, batch=100, accelerator='cpu')
-train, valid = gaussian_world(300), gaussian_world(200, seed=1)
+train, valid = make_gaussian_views(300), make_gaussian_views(200, seed=1)
 randn = lambda *s, seed=0: torch.randn(*s, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-raw = lambda m, views: Views({v: view.holding(m.raw(v, view.x)) for v, view in views.items()})
+raw = lambda m, views: Views({v: view.with_features(m.raw(v, view.x)) for v, view in views.items()})
 
 def test_the_last_map_is_the_linear_cca_of_the_codes():
     m = DCCA(**small, trainer=run).fit(train)
@@ -34,15 +34,15 @@ def test_it_is_that_of_the_best_epoch_not_of_the_last():
 def test_a_check_sees_a_map_of_a_sample_and_the_end_sees_all():
     m = DCCA(**small, trainer=run).fit(train)
     W = lambda: m.last['a'].W.clone()
-    whole = W(); m.ready(train, most=300); assert torch.allclose(W(), whole, atol=1e-4)
-    m.ready(train, most=100); assert not torch.allclose(W(), whole, atol=1e-2) and correlations(m, valid)[0] > .6
-    first = W(); m.ready(train, most=100); assert torch.equal(W(), first)            # the same sample each time
+    whole = W(); m.before_eval(train, max_items=300); assert torch.allclose(W(), whole, atol=1e-4)
+    m.before_eval(train, max_items=100); assert not torch.allclose(W(), whole, atol=1e-2) and correlations(m, valid)[0] > .6
+    first = W(); m.before_eval(train, max_items=100); assert torch.equal(W(), first)            # the same sample each time
 
 def test_five_captions_weigh_as_one():
     "Rows of views may differ in number: the last map is fitted on exactly `views.pairs`"
     twice = Views(a=train['a'], b=View(train['b'].x.repeat(2, 1), item=torch.arange(300).repeat(2)))
     one, two = (DCCA(**small, trainer=run).fit(v) for v in (train, twice))
-    two.load_state_dict(one.state_dict()); two.ready(twice, most=None)
+    two.load_state_dict(one.state_dict()); two.before_eval(twice, most=None)
     for v in train: assert torch.allclose(two.encode(v, valid[v].x), one.encode(v, valid[v].x), atol=1e-4)
 
 @pytest.mark.parametrize('cls', (DCCA, DCCAE, DGCCA))
@@ -61,7 +61,7 @@ def test_more_coordinates_than_directions_are_all_used():
 def test_loss_is_the_named_objective():
     z = dict(a=randn(90, 4), b=randn(90, 4, seed=1))
     a, b = map(standardised, z.values())
-    loss = lambda **k: DCCA(**small, **k).losses(z, Views(gaussian_world(90)))['loss']
+    loss = lambda **k: DCCA(**small, **k).losses(z, Views(make_gaussian_views(90)))['loss']
     for objective, most in (('tracenorm', 4), ('frobenius_sq', 4), ('sqrt_trace', 2)):
         assert torch.isclose(loss(objective=objective), -cca_corr(a, b, 1e-3, objective) / most)
     assert loss(objective='soft_decorrelation', w_decorrelate=1.) > loss(objective='soft_decorrelation', w_decorrelate=0.)
@@ -85,28 +85,28 @@ def test_triplet_gradient():
 
 def test_triplet_is_blind_to_mixing_as_the_correlation_is():
     a, b, M = randn(200, 4), randn(200, 4, seed=1), randn(4, 4, seed=2)
-    assert torch.allclose(cosines(*projected(a @ M, b, 1e-10)), cosines(*projected(a, b, 1e-10)), atol=1e-6)
-    assert not torch.allclose(cosines(a @ M, b), cosines(a, b), atol=.1)
+    assert torch.allclose(pairwise_cosine(*projected(a @ M, b, 1e-10)), pairwise_cosine(*projected(a, b, 1e-10)), atol=1e-6)
+    assert not torch.allclose(pairwise_cosine(a @ M, b), pairwise_cosine(a, b), atol=.1)
 
 def test_views():
-    five = gaussian_world(120, dims=dict(a=8, b=7, c=6, d=5, e=6))
+    five = make_gaussian_views(120, dims=dict(a=8, b=7, c=6, d=5, e=6))
     m = DGCCA(**small, trainer=run).fit(five)
-    assert all(correlations(m, five.only('a', v))[0] > .5 for v in 'bcde')
+    assert all(correlations(m, five.select('a', v))[0] > .5 for v in 'bcde')
     for cls in (DCCA, DCCAE):
         with pytest.raises(ValueError, match='DGCCA'): cls(**small).fit(five)
     with pytest.raises(ValueError, match='views'): DGCCA(**small).fit(Views(five, f=five['a']))
 
 def test_dgcca_before_training_is_a_generalised_cca():
     "Heads that begin as MCCA and do not learn: the last map can only be the MCCA of their codes"
-    three = gaussian_world(400, dims=dict(a=8, b=7, c=6))
+    three = make_gaussian_views(400, dims=dict(a=8, b=7, c=6))
     m = DGCCA(**small | dict(hidden=0), final_ridge=1e-6, trainer=dict(epochs=0, accelerator='cpu')).fit(three)
     want = MCCA(4, 1e-6).fit(raw(m, three))
-    for v in (three.only('a', 'b'), three.only('b', 'c')):
+    for v in (three.select('a', 'b'), three.select('b', 'c')):
         assert torch.allclose(correlations(m, v), correlations(want, raw(m, v)), atol=1e-3)
 
 def test_autoencoder_needs_pooled():
     grid = Views({v: View(dict(grid=torch.randn(60, 3, 8))) for v in 'ab'})
-    with pytest.raises(ValueError, match='pooled'): DCCAE(dim=8, hidden=8, parts=('grid',), start='random', trainer=run).fit(grid)
+    with pytest.raises(ValueError, match='pooled'): DCCAE(dim=8, hidden=8, parts=('grid',), init='random', trainer=run).fit(grid)
 
 def test_doubles_and_halves_are_coded_alike():
     m = DCCA(**small, trainer=run).fit(train)

@@ -58,7 +58,7 @@ def test_the_lists_of_modules_name_what_there_is():
         assert at.member(at.package, place) or at.member(f'{at.package}.{place.rpartition(".")[0]}', place.rpartition('.')[2]), place
 
 def test_every_data_set_is_found_by_its_name():
-    assert all((m, name) in keys.named(dict(dataset=name), keys.index()) for name, m in entries().items())
+    assert all((m, name) in keys.encode_labels(dict(dataset=name), keys.index()) for name, m in entries().items())
 
 # ---- a small package, changed in every way
 

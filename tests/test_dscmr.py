@@ -2,40 +2,40 @@
 import pytest, torch
 import torch.nn.functional as F
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.methods.acmr import ACMR, nearest_stranger
 from crossmodal_nb.methods.cmgan import CMGAN
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.dscmr import Dealt, DSCMR, orders, Released
+from crossmodal_nb.methods.dscmr import ClassOrdered, DSCMR, orders, DSCMRReference
 from crossmodal_nb.methods.semantic import LabelledCCA, SCM, SM
 
-deep = (DSCMR, Released, ACMR, CMGAN)
+deep = (DSCMR, DSCMRReference, ACMR, CMGAN)
 
 def world(n=120, classes=4, seed=0, views=('image', 'text'), label=lambda y: y):
     "Row i of all views is one item"
-    found = class_world(n, {v: 12 + 4 * j for j, v in enumerate(views)}, dict.fromkeys(views, 1.5), classes=classes, seed=seed)
+    found = make_class_views(n, {v: 12 + 4 * j for j, v in enumerate(views)}, dict.fromkeys(views, 1.5), classes=classes, seed=seed)
     return Views({v: View(x.x, y=label(x.y)) for v, x in found.items()})
 
-def short(cls): return cls(**cls.example().params | (dict(epochs=2) if cls is Released else dict(trainer=dict(epochs=2, batch=40, lr=3e-3, accelerator='cpu'))))
+def short(cls): return cls(**cls.example().params | (dict(epochs=2) if cls is DSCMRReference else dict(trainer=dict(epochs=2, batch=40, lr=3e-3, accelerator='cpu'))))
 
 def several(y): return F.one_hot(y, 5) | F.one_hot((y + 1) % 5, 5)
 
 @pytest.mark.parametrize('order', orders)
 @pytest.mark.parametrize('label', [lambda y: torch.where(torch.arange(len(y)) % 4 == 0, -1, y), lambda y: several(y) * (torch.arange(len(y)) % 4 > 0)[:, None]])
 def test_rows_without_a_label_are_never_dealt(order, label):
-    dealt = Dealt(world(label=label), order)
-    assert len(dealt.common) == 90
+    dealt = ClassOrdered(world(label=label), order)
+    assert len(dealt.shared_items) == 90
     for seed in range(20):
-        batch = dealt.batch(dealt.common[:16], seed=seed)
+        batch = dealt.batch(dealt.shared_items[:16], seed=seed)
         assert all((v.item % 4 > 0).all() and torch.equal(v.item, batch.item) for v in batch.values()) and len(batch.item) == 16
 
 def test_an_item_has_several_rows():
     w = world()
     twice = Views(image=w['image'], text=View(torch.cat([w['text'].x] * 2), y=torch.cat([w['text'].y] * 2), item=torch.cat([w['text'].item] * 2)))
     for order in orders:
-        batch = Dealt(twice, order).batch(torch.arange(30), seed=1)
+        batch = ClassOrdered(twice, order).batch(torch.arange(30), seed=1)
         assert torch.equal(batch['image'].item, batch['text'].item) and torch.equal(batch['image'].y, batch['text'].y)
 
 @pytest.mark.parametrize('cls', deep)
@@ -84,5 +84,5 @@ def test_the_released_loop_keeps_its_best_epoch():
     w, valid, told = world(), world(seed=1), iter([.5, .7, .7, .6])
     kept = []
     def check(m): kept.append({k: v.clone() for k, v in m.state_dict().items()}); return next(told)
-    m = Released(**Released.example().params | dict(epochs=4)).fit(w, check)
+    m = DSCMRReference(**DSCMRReference.example().params | dict(epochs=4)).fit(w, check)
     assert all(torch.equal(v, kept[1][k]) for k, v in m.state_dict().items()) and checker(valid, by='label')(m) > .25

@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from crossmodal_nb.report import staging
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.explorer import eight_bits, neighbours, shard, write
 from crossmodal_nb.methods.linear import CCA, MCCA
@@ -20,12 +20,12 @@ needs_browser = pytest.mark.skipif(not browser, reason='no Chromium on this mach
 def page(tmp_path_factory):
     "A page as the book has it, with one shard of three modalities, and its views"
     folder = tmp_path_factory.mktemp('page')
-    world = class_world(40, dict(image=12, text=10, audio=8), dict(image=2., text=2., audio=2.))
+    world = make_class_views(40, dict(image=12, text=10, audio=8), dict(image=2., text=2., audio=2.))
     world = Views({k: View(v.x, [f'{k} {i}' for i in range(len(v))], y=v.y) for k, v in world.items()})
     index = Index(MCCA(6).fit(world), world, name='a <b> world', classes=hostile)
     index.kinds['text'], index.shown['text'] = 'text', [hostile[i % 5] + f' {i}' for i in range(40)]
     for f in ('explorer.js', 'book.css'): (folder/'_static').mkdir(exist_ok=True); shutil.copy(root/'book'/'_static'/f, folder/'_static')
-    said = write(index, folder/'shards', most=90)
+    said = write(index, folder/'shards', max_rows=90)
     for name, data in staging.shards([folder/'shards']).items(): (folder/'shards'/name).write_bytes(data)
     body = re.search(r'```\{raw\} html\n(.*?)```', (root/'book'/'explorer.md').read_text(), re.S)[1]
     (folder/'index.html').write_text(f'<!doctype html><meta charset="utf-8"><title>whole</title>{body}<script src="_static/explorer.js"></script>')      # twice, as a theme may
@@ -84,10 +84,10 @@ def test_the_python_side_agrees_with_plain_numpy(page):
     assert np.allclose([v for _, v in top], np.sort(s)[::-1][:6], atol=1e-12)
 
 def test_a_shard_is_small_or_refused(page):
-    world = class_world(40, dict(image=12, text=10), dict(image=2., text=2.))
+    world = make_class_views(40, dict(image=12, text=10), dict(image=2., text=2.))
     world = Views({k: View(v.x) for k, v in world.items()})
     index = Index(CCA(4, 1.).fit(world), world, name='small')
-    text, said = shard(index, most=20)
+    text, said = shard(index, max_rows=20)
     assert said['rows'] == 20 and said['bytes'] == len(text.encode()) < 5000
     with pytest.raises(InputError, match='a shard may have'): shard(index, limit=500)
     with pytest.raises(InputError, match='cosine'): shard(Index(CCA(4, 1., similarity='dot').fit(world), world))

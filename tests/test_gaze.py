@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from PIL import ImageColor
 from scipy.io import savemat
 from crossmodal_nb.core.checks import InputError, MissingError
-from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import data_digest, load
 from crossmodal_nb.datasets.gaze import _colours, Attended, given, Maps, mean_map, views_of
@@ -12,7 +12,7 @@ from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import WordPieces
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.gaze import Gaze, Seen, ways_of
+from crossmodal_nb.methods.gaze import Gaze, GazeMasked, ways_of
 from crossmodal_nb.nn.trainer import Trainer
 from test_datasets import coco, damage, here, notes, photos, well_formed
 
@@ -133,7 +133,7 @@ def test_shapes_are_where_their_maps_are():
 ways = pytest.mark.parametrize('how', [dict(sampler='queue', size=50, direction='both'), dict(sampler='rerank', size=.1, refresh=3), dict(sampler='rerank', size=.1, refresh=3, probe=3)], ids=['queue', 'rerank', 'approximate'])
 
 def fit(how, **trainer):
-    return Gaze(**how, dim=16, hidden=32, dropout=0., trainer=dict(epochs=4, batch=48, lr=1e-3, accelerator='cpu') | trainer).fit(gaussian_world(150, rho=(.9,) * 4))
+    return Gaze(**how, dim=16, hidden=32, dropout=0., trainer=dict(epochs=4, batch=48, lr=1e-3, accelerator='cpu') | trainer).fit(make_gaussian_views(150, rho=(.9,) * 4))
 
 plain = lambda history: [{k: v for k, v in r.items() if k != 'seconds'} for r in history]
 
@@ -162,13 +162,13 @@ def test_a_file_of_which_every_list_is_opened_is_exact():
 # ---------------------------------------------------------------- what a picture looks like, in features and in pixels
 def test_a_mirrored_picture_keeps_its_own_cells():
     views, flat = load('shapes', n=12)['train'], np.ones((48, 64), np.float32)
-    parts = ways_of(views.only('image', 'gaze'), flat, ('gaze', 'centre', 'cells'))
+    parts = ways_of(views.select('image', 'gaze'), flat, ('gaze', 'centre', 'cells'))
     x = parts.x
     assert set(x) == {a + b for a in ('pooled', 'gaze', 'centre', 'cells') for b in ('', '_flip')} and all(v.shape == (len(views['image']), 1280) for v in x.values())
     assert torch.allclose(x['centre'], x['pooled'], atol=1e-4)                                 # a map that hides nothing changes nothing
-    even = views['gaze'].holding(Maps(given, [flat.tolist()] * len(views['image'])))
+    even = views['gaze'].with_features(Maps(given, [flat.tolist()] * len(views['image'])))
     assert torch.allclose(ways_of(Views(image=views['image'], gaze=even), flat, ('cells',)).x['cells_flip'], x['pooled_flip'], atol=2e-2)
-    mirrored = Views(image=views['image'].holding(Mirrored(views['image'].x)), gaze=views['gaze'].holding(Mirrored(views['gaze'].x)))
+    mirrored = Views(image=views['image'].with_features(Mirrored(views['image'].x)), gaze=views['gaze'].with_features(Mirrored(views['gaze'].x)))
     y = ways_of(mirrored, flat, ('gaze', 'cells')).x                                            # what was mirrored before is as what is mirrored after
     for k in ('gaze', 'cells'): assert torch.cosine_similarity(y[k], x[k + '_flip']).min() > .97 and torch.cosine_similarity(y[k], x[k + '_flip']).mean() > torch.cosine_similarity(y[k], x[k]).mean() + .02
 
@@ -185,21 +185,21 @@ class Mirrored:
 
 def test_pixels_are_plain_or_seen_through_their_map():
     views = load('shapes', n=100)['train']
-    raw = Views(image=views['image'].holding(Attended(views['image'].x, views['gaze'].x)), text=View(torch.randn(60, 4), item=views['image'].item))
-    ids = raw.common[:40]
-    drawn = {p: Seen(raw, p, 'gaze').batch(ids, seed=3)['image'].x for p in (0., .5, 1.)}
+    raw = Views(image=views['image'].with_features(Attended(views['image'].x, views['gaze'].x)), text=View(torch.randn(60, 4), item=views['image'].item))
+    ids = raw.shared_items[:40]
+    drawn = {p: GazeMasked(raw, p, 'gaze').batch(ids, seed=3)['image'].x for p in (0., .5, 1.)}
     pictures, plain_ = {p: [np.asarray(v) for v in x[torch.arange(40)]] for p, x in drawn.items()}, [np.asarray(v) for v in views['image'].x[torch.arange(40)]]
     same = lambda p: sum(np.array_equal(a, b) for a, b in zip(pictures[p], plain_))
     assert same(0.) == 40 and same(1.) == 0 and 10 < same(.5) < 30
     assert all(np.array_equal(a, b) or np.array_equal(a, c) for a, b, c in zip(pictures[.5], plain_, pictures[1.]))
-    again = Seen(raw, .5, 'gaze').batch(ids, seed=3)['image'].x
-    assert np.array_equal(drawn[.5].a, again.a) and not np.array_equal(drawn[.5].a, Seen(raw, .5, 'gaze').batch(ids, seed=4)['image'].x.a)
+    again = GazeMasked(raw, .5, 'gaze').batch(ids, seed=3)['image'].x
+    assert np.array_equal(drawn[.5].a, again.a) and not np.array_equal(drawn[.5].a, GazeMasked(raw, .5, 'gaze').batch(ids, seed=4)['image'].x.a)
 
 def test_from_pixels_and_pieces(tmp_path):
     views = load('shapes', n=40)['train']
-    text = features(views.only('text'), dict(text=WordPieces(60, 16).fit(views['text'].x)), cache=tmp_path)['text']
-    raw = Views(image=views['image'].holding(Attended(views['image'].x, views['gaze'].x)), text=text)
-    m = Gaze(p=.5, image='EfficientNetLite', dim=8, hidden=16, lstm=8, trainer=dict(epochs=1, batch=8, lr=1e-3, accelerator='cpu')).fit(raw)
+    text = features(views.select('text'), dict(text=WordPieces(60, 16).fit(views['text'].x)), cache=tmp_path)['text']
+    raw = Views(image=views['image'].with_features(Attended(views['image'].x, views['gaze'].x)), text=text)
+    m = Gaze(mask_prob=.5, image='EfficientNetLite', dim=8, hidden=16, lstm=8, trainer=dict(epochs=1, batch=8, lr=1e-3, accelerator='cpu')).fit(raw)
     before, after = Gaze(image='EfficientNetLite').pixels()[0].state_dict(), m.students['image'].state_dict()
     assert any(not torch.equal(before[k], after[k]) for k in before)                           # the encoder has learnt, too
     m.save(tmp_path/'m'); again = Method.load(tmp_path/'m')
@@ -207,9 +207,9 @@ def test_from_pixels_and_pieces(tmp_path):
     unknown = dict(ids=Ragged(torch.full((3, 1), 59_999), torch.tensor([3])))
     assert m.encode('text', unknown).isfinite().all()                                          # a piece that was never seen is the unknown one
 
-@pytest.mark.parametrize('how,says', [(dict(p=1.5), 'p is 1.5'), (dict(sampler='queue', size=0), 'size is 0'), (dict(sampler='rank'), "'rank'"), (dict(image='ResNet'), "'ResNet'")])
+@pytest.mark.parametrize('how,says', [(dict(mask_prob=1.5), 'mask_prob is 1.5'), (dict(sampler='queue', size=0), 'size is 0'), (dict(sampler='rank'), "'rank'"), (dict(image='ResNet'), "'ResNet'")])
 def test_bad_settings(how, says):
     with pytest.raises(InputError, match=says): Gaze(**how)
 
 def test_a_probability_needs_something_to_see_through():
-    with pytest.raises(InputError, match="no view has a part 'gaze'"): Gaze(p=.5).fit(gaussian_world(60))
+    with pytest.raises(InputError, match="no view has a part 'gaze'"): Gaze(mask_prob=.5).fit(make_gaussian_views(60))

@@ -4,20 +4,20 @@ import pytest, torch, torch.nn.functional as F
 from torch.autograd import gradcheck
 from crossmodal_nb.encoders import text
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.data.synthetic import class_world
-from crossmodal_nb.data.views import stacked, View, Views
+from crossmodal_nb.data.synthetic import make_class_views
+from crossmodal_nb.data.views import concat_rows, View, Views
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.hashing import dcmh, label_affinity
 from crossmodal_nb.methods import dual_encoder, hashing
 from crossmodal_nb.methods.base import Method, methods
 from crossmodal_nb.methods.hashing import (
-    CCAITQ, coded, DCMH, DCMHEndToEnd, DSCMRHash, Hash, imbalance, itq, logistic, quantisation, SePH, seph_codes)
+    CCAITQ, labelled_items, DCMH, DCMHEndToEnd, DSCMRHash, Hash, imbalance, itq, logistic, quantisation, SePH, seph_codes)
 from crossmodal_nb.nn.trainer import Trainer
 
 WIDE = dict(image=24, text=20, audio=12)
 def world(n=120, classes=4, seed=0, views=('image', 'text')):
     "Row i of all views is one item"
-    return Views({v: View(x.x, y=x.y) for v, x in class_world(n, WIDE, dict(image=2., text=2., audio=2.), classes, seed=seed).items()}).only(*views)
+    return Views({v: View(x.x, y=x.y) for v, x in make_class_views(n, WIDE, dict(image=2., text=2., audio=2.), classes, seed=seed).items()}).select(*views)
 train, test = world(), world(60, seed=1)
 run = dict(epochs=4, batch=40, lr=3e-3, accelerator='cpu')
 hashes = {name: c for name, c in methods().items() if issubclass(c, Hash)}
@@ -65,7 +65,7 @@ def test_labels_that_say_little(cls):
     some = Views({v: View(x.x, y=y) for v, x in train.items()})
     m = new(cls).fit(some)
     assert m.real('image', test['image'].x).isfinite().all()
-    if cls is not DSCMRHash: assert coded(some)[1].tolist() == list(range(30, 120))
+    if cls is not DSCMRHash: assert labelled_items(some)[1].tolist() == list(range(30, 120))
     for y, what in ((None, 'no labels'), (0 * y, 'one class'), (torch.full((120,), -1), 'no item')):
         with pytest.raises(InputError, match=what): new(cls).fit(Views({v: View(x.x, y=y) for v, x in train.items()}))
     apart = Views({v: View(x.x, y=x.y, item=1000 * j + torch.arange(120)) for j, (v, x) in enumerate(train.items())})
@@ -88,7 +88,7 @@ def test_one_hot_labels_are_classes(cls):
 def test_several_rows_of_an_item(cls):
     "Five captions a picture, rows in any order: one code an item"
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
-    captions = stacked(*[train['text'].holding(train['text'].x + .1 * randn(120, 20, seed=s).float()) for s in range(5)])[order]
+    captions = concat_rows(*[train['text'].with_features(train['text'].x + .1 * randn(120, 20, seed=s).float()) for s in range(5)])[order]
     five = Views(image=train['image'], text=captions)
     m = new(cls).fit(five)
     if isinstance(m, DCMH): assert m.stored.shape == (2, 120, 16) and m.items.tolist() == list(range(120)) and torch.equal(m.y, train['image'].y)
@@ -134,7 +134,7 @@ def test_dcmh_writes_only_while_it_learns_and_only_in_its_turn():
         m.train(); losses(m, f, g, [4, 5, 6])
         assert torch.equal(m.stored[m.epoch % 2, 4:7], new_rows)
     changed = (m.stored != before).any(2); assert changed[:, 4:7].all() and changed.sum() == 6
-    assert [m.rates(e) for e in range(3)] == [{'heads.image.': 1., 'heads.text.': 0.}, {'heads.image.': 0., 'heads.text.': 1.}, {'heads.image.': 1., 'heads.text.': 0.}]
+    assert [m.lr_multipliers(e) for e in range(3)] == [{'heads.image.': 1., 'heads.text.': 0.}, {'heads.image.': 0., 'heads.text.': 1.}, {'heads.image.': 1., 'heads.text.': 0.}]
 
 def test_one_network_waits_while_the_other_learns():
     seen = []
@@ -150,7 +150,7 @@ def test_dcmh_is_saved_without_its_store_and_goes_on_with_it(tmp_path):
     assert 'stored' in m.state_dict() and 'stored' not in again.state_dict()
     assert torch.equal(again.fit(train).real('text', test['text'].x), m.real('text', test['text'].x))
 
-def fit(cls, dropout=.3, check=lambda m: -abs(m.epoch - 3.), **trainer): return new(cls, dropout=dropout, trainer=run | dict(epochs=5) | trainer).fit(train, check)
+def fit(cls, dropout=.3, validate=lambda m: -abs(m.epoch - 3.), **trainer): return new(cls, dropout=dropout, trainer=run | dict(epochs=5) | trainer).fit(train, validate)
 plain = lambda history: [{k: v for k, v in r.items() if k != 'seconds'} for r in history]
 taught = pytest.mark.parametrize('cls', (DCMH, DSCMRHash))
 
@@ -174,7 +174,7 @@ def test_two_processes_are_one(cls):
     for name, p in one.state_dict().items(): torch.testing.assert_close(two.state_dict()[name], p, rtol=1e-3, atol=1e-4)
 
 def test_end_to_end(monkeypatch, tmp_path):
-    "A small random transformer for texts, vectors as they are: the tower waits until `thaw`, then learns when its view does"
+    "A small random transformer for texts, vectors as they are: the tower waits until `unfreeze_epoch`, then learns when its view does"
     from transformers import BertConfig
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     monkeypatch.setitem(dual_encoder.learnable, 'MiniLM', lambda: text.Bert(config, layer=-1, unit=True))
@@ -183,7 +183,7 @@ def test_end_to_end(monkeypatch, tmp_path):
     views = Views(image=View(F.one_hot(y, 3).float() + .1 * randn(24, 3).float(), y=y), text=View([words[k] for k in y], y=y))
     seen = []
     def check(m): seen.append({k: v.clone() for k, v in m.state_dict().items() if k.startswith('towers')}); return float(m.epoch)
-    m = DCMHEndToEnd(thaw=2, share=.5, bits=8, gamma=1., eta=.01, hidden=16, trainer=dict(epochs=6, batch=12, lr=.01, accelerator='cpu')).fit(views, check)
+    m = DCMHEndToEnd(unfreeze_epoch=2, encoder_lr_scale=.5, bits=8, gamma=1., eta=.01, hidden=16, trainer=dict(epochs=6, batch=12, lr=.01, accelerator='cpu')).fit(views, check)
     moved = [any(not torch.equal(b[k], a[k]) for k in a) for a, b in zip(seen, seen[1:])]
     assert moved == [False, False, True, False, True] and list(m.towers) == ['text']    # epochs 1 to 5; the text's turn is in odd ones
     m.save(tmp_path); again = Method.load(tmp_path)
@@ -210,7 +210,7 @@ def test_unified_codes_follow_the_items():
     m = new(SePH).fit(train)
     r = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     shuffled = Views(image=test['image'][torch.arange(40)], text=test['text'][torch.cat([r, r])])
-    assert shuffled.common.tolist() == list(range(40))
+    assert shuffled.shared_items.tolist() == list(range(40))
     assert (m.unified(shuffled) == m.unified(test)[:40]).double().mean() > .995                # but for logits of about 0
 
 def test_a_row_twice_at_half_the_weight_is_a_row():
@@ -233,7 +233,7 @@ def test_few_rows_many_anchors_and_columns_that_say_nothing():
     assert len(m.tensors['anchors.image']) == 60 and m.real('image', 1e6 * x).isfinite().all()
 
 def test_a_sample_of_the_items_is_seeded():
-    a, b, c = (new(SePH, most=50, seed=s).fit(train).real('text', test['text'].x) for s in (0, 0, 1))
+    a, b, c = (new(SePH, max_items=50, seed=s).fit(train).real('text', test['text'].x) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 def test_the_best_codes_met_with_are_kept():

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.datasets.grounding import (
-    asked, didec_objects, english, folded, foreign, lexicon, of_flowgraphs, of_shapes, sights, translated, words_of)
+    rows_with_query, didec_objects, english, folded, foreign, lexicon, of_flowgraphs, of_shapes, sights, translated, words_of)
 from crossmodal_nb.datasets.gaze import shapes
 from crossmodal_nb.metrics.localization import (
     area, bounds, box_of, cell_boxes, centres, covered, energy, iou, mean_by, measures, pointing, rectangles, rivals,
@@ -230,7 +230,7 @@ def recipes(root, n=12):
 def test_recipes_become_rows(tmp_path):
     rows = of_flowgraphs(recipes(tmp_path/'set'), 'ja')
     assert len(rows) == 48 and {r['attribute'] for r in rows if r['tag'] == 'F'} == {'doing', 'done'} and {r['size'] for r in rows} == {(128, 96)}
-    ready, tally = asked(rows, dict(タマネギ='onion', バナナ='banana'))
+    ready, tally = rows_with_query(rows, dict(タマネギ='onion', バナナ='banana'))
     assert tally == {'asked': 48, 'answered': 16, 'skipped: no word': 8, 'skipped: tag Ac': 24} and {r['query'] for r in ready} == {'onion', 'banana'}
     view, which = sights(ready)
     assert len(view) == 16 and all(view.ids[w] == r['image'] for w, r in zip(which.tolist(), ready)) and view.x[0].size == (128, 96)

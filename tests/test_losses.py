@@ -3,9 +3,9 @@ import warnings
 import pytest, torch
 from torch.autograd import gradcheck
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.losses.adversarial import reversed_gradient
+from crossmodal_nb.losses.adversarial import gradient_reversal
 from crossmodal_nb.losses.contrastive import (
-    cosines, hinges, info_nce, masked_region_kl, queue_nce, rerank_nce, sigmoid_pairs, triplet)
+    pairwise_cosine, triplet_hinge, info_nce, masked_region_kl, queue_nce, rerank_nce, sigmoid_pairs, triplet)
 from crossmodal_nb.losses.correlation import barlow_twins, cca_corr, gcca_corr, l2_after_bn, soft_decorrelation
 from crossmodal_nb.losses.hashing import dcmh, dcmh_rows, label_affinity, seph
 from crossmodal_nb.losses.supervised import acmr_triplet, dscmr, semi_hard_triplet
@@ -130,10 +130,10 @@ def test_learned_scale_and_bias_get_gradients():
 
 def test_a_gradient_is_turned_round():
     x = torch.ones(2, 2, requires_grad=True)
-    twice = lambda x: reversed_gradient(reversed_gradient(x, .5), 3.)
-    for f, want in ((lambda x: reversed_gradient(x, .5), -.5), (twice, 1.5), (lambda x: reversed_gradient(x, 0.), 0)):
+    twice = lambda x: gradient_reversal(gradient_reversal(x, .5), 3.)
+    for f, want in ((lambda x: gradient_reversal(x, .5), -.5), (twice, 1.5), (lambda x: gradient_reversal(x, 0.), 0)):
         assert torch.equal(f(x), x) and torch.equal(torch.autograd.grad(f(x).sum(), x)[0], torch.full((2, 2), float(want)))
-    with torch.no_grad(): assert torch.equal(reversed_gradient(x), x)
+    with torch.no_grad(): assert torch.equal(gradient_reversal(x), x)
 
 def test_batches_of_dcmh_add_up_to_its_gradient():
     f, g, item = world(); s, b = item[:, None] == item, torch.where(f + g < 0, -1., 1.)
@@ -173,10 +173,10 @@ def test_a_ridge_too_small_is_raised_loudly():
 
 def test_errors_that_help():
     a, b, item = world()
-    for call in (lambda: cca_corr(a, b, objective='trace_norm'), lambda: hinges(a @ b.T, mining='semihard'),
+    for call in (lambda: cca_corr(a, b, objective='trace_norm'), lambda: triplet_hinge(a @ b.T, mining='semihard'),
                  lambda: info_nce(a, b, 1., positives='masked'), lambda: info_nce(a, b, 1., direction='ab ')):
         with pytest.raises(InputError, match='did you mean'): call()
-    with pytest.raises(ValueError, match='row i of a and of b'): cosines(a, b[:5])
+    with pytest.raises(ValueError, match='row i of a and of b'): pairwise_cosine(a, b[:5])
     with pytest.raises(ValueError, match='rows of all views'): cca_corr(a, b[:5])
     with pytest.raises(ValueError, match='24 rows'): triplet(a, b, item=item[:5])
     with pytest.raises(ValueError, match='two views'): gcca_corr([a])

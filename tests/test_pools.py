@@ -6,15 +6,15 @@ from pathlib import Path
 import papermill
 import pytest
 from crossmodal_nb.runs import keys, record
-from crossmodal_nb.data.synthetic import class_world, gaussian_world
+from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.evaluation.retrieval import evaluate
 from crossmodal_nb.methods.linear import CCA
 
 root = Path(__file__).parent.parent
-cca = CCA(dim=3).fit(gaussian_world(400, seed=1))
-labelled = class_world(120, dict(text=8, audio=6), dict(text=3., audio=1.5))
-worlds = dict(item=gaussian_world(120), label=Views({k: View(x.x, y=x.y) for k, x in labelled.items()}))       # row i of both is one item
+cca = CCA(dim=3).fit(make_gaussian_views(400, seed=1))
+labelled = make_class_views(120, dict(text=8, audio=6), dict(text=3., audio=1.5))
+worlds = dict(item=make_gaussian_views(120), label=Views({k: View(x.x, y=x.y) for k, x in labelled.items()}))       # row i of both is one item
 
 def judge(by, pools):
     method = CCA(dim=3).fit(worlds['label']) if by == 'label' else cca

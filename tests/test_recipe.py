@@ -3,7 +3,7 @@ import itertools, json
 from pathlib import Path
 import pytest, torch
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.encoders.base import Ragged
@@ -11,8 +11,8 @@ from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import GloVe
 from crossmodal_nb.encoders.text_lines import Lines, LineWords
 from crossmodal_nb.losses.contrastive import triplet
-from crossmodal_nb.methods.base import laws, Method, unit
-from crossmodal_nb.methods.recipe_transformer import Alternating, average, HT, together, Unit
+from crossmodal_nb.methods.base import check_score_invariance, Method, unit
+from crossmodal_nb.methods.recipe_transformer import PairedUnpaired, average, HT, together, SequenceEncoder
 from crossmodal_nb.nn.trainer import Trainer
 
 def tensors(x): return {k: tensors(v) for k, v in x.items()} if isinstance(x, dict) else torch.tensor(x, dtype=torch.float64) if isinstance(x, (list, float)) else x
@@ -31,12 +31,12 @@ def small():
 
 def test_six_pairs_and_their_mean(small):
     e = golden['1']['e']
-    for b, a in itertools.permutations(texts, 2): near(triplet(e[a], small.said(b, a, e[b]), .3), golden['1']['pairs'][f'{b}>{a}'])
+    for b, a in itertools.permutations(texts, 2): near(triplet(e[a], small.predict_component(b, a, e[b]), .3), golden['1']['pairs'][f'{b}>{a}'])
     near(small.losses(e, None)['loss'], golden['1']['recipe_loss'])
 
 def test_gradient_of_a_projection(small):
     b, a = golden['2']['pair'].split('>')
-    triplet(golden['1']['e'][a], small.said(b, a, golden['1']['e'][b]), .3).backward()
+    triplet(golden['1']['e'][a], small.predict_component(b, a, golden['1']['e'][b]), .3).backward()
     near(small.g[golden['2']['pair']].weight.grad, golden['2']['grad_W']); near(small.g[golden['2']['pair']].bias.grad, golden['2']['grad_b'])
     small.zero_grad(); small.losses(golden['1']['e'], None)['loss'].backward()               # in the whole loss it is one of six
     near(small.g[golden['2']['pair']].weight.grad, golden['2']['grad_W'] / 6)
@@ -51,9 +51,9 @@ def test_paired_and_text_only_steps(small):
 
 def test_the_trap_is_the_collapsed_loss():
     m = HT(); m.views = {v: {} for v in texts}
-    assert m.trap(4) == pytest.approx(float(golden['3']['collapsed']))
+    assert m.collapse_loss(4) == pytest.approx(float(golden['3']['collapsed']))
     same = {v: torch.ones(4, 128) for v in texts}; m.projections = 'none'
-    assert float(m.losses(same, None)['loss']) == pytest.approx(m.trap(4), abs=1e-6)
+    assert float(m.losses(same, None)['loss']) == pytest.approx(m.collapse_loss(4), abs=1e-6)
 
 def test_two_levels():
     g = golden['4']; words = average(g['tokens'], g['mask'])
@@ -66,7 +66,7 @@ def test_two_space_score(small):
     near(unit(a) @ unit(b).T, golden['5']['score'])
     cos = lambda x, y: unit(x) @ unit(y).T
     small.space = 'one'                                                                      # that of the earlier view
-    near(cos(small.posed({q: e[q]}, (g,)), small.posed({g: e[g]}, (q,))), cos(e[q], small.said(g, q, e[g])).detach())
+    near(cos(small.posed({q: e[q]}, (g,)), small.posed({g: e[g]}, (q,))), cos(e[q], small.predict_component(g, q, e[g])).detach())
     small.space = 'raw'
     near(cos(small.posed({q: e[q]}, (g,)), small.posed({g: e[g]}, (q,))), cos(e[q], e[g]))
 
@@ -81,18 +81,18 @@ def test_sets_are_the_mean_of_their_pairs(small):
 
 # --- missing components
 def test_a_missing_component_is_what_the_others_say(small):
-    e = golden['1']['e']; said = [small.said(b, 'title', e[b]) for b in texts[1:]]
+    e = golden['1']['e']; said = [small.predict_component(b, 'title', e[b]) for b in texts[1:]]
     near(small.completed({v: e[v] for v in texts[1:]})['title'], (sum(said) / 2).detach())
     holes = e | dict(title=e['title'].clone()); holes['title'][1] = 0
     out = small.completed(holes)['title']
     near(out[1], (sum(said) / 2)[1].detach()); near(out[[0, 2, 3]], e['title'][[0, 2, 3]])
     both = holes | dict(ingredients=e['ingredients'].clone()); both['ingredients'][1] = 0      # then only one is left to say something
-    near(small.completed(both)['title'][1], small.said('instructions', 'title', e['instructions'])[1].detach())
-    assert not small.said('title', 'ingredients', holes['title'])[1].any()
+    near(small.completed(both)['title'][1], small.predict_component('instructions', 'title', e['instructions'])[1].detach())
+    assert not small.predict_component('title', 'ingredients', holes['title'])[1].any()
 
 def test_rows_without_a_component_are_no_rivals(small):
     e = golden['1']['e']; holes = e | dict(title=torch.cat([e['title'], torch.zeros(1, 3).double()])) | {v: torch.cat([e[v], e[v][:1]]) for v in texts[1:]}
-    pairs = golden['1']['pairs']; both = [triplet(x[a], small.said(b, a, x[b]), .3) for x in [{v: holes[v] for v in texts[1:]}] for b, a in itertools.permutations(texts[1:], 2)]
+    pairs = golden['1']['pairs']; both = [triplet(x[a], small.predict_component(b, a, x[b]), .3) for x in [{v: holes[v] for v in texts[1:]}] for b, a in itertools.permutations(texts[1:], 2)]
     near(small.losses(holes, None)['loss'], ((sum(v for k, v in pairs.items() if 'title' in k) + sum(both)) / 6).detach())
 
 def words_of(z, n, g): # n texts whose lines say the signs of z
@@ -123,7 +123,7 @@ def test_both_forms_learn_save_and_obey(texty, form, flat, tmp_path):
     assert checker(data['test'], 'R@10')(m) > 2 * 10 / 60 and m.history[-1]['loss'] < m.history[0]['loss']
     both = together(data['test'], 'title', 'ingredients+instructions')
     (a, x), (b, y) = ((k, v.x) for k, v in both.items())
-    for q in ((a, x, b, y), (b, y, a, x)): assert laws(m, *q) == dict(gallery=True, queries=True)
+    for q in ((a, x, b, y), (b, y, a, x)): assert check_score_invariance(m, *q) == dict(gallery=True, queries=True)
     m.save(tmp_path/'m'); again = Method.load(tmp_path/'m')
     assert torch.equal(again.score(a, x, b, y), m.score(a, x, b, y)) and (again.words, again.single) == (m.words, m.single)
     assert not m.encode('ingredients', data['test']['ingredients'].x)[[3, 5, 7]].any()         # nothing there, and nothing crashes
@@ -144,7 +144,7 @@ def test_words_beyond_the_vocabulary_are_unknown(texty):
 
 # --- batches
 def world(n=240, pictures=60, seed=0):
-    w = gaussian_world(n, dict(image=10, title=8, ingredients=9, instructions=12), rho=(.95,) * 4, seed=seed)
+    w = make_gaussian_views(n, dict(image=10, title=8, ingredients=9, instructions=12), rho=(.95,) * 4, seed=seed)
     return Views({k: v[:pictures] if k == 'image' else v for k, v in w.items()})
 
 class Watching(HT):
@@ -174,8 +174,8 @@ def test_few_of_either_kind(n, pictures, batch):
 
 def test_all_have_pictures_or_none():
     whole = quick(Watching, epochs=1).fit(world(64, 64)); assert all(p for _, p, _ in whole.seen)
-    bare = quick(Watching, epochs=1).fit(world(64).only(*texts)); assert not any(p for _, p, _ in bare.seen) and not hasattr(bare, 'merge')
-    with pytest.raises(InputError, match='no item'): quick().fit(Views(image=View(torch.randn(5, 3), item=torch.arange(900, 905)), **world().only(*texts)))
+    bare = quick(Watching, epochs=1).fit(world(64).select(*texts)); assert not any(p for _, p, _ in bare.seen) and not hasattr(bare, 'merge')
+    with pytest.raises(InputError, match='no item'): quick().fit(Views(image=View(torch.randn(5, 3), item=torch.arange(900, 905)), **world().select(*texts)))
 
 def test_a_run_goes_on_where_it_was(tmp_path):
     whole = quick(epochs=4).fit(world())
@@ -190,7 +190,7 @@ def test_a_run_goes_on_where_it_was(tmp_path):
 
 # --- from texts alone to pictures
 def test_the_second_fit_begins_where_the_first_ended():
-    w = world(); first = quick().fit(w.only(*texts))
+    w = world(); first = quick().fit(w.select(*texts))
     second = quick(epochs=0).start_from(first).fit(w)
     for v in texts: assert torch.equal(first.encode(v, w[v].x), second.encode(v, w[v].x))
     assert torch.equal(first.score('title', w['title'].x, 'ingredients', w['ingredients'].x), second.score('title', w['title'].x, 'ingredients', w['ingredients'].x))
@@ -199,9 +199,9 @@ def test_the_second_fit_begins_where_the_first_ended():
     assert all(torch.equal(before[k], v) for k, v in first.state_dict().items())               # the first is left alone
 
 def test_loading_is_strict(tmp_path):
-    w = world(); first = quick(epochs=1).fit(w.only(*texts))
+    w = world(); first = quick(epochs=1).fit(w.select(*texts))
     with pytest.raises(InputError, match='no place'): HT(width=32, dim=16, heads=2, ff=16, trainer=dict(epochs=1)).start_from(first).fit(w)
-    with pytest.raises(InputError, match='no place'): quick().start_from(first).fit(w.only('image', 'title', 'ingredients'))
+    with pytest.raises(InputError, match='no place'): quick().start_from(first).fit(w.select('image', 'title', 'ingredients'))
     tensors, data = first.state()
     with pytest.raises(RuntimeError, match='Missing'): first.restore({k: v for k, v in list(tensors.items())[1:]}, data)
 
@@ -217,7 +217,7 @@ def test_projections(projections, n):
     m = HT(projections=projections, width=16, dim=16, heads=2, ff=16, trainer=dict(epochs=1, batch=32)).fit(world())
     assert len(m.g) == n and torch.isfinite(m.score('image', world()['image'].x, 'title', world()['title'].x)).all()
     if not n:
-        a, b = (m.at(space=s).score('title', world()['title'].x, 'ingredients', world()['ingredients'].x) for s in ('two', 'raw'))
+        a, b = (m.with_params(space=s).score('title', world()['title'].x, 'ingredients', world()['ingredients'].x) for s in ('two', 'raw'))
         assert torch.allclose(a, b, atol=1e-6)
 
 def test_names_are_checked():

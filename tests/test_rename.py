@@ -188,6 +188,16 @@ def test_what_cannot_be_known_is_told_and_a_person_decides(tmp_path):
     assert out['e.ipynb'] == ['x.infer(1)\ny.learn(2)\nz = dict(init=3)\nw = dict(start=4)'] and not unsure
 
 
+def test_an_object_of_a_base_class_may_be_of_the_class_that_has_the_member(tmp_path):
+    map_ = MAP.replace('"Base.learn"', '"Old.only_here" = "elsewhere"\n"Base.learn"')
+    toys = TOYS.replace('class Other', '    def only_here(self): pass\n\nclass Other')
+    root = world(tmp_path, cells=['from crossmodal_nb.methods.toys import Base\ndef f(m: Base): m.only_here()'], toys=toys)
+    for decisions, unsure, text in ({}, 1, 'm.only_here()'), (dict(unsure=dict(only_here='elsewhere')), 0, 'm.elsewhere()'):
+        changed, doubts, _ = rename.apply(root, rename.Map(tomllib.loads(map_), decisions))
+        cell = json.loads(next((t for f, t in changed.items() if f.name == 'e.ipynb'), (root/'nbs/experiments/e.ipynb').read_text()))
+        assert len(doubts) == unsure and text in ''.join(cell['cells'][0]['source'])
+
+
 def test_a_word_that_is_also_anothers_is_left_where_a_person_says_so(tmp_path):
     decisions = dict(unsure=dict(clamp='-'), sites=dict(clamp=[['clamp()', 'after_step']]))
     out, _, _ = renamed(tmp_path, decisions, cells=['x.clamp(min=0)\nmodule.clamp()'])

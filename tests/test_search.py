@@ -12,7 +12,7 @@ from crossmodal_nb.encoders.text import TfIdf
 from crossmodal_nb.encoders.audio import MFCC
 from crossmodal_nb.methods.base import product, sides
 from crossmodal_nb.methods.linear import CCA
-from crossmodal_nb.search import described, Index, made, nearest, sort_of
+from crossmodal_nb.search import describe_encoder, Index, build_encoder, nearest, sort_of
 from test_cli import process
 
 @pytest.fixture(scope='module')
@@ -121,4 +121,4 @@ def test_hostile_text_is_shown_as_text(noises):
 def test_what_is_a_query(tmp_path):
     assert [sort_of(q) for q in ('words', 'two words.png', 'x.JPG', 'x.obj', 'x.npy', np.zeros(2), Image.new('L', (2, 2)))] == ['text', 'text', 'image', 'mesh', 'numbers', 'numbers', 'image']
     e = EfficientNetLite(flip=True, version=1)
-    assert made(described(e)).key == e.key
+    assert build_encoder(describe_encoder(e)).key == e.key

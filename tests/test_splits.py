@@ -5,7 +5,7 @@ from PIL import Image
 from crossmodal_nb.data.content import row_keys
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.splits import merged_items
-from crossmodal_nb.data.views import averaged, concatenated, View, Views
+from crossmodal_nb.data.views import mean_views, concatenated, View, Views
 from crossmodal_nb.datasets import catalogue, load
 from crossmodal_nb.datasets.audit import published, siblings, stems
 from crossmodal_nb.data.splits import item_names, split
@@ -46,7 +46,7 @@ def test_equal_pictures_are_those_with_one_file_content(tmp_path):
 def test_equal_numbers_are_equal_rows():
     x = torch.tensor([[1., 2.], [2., 1.], [1., 2.]])
     assert View(x).same.tolist() == View(dict(grid=torch.rand(3, 4, 2), pooled=x)).same.tolist() == [0, 1, 0]
-    assert View(torch.zeros(3, 1)).holding(x).same.tolist() == [0, 1, 0]
+    assert View(torch.zeros(3, 1)).with_features(x).same.tolist() == [0, 1, 0]
 
 
 def test_features_are_as_equal_as_what_they_were_made_from(tmp_path):
@@ -54,10 +54,10 @@ def test_features_are_as_equal_as_what_they_were_made_from(tmp_path):
     raw = Views(a=View(['soup', 'stew', 'tea', 'soup']), b=View(['x', 'y', 'z', 'z']))
     made = features(raw, dict(a=[Letters(), Letters()], b=Letters()), cache=tmp_path)
     assert made['a'].same.tolist() == [0, 1, 2, 0]
-    assert made['a'].holding(torch.zeros(4, 1)).same.tolist() == [0, 1, 2, 0]
+    assert made['a'].with_features(torch.zeros(4, 1)).same.tolist() == [0, 1, 2, 0]
     assert made.subset([3, 2, 0])['a'].same.tolist() == [0, 2, 0]
-    assert made.only('a')['a'][torch.tensor([1, 3])].same.tolist() == [1, 0]
-    for both in (concatenated(made['a'], made['b']), averaged(made['a'], made['b'])):
+    assert made.select('a')['a'][torch.tensor([1, 3])].same.tolist() == [1, 0]
+    for both in (concatenated(made['a'], made['b']), mean_views(made['a'], made['b'])):
         assert both.same.tolist() == [0, 1, 2, 3]
 
 

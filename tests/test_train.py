@@ -6,8 +6,8 @@ Run as a script, this file is what the tests start: `train OUT` fits every case 
 import json, math, os, random, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
-from crossmodal_nb.core.files import keep, kept
-from crossmodal_nb.data.synthetic import gaussian_world
+from crossmodal_nb.core.files import save_tensors, load_tensors
+from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.dcca import DCCA, DCCAE, DGCCA
 from crossmodal_nb.methods.dual_encoder import CLIP, SigLIP, Triplet
@@ -21,7 +21,7 @@ class DCCA64(Double, DCCA): pass
 
 def world(n=202, seed=0, dtype=torch.float32):
     wide = dict(image=24, text=16)
-    v = gaussian_world(n, wide, rho=(.9,) * 6, seed=seed, dtype=dtype)
+    v = make_gaussian_views(n, wide, rho=(.9,) * 6, seed=seed, dtype=dtype)
     return Views(image=v['image'], text=View(v['text'].x.repeat(2, 1), item=v['text'].item.repeat(2)))   # two texts an item: one is drawn
 
 how = lambda **run: dict(dim=6, hidden=16, dropout=0., trainer=dict(dict(epochs=2, batch=50, accelerator='cpu'), **run))
@@ -39,7 +39,7 @@ def off(m, w): return float((weights(m) - w).norm() / w.norm())
 
 def train(out):
     found = fits()
-    if int(os.environ.get('RANK', 0)) == 0: keep(out, {k: weights(m) for k, m in found.items()}, {k: m.history for k, m in found.items()})
+    if int(os.environ.get('RANK', 0)) == 0: save_tensors(out, {k: weights(m) for k, m in found.items()}, {k: m.history for k, m in found.items()})
 
 def one(folder=None, epochs=20):
     m = DCCA(dim=6, hidden=16, dropout=.2, trainer=dict(epochs=epochs, batch=50, lr=.01, accelerator='cpu', ckpt=folder))
@@ -51,11 +51,11 @@ def killed(out, kills=4):
     "Children that train into one folder, each killed without warning in the midst of it; then one that ends. A fork starts at no cost"
     folder, deaths = Path(out).parent/'run', []
     for _ in range(2): t = time.time(); m = one(); whole = time.time() - t            # how long it takes, unbroken
-    keep(Path(out).parent/'unbroken'/'end.json', m.state_dict(), dict(history=m.history))
+    save_tensors(Path(out).parent/'unbroken'/'end.json', m.state_dict(), dict(history=m.history))
     while True:
         child = os.fork()
         if not child:
-            try: m = one(str(folder)); keep(out, m.state_dict(), dict(history=m.history)); os._exit(0)
+            try: m = one(str(folder)); save_tensors(out, m.state_dict(), dict(history=m.history)); os._exit(0)
             except BaseException as e: print(repr(e), file=sys.stderr, flush=True); os._exit(1)
         if len(deaths) < kills:
             had = epochs_in(folder)                                                      # every other one lives until it has kept an epoch, however slow the machine
@@ -89,7 +89,7 @@ def alone(): return fits()
 def test_two_processes_by_torchrun_are_one(alone, tmp_path):
     "Every loss, with and without the gradient cache, in float32 and in float64"
     script('-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2, __file__, 'train', tmp_path/'two.json')
-    found, about = kept(tmp_path/'two.json')
+    found, about = load_tensors(tmp_path/'two.json')
     assert set(found) == set(alone)
     far = {k: off(m, found[k]) for k, m in alone.items()}
     assert all(d < (1e-10 if '64' in k else 1e-5) for k, d in far.items()), far
@@ -116,7 +116,7 @@ def test_killed_and_resumed_is_unbroken(tmp_path):
     "kill -9 at random moments, dropout on, with a check and a last map: the same weights and history, bit for bit"
     deaths = json.loads(script(__file__, 'killed', tmp_path/'end.json'))              # epochs kept at each
     assert len(deaths) == 4 and max(deaths) > 0, deaths
-    (state, about), (unbroken, whole) = (kept(f/'end.json') for f in (tmp_path, tmp_path/'unbroken'))
+    (state, about), (unbroken, whole) = (load_tensors(f/'end.json') for f in (tmp_path, tmp_path/'unbroken'))
     assert state.keys() == unbroken.keys() and all(torch.equal(state[k], v) for k, v in unbroken.items())
     same = lambda h: [{k: v for k, v in r.items() if k != 'seconds'} for r in h]
     assert same(about['history']) == same(whole['history']) and len(whole['history']) == 20
@@ -132,7 +132,7 @@ kinds = {cls.__name__: lambda cls=cls, **k: cls(**small | k) for cls in (DCCA, D
 kinds['DCCA_triplet'] = lambda **k: DCCA(w_triplet=1., **small | k)
 each = pytest.mark.parametrize('kind', kinds)
 
-def two(n=128, seed=0): return gaussian_world(n, dict(a=12, b=10), seed=seed)
+def two(n=128, seed=0): return make_gaussian_views(n, dict(a=12, b=10), seed=seed)
 
 def sound(m, views):
     assert all(p.isfinite().all() for p in m.state_dict().values())
@@ -143,13 +143,13 @@ def sound(m, views):
 
 def silenced(m, share):
     "The method, with the last layers of its heads zero for a share of the coordinates"
-    begin = m.begin
+    begin = m.init_from_data
     def dead(train):
         begin(train)
         with torch.no_grad():
             for h in m.heads.values():
                 for l in (h.linear, h.more[-1]): l.weight[:int(share * 8)] = 0; l.bias[:int(share * 8)] = 0
-    m.begin = dead
+    m.init_from_data = dead
     return m
 
 @pytest.mark.filterwarnings('ignore')
@@ -191,7 +191,7 @@ def test_a_check_that_is_no_number_is_told():
 def test_nothing_to_learn_is_told():
     same = Views(a=View(torch.ones(128, 5)), b=View(torch.ones(128, 4)))
     for kind in kinds:
-        with pytest.raises(Collapse, match='one point|all scores are equal'): kinds[kind](start='random', dropout=0.).fit(same)
+        with pytest.raises(Collapse, match='one point|all scores are equal'): kinds[kind](init='random', dropout=0.).fit(same)
 
 # ---- rows by themselves
 

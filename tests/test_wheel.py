@@ -2,7 +2,7 @@
 import os, shutil, subprocess, sys, sysconfig, venv, zipfile
 from pathlib import Path
 import numpy as np, pytest, torch
-from crossmodal_nb.data.synthetic import class_world
+from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import TfIdf

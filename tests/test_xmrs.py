@@ -14,13 +14,13 @@ from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import Bert
 from crossmodal_nb.losses.supervised import batch_hard
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.xmrs import Bag, Letters, Several, XMRS
+from crossmodal_nb.methods.xmrs import TokenBag, RawFeatures, MultiText, XMRS
 from crossmodal_nb.encoders.subwords import augmented, Grams, Pieces, shares, Translated, translations, united
 
 gold = json.loads((settings().root/'tests/golden/recipe.json').read_text())
 double = lambda x: torch.tensor(x, dtype=torch.float64)
 same = lambda x, y: torch.testing.assert_close(x, double(y), rtol=1e-8, atol=1e-9)
-small = dict(vocabulary=2**12, width=16, dim=16, hidden=32, dropout=.1, warm=8, trainer=dict(epochs=30, batch=36, lr=1e-2, accelerator='cpu'))
+small = dict(vocabulary=2**12, width=16, dim=16, hidden=32, dropout=.1, warmup_epochs=8, trainer=dict(epochs=30, batch=36, lr=1e-2, accelerator='cpu'))
 
 def world(noise=.05, seed=0, speak=('en', 'de', 'ru')):
     "36 things of two words, in three languages without a letter in common"
@@ -29,7 +29,7 @@ def world(noise=.05, seed=0, speak=('en', 'de', 'ru')):
     rows = [(i, l, f'{alphabet[l][i // 6] * 3} {alphabet[l][i % 6]}o') for i in range(36) for l in speak]
     return Views(image=View(dict(pooled=image)), text=View([t for *_, t in rows], [f'{i}@{l}' for i, l, _ in rows], item=[i for i, *_ in rows]))
 
-def coded(views, encoder=Grams(vocabulary=2**12)): return Views(image=views['image'], text=views['text'].holding(encoder(views['text'].x)))
+def coded(views, encoder=Grams(vocabulary=2**12)): return Views(image=views['image'], text=views['text'].with_features(encoder(views['text'].x)))
 
 @pytest.fixture(scope='module')
 def fitted(): return XMRS(**small).fit(coded(world()))
@@ -52,11 +52,11 @@ def test_golden_many_views_through_the_method():
     "The method's own heap: pictures, then texts of every language, one item without all of them"
     x = gold['xmrs_4_many_views']
     z, item = double(x['codes']), torch.tensor(x['item'])
-    m = XMRS(warm=0); m.epoch = 0
+    m = XMRS(warmup_epochs=0); m.epoch = 0
     batch = Views(image=View(z[:3], item=item[:3]), text=View(z[3:], item=item[3:]))
     same(m.losses(dict(image=z[:3], text=z[3:]), batch)['loss'], x['loss'])
-    assert m.losses(dict(image=z[:3], text=z[3:]), batch)['loss'] != XMRS(warm=0, intra=False).losses(dict(image=z[:3], text=z[3:]), batch)['loss']
-    assert m.losses(dict(image=z[:3], text=z[3:]), batch)['loss'] > XMRS(warm=1).losses(dict(image=z[:3], text=z[3:]), batch)['loss']       # the mean negative is farther
+    assert m.losses(dict(image=z[:3], text=z[3:]), batch)['loss'] != XMRS(warmup_epochs=0, same_view_negatives=False).losses(dict(image=z[:3], text=z[3:]), batch)['loss']
+    assert m.losses(dict(image=z[:3], text=z[3:]), batch)['loss'] > XMRS(warmup_epochs=1).losses(dict(image=z[:3], text=z[3:]), batch)['loss']       # the mean negative is farther
 
 def test_golden_shares():
     assert shares() == pytest.approx(gold['xmrs_5_sampling']['released'], rel=1e-12) and shares(('de', 'ru', 'fr', 'ko')) == pytest.approx(gold['xmrs_5_sampling']['with_ko'], rel=1e-12)
@@ -76,11 +76,11 @@ def test_golden_synthesis_terms():
 def test_drawn_by_the_shares_of_the_release():
     said, n = shares(), 6000
     view = Views(image=View(torch.zeros(n, 1)), text=View(['x'] * (6 * n), [f'{i}@{l}' for i in range(n) for l in said], item=torch.arange(n).repeat_interleave(6)))
-    drawn = tongue(Several(view, 1, said).batch(torch.arange(n), seed=1)['text'].ids)
+    drawn = tongue(MultiText(view, 1, said).batch(torch.arange(n), seed=1)['text'].ids)
     for l, p in said.items(): assert abs(drawn.count(l) / n - p) < 4 * (p * (1 - p) / n) ** .5
 
 def test_batches_hold_different_rows_and_are_seeded():
-    b = Several(world(), 2)
+    b = MultiText(world(), 2)
     one, again, other = (b.batch(torch.tensor([4, 9, 2]), seed=s) for s in (1, 1, 2))
     assert one['text'].item.tolist() == [4, 4, 9, 9, 2, 2] and one['text'].ids == again['text'].ids != other['text'].ids
     assert all(len({i for i in one['text'].ids if i.startswith(f'{k}@')}) == 2 for k in (4, 9, 2)) and one['image'].item.tolist() == [4, 9, 2]
@@ -90,8 +90,8 @@ def test_batches_hold_different_rows_and_are_seeded():
 def test_an_item_without_any_row_of_the_shares_is_not_learnt_from():
     w = world()
     half = Views(image=w['image'], text=w['text'][[i for i, name in enumerate(w['text'].ids) if not name.endswith('@en') or int(name.split('@')[0]) < 18]])
-    assert len(Several(half, 2, dict(en=1.)).common) == 18 and len(Several(half, 2).common) == 36
-    with pytest.raises(ValueError, match='no row for item'): Several(half, 2, dict(en=1.)).batch(torch.tensor([20]))
+    assert len(MultiText(half, 2, dict(en=1.)).shared_items) == 18 and len(MultiText(half, 2).shared_items) == 36
+    with pytest.raises(ValueError, match='no row for item'): MultiText(half, 2, dict(en=1.)).batch(torch.tensor([20]))
 
 # -- pieces
 
@@ -107,7 +107,7 @@ def test_every_character_gives_pieces(encoder):
     assert len(ids) == len(texts) and int(ids.length.min()) > 0 and ids.flat.dtype == torch.int32 and 0 <= int(ids.flat.min()) and int(ids.flat.max()) < encoder.vocabulary
 
 def test_names_of_pieces_follow_what_they_are():
-    keys = {Grams().key, Grams(n=(2, 3)).key, Grams(dense=(1, 2)).key, Grams(vocabulary=99).key, Grams(most=9).key, Pieces(300).fit(['a']).key, Pieces(300).fit(['b b b']).key, Pieces(301).fit(['a']).key}
+    keys = {Grams().key, Grams(n=(2, 3)).key, Grams(dense=(1, 2)).key, Grams(vocabulary=99).key, Grams(max_grams=9).key, Pieces(300).fit(['a']).key, Pieces(300).fit(['b b b']).key, Pieces(301).fit(['a']).key}
     assert len(keys) == 8
     with pytest.raises(RuntimeError, match='fit'): Pieces()(['x'])
 
@@ -137,7 +137,7 @@ def test_toy_translations_teach_a_language():
 def test_a_translator_before_an_encoder_names_its_store():
     back = Translated(lambda ts: [t.lower() for t in ts], 'lower 1', Grams())
     assert torch.equal(back(['FOX', ''])['ids'][0], Grams()(['fox'])['ids'][0]) and back.parts == ('ids',)
-    assert back.key not in (Translated(back.translator, 'lower 2', Grams()).key, Translated(back.translator, 'lower 1', Grams(most=3)).key)
+    assert back.key not in (Translated(back.translator, 'lower 2', Grams()).key, Translated(back.translator, 'lower 1', Grams(max_grams=3)).key)
 
 def test_a_multilingual_bert_of_random_weights_is_a_text_tower(tmp_path):
     from transformers import BertConfig
@@ -180,7 +180,7 @@ def test_a_text_does_not_depend_on_its_neighbours(attention):
 
 def test_words_are_dropped_in_training_only():
     torch.manual_seed(0)
-    bag = Bag(2**12, 8, drop=.25)
+    bag = TokenBag(2**12, 8, drop=.25)
     x, mask = Grams(vocabulary=2**12)(['bbb co', 'x'] * 50)['ids'].pad()
     kept = (bag.train()(x, mask) - bag.eval()(x, mask)).abs().sum(1) > 1e-9
     assert .3 < kept.double().mean() < 1 and torch.equal(bag.eval()(x, mask), bag.eval()(x, mask)) and bag.train()(x, mask).any(1).all()     # a text never becomes empty
@@ -237,4 +237,4 @@ def test_a_made_up_recipe1m_in_two_languages(tmp_path):
 def test_several_sets_are_one():
     a, b = coded(world()), coded(world(speak=('en',)))
     both = united(a, b)
-    assert len(both['image']) == 72 == len(both.common) and both['text'].item[len(a['text']):].tolist() == list(range(36, 72)) and torch.equal(both['text'].x['ids'][len(a['text'])], b['text'].x['ids'][0])
+    assert len(both['image']) == 72 == len(both.shared_items) and both['text'].item[len(a['text']):].tolist() == list(range(36, 72)) and torch.equal(both['text'].x['ids'][len(a['text'])], b['text'].x['ids'][0])

@@ -869,8 +869,15 @@ class Renamer:
             undecided = known or node.attr not in self.map.unsure
             return entries[0].new if undecided else self.decide(node, node.attr, f'.{node.attr}', new)
         if found in ('object', 'class'):
-            return self.member(kind, node.attr, value)
+            member = self.member(kind, node.attr, value)
+            if member or node.attr in value.own() or not any(self.stands_on(e.owner, value.name) for e in entries):
+                return member
         return self.decide(node, node.attr, f'.{node.attr}', new)
+
+    def stands_on(self, name, base):
+        "Is class `name` a subclass of `base`? Then an object of `base` may be one of it"
+        cls = self.project.named_class(name)[1]
+        return cls is not None and base in cls.family()
 
     def is_class(self, name):
         return self.project.named_class(name)[0] is not None

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
-from .checks import InputError, MissingError, pick
+from .checks import InputError, MissingError, check_choice
 from .fetch import unpack
 from .files import locked
 from .settings import settings
@@ -29,7 +29,7 @@ def obtain(
     into:str|Path|None=None,      # Folder of all Debian packages (default: `work/data/debian`)
 ) -> Path:                        # The unpacked folder; its file `SHA256` says which package it was
     "Download a Debian package once, check it, unpack it, and return its folder; safe when several processes ask at once"
-    known, _, inside = packages[pick(name, packages, 'Debian package')]
+    known, _, inside = packages[check_choice(name, packages, 'Debian package')]
     into = Path(into or settings().work/'data'/'debian').resolve()
     folder = into/name
     if folder.exists(): return folder

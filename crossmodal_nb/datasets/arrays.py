@@ -11,10 +11,10 @@ import re
 from pathlib import Path
 import numpy as np
 import torch
-from ..core.checks import InputError, MissingError, pick
-from ..data.readers import lines, some
-from ..data.splits import carve, split
-from ..data.views import finite, View, Views
+from ..core.checks import InputError, MissingError, check_choice
+from ..data.readers import lines, abbreviate
+from ..data.splits import train_valid_split, split
+from ..data.views import check_finite, View, Views
 
 # %% ../../nbs/datasets/05_arrays.ipynb #aaa5e522
 info = dict(arrays=dict(title='Your own feature arrays', views=['any'], labels='optional', n=None, size_mb=None, licence='yours',
@@ -38,14 +38,14 @@ def arrays(
     else:
         views, at = _read(root, {})
         if not at: return split(views, name)
-        if set(at) < set(views): raise InputError(f'{root}: {some(set(views) - set(at))} has no split.txt, but {some(at)} has')
+        if set(at) < set(views): raise InputError(f'{root}: {abbreviate(set(views) - set(at))} has no split.txt, but {abbreviate(at)} has')
         def part(s): return Views({k: v[torch.tensor([t == s for t in at[k]])] for k, v in views.items()})
         parts = {s: part(s) for s in _splits if any(s in t for t in at.values())}
         if not {'train', 'test'} <= set(parts): raise InputError(f'{root}: split.txt has {", ".join(parts)}; train and test are needed')
     items = {s: {i for v in p.values() for i in v.item.tolist()} for s, p in parts.items()}
     for a, b in (('train', 'test'), ('train', 'valid'), ('valid', 'test')):
         if both := items.get(a, set()) & items.get(b, set()): raise InputError(f'{root}: {len(both)} items have rows in {a} and in {b}')
-    return parts if 'valid' in parts else carve(parts['train'], name) | dict(test=parts['test'])
+    return parts if 'valid' in parts else train_valid_split(parts['train'], name) | dict(test=parts['test'])
 
 def _folders(root):
     "A folder a split: the same views, of the same width"
@@ -77,14 +77,14 @@ def _read(root, known):
         for p, v in ((y, label), (ids, row), (s, part)):
             if v is not None and len(v) != len(x[k]): raise InputError(f'{p}: {len(v)} rows, but {k}.npy has {len(x[k])}')
         if row and len(set(row)) < len(row):
-            raise InputError(f'{ids}: the same id twice: {some(i[:99] for i, c in collections.Counter(row).items() if c > 1)}')
+            raise InputError(f'{ids}: the same id twice: {abbreviate(i[:99] for i, c in collections.Counter(row).items() if c > 1)}')
         if row and '' in row: raise InputError(f'{ids}, line {row.index("") + 1}: the line is empty')
-        finite(x[k], row or range(len(x[k])), str(root/f'{k}.npy'))
+        check_finite(x[k], row or range(len(x[k])), str(root/f'{k}.npy'))
         own = f'{root.name}/{k}/' if len(n) > 1 else f'{root.name}/'
         base = [i.rsplit('#', 1)[0] for i in row] if row else [f'{own}{i}' for i in range(len(x[k]))]
         item = [known.setdefault(i, len(known)) for i in base]
-        if part: at[k] = [pick(p[:60], _splits, f'split ({s})') for p in part]
-        views[k] = View(torch.zeros(len(x[k])), row, label, item).holding(torch.from_numpy(x[k]))
+        if part: at[k] = [check_choice(p[:60], _splits, f'split ({s})') for p in part]
+        views[k] = View(torch.zeros(len(x[k])), row, label, item).with_features(torch.from_numpy(x[k]))
     own = [k for k in names if (root/f'{k}.ids.txt').is_file()]
     if own and all(v.y is None for v in views.values()):     # without labels, an id that only one view has is a mistake
         every = {k: set(v.item.tolist()) for k, v in views.items()}
@@ -92,7 +92,7 @@ def _read(root, known):
             if odd := every[k] ^ every[names[0]]:
                 back = {i: b for b, i in known.items()}
                 raise InputError(f'{root}: ids of {names[0]} and {k} do not match: '
-                                 f'{some(back[i][:99] for i in sorted(odd))} are in one of them only')
+                                 f'{abbreviate(back[i][:99] for i in sorted(odd))} are in one of them only')
     return Views(views), at
 
 # %% ../../nbs/datasets/05_arrays.ipynb #06c74c4d

@@ -202,7 +202,7 @@ def closest(
 # %% ../../nbs/datasets/21_audit.ipynb #7fcb2590
 def sampled(
     splits:dict[str, Views],   # As `load` gives them
-    most:int=20_000,           # Rows of each view, of all splits together
+    max_rows:int=20_000,           # Rows of each view, of all splits together
     seed:int=0,
 ) -> dict[str, Views]:
     "A sample of the rows of each view. (Views are drawn one by one: the rows do not belong together)"
@@ -210,19 +210,19 @@ def sampled(
     for view in splits['train']:
         parts = {s: v[view] for s, v in splits.items() if view in v}
         start = np.cumsum([0, *map(len, parts.values())])
-        keep = np.sort(np.random.default_rng(seed).permutation(start[-1])[:most])
+        keep = np.sort(np.random.default_rng(seed).permutation(start[-1])[:max_rows])
         for (s, v), a, b in zip(parts.items(), start, start[1:]): out[s][view] = v[keep[(keep >= a) & (keep < b)] - a]
     return out
 
 def languages(
     texts:list[str],
-    least:int=20,              # Texts of fewer characters are too short to tell
+    min_length:int=20,              # Texts of fewer characters are too short to tell
     sure:float=.5,             # Below this probability nothing is said
 ) -> dict[str, float]:         # {language code, 'unsure' or 'too short': share}, most frequent first
     "In which languages texts are, by py3langid (Lui & Baldwin 2012); its scores over √bytes, as its authors calibrate them"
     import py3langid
     def tell(t):
-        if len(t) < least: return 'too short'
+        if len(t) < min_length: return 'too short'
         ranked = py3langid.rank(t)
         p = np.exp((np.array([v for _, v in ranked]) - ranked[0][1]) / len(t.encode('utf-8', 'replace'))**.5)
         return ranked[0][0] if 1 / p.sum() >= sure else 'unsure'

@@ -15,10 +15,10 @@ import os
 import re
 import warnings
 from pathlib import Path
-from ..core.checks import InputError, MissingError, pick
+from ..core.checks import InputError, MissingError, check_choice
 from ..data.images import Images
-from ..data.readers import lines, named, Records, some
-from ..data.splits import carve, split
+from ..data.readers import lines, encode_labels, Records, abbreviate
+from ..data.splits import train_valid_split, split
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/04_captions.ipynb #a9a415f4
@@ -44,7 +44,7 @@ pictures = {'.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp'}
 splits = dict(train='train', restval='train', trn='train', valid='valid', val='valid', dev='valid', validation='valid', test='test')
 
 def _split(name, where):
-    return splits[pick(str(name).strip().lower()[:60], splits, f'split ({where})')]
+    return splits[check_choice(str(name).strip().lower()[:60], splits, f'split ({where})')]
 
 # %% ../../nbs/datasets/04_captions.ipynb #a4278bca
 def field(
@@ -55,7 +55,7 @@ def field(
 ):                  # Its value
     "A field of a record that came from a file, or an `InputError` that says what is there instead"
     if not isinstance(r, dict): raise InputError(f'{where}: expected an object with {key!r}, not {short(r)}')
-    if key not in r: raise InputError(f'{where}: no {key!r}; there is: {some(map(short, r), 8)}')
+    if key not in r: raise InputError(f'{where}: no {key!r}; there is: {abbreviate(map(short, r), 8)}')
     if not isinstance(r[key], kind) or isinstance(r[key], bool):
         raise InputError(f'{where}: {key} is {short(r[key])}; {_kinds[kind]} is needed')
     return text(r[key], f'{where}: {key}') if kind is str else r[key]
@@ -109,7 +109,7 @@ def table_rows(path):
         row = {}
         for k, v in r.items():
             name = _columns.get(k.strip().lower(), k.strip().lower())
-            if name in row: raise InputError(f'{path}, line {i}: two columns for {name!r}: {some(map(short, r), 9)}')
+            if name in row: raise InputError(f'{path}, line {i}: two columns for {name!r}: {abbreviate(map(short, r), 9)}')
             if not re.fullmatch(r'[^\W_][\w -]{0,60}', name): raise InputError(f'{path}, line {i}: {short(k)} is no name for a column')
             row[name] = v.strip() if isinstance(v, str) else v
         row.pop('comment_number', None); row.pop('where', None)
@@ -142,9 +142,9 @@ def _csv(path):
             if head is None: head = r; continue
             if mark == '|' and len(r) > len(head): r = [*r[:len(head) - 1], '|'.join(r[len(head) - 1:])]
             if len(r) != len(head):
-                said = some((h.strip() for h in head), 9)
+                said = abbreviate((h.strip() for h in head), 9)
                 raise InputError(f'{path}, line {read.line_num}: {len(r)} fields, but the head has {len(head)} ({said})')
-            if len(set(head)) < len(head): raise InputError(f'{path}: the head names a column twice: {some(head, 9)}')
+            if len(set(head)) < len(head): raise InputError(f'{path}: the head names a column twice: {abbreviate(head, 9)}')
             yield read.line_num, dict(zip(head, r))
 
 def karpathy_rows(path):
@@ -172,7 +172,7 @@ def layout(
                             ('*.jsonl', table_rows), ('*.tsv', table_rows), ('*.csv', table_rows)):
         found = [p for p in sorted(root.glob(pattern)) + sorted(root.glob(f'*/{pattern}'))
                  if p.is_file() and not re.search(r'lemma|devi', p.name, re.I)]
-        if len(found) > 1: raise InputError(f'{root}: several caption files ({some(p.relative_to(root) for p in found)}); leave one')
+        if len(found) > 1: raise InputError(f'{root}: several caption files ({abbreviate(p.relative_to(root) for p in found)}); leave one')
         if found: return reader, found[0]
     if any(root.rglob('*.txt')): return folder_rows, root
     raise MissingError(f'{root}: no captions found (token file, captions.txt, results.csv, dataset_*.json, .csv, .tsv, '
@@ -190,7 +190,7 @@ def class_names(name, root, **options):
     if name == 'coco': return None
     reader, path = layout(Path(root))
     labels = [r['label'] for r in reader(path) if 'label' in r]
-    return named(labels)[1] if labels else None
+    return encode_labels(labels)[1] if labels else None
 
 def _split_files(root):
     lists = sorted(p for p in root.rglob('*Images.txt') if p.is_file())
@@ -210,7 +210,7 @@ def captions(
     lists = {s: [l.strip() for l in lines(p) if l.strip()] for s, p in _split_files(root).items()}
     official = {image: s for s, names in lists.items() for image in names}
     if len(official) < sum(map(len, lists.values())):
-        raise InputError(f'{root}: an image is in two split files: {some(set(n[:99] for s in lists for n in lists[s] if official[n] != s))}')
+        raise InputError(f'{root}: an image is in two split files: {abbreviate(set(n[:99] for s in lists for n in lists[s] if official[n] != s))}')
     if official: table = [r | dict(split=official[r['image']]) for r in table if r['image'] in official]
     if not table: raise InputError(f'{root}: none of the images of {path.name} is in a split file')
     on_disk = _on_disk(root)
@@ -220,7 +220,7 @@ def captions(
     groups = list(dict.fromkeys(str(first[i].get('group', i)) for i in images))
     code = {g: j for j, g in enumerate(groups)}
     item = {i: code[str(first[i].get('group', i))] for i in images}
-    y = dict(zip(images, named([first[i]['label'] for i in images])[0].tolist())) if 'label' in table[0] else None
+    y = dict(zip(images, encode_labels([first[i]['label'] for i in images])[0].tolist())) if 'label' in table[0] else None
     views = dict(image=View(Images([on_disk[i] for i in images]), images, y and [y[i] for i in images], [item[i] for i in images]))
     for column in [c for c in table[0] if c not in ('image', 'where', 'split', 'group', 'label')]:
         r = table if column == 'text' else list(first.values())[::-1]
@@ -237,7 +237,7 @@ def captions(
     found = {s: views.subset([i for i, t in at.items() if t == s]) for s in ('train', 'valid', 'test') if s in at.values()}
     if 'train' not in found or 'test' not in found:
         raise InputError(f'{path}: the splits are {", ".join(found)}; train and test are needed')
-    return found if 'valid' in found else carve(found['train'], name) | dict(test=found['test'])
+    return found if 'valid' in found else train_valid_split(found['train'], name) | dict(test=found['test'])
 
 def _on_disk(root):
     paths = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in pictures and p.is_file()]
@@ -253,16 +253,16 @@ def _check(root, path, table, on_disk, official):
     odd = [r['where'] for r in table if r.keys() != table[0].keys()]
     if odd: raise InputError(f'{path}: {odd[0]} has other columns than the first row ({", ".join(k for k in table[0] if k != "where")})')
     empty = [r['where'] for r in table if not r.get('text', 'x').strip()]
-    if empty: raise InputError(f'{path}: empty captions: {some(empty)}')
+    if empty: raise InputError(f'{path}: empty captions: {abbreviate(empty)}')
     needed = {r['image']: r['where'] for r in reversed(table) if r['image'] not in on_disk}
     if needed:
-        raise InputError(f'{root}: captions without an image: {some(f"{i[:99]} ({w})" for i, w in reversed(needed.items()))}. '
+        raise InputError(f'{root}: captions without an image: {abbreviate(f"{i[:99]} ({w})" for i, w in reversed(needed.items()))}. '
                          f'Add the images, or take the lines out of {path.name}')
     told = {r['image'] for r in table}
     used = {on_disk[i] for i in told}
     idle = [p.relative_to(root) for p in dict.fromkeys(on_disk.values()) if p not in used]
     bare = [i[:99] for i in official if i not in told] if official else idle
-    if bare: raise InputError(f'{root}: images without captions: {some(bare)}. Caption them in {path.name}, or move them away')
+    if bare: raise InputError(f'{root}: images without captions: {abbreviate(bare)}. Caption them in {path.name}, or move them away')
 
 def flickr8k(root) -> dict[str, Views]:
     "Flickr8k with its official split (6,000/1,000/1,000)"
@@ -290,7 +290,7 @@ def coco(
 ) -> dict[str, Views]:        # Views `image` and `text`; `item` = photo
     "COCO captions"
     root = Path(root)
-    pick(split, _coco_splits, 'COCO split')
+    check_choice(split, _coco_splits, 'COCO split')
     if per_image is not None and per_image < 1: raise InputError(f'per_image is {per_image}; at least 1 is needed, or None for all')
     paths, captioned = {}, {}              # file name: its path, its captions
     for part in ('train2014', 'val2014'):
@@ -306,7 +306,7 @@ def coco(
     code = {n: i for i, n in enumerate(n for s in names.values() for n in s)}
     views = {s: _coco_views(n, paths, captioned, code) for s, n in names.items()}
     if 'valid' in views: return {s: views[s] for s in ('train', 'valid', 'test')}
-    dealt = {s: views['train'].subset(v['image'].item) for s, v in carve(views['train'].only('image'), 'coco').items()}
+    dealt = {s: views['train'].subset(v['image'].item) for s, v in train_valid_split(views['train'].select('image'), 'coco').items()}
     return dealt | dict(test=views['test'])
 
 def _coco_captions(path, per_image):
@@ -318,7 +318,7 @@ def _coco_captions(path, per_image):
         if image not in names: raise InputError(f'{at}: its image {short(image)} is not among the images')
         if not caption.strip(): raise InputError(f'{at}: the caption is empty')
         notes.setdefault(image, []).append((field(a, 'id', int, at), caption))
-    if bare := [n for i, n in names.items() if i not in notes]: raise InputError(f'{path}: images without captions: {some(bare)}')
+    if bare := [n for i, n in names.items() if i not in notes]: raise InputError(f'{path}: images without captions: {abbreviate(bare)}')
     if len({k for c in notes.values() for k, _ in c}) < sum(map(len, notes.values())):
         raise InputError(f'{path}: the same annotation id twice')
     for i, n in names.items(): yield n, [c for _, c in sorted(notes.pop(i))[:per_image]]
@@ -348,7 +348,7 @@ def _coco_names(root, split, paths):
     every = [n for names in found.values() for n in names]
     if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits, or twice in one (split={split!r})')
     if unknown := [short(n) for n in every if n not in paths]:
-        raise InputError(f'{root}: photos of split={split!r} without captions: {some(unknown)}')
+        raise InputError(f'{root}: photos of split={split!r} without captions: {abbreviate(unknown)}')
     return found
 
 def _coco_present(root, names, paths, missing):
@@ -358,7 +358,7 @@ def _coco_present(root, names, paths, missing):
     every = [n for s in names.values() for n in s]
     absent = {n for n in every if n not in there[paths[n].parent.name]}
     if not absent: return names
-    said = f'{len(absent)} of {len(every)} photos are not there: {some(paths[n].relative_to(root) for n in every if n in absent)}'
+    said = f'{len(absent)} of {len(every)} photos are not there: {abbreviate(paths[n].relative_to(root) for n in every if n in absent)}'
     if len(absent) > missing * len(every) or any(absent.issuperset(s) for s in names.values()):
         raise MissingError(f'{root}: {said}. Unpack them, or allow a share with missing=…')
     warnings.warn(f'coco: {said}; they are left out', stacklevel=3)

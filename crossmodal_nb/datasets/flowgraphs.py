@@ -9,7 +9,7 @@ __all__ = ['info', 'files', 'recipes', 'flowgraphs', 'boxes']
 # %% ../../nbs/datasets/08_flowgraphs.ipynb #imports0
 import re
 from pathlib import Path
-from ..core.checks import InputError, MissingError, pick
+from ..core.checks import InputError, MissingError, check_choice
 from ..data.images import Images
 from ..data.readers import read_json
 from ..data.splits import split
@@ -121,11 +121,11 @@ def flowgraphs(
     lang:str|None=None,       # Only recipes in this language
 ) -> dict[str, Views]:        # Views `image` (photos) and `text` (step texts); `item` = step
     "Steps of the recipes, with their photos"
-    return {s: v.only('image', 'text') for s, v in _split(Path(root), _chosen(root, lang)).items()}
+    return {s: v.select('image', 'text') for s, v in _split(Path(root), _chosen(root, lang)).items()}
 
 def _chosen(root, lang):
     found = recipes(root)
-    if lang is not None: pick(lang, sorted({r['lang'] for r in found}), 'recipe language')
+    if lang is not None: check_choice(lang, sorted({r['lang'] for r in found}), 'recipe language')
     return [r for r in found if lang in (None, r['lang'])]
 
 def _split(root, chosen):

@@ -17,7 +17,7 @@ from ..core.checks import InputError, MissingError
 from ..core.files import digest
 from ..data.content import content
 from ..data.images import Images
-from ..data.readers import file, lines, read_json, some
+from ..data.readers import file, lines, read_json, abbreviate
 from ..data.rows import take
 from ..data.splits import deal
 from ..data.views import View, Views
@@ -119,8 +119,8 @@ def didec(
         if t.strip(): said[n].append((f'{n}#{who}', t.strip()))
         else: silent += 1
     if silent: warnings.warn(f'didec: {silent} descriptions are empty; they are left out', stacklevel=2)
-    if bare := [n for n in code if not said[n]]: raise InputError(f'{root}: photos without descriptions: {some(bare)}')
-    if gone := [n for n in code if not (root/'images'/f'{n}.jpg').is_file()]: raise MissingError(f'{root}/images: no photo for {some(gone)}')
+    if bare := [n for n in code if not said[n]]: raise InputError(f'{root}: photos without descriptions: {abbreviate(bare)}')
+    if gone := [n for n in code if not (root/'images'/f'{n}.jpg').is_file()]: raise MissingError(f'{root}/images: no photo for {abbreviate(gone)}')
     every = [n for here in names.values() for n in here]
     item, rows = [code[n] for n in every], [(*r, code[n]) for n in every for r in said[n]]
     ids, texts, of = map(list, zip(*rows))
@@ -128,7 +128,7 @@ def didec(
                   gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in every]), every, item=item), text=View(texts, ids, item=of))
     if fold is None: items = {s: [code[n] for n in here] for s, here in names.items()}
     else:
-        dealt = deal(whole.only('image', 'text'), 'didec')
+        dealt = deal(whole.select('image', 'text'), 'didec')
         items = dict(train=torch.cat([f for k, f in enumerate(dealt) if k not in (fold, (fold + 1) % 5)]), valid=dealt[(fold + 1) % 5], test=dealt[fold])
     return {s: whole.subset(i) for s, i in items.items()}
 
@@ -136,7 +136,7 @@ def _didec_splits(root):
     "{split: photos}, as published"
     names = {s: list(_object(root/f'split_{f}.json')) for s, f in dict(train='train', valid='val', test='test').items()}
     every = [n for s in names.values() for n in s]
-    if odd := [short(n) for n in every if not n.isalnum()]: raise InputError(f'{root}/split_*.json: no names of photos: {some(odd)}')
+    if odd := [short(n) for n in every if not n.isalnum()]: raise InputError(f'{root}/split_*.json: no names of photos: {abbreviate(odd)}')
     if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits')
     return names
 
@@ -162,7 +162,7 @@ def _didec_areas(root, names):
     objects = _object(path)
     for n in names:
         known = {field(o, 'id', int, f'{path}, image {short(coco_id[n])}, object {i}'): o for i, o in enumerate(field(objects, coco_id[n], list, str(path)))} if seen[n] and n in coco_id else {}
-        if strange := seen[n].keys() - known: raise InputError(f'{path}: photo {n} has no object {some(strange)}, at which somebody looked')
+        if strange := seen[n].keys() - known: raise InputError(f'{path}: photo {n} has no object {abbreviate(strange)}, at which somebody looked')
         out[n] = [[_outlines(known[o], f'{path}, object {o}'), times] for o, times in sorted(seen[n].items())]
     return out
 
@@ -188,13 +188,13 @@ def osie(
         table = loadmat(path, squeeze_me=True, struct_as_record=False)['fixations']
         points = {str(r.img): np.concatenate([np.stack([np.atleast_1d(s.fix_y), np.atleast_1d(s.fix_x)], 1).astype(float) for s in r.subjects]) for r in table}
     except Exception as e: raise InputError(f'{path}: not OSIE\'s table of fixations ({e})') from e
-    if bad := [n for n, p in points.items() if not np.isfinite(p).all()]: raise InputError(f'{path}: fixations of {some(bad)} are not finite')
+    if bad := [n for n, p in points.items() if not np.isfinite(p).all()]: raise InputError(f'{path}: fixations of {abbreviate(bad)} are not finite')
     photos = {n: Path(root)/'stimuli'/file_name(n, str(path)) for n in points}
-    if gone := [n for n, p in photos.items() if not p.is_file()]: raise MissingError(f'{root}/stimuli: no photo for {some(gone)}')
+    if gone := [n for n, p in photos.items() if not p.is_file()]: raise MissingError(f'{root}/stimuli: no photo for {abbreviate(gone)}')
     inside = lambda p: p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
     every = sorted(points)
     whole = Views(image=View(Images([photos[n] for n in every]), every), gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in every]), every))
-    dealt = deal(whole.only('image'), 'osie', 7)
+    dealt = deal(whole.select('image'), 'osie', 7)
     return {s: whole.subset(items) for s, items in dict(train=torch.cat(dealt[:5]), valid=dealt[5], test=dealt[6]).items()}
 
 # %% ../../nbs/datasets/11_gaze.ipynb #61192792
@@ -210,7 +210,7 @@ def salicon(
     for views in out.values():
         image = views['image']
         views['gaze'] = View(Maps(partial(_in_frame, sigma=sigma), [where[n] for n in image.ids]), list(image.ids), item=image.item)
-    return {s: v.only('image', 'gaze', 'text') for s, v in out.items()}
+    return {s: v.select('image', 'gaze', 'text') for s, v in out.items()}
 
 def _in_frame(row, sigma): return fixated(row[1], row[0], sigma)
 
@@ -310,7 +310,7 @@ def views_of(
     order = np.random.default_rng(seed).permutation(n)
     another = np.empty(n, int); another[order] = np.roll(order, 1)                        # one cycle through all: nobody keeps their own
     ways = dict(gaze=(maps, False), centre=(Maps(given, [centre.round(4).tolist()] * n), False), other=(maps.take(another), False), uniform=(maps, True))
-    return Views(plain=image, **{k: image.holding(Attended(image.x, m, a, even)) for k, (m, even) in ways.items()})
+    return Views(plain=image, **{k: image.with_features(Attended(image.x, m, a, even)) for k, (m, even) in ways.items()})
 
 def cells(
     maps,                        # A lazy sequence of maps
@@ -376,7 +376,7 @@ def gaze(
     for views in out.values():
         image = views['image']
         paths = [Path(root)/'maps'/Path(n).with_suffix('.png').name for n in image.ids]
-        if gone := [p.name for p in paths if not p.is_file()]: raise MissingError(f'{root}/maps: no map {some(gone)}')
+        if gone := [p.name for p in paths if not p.is_file()]: raise MissingError(f'{root}/maps: no map {abbreviate(gone)}')
         texts = {k: v for k, v in views.items() if k != 'image'}
         views.clear(); views.update(image=image, gaze=View(Maps(painted, paths), list(image.ids), item=image.item), **texts)
     return out

@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 import numpy as np
 import torch
-from ..core.checks import InputError, MissingError, pick
+from ..core.checks import InputError, MissingError, check_choice
 from ..data.images import Cutouts
 from ..data.meshes import Meshes, Turntable
-from ..data.readers import file, lines, named, some
+from ..data.readers import file, lines, encode_labels, abbreviate
 from ..data.sounds import Sounds
 from ..data.splits import item_groups, split
 from ..data.views import View, Views
@@ -65,8 +65,8 @@ def tuxpaint(
 ) -> dict[str, Views]:        # Views `image`, `texts`, `speech`, `effect`; `item` = stamp; about 70/15/15
     "Stamps, their captions, written and spoken, and their noises"
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for t in texts: pick(t, ['text', *languages], 'tuxpaint text view')
-    if speech: pick(speech, spoken, 'spoken language')
+    for t in texts: check_choice(t, ['text', *languages], 'tuxpaint text view')
+    if speech: check_choice(speech, spoken, 'spoken language')
     names = {'image': 'image'} | {t: t for t in texts} | ({f'speech {speech}': 'speech'} if speech else {}) | ({'effect': 'effect'} if effects else {})
     views = _tuxpaint(root, label, size)
     chosen = _chosen(views['image'], within, alphabets)
@@ -132,8 +132,8 @@ def _tuxpaint(root, label='folder', size=224):
     return out
 
 def _folders(stamps, label):
-    depth = dict(folder=1, subfolder=2)[pick(label, ('folder', 'subfolder'), 'tuxpaint label')]
-    return named(['/'.join(n.split('/')[:-1][:depth]) for n in stamps])
+    depth = dict(folder=1, subfolder=2)[check_choice(label, ('folder', 'subfolder'), 'tuxpaint label')]
+    return encode_labels(['/'.join(n.split('/')[:-1][:depth]) for n in stamps])
 
 # %% ../../nbs/datasets/12_household.ipynb #7bdac54f
 tongues = 'de es fr it nl'.split()                                     # beside `name`, English
@@ -146,9 +146,9 @@ def furniture(
 ) -> dict[str, Views]:        # Views `mesh`, `icon`, `texts`, `video`; y = category; about 70/15/15
     "Meshes of furniture, and what they look like and are called"
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for t in texts: pick(t, ['name', *tongues], 'furniture text view')
+    for t in texts: check_choice(t, ['name', *tongues], 'furniture text view')
     whole = split(_furniture(root, frames, size), 'furniture', stems=stems('furniture', root))
-    return {s: v.only('mesh', 'icon', *texts, 'video') for s, v in whole.items()}
+    return {s: v.select('mesh', 'icon', *texts, 'video') for s, v in whole.items()}
 
 def properties(
     path,                     # A catalogue
@@ -168,7 +168,7 @@ def _objects(root):
         for number, o in table.items():
             if not number: continue
             if lacking := [k for k in ('id', 'name', 'category', 'icon', 'model', 'width', 'depth', 'height') if k not in o]:
-                raise InputError(f'{catalogue}: object {number} has no {some(lacking)}. Fetch the package again')
+                raise InputError(f'{catalogue}: object {number} has no {abbreviate(lacking)}. Fetch the package again')
             try: pose = [float(v) for v in o.get('modelRotation', '1 0 0 0 1 0 0 0 1').split()] + [float(o[k]) for k in ('width', 'height', 'depth')]
             except ValueError as e: raise InputError(f'{catalogue}: object {number}: its size or rotation is no number ({e})') from e
             if len(pose) != 12: raise InputError(f'{catalogue}: object {number}: a rotation has nine numbers')
@@ -177,7 +177,7 @@ def _objects(root):
             out[o['id']] = o | names | dict(path=at/o['model'].lstrip('/'), picture=at/o['icon'].lstrip('/'), pose=pose, licence=licence)
     if not out: raise MissingError(f'{folder}: there are no catalogues of furniture. Fetch them again with `crossmodal data get furniture`')
     if gone := [o[k].name for o in out.values() for k in ('path', 'picture') if not o[k].is_file()]:
-        raise MissingError(f'{folder}: there is no {some(gone)}. Fetch the package again')
+        raise MissingError(f'{folder}: there is no {abbreviate(gone)}. Fetch the package again')
     return dict(sorted(out.items()))
 
 _first = 10_000       # items of furniture are counted from here: they are never those of Tux Paint
@@ -195,7 +195,7 @@ def _furniture(root, frames, size):
         out[t] = view([objects[ids[i]][t] for i in rows], rows)
     return Views(out | dict(video=view(Turntable(paths, poses, frames=frames, size=size))))
 
-def _categories(objects): return named([o['category'] for o in objects.values()])
+def _categories(objects): return encode_labels([o['category'] for o in objects.values()])
 
 def credits(
     root,                     # As for `furniture`
@@ -251,12 +251,12 @@ def household(
     size:int=128,             # Of its pictures, pixels
 ) -> dict[str, Views]:        # Views `image`, `text`, `speech` of stamps; `mesh`, `video` of furniture; y = class
     "Five modalities, joined by twelve classes: five stratified folds that tear no group"
-    pick(text, ['text', *languages], 'household text view'); pick(speech, spoken, 'spoken language'); pick(str(fold), '01234', 'fold')
+    check_choice(text, ['text', *languages], 'household text view'); check_choice(speech, spoken, 'spoken language'); check_choice(str(fold), '01234', 'fold')
     stamps, things = _tuxpaint(root), _furniture(root, frames, size)
     of = {i: household_class(n, True) for i, n in zip(stamps['image'].item.tolist(), stamps['image'].ids)}
     of |= {i: household_class(n, False) for i, n in zip(things['name'].item.tolist(), things['name'].x)}
     names, out = dict(image='image', text=text, speech=f'speech {speech}', mesh='mesh', video='video'), {}
-    parts = [fifths(views, of, repeat, stems('household', root)) for views in (stamps, things.only('mesh', 'icon', 'name', *tongues))]
+    parts = [fifths(views, of, repeat, stems('household', root)) for views in (stamps, things.select('mesh', 'icon', 'name', *tongues))]
     for s, mine in dict(train=[(fold + k) % 5 for k in (2, 3, 4)], valid=[(fold + 1) % 5], test=[fold]).items():
         here = Views({new: (stamps | things)[old] for new, old in names.items()}).subset(torch.cat([p[k] for p in parts for k in mine]))
         out[s] = Views({k: View(v.x, v.ids, [of[i] for i in v.item.tolist()], v.item) for k, v in here.items()})

@@ -9,7 +9,7 @@ __all__ = ['sources', 'singular', 'ingredient', 'words', 'sets', 'pantry']
 import collections
 import re
 import torch
-from ..core.checks import InputError, pick
+from ..core.checks import InputError, check_choice
 from ..data.content import normalise
 from ..data.views import View, Views
 
@@ -56,7 +56,7 @@ def sets(
     source:str,              # One of `sources`
 ) -> dict[int, set]:         # item: its names
     "What each item has, all of its texts together"
-    found, of = {}, sources[pick(source, sources, 'source of the pantry')]
+    found, of = {}, sources[check_choice(source, sources, 'source of the pantry')]
     for i in range(0, len(view), 1024):
         part = slice(i, min(i + 1024, len(view)))
         texts = view.x[part] if isinstance(view.x, list) else view.x[torch.arange(part.start, part.stop)]     # a list, or a lazy sequence
@@ -67,14 +67,14 @@ def pantry(
     raw:dict,                # split: `Views`, as `load` gives them
     view:str,                # The view of texts
     source:str='ingredients', # One of `sources`
-    least:int=0,             # Keep names that so many training items have (0: 10; 5 of fewer than 5,000 items; 20 of `words`)
+    min_items:int=0,             # Keep names that so many training items have (0: 10; 5 of fewer than 5,000 items; 20 of `words`)
 ) -> tuple[dict, list[str]]: # split: a `View` of rows of yes and no, (n, names) bool, one an item; and the names, the most frequent first
     "Multi-hot sets of names, of a vocabulary that is counted on training rows only"
-    pick(view, raw['train'], 'view'); found = {s: sets(v[view], source) for s, v in raw.items()}
-    least = least or (20 if source == 'words' else 10 if len(found['train']) >= 5000 else 5)
+    check_choice(view, raw['train'], 'view'); found = {s: sets(v[view], source) for s, v in raw.items()}
+    min_items = min_items or (20 if source == 'words' else 10 if len(found['train']) >= 5000 else 5)
     count = collections.Counter(name for names in found['train'].values() for name in names)
-    names = sorted((n for n, k in count.items() if k >= least), key=lambda n: (-count[n], n))
-    if not names: raise InputError(f'no name is in {least} training items or more: give a smaller least, or more rows (of view {view!r}, source {source!r})')
+    names = sorted((n for n, k in count.items() if k >= min_items), key=lambda n: (-count[n], n))
+    if not names: raise InputError(f'no name is in {min_items} training items or more: give a smaller least, or more rows (of view {view!r}, source {source!r})')
     at = {n: j for j, n in enumerate(names)}
     return {s: _rows(raw[s][view], f, at) for s, f in found.items()}, names
 

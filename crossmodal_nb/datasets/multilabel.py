@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from ..core.checks import InputError
 from ..core.files import atomic
-from ..data.readers import file, isolated, read_json, some
-from ..data.splits import carve
-from ..data.views import finite, View, Views
+from ..data.readers import file, isolated, read_json, abbreviate
+from ..data.splits import train_valid_split
+from ..data.views import check_finite, View, Views
 from .xmedia import _hdf5, _one
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #339e2d1d
@@ -44,13 +44,13 @@ def read_split(
     "All rows, divided as a split file says, if its digests hold; rows that it does not name are left out"
     said, owner, known = read_json(path), {}, {i for v in views.values() for i in v.ids}
     if not isinstance(said, dict) or not {'train', 'test'} <= set(said) <= set(split_names):
-        raise InputError(f'{path}: it is expected to have train and test, perhaps valid and database, but has {some(said) if isinstance(said, dict) else "no names"}')
+        raise InputError(f'{path}: it is expected to have train and test, perhaps valid and database, but has {abbreviate(said) if isinstance(said, dict) else "no names"}')
     for s, part in said.items():
         rows = part.get('rows') if isinstance(part, dict) else None
         if not isinstance(rows, list) or not (rows or s == 'database') or any(type(r) not in (int, str) for r in rows):
             raise InputError(f'{path}: {s} needs "rows", a list of row numbers or names')
         for r in map(str, rows):
-            if r not in known: raise InputError(f'{path}: {s} names row {some([r])}, which is not in the data, or was left out of it')
+            if r not in known: raise InputError(f'{path}: {s} names row {abbreviate([r])}, which is not in the data, or was left out of it')
             if owner.setdefault(r, s) != s: raise InputError(f'{path}: row {r} is in {owner[r]} and in {s} (database lists what is in no other split)')
         if part.get('sha256', _sha(rows)) != _sha(rows): raise InputError(f'{path}: the rows of {s} are not those that were written: their sha256 is another')
         if part.get('labels', same := _labels(views, rows)) != same:
@@ -87,7 +87,7 @@ def matrices(
     there = [l for l in layouts if all(k in at for part in l for k in part)]
     if not there:
         names = ', or '.join(' '.join(sum(l, ())) for l in layouts)
-        raise InputError(f'{folder}: pictures, words and labels are expected as {names}; the files hold {some(at, 20) or "none of these"}')
+        raise InputError(f'{folder}: pictures, words and labels are expected as {names}; the files hold {abbreviate(at, 20) or "none of these"}')
     flat = [l for l in there if all(len(shape[part[0]]) == 2 for part in l)]
     if not flat:
         picture, *others = there[0][0]
@@ -143,7 +143,7 @@ def _read(path, k):
     x = _hdf5(path)[1](k)
     if x.dtype.kind not in 'fiub' or not x.size: raise InputError(f'{path}: {k} is {x.dtype} of shape {x.shape}; real numbers are needed')
     with np.errstate(over='ignore'): x = x.astype(np.float32)
-    finite(x, range(len(x)), f'{path}: {k}')
+    check_finite(x, range(len(x)), f'{path}: {k}')
     return x
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #759cd6e3
@@ -197,7 +197,7 @@ def _protocol(name, root, own, seed, queries, train, database, whole):
     path, (views, told) = Path(root)/'split.json', _pairs(name, root, whole)
     if path in files(name, root, seed, queries, train): out = read_split(path, views)
     else: out = _drawn(name, views, told, own if seed is None else seed, queries, train)
-    if 'valid' not in out: out = out | carve(out['train'], name)
+    if 'valid' not in out: out = out | train_valid_split(out['train'], name)
     if database and 'database' not in out: raise InputError(f'{path}: it has no database, which database=True asks for')
     return {s: out[s] for s in split_names[:4 if database else 3]}
 

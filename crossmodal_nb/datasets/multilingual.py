@@ -13,7 +13,7 @@ import re
 import unicodedata
 import numpy as np
 import torch
-from ..core.checks import InputError, pick
+from ..core.checks import InputError, check_choice
 from ..data.content import normalise
 from ..data.views import View, Views
 from . import emoji as of_emoji, household
@@ -27,7 +27,7 @@ info = dict(emoji_tongues=_info(of_emoji.info['emoji'], title='Emoji: drawings, 
 
 def files(name, root=None):
     "What the digest covers: those of `emoji`, or of `tuxpaint`"
-    return of_emoji.files('emoji') if pick(name, info, 'dataset') == 'emoji_tongues' else household.files('tuxpaint', root)
+    return of_emoji.files('emoji') if check_choice(name, info, 'dataset') == 'emoji_tongues' else household.files('tuxpaint', root)
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #5804ca07
 def tongue(
@@ -49,7 +49,7 @@ def spoken(
 ) -> View:
     "Only the rows in these languages"
     languages, have = {languages} if isinstance(languages, str) else set(languages), tongue(view.ids)
-    for l in languages: pick(l, sorted(set(have)), 'language')
+    for l in languages: check_choice(l, sorted(set(have)), 'language')
     return view[[i for i, l in enumerate(have) if l in languages]]
 
 def by_language(
@@ -58,7 +58,7 @@ def by_language(
 ) -> Views:              # The other views, and `text:de`, `text:ja`, …
     "A view for each language, of the items that have all of them"
     some = Views({f'text:{l}': spoken(views['text'], l) for l in languages})
-    return Views({k: v for k, v in views.items() if k != 'text'} | some).subset(some.common)
+    return Views({k: v for k, v in views.items() if k != 'text'} | some).subset(some.shared_items)
 
 def permuted(
     view:View,
@@ -130,7 +130,7 @@ def emoji_tongues(
     size:int=224,             # Of the pictures, pixels
 ) -> dict[str, Views]:        # Views `image` and `text`; skin tones are left out, as in `emoji`
     "Emoji, and their names in fourteen languages"
-    for l in languages or (): pick(l, of_emoji.languages, 'language of emoji')
+    for l in languages or (): check_choice(l, of_emoji.languages, 'language of emoji')
     out = {}
     for s, v in of_emoji.emoji(root, of_emoji.languages, label, size).items():
         said = [dict(zip(of_emoji.languages, texts)) for texts in zip(*(v[l].x for l in of_emoji.languages))]
@@ -155,7 +155,7 @@ def tuxpaint_tongues(
         if l == 'image' or l == 'effect' or l.startswith('speech '): continue
         for i, t in zip(v.item.tolist(), v.x): said.setdefault(i, {})[dict(text='en').get(l, l)] = t
     known = sorted({l for s in said.values() for l in s})
-    for l in languages or (): pick(l, known, 'language of tuxpaint')
+    for l in languages or (): check_choice(l, known, 'language of tuxpaint')
     chosen = [i for i in household._chosen(image, '', alphabets).tolist() if i in said]
     out = {}
     for s, items in household.stamp_splits(whole, root).items():
@@ -179,7 +179,7 @@ def stacked_languages(
 ) -> Views:                  # The other views without texts (`image`), and `text`
     "Views of one text in several languages as one view with rows `item@language`"
     if 'text' in views: return views
-    pick(component, views, 'view')
+    check_choice(component, views, 'view')
     these = {first: views[component]} | {k.removeprefix(f'{component}_'): v for k, v in views.items() if k.startswith(f'{component}_')}
     x = [t for v in these.values() for t in v.x[torch.arange(len(v))]] if not isinstance(views[component].x, list) else [t for v in these.values() for t in v.x]
     y = None if any(v.y is None for v in these.values()) else torch.cat([v.y for v in these.values()])

@@ -23,12 +23,12 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import torch
-from ..core.checks import InputError, MissingError, pick
+from ..core.checks import InputError, MissingError, check_choice
 from ..core.files import atomic, digest, locked
 from ..core.settings import settings
 from ..data.content import clean
 from ..data.images import open_image
-from ..data.readers import known_sha256, lines, Records, remember, some, stamped
+from ..data.readers import known_sha256, lines, Records, remember, abbreviate, stamped
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #f3bba50b
@@ -90,7 +90,7 @@ def _sound(batch):
         if k in ('id', 'images') and not pc.all(pc.match_substring_regex(v, _name)).as_py() and len(v):
             raise InputError(f'{k} is not a plain name: {v.filter(pc.invert(pc.match_substring_regex(v, _name)))[0].as_py()[:80]!r}')
         if k == 'partition' and not pc.all(pc.is_in(v, pa.array(list(partitions)))).as_py():
-            pick(v.filter(pc.invert(pc.is_in(v, pa.array(list(partitions)))))[0].as_py()[:80], partitions, 'partition')
+            check_choice(v.filter(pc.invert(pc.is_in(v, pa.array(list(partitions)))))[0].as_py()[:80], partitions, 'partition')
         if k == 'per_100g' and len(v) and not pc.all(pc.is_finite(v)).as_py(): raise InputError('a nutrient is NaN or Inf')
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #73f85cb2
@@ -192,7 +192,7 @@ def _unique(path, part, files):
     if pc.count_distinct(ids).as_py() == len(ids): return
     twice = next(v['values'] for v in pc.value_counts(ids).to_pylist() if v['counts'] > 1)
     at = [i for i, v in enumerate(ids.to_pylist()) if v == twice]
-    raise InputError(f'{path}: the id {twice!r} stands in records {some(at)}. Each recipe has one id, so take one of them out')
+    raise InputError(f'{path}: the id {twice!r} stands in records {abbreviate(at)}. Each recipe has one id, so take one of them out')
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #eccb9b8f
 def source(
@@ -240,7 +240,7 @@ def selected(
     first_id_quirk:bool=True,   # The first line of `remove1M.txt` removes nothing, as in the published filter
 ) -> np.ndarray:                # (n,) the split of each recipe: 0 train, 1 valid, 2 test, −1 left out
     "Which recipes take part, and where"
-    pick(select, ('all', 'with_image', 'filtered', 'listed'), 'recipe1m select')
+    check_choice(select, ('all', 'with_image', 'filtered', 'listed'), 'recipe1m select')
     if select == 'listed': return _listed(s)
     keep = np.ones(len(s.recipes), bool) if select == 'all' else s.n_photos > 0
     if select == 'filtered':
@@ -384,8 +384,8 @@ def recipe1m(
 ) -> dict[str, Views]:             # Views `image` and the texts; `item` is the recipe
     "Recipe1M, by its own partition of the recipes"
     root = Path(root)
-    pick(images, ('first', 'random5', 'random_all', 'all_pairs', 'none'), 'recipe1m images')
-    for c in components: pick(c, (*texts, 'detected'), 'recipe1m component')
+    check_choice(images, ('first', 'random5', 'random_all', 'all_pairs', 'none'), 'recipe1m images')
+    for c in components: check_choice(c, (*texts, 'detected'), 'recipe1m component')
     s = source(root, plus)
     if images != 'none' and s.photos is None: raise MissingError(f'{s.layer2}: the file is not there; add it, or choose images="none" and select="all"')
     _warn_counts(s, first_id_quirk)
@@ -426,7 +426,7 @@ def _owned(s, split, missing):
     asked = split[recipe] >= 0
     lost = np.flatnonzero(asked & (x.size < 0))
     if len(lost):
-        what = f'{s.root}: {len(lost):,} of {int(asked.sum()):,} photos are not there (looked for {x.scheme}), for instance {some(x.names[i] for i in lost[:3].tolist())}'
+        what = f'{s.root}: {len(lost):,} of {int(asked.sum()):,} photos are not there (looked for {x.scheme}), for instance {abbreviate(x.names[i] for i in lost[:3].tolist())}'
         if len(lost) > missing * asked.sum():
             raise MissingError(f'{what}. Unpack the rest, or allow a share of missing photos (missing=…), or choose images="none"')
         warnings.warn(f'{what}; they are left out')

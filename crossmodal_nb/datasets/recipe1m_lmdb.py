@@ -20,7 +20,7 @@ from ..core.checks import InputError, MissingError
 from ..core.files import digest, locked
 from ..core.settings import settings
 from ..data.images import Images
-from ..data.readers import isolated, lines, sha256s, some
+from ..data.readers import isolated, lines, sha256s, abbreviate
 from ..data.views import View, Views
 from .captions import field, file_name, short
 
@@ -146,7 +146,7 @@ def _keys(path):
         if type(k) is bytes: keys[i] = k = k.decode('latin1')
         if type(k) is not str or not re.fullmatch('[A-Za-z0-9_-]{1,64}', k): raise InputError(f'{path}: id {i} is {short(k)}, no recipe id')
     keys = sorted(keys)
-    if twice := [a for a, b in zip(keys, keys[1:]) if a == b]: raise InputError(f'{path}: the same id twice: {some(twice)}')
+    if twice := [a for a, b in zip(keys, keys[1:]) if a == b]: raise InputError(f'{path}: the same id twice: {abbreviate(twice)}')
     return keys
 
 def _convert(folder, ids, out):
@@ -172,7 +172,7 @@ def _compare(folder, ids, found):
         keys.add(k.decode('latin1')); last = k
     only_list, only_here = [i for i in ids if i not in keys], sorted(keys - set(ids))
     for who, where in ((only_list, 'in the list of keys, but not in the LMDB'), (only_here, 'in the LMDB, but not in the list of keys')):
-        if who: raise InputError(f'{folder}: {len(who)} recipes are {where}: {some(map(short, who))}. Are both of one release?')
+        if who: raise InputError(f'{folder}: {len(who)} recipes are {where}: {abbreviate(map(short, who))}. Are both of one release?')
 
 def _record(r, where):
     "Mean sentence vector, ingredient words, class (-1: background), name of the first photo or ''"
@@ -224,7 +224,7 @@ def recipe1m_lmdb(
         ids, y = lines(store/split/'ids.txt'), load('classes').clone()
         if len(ids) != (n := _counts[split]): warnings.warn(f'recipe1m_lmdb: {len(ids)} recipes in {split}, officially {n}', stacklevel=2)
         rows = View(torch.zeros(len(ids)), ids, y, torch.arange(at, at + len(ids)))
-        out[split] = Views(instructions=rows.holding(load('instructions')), ingredients=rows.holding(load('ingredients')))
+        out[split] = Views(instructions=rows.with_features(load('instructions')), ingredients=rows.with_features(load('ingredients')))
         if (root/'images').is_dir():
             names = (store/split/'images.txt').read_text().split('\n')[:-1]
             out[split]['image'] = _photos(root/'images', part, names, rows, missing)
@@ -239,7 +239,7 @@ def _photos(folder, part, names, rows, missing):
     there = [i for i, n in enumerate(names) if n and path(n).is_file()]
     if lost := len(names) - len(there):
         absent = set(range(len(names))) - set(there)
-        said = f'{lost} of {len(names)} recipes of {part} have no photo in {folder}: {some((rows.ids[i] for i in sorted(absent)), 3)}'
+        said = f'{lost} of {len(names)} recipes of {part} have no photo in {folder}: {abbreviate((rows.ids[i] for i in sorted(absent)), 3)}'
         if lost > missing * len(names) or not there: raise MissingError(f'{said}. Unpack them, or allow a share with missing=…')
         warnings.warn(f'recipe1m_lmdb: {said}; they are left out', stacklevel=3)
-    return rows.holding(torch.zeros(len(rows)))[torch.tensor(there)].holding(Images([path(names[i]) for i in there]))
+    return rows.with_features(torch.zeros(len(rows)))[torch.tensor(there)].with_features(Images([path(names[i]) for i in there]))

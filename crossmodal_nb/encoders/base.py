@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..core.files import digest
 from ..core.settings import settings
 
@@ -65,7 +65,7 @@ class Encoder:
     def __call__(self, rows:list) -> dict: raise NotImplementedError
 
     def _parts(self, parts, known):
-        return tuple(pick(p, known, 'part') for p in ((parts,) if isinstance(parts, str) else parts))
+        return tuple(check_choice(p, known, 'part') for p in ((parts,) if isinstance(parts, str) else parts))
     def __getstate__(self):
         "Sent to another process without its network, which is loaded there anew"
         return {k: v for k, v in vars(self).items() if not isinstance(getattr(type(self), k, None), cached_property)}

@@ -19,13 +19,13 @@ from datetime import timedelta
 from pathlib import Path
 import numpy as np
 import torch
-from ..core.checks import InputError, pick
+from ..core.checks import InputError, check_choice
 from ..core.files import atomic, digest, locked
 from ..core.processes import spawn
 from ..data.content import content
 from ..data.images import Images
 from ..data.rows import rows, take
-from ..data.views import averaged, concatenated, finite, stacked, View, Views
+from ..data.views import mean_views, concatenated, check_finite, concat_rows, View, Views
 from .base import device, Ragged
 from .image import EfficientNetLite
 from .store import _allow, _raw, append, kind, mapped, meta, row_keys, store, stored
@@ -40,7 +40,7 @@ def features(
     processes:int=1,            # Processes on this machine; each has a GPU of its own where there are several
 ) -> Views:                     # `x` is a dict of parts; y, item and ids are kept
     "Encode views, or read what was encoded before"
-    for name in encoders: pick(name, views, 'view')
+    for name in encoders: check_choice(name, views, 'view')
     if not 0 <= skip < 1: raise InputError(f'skip is a share of the rows, from 0 to below 1, not {skip}')
     if processes < 1: raise InputError(f'processes is {processes}; at least 1 is needed')
     def made(name, v):
@@ -51,7 +51,7 @@ def features(
 def _joined(views):
     if len(views) == 1: return views[0]
     parts = {p: t for v in views[::-1] for p, t in v.x.items()}
-    return views[0].holding(parts | dict(pooled=concatenated(*views).x))
+    return views[0].with_features(parts | dict(pooled=concatenated(*views).x))
 
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
@@ -60,7 +60,7 @@ def _features(name, view, encoder, cache, skip, processes):
             if not folder.exists(): extract(name, view, encoder, folder, skip, processes)
     x, meta = stored(folder)
     _allow(name, meta['skipped'], len(view), skip)
-    return view.holding(x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view])
+    return view.with_features(x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view])
 
 @contextlib.contextmanager
 def _turn(folder, what):
@@ -91,9 +91,9 @@ def frozen(
         here = [k for k in photos if k in views]
         out[split] = features(views, {k: lites(False) for k in here} | {k: e for k, e in texts.items() if k in views}, cache)
         if not rich: continue
-        for k, mirrored in features(views.only(*here), {k: lites(True) for k in here}, cache).items():
+        for k, mirrored in features(views.select(*here), {k: lites(True) for k in here}, cache).items():
             v = out[split][k]
-            out[split][k] = stacked(v, mirrored) if split == 'train' and not sets else v.holding(v.x | dict(pooled=averaged(v, mirrored).x))
+            out[split][k] = concat_rows(v, mirrored) if split == 'train' and not sets else v.with_features(v.x | dict(pooled=mean_views(v, mirrored).x))
     return out
 
 # %% ../../nbs/encoders/10_extraction.ipynb #8cb9828a
@@ -213,10 +213,10 @@ def _checked(made, ids, what):
         if rows(v) != len(ids): raise ValueError(f'{what}: part {p!r} has {rows(v)} rows for {len(ids)}')
         if isinstance(v, Ragged):
             v = v.packed(); v.flat = v.flat.half() if v.flat.is_floating_point() else v.flat
-            finite(v.flat, np.repeat(ids, v.length), f'{what}, {p}')
+            check_finite(v.flat, np.repeat(ids, v.length), f'{what}, {p}')
         else:
             v = torch.as_tensor(v); v = v if v.dtype == torch.bool else v.float() if v.dim() < 3 else v.half()
-            finite(v, ids, f'{what}, {p}')
+            check_finite(v, ids, f'{what}, {p}')
         out[p] = v
     return out
 

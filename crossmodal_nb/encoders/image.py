@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn, Tensor
-from ..core.checks import InputError, pick
+from ..core.checks import InputError, check_choice
 from ..core.fetch import fetch, packages
 from .base import device, Encoder, in_batches
 
@@ -27,7 +27,7 @@ class ConvNet(Encoder):
         crop:str='centre',                        # What is cut out: `centre`, `top left`, `top right`, `bottom left`, `bottom right`
         flip:bool=False,                          # Mirror the picture first?
     ):
-        self.parts, self.crop, self.flip = self._parts(parts, ('pooled', 'grid')), pick(crop, self.crops, 'crop'), flip
+        self.parts, self.crop, self.flip = self._parts(parts, ('pooled', 'grid')), check_choice(crop, self.crops, 'crop'), flip
 
     crops = {'centre': (.5, .5), 'top left': (0, 0), 'top right': (1, 0), 'bottom left': (0, 1), 'bottom right': (1, 1)}
     @property
@@ -79,7 +79,7 @@ class EfficientNetLite(ConvNet):
     ):
         super().__init__(parts, crop, flip)
         self.version = version
-        self.size = self.resize = dict(zip('012', (224, 240, 260)))[pick(str(version), '012', 'version of EfficientNet-Lite')]
+        self.size = self.resize = dict(zip('012', (224, 240, 260)))[check_choice(str(version), '012', 'version of EfficientNet-Lite')]
 
     @property
     def about(self):
@@ -127,7 +127,7 @@ class ResNet50(ConvNet):
     @property
     def about(self):
         from torchvision.models import ResNet50_Weights
-        if self.weights is not None: pick(self.weights, ResNet50_Weights.__members__, 'weights')
+        if self.weights is not None: check_choice(self.weights, ResNet50_Weights.__members__, 'weights')
         file = 'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem  # ends in its sha256
         return dict(name='ResNet-50', weights=file, layer='last 7x7', pooling='mean', parts=self.parts,
                     preprocessing=f'{self.cut}, ImageNet mean and sd')

@@ -39,11 +39,11 @@ class Grams(Encoder):
     def __init__(self,
         n=(2, 5), dense=(1, 3),    # As in `grams`
         vocabulary:int=2**15,      # Buckets
-        most:int=512,              # Longer texts are cut
-    ): self.n, self.dense, self.vocabulary, self.most = tuple(n), tuple(dense), vocabulary, most
+        max_grams:int=512,              # Longer texts are cut
+    ): self.n, self.dense, self.vocabulary, self.max_grams = tuple(n), tuple(dense), vocabulary, max_grams
     @property
-    def about(self): return dict(name='hashed n-grams', n=self.n, dense=self.dense, vocabulary=self.vocabulary, most=self.most, hash='crc32', unicode=unicodedata.unidata_version, parts=self.parts)
-    def __call__(self, rows): return _ragged([[zlib.crc32(g.encode()) % self.vocabulary for g in grams(t, self.n, self.dense)[:self.most]] for t in rows])
+    def about(self): return dict(name='hashed n-grams', n=self.n, dense=self.dense, vocabulary=self.vocabulary, most=self.max_grams, hash='crc32', unicode=unicodedata.unidata_version, parts=self.parts)
+    def __call__(self, rows): return _ragged([[zlib.crc32(g.encode()) % self.vocabulary for g in grams(t, self.n, self.dense)[:self.max_grams]] for t in rows])
 
 def _ragged(ids):
     "Lists of numbers; a text without any has an empty set"
@@ -55,8 +55,8 @@ class Pieces(Encoder):
     parts = ('ids',)
     def __init__(self,
         vocabulary:int=6000,       # Pieces, with the 256 bytes
-        most:int=128,              # Longer texts are cut
-    ): self.vocabulary, self.most, self.pieces = vocabulary, most, None
+        max_pieces:int=128,              # Longer texts are cut
+    ): self.vocabulary, self.max_pieces, self.pieces = vocabulary, max_pieces, None
 
     def fit(self, texts) -> 'Pieces': # itself
         "Learn the pieces from training texts, and from nothing else"
@@ -69,10 +69,10 @@ class Pieces(Encoder):
     @property
     def about(self):
         if self.pieces is None: raise RuntimeError('Pieces has not seen any text: call fit(training texts) first')
-        return dict(name='byte pairs', weights=digest(self.pieces.to_str()), vocabulary=self.vocabulary, most=self.most, parts=self.parts)
+        return dict(name='byte pairs', weights=digest(self.pieces.to_str()), vocabulary=self.vocabulary, most=self.max_pieces, parts=self.parts)
     def __call__(self, rows):
         self.about
-        return _ragged([e.ids[:self.most] for e in self.pieces.encode_batch(list(rows))])
+        return _ragged([e.ids[:self.max_pieces] for e in self.pieces.encode_batch(list(rows))])
 
 # %% ../../nbs/encoders/04_subwords.ipynb #12000f22
 def translations(

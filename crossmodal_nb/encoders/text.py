@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn, Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..core.fetch import fetch, packages
 from ..core.files import digest
 from ..data.content import normalise
@@ -25,7 +25,7 @@ def pool(
     how:str,       # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
 ) -> Tensor:       # (n, d)
     "One vector a text"
-    if pick(how, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls': return h[:, 0]
+    if check_choice(how, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls': return h[:, 0]
     if how == 'max': return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
     if how == 'mean_no_special':
         inner = mask & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1) & (torch.arange(mask.shape[1], device=mask.device) > 0)

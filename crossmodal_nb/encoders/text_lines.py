@@ -20,10 +20,10 @@ from .text import MiniLM, TfIdf
 # %% ../../nbs/encoders/03_text_lines.ipynb #9b60d069
 def lines_of(
     text:str,
-    most:int=20,     # Further lines are left out
+    max_lines:int=20,     # Further lines are left out
 ) -> list[str]:
     "The lines of a text that are not empty"
-    return [l for l in text.split('\n') if l.strip()][:most]
+    return [l for l in text.split('\n') if l.strip()][:max_lines]
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #1e789c1f
 class Lines(Encoder):
@@ -31,18 +31,18 @@ class Lines(Encoder):
     shard, parts = 4096, ('pooled', 'lines')
     def __init__(self,
         of=None,         # What encodes a line: a text encoder with `pooled` (default: `MiniLM(max_tokens=64)`)
-        most:int=20,     # Lines of a text
-    ): self.of, self.most = of or MiniLM(max_tokens=64), most
+        max_lines:int=20,     # Lines of a text
+    ): self.of, self.max_lines = of or MiniLM(max_tokens=64), max_lines
 
     @property
-    def about(self): return dict(name='lines', of=self.of.about, most=self.most, parts=self.parts)
+    def about(self): return dict(name='lines', of=self.of.about, most=self.max_lines, parts=self.parts)
     def __call__(self, rows):
-        texts = [lines_of(r, self.most) for r in rows]
+        texts = [lines_of(r, self.max_lines) for r in rows]
         distinct = {l: i for i, l in enumerate(dict.fromkeys(l for t in texts for l in t))}
         vectors = self.of(list(distinct) or [''])['pooled']
         length, flat = torch.tensor([len(t) for t in texts]), vectors[torch.tensor([distinct[l] for t in texts for l in t], dtype=torch.long)]
         pooled = vectors.new_zeros(len(texts), vectors.shape[1]).index_add_(0, torch.arange(len(texts)).repeat_interleave(length), flat)
-        return {'pooled': pooled / length.clamp(min=1)[:, None], 'lines': Ragged(flat.half(), length), 'truncated': torch.tensor([len(lines_of(r, self.most + 1)) > self.most for r in rows])}
+        return {'pooled': pooled / length.clamp(min=1)[:, None], 'lines': Ragged(flat.half(), length), 'truncated': torch.tensor([len(lines_of(r, self.max_lines + 1)) > self.max_lines for r in rows])}
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #3408522d
 class LineWords(Encoder):
@@ -51,8 +51,8 @@ class LineWords(Encoder):
     def __init__(self,
         min_count:int=3,   # Rarer words are *unknown*
         wide:int=15,       # Numbers a line, start and end among them
-        most:int=20,       # Lines of a text
-    ): self.min_count, self.wide, self.most, self.number = min_count, wide, most, None
+        max_lines:int=20,       # Lines of a text
+    ): self.min_count, self.wide, self.max_lines, self.number = min_count, wide, max_lines, None
 
     def fit(self, texts) -> 'LineWords': # itself
         "Learn the words of training texts, the most frequent first"
@@ -67,14 +67,14 @@ class LineWords(Encoder):
         if self.number is None: raise RuntimeError('LineWords has not seen any text: call fit(training texts) first')
         return len(self.number) + 4
     @property
-    def about(self): return dict(name='words of lines', vocabulary=self.vocabulary, weights=digest(self.number), most=self.most, wide=self.wide, preprocessing='data.normalise', parts=self.parts)
+    def about(self): return dict(name='words of lines', vocabulary=self.vocabulary, weights=digest(self.number), most=self.max_lines, wide=self.wide, preprocessing='data.normalise', parts=self.parts)
 
     def __call__(self, rows):
         unknown = self.vocabulary - 1
-        texts = [[[1, *(self.number.get(w, unknown) for w in normalise(l).split()), 2] for l in lines_of(r, self.most)] for r in rows]
+        texts = [[[1, *(self.number.get(w, unknown) for w in normalise(l).split()), 2] for l in lines_of(r, self.max_lines)] for r in rows]
         flat = torch.zeros(sum(map(len, texts)), self.wide, dtype=torch.int32)
         for row, line in zip(flat, (l for t in texts for l in t)): row[:len(line)] = torch.tensor(line[:self.wide], dtype=torch.int32)
-        cut = [len(lines_of(r, self.most + 1)) > self.most or any(len(l) > self.wide for l in t) for r, t in zip(rows, texts)]
+        cut = [len(lines_of(r, self.max_lines + 1)) > self.max_lines or any(len(l) > self.wide for l in t) for r, t in zip(rows, texts)]
         return {'words': Ragged(flat, torch.tensor([len(t) for t in texts])), 'truncated': torch.tensor(cut)}
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #9b076616
@@ -93,7 +93,7 @@ def listed(
     also=(),             # Other views that go along: pictures
 ) -> Views:              # Texts as lists; items are groups of recipes with the same title
     "Texts of recipes"
-    x = {n: v.x if isinstance(v.x, list) else v.x[torch.arange(len(v))] for n, v in views.only(*names).items()}
+    x = {n: v.x if isinstance(v.x, list) else v.x[torch.arange(len(v))] for n, v in views.select(*names).items()}
     if any(views[n].ids != views[names[0]].ids for n in names): raise InputError(f'{", ".join(names)} must have the same rows in the same order')
     first, item = {}, {}
     for i, t in zip(views[names[0]].item.tolist(), x[names[0]]): item[i] = first.setdefault(normalise(t) or i, i)
@@ -125,4 +125,4 @@ def read(
         made[part] = {v: x.x.get(part, x.x.get('pooled')) for v, x in features(views, dict.fromkeys(views, e), cache).items()}
         if part == 'pooled': made[part] |= {n: sum(made[part][c] for c in n.split('+')) / len(n.split('+')) for n in sets}
     parts = lambda v: {p: of[v] for p, of in made.items() if v in of}
-    return Views({v: views[v.split('+')[0]].holding(parts(v) | ({c: parts(c) for c in v.split('+')} if v in sets else {}), of=[views[c] for c in v.split('+')]) for v in rows})
+    return Views({v: views[v.split('+')[0]].with_features(parts(v) | ({c: parts(c) for c in v.split('+')} if v in sets else {}), of=[views[c] for c in v.split('+')]) for v in rows})

@@ -11,7 +11,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 
 # %% ../../nbs/losses/01_correlation.ipynb #2e87b6e2
 def _views(zs, ridge):
@@ -51,7 +51,7 @@ def cca_corr(
     k:int|None=None,               # Only the k largest σ (default all)
 ) -> Tensor:                       # 0 … min(d, e) for the trace norm; larger is better
     "Canonical correlation of two sets of codes (Andrew et al., 2013, equation 10)"
-    pick(objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace'), 'objective')
+    check_choice(objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace'), 'objective')
     if not (a.isfinite().all() and b.isfinite().all()): return _nan([a, b])
     s = torch.linalg.svdvals(_block(*_views([a, b], ridge)))[:k]
     corr = s.sum() if objective == 'tracenorm' else s.square().sum() if objective == 'frobenius_sq' else s.norm()

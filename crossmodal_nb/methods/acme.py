@@ -10,10 +10,10 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..data.views import Views
-from ..losses.adversarial import modality_bce, reversal_strength, reversed_gradient, wgan_gp
-from ..losses.supervised import balanced, batch_hard, positive_weight
+from ..losses.adversarial import modality_bce, reversal_strength, gradient_reversal, wgan_gp
+from ..losses.supervised import rescale_losses, batch_hard, positive_weight
 from .acmr import entropy
 from .base import parts_of, product, sides, unit
 from .dual_encoder import Dual
@@ -24,12 +24,12 @@ from ..nn.trainer import Collapse
 # %% ../../nbs/methods/15_acme.ipynb #549b41a7
 class Halved:
     "A check on held-out data that raises `Collapse` when what it finds has been less than half of its best three times in a row"
-    def __init__(self, check): self.check, self.seen = check, []
+    def __init__(self, validate): self.validate, self.seen = validate, []
     def __call__(self, m):
-        self.seen.append(float(self.check(m)))
+        self.seen.append(float(self.validate(m)))
         if 0 < max(self.seen) and max(self.seen[-3:]) < max(self.seen) / 2:
             raise Collapse(f'the check on held-out data was {max(self.seen):.3g}, and has been no more than {max(self.seen[-3:]):.3g} three times in a row: what was learnt is being lost. '
-                           'Lower lr, or the weights of the other terms; lengthen the warm-up (warm=…)')
+                           'Lower lr, or the weights of the other terms; lengthen the warm-up (warmup_epochs=…)')
         return self.seen[-1]
 
 class ACME(Dual):
@@ -43,22 +43,22 @@ class ACME(Dual):
         w_class=.05,             # Weight of the classes, where there are labels; −1 is none
         balance=False,           # The larger of the two translations is scaled to the smaller (released code)
         basket='basket',         # Name of the training view with the sets
-        pace=10.,                # The critic's learning rate, over that of the codes
+        critic_lr_scale=10.,                # The critic's learning rate, over that of the codes
         margin=.3, metric='euclid',  # Of the triplet: see `batch_hard`
-        within=True,             # Negatives of the triplet are of both views; else of the other only
-        warm=5,                  # Epochs of mean negatives before the hardest
-        dim=256, hidden=512, dropout=.2, start='cca', ridge=1., similarity='cosine', trainer=None, # As in `Dual`
+        same_view_negatives=True,             # Negatives of the triplet are of both views; else of the other only
+        warmup_epochs=5,                  # Epochs of mean negatives before the hardest
+        dim=256, hidden=512, dropout=.2, init='cca', ridge=1., similarity='cosine', trainer=None, # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, start, ridge, ('pooled',), similarity, trainer)
-        self.form, self.sides, self.metric = pick(form, ('bce', 'wgan_gp'), 'form of the critic'), pick(sides, ('both', 'second'), 'sides'), pick(metric, ('euclid', 'cosine'), 'metric')
+        super().__init__(dim, hidden, dropout, init, ridge, ('pooled',), similarity, trainer)
+        self.form, self.sides, self.metric = check_choice(form, ('bce', 'wgan_gp'), 'form of the critic'), check_choice(sides, ('both', 'second'), 'sides'), check_choice(metric, ('euclid', 'cosine'), 'metric')
         self.w_align, self.w_translate, self.w_ingredients, self.w_class, self.balance = w_align, w_translate, w_ingredients, w_class, balance
-        self.basket, self.pace, self.margin, self.within, self.warm, self.names, self.classes = basket, pace, margin, within, warm, 0, 0
+        self.basket, self.critic_lr_scale, self.margin, self.same_view_negatives, self.warmup_epochs, self.names, self.classes = basket, critic_lr_scale, margin, same_view_negatives, warmup_epochs, 0, 0
 
     def coded(self, views): return Views({v: x for v, x in views.items() if v != self.basket})
-    def fit(self, train, check=None): return super().fit(train, check and Halved(check))
-    def learn(self, train):
+    def fit(self, train, validate=None): return super().fit(train, validate and Halved(validate))
+    def infer_schema(self, train):
         views = self.coded(train)
-        super().learn(views, most=2)
+        super().infer_schema(views, max_views=2)
         y = next(iter(views.values())).y
         self.names, self.still = train[self.basket].x.shape[1] if self.basket in train else 0, 0
         self.classes = 0 if y is None else y.shape[1] if y.dim() > 1 else 1 + int(y.max())
@@ -71,20 +71,20 @@ class ACME(Dual):
         if self.names: self.cook = mlp(self.dim, 512, self.names); self.register_buffer('rare', torch.ones(self.names))
         if self.classes: self.classifier = nn.Linear(self.dim, self.classes)
 
-    def begin(self, train):
-        super().begin(self.coded(train))
+    def init_from_data(self, train):
+        super().init_from_data(self.coded(train))
         if self.names: self.rare.copy_(positive_weight(train[self.basket].x))
     def net(self, view, x): return x['pooled'] if view == self.basket else super().net(view, x)       # a basket passes as it is
-    def rates(self, epoch): return {'critic.': self.pace}
+    def lr_multipliers(self, epoch): return {'critic.': self.critic_lr_scale}
 
     @property
-    def now(self): return 'mean' if self.epoch < self.warm else 'hardest'
+    def now(self): return 'mean' if self.epoch < self.warmup_epochs else 'hardest'
     def sphere(self, z): return unit(z.float()) * self.dim**.5          # unit codes, of coordinates around 1: what all networks but the heads read
 
     def losses(self, z, batch):
         basket, (a, b), out = z.pop(self.basket, None), self.views, {}
         u = {v: self.sphere(z[v]) for v in (a, b)}
-        view = None if self.within else torch.arange(2).repeat_interleave(len(batch.item))
+        view = None if self.same_view_negatives else torch.arange(2).repeat_interleave(len(batch.item))
         out['triplet'] = batch_hard(torch.cat([z[a], z[b]]), batch.item.repeat(2), self.margin, self.metric, self.now, view)
         self.watched(out['triplet'])
         if self.w_align: out['align'] = self.align(u[a], u[b], batch.seed)
@@ -99,12 +99,12 @@ class ACME(Dual):
         if not self.training: return
         self.still = self.still + 1 if abs(float(loss.detach()) - self.margin) < 1e-3 else 0
         if self.still >= 50: raise Collapse(f'epoch {self.epoch}: for 50 steps the triplet has been its margin, {self.margin:g}, which it is when all codes are equal. '
-                                            'Lower lr; lengthen the warm-up with mean negatives (warm=…)')
+                                            'Lower lr; lengthen the warm-up with mean negatives (warmup_epochs=…)')
 
     def align(self, u, v, seed):
         "What the critic pays; on its way to the codes the gradient is turned round"
         strength = reversal_strength(self.epoch / max(self.trainer.epochs - 1, 1))
-        u, v = u.detach() if self.sides == 'second' else reversed_gradient(u, strength), reversed_gradient(v, strength)
+        u, v = u.detach() if self.sides == 'second' else gradient_reversal(u, strength), gradient_reversal(v, strength)
         if self.form == 'bce': return modality_bce(self.critic(u), self.critic(v))
         return wgan_gp(self.critic, u, v, torch.rand(len(u), 1, generator=torch.Generator().manual_seed(seed)))['loss']     # the same on every process
 
@@ -113,7 +113,7 @@ class ACME(Dual):
         for v, w in itertools.permutations(u):
             said, true = self.translators[v](u[v]), self.standard(w, self.inputs(parts_of(batch[w].x), slice(None))['pooled'])
             costs.append((1 - F.cosine_similarity(said, true)).mean() + F.mse_loss(said, true))
-        return (balanced(*costs) if self.balance else sum(costs)) / 2
+        return (rescale_losses(*costs) if self.balance else sum(costs)) / 2
 
     def classed(self, u, y):
         has = y >= 0 if y.dim() == 1 else y.any(1)
@@ -139,7 +139,7 @@ class ACME(Dual):
         super().restore(tensors, data)
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, dropout=0., warm=2, trainer=dict(epochs=10, batch=80, lr=1e-3, accelerator='cpu'))
+    def example(cls): return cls(dim=32, hidden=64, dropout=0., warmup_epochs=2, trainer=dict(epochs=10, batch=80, lr=1e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/15_acme.ipynb #b83ad017
 def modality_read(
@@ -149,7 +149,7 @@ def modality_read(
 ) -> float:                  # Accuracy; .5 where nothing can be told
     "How well a fresh linear classifier tells from a unit code which view it is of: learnt on one half of the items, asked about the other, and the reverse"
     from sklearn.linear_model import LogisticRegression
-    batch = views.batch(views.common, seed=seed)
+    batch = views.batch(views.shared_items, seed=seed)
     u = [unit(method.encode(v, x.x)) for v, x in batch.items()]
     half = torch.randperm(len(u[0]), generator=torch.Generator().manual_seed(seed)) % 2
     rows = lambda k: (torch.cat([c[half == k] for c in u]) * u[0].shape[1]**.5, torch.arange(2).repeat_interleave(int((half == k).sum())))
@@ -159,7 +159,7 @@ def modality_read(
 class Translation:
     "Scores between what a method *says* the other view's features are, and what they are"
     def __init__(self, method:ACME): self.method = method
-    def blocks(self, a, xa, b, xb, rows=1024):
+    def score_batches(self, a, xa, b, xb, rows=1024):
         m = self.method
         x = parts_of(xb)['pooled']
         za, zb = sides(m.translate(a, xa), m.standard(b, m.inputs(dict(pooled=x), slice(None))['pooled']).detach().float().cpu())
@@ -180,9 +180,9 @@ def threshold(
 def set_scores(
     logits:Tensor,           # (n, C)
     y:Tensor,                # (n, C) bool
-    at:float=0.,             # Say yes from here on
+    threshold:float=0.,             # Say yes from here on
 ) -> dict:                   # `F1` (micro), `IoU` (mean over rows; both empty: 1), `mAP` (of each row's ranking of names; rows without any are left out)
     "How well sets are said"
-    y, says = y.bool(), logits >= at
+    y, says = y.bool(), logits >= threshold
     both, either = (says & y).sum(1), (says | y).sum(1)
     return dict(F1=float(2 * both.sum() / (says.sum() + y.sum()).clamp(min=1)), IoU=float(torch.where(either > 0, both / either.clamp(min=1), 1.).mean()), mAP=float(mean_ap(logits, y)))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from ..data.views import relevance, Views
-from ..losses.adversarial import reversal_strength, reversed_gradient
+from ..losses.adversarial import reversal_strength, gradient_reversal
 from ..losses.supervised import acmr_triplet
 from .dscmr import Labelled
 from ..nn.layers import Standard
@@ -38,12 +38,12 @@ class ACMR(Labelled):
     def __init__(self,
         w_triplet=1.,            # Weight of the triplets
         w_adversary=.1,          # Weight of the modality classifier
-        pace=20.,                # Its learning rate, over that of the codes
+        critic_lr_scale=20.,                # Its learning rate, over that of the codes
         margin=.1, alpha=5.,     # Of a triplet: see `acmr_triplet`
         dim=64, hidden=256, dropout=.3, order='shuffled', trainer=None, # As in `DSCMR`
     ):
         super().__init__(dim, hidden, dropout, order, trainer)
-        self.w_triplet, self.w_adversary, self.pace, self.margin, self.alpha = w_triplet, w_adversary, pace, margin, alpha
+        self.w_triplet, self.w_adversary, self.critic_lr_scale, self.margin, self.alpha = w_triplet, w_adversary, critic_lr_scale, margin, alpha
 
     def build(self):
         net = lambda d: nn.Sequential(Standard(d), nn.Dropout(self.dropout), nn.Linear(d, self.hidden), nn.Tanh(), nn.Dropout(self.dropout), nn.Linear(self.hidden, self.dim), nn.Tanh())
@@ -51,7 +51,7 @@ class ACMR(Labelled):
         self.adversary = nn.Sequential(nn.Linear(self.dim, self.dim), nn.ReLU(), nn.Linear(self.dim, len(self.views)))
 
     def net(self, view, x): return self.heads[view](x['pooled'])
-    def rates(self, epoch): return {'adversary.': self.pace}
+    def lr_multipliers(self, epoch): return {'adversary.': self.critic_lr_scale}
 
     def losses(self, z, batch):
         y = batch.y.to(self.classifier.weight.device)
@@ -63,7 +63,7 @@ class ACMR(Labelled):
         hinge = sum(hinges) / len(hinges) if hinges else 0. * ce
         strength = reversal_strength(self.epoch / max(self.trainer.epochs - 1, 1))
         which = torch.arange(len(z), device=y.device).repeat_interleave(len(y))
-        told = F.cross_entropy(self.adversary(reversed_gradient(torch.cat(list(z.values())), strength)), which)
+        told = F.cross_entropy(self.adversary(gradient_reversal(torch.cat(list(z.values())), strength)), which)
         return dict(loss=ce + self.w_triplet * hinge + self.w_adversary * told, ce=ce, triplet=hinge, adversary=told)
 
     @classmethod

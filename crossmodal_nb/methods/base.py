@@ -5,7 +5,7 @@ two laws."""
 
 # %% auto #0
 __all__ = ['similarities', 'unit', 'sides', 'product', 'compare', 'arithmetic', 'nearest', 'parts_of', 'width', 'Method',
-           'Neural', 'spread', 'methods', 'find', 'saved_class', 'laws']
+           'Neural', 'embedding_variance', 'methods', 'find', 'saved_class', 'check_score_invariance']
 
 # %% ../../nbs/methods/01_base.ipynb #imports0
 import importlib
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
-from ..core.checks import InputError, pick
-from ..core.files import keep, kept
+from ..core.checks import InputError, check_choice
+from ..core.files import save_tensors, load_tensors
 from ..core.names import current_name, current_parameters
-from ..core.processes import gather, place
+from ..core.processes import gather, rank_and_world_size
 from ..data.rows import rows, take
-from ..data.views import finite
+from ..data.views import check_finite
 from ..encoders.base import Ragged
 from ..nn.trainer import Trainer
 
@@ -49,7 +49,7 @@ def sides(
     similarity:str='cosine',    # One of `similarities`
 ) -> tuple[Tensor, Tensor]:     # Both sides, so that `product` of any rows of them gives scores
     "Prepare each side once. With `pearson` and d < 3 (where it is ±1 or undefined) it warns and takes the cosine"
-    pick(similarity, similarities, 'similarity')
+    check_choice(similarity, similarities, 'similarity')
     if za.shape[1] != zb.shape[1]: raise ValueError(f'queries have {za.shape[1]} coordinates, the gallery {zb.shape[1]}')
     if similarity == 'pearson' and za.shape[1] < 3:
         warnings.warn(f'pearson over {za.shape[1]} coordinates is ±1 or undefined; taking the cosine instead', stacklevel=2)
@@ -108,7 +108,7 @@ def parts_of(
         if 'raw' in names: return {'raw': x}
         raise TypeError(f'a method reads numbers, but these rows are a {type(x).__name__}: '
                         'pass them through features(views, encoders) first')
-    have = [n for n in names if n in x] or [pick(names[0], x, 'part')]
+    have = [n for n in names if n in x] or [check_choice(names[0], x, 'part')]
     return {n: x[n] if isinstance(x[n], Ragged) else torch.as_tensor(x[n]) for n in have}
 
 # %% ../../nbs/methods/01_base.ipynb #47790fab
@@ -127,7 +127,7 @@ class Method(ABC):
     @abstractmethod
     def fit(self,
         train,               # `Views`, two to five
-        check=None,          # `Callable[[Method], float]`, larger is better, asked about held-out data while fitting
+        validate=None,          # `Callable[[Method], float]`, larger is better, asked about held-out data while fitting
     ) -> 'Method':
         "Learn; returns self"
 
@@ -147,7 +147,7 @@ class Method(ABC):
         "Codes of rows"
         raise TypeError(f'{type(self).__name__} scores pairs and has no codes: use score or blocks')
 
-    def blocks(self,
+    def score_batches(self,
         a:str, xa,           # The queries: their view and rows
         b:str, xb,           # The gallery
         rows:int=1024,       # Queries a block
@@ -159,7 +159,7 @@ class Method(ABC):
 
     def score(self, a:str, xa, b:str, xb) -> Tensor: # (n, m), larger is closer
         "All scores of queries `xa` of view `a` against gallery `xb` of view `b`"
-        return torch.cat([s for _, s in self.blocks(a, xa, b, xb)])
+        return torch.cat([s for _, s in self.score_batches(a, xa, b, xb)])
 
     @property
     def params(self) -> dict:
@@ -168,31 +168,31 @@ class Method(ABC):
 
     def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in self.params.items())})'
 
-    def learn(self,
+    def infer_schema(self,
         train,               # `Views`
-        least:int=2, most:int=5, # How many views this method takes
+        min_views:int=2, max_views:int=5, # How many views this method takes
         instead:str='',      # What to do when there are too many
     ):
         "Remember the names and widths of the views, after checking their number"
-        if not least <= len(train) <= most:
-            raise ValueError(f'{type(self).__name__} takes {least if least == most else f"{least} to {most}"} views, not {len(train)} '
-                             f'({", ".join(train)}). {instead or "Choose with views.only(...)"}')
+        if not min_views <= len(train) <= max_views:
+            raise ValueError(f'{type(self).__name__} takes {min_views if min_views == max_views else f"{min_views} to {max_views}"} views, not {len(train)} '
+                             f'({", ".join(train)}). {instead or "Choose with views.select(...)"}')
         self.views = {v: {p: width(t) for p, t in parts_of(view.x, self.parts).items()} for v, view in train.items()}
 
-    def checked(self,
+    def validate_input(self,
         view:str, x,         # As in `encode`
     ) -> dict[str, Tensor]:  # The parts this method reads
         "The parts of `x`, after checking that the method is fitted, knows the view, and that widths and values are right"
         if not self.views: raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')
         x = parts_of(x, self.parts)
-        for part, wide in self.views[pick(view, self.views, 'view')].items():
-            have = width(x[pick(part, x, f'part of view {view!r}')])
+        for part, wide in self.views[check_choice(view, self.views, 'view')].items():
+            have = width(x[check_choice(part, x, f'part of view {view!r}')])
             if have != wide:
                 known = ', '.join(f'{v} ({w[part]})' for v, w in self.views.items() if part in w)
                 raise ValueError(f'view {view!r}, part {part!r}: rows are {have} wide, '
                                  f'but {type(self).__name__} was fitted on {wide}. It knows {known}')
             if isinstance(x[part], Tensor) and not x[part].sum(dtype=torch.float64).isfinite():
-                finite(x[part], range(len(x[part])), f'view {view!r}, part {part!r}')
+                check_finite(x[part], range(len(x[part])), f'view {view!r}, part {part!r}')
         return x
 
     def save(self,
@@ -203,7 +203,7 @@ class Method(ABC):
         if not cls.__module__.startswith('crossmodal_nb.methods.'):
             raise ValueError(f'{cls.__name__} lives in {cls.__module__!r}; a saved method is found again '
                              'by its module in crossmodal_nb.methods, so export its notebook first')
-        keep(Path(path)/'method.json', tensors, {'class': f'{cls.__module__}:{cls.__name__}', 'params': self.params, 'views': self.views,
+        save_tensors(Path(path)/'method.json', tensors, {'class': f'{cls.__module__}:{cls.__name__}', 'params': self.params, 'views': self.views,
                                                  'history': list(self.history), **data})
 
     @staticmethod
@@ -214,7 +214,7 @@ class Method(ABC):
         path = Path(path)/'method.json'
         if not path.exists(): raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
         cls, params = saved_class(json.loads(path.read_text()))
-        tensors, about = kept(path)
+        tensors, about = load_tensors(path)
         self = cls(**params)
         self.views, self.history = about['views'], about['history']
         self.restore(tensors, about)
@@ -248,26 +248,26 @@ class Neural(nn.Module, Method):
     ) -> dict:               # `loss`, and other scalars to be kept in the history
         "What these codes cost"
 
-    def begin(self, train):
+    def init_from_data(self, train):
         "Statistics taken of the training data, or a start better than chance, before the first step"
-    def ready(self, train):
+    def before_eval(self, train):
         "What must be mended before the network is judged; called before each check, and at the end with all of `train`"
-    def rates(self, epoch) -> dict:
+    def lr_multipliers(self, epoch) -> dict:
         "Factors of the learning rate, by the start of a parameter's name"
         return {}
-    def clamp(self):
+    def after_step(self):
         "Keep learned scales within their range; called after each step"
-    def trap(self, n) -> float|None:
+    def collapse_loss(self, n) -> float|None:
         "The loss of a batch of n when all scores are equal"
 
-    def fit(self, train, check=None):
+    def fit(self, train, validate=None):
         "Train by `self.trainer`, and keep the best epoch"
-        self.learn(train)
+        self.infer_schema(train)
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)
-            self.build(); self.begin(train)
-            self.history = self.trainer.fit(self, train, check)
-        self.eval(); self.ready(train)
+            self.build(); self.init_from_data(train)
+            self.history = self.trainer.fit(self, train, validate)
+        self.eval(); self.before_eval(train)
         return self
 
     def inputs(self, x, i) -> dict:
@@ -281,17 +281,17 @@ class Neural(nn.Module, Method):
 
     def forward(self, batch, chunk=0):
         "Losses of a whole batch. With `chunk`, rows are coded piece by piece, and again when gradients are asked for"
-        z, (rank, world) = {}, place()
+        z, (rank, world) = {}, rank_and_world_size()
         for view, v in batch.items():
             mine = torch.arange(len(v)).tensor_split(world)[rank]
             x, pieces = parts_of(v.x, self.parts), mine.split(chunk or len(mine))
             code = partial(checkpoint, self.net, use_reentrant=False) if chunk else self.net
             z[view] = gather(torch.cat([code(view, self.inputs(x, i)) for i in pieces]))
-        return self.losses(z, batch) | dict(spread=spread(z))
+        return self.losses(z, batch) | dict(spread=embedding_variance(z))
 
     @torch.no_grad()
     def encode(self, view, x, to=None):
-        x, was = self.checked(view, x), self.training
+        x, was = self.validate_input(view, x), self.training
         self.eval()
         z = [self.net(view, self.inputs(x, slice(i, i + 1024))).float().cpu() for i in range(0, max(rows(x), 1), 1024)]
         self.train(was)
@@ -311,7 +311,7 @@ class Neural(nn.Module, Method):
         self.load_state_dict(tensors); self.eval()
 
 @torch.no_grad()
-def spread(
+def embedding_variance(
     z:dict,            # view: (n, d) codes
 ) -> Tensor:           # 0 when all codes of a view point the same way (or are 0), 1 when they point everywhere
     "Mean squared distance of unit codes from their mean; the least of all views"
@@ -334,7 +334,7 @@ def find(
     if name not in known and (now := _present(name, known)):
         changed = current_name('names', name) != name.rpartition(':')[2]
         raise InputError(f'no method {name!r}' + (f': it is called {now!r} now' if changed else f'; did you mean {now!r}?'))
-    return known[pick(name, known, 'method')]
+    return known[check_choice(name, known, 'method')]
 
 def _present(name, known):
     "The key of a class that was saved as `name`: by its own name, whatever module it stands in now"
@@ -351,7 +351,7 @@ def saved_class(
     return cls, current_parameters(cls, saved['params'])
 
 # %% ../../nbs/methods/01_base.ipynb #270917a7
-def laws(
+def check_score_invariance(
     method,              # A fitted method
     a:str, xa,           # Queries (a tensor, or a dict of parts)
     b:str, xb,           # Gallery

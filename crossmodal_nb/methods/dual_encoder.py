@@ -11,7 +11,7 @@ import itertools
 import math
 import torch
 from torch import nn, Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..data.rows import take
 from ..data.views import Views
 from ..encoders.image import ConvNet, EfficientNetLite, ResNet50
@@ -50,12 +50,12 @@ class Head(nn.Module):
         for p, attend in self.sets.items(): z = z + attend(self.drop(self.scale[p](x[p])), x.get(f'{p}_mask'))
         return z
 
-    def learn(self, x):
+    def fit_scale(self, x):
         "Take the scale of each part from training rows"
-        for p, s in self.scale.items(): s.learn(x[p], x.get(f'{p}_mask'))
+        for p, s in self.scale.items(): s.fit(x[p], x.get(f'{p}_mask'))
 
     @torch.no_grad()
-    def become(self,
+    def set_linear(self,
         W:Tensor,             # (width, dim) a linear map of `pooled`
         mean:Tensor,          # (width,) what it subtracts
     ):
@@ -66,7 +66,7 @@ class Head(nn.Module):
         self.linear.weight.copy_((M / norm).T); self.linear.bias.copy_((s.mean - mean.double()) @ W.double() / norm)
 
     @torch.no_grad()
-    def wake(self):
+    def init_idle_units(self):
         "Where CCA had no direction to give, a coordinate that is 0 in all views would stay 0, for so is its gradient: let the network fill it"
         idle, last = ~self.linear.weight.any(1), self.more[-1].weight
         last[idle] = .1 * torch.randn(int(idle.sum()), last.shape[1]).to(last) / last.shape[1]**.5
@@ -78,7 +78,7 @@ class Dual(Neural):
         dim:int=256,                 # Coordinates of a code
         hidden:int=512,              # Of each head's network (0: the heads are linear)
         dropout:float=.2,            # Of inputs and hidden units
-        start:str='cca',             # The linear parts begin as ridge CCA weighted by correlation (of more than two views, as MCCA), or at `'random'`
+        init:str='cca',             # The linear parts begin as ridge CCA weighted by correlation (of more than two views, as MCCA), or at `'random'`
         ridge:float=1.,              # Of that CCA, relative to the mean variance (as shrinkage r/(1+r) of MCCA)
         parts=('pooled',),           # What is read of each row, where there is: `pooled`, `grid`, `tokens`
         similarity:str='cosine',     # How codes are compared
@@ -86,32 +86,32 @@ class Dual(Neural):
     ):
         super().__init__(trainer)
         self.dim, self.hidden, self.dropout, self.ridge = dim, hidden, dropout, ridge
-        self.start, self.similarity = pick(start, ('cca', 'random'), 'start'), pick(similarity, similarities, 'similarity')
-        self.parts = tuple(pick(p, ('pooled', 'grid', 'tokens'), 'part') for p in parts)
+        self.init, self.similarity = check_choice(init, ('cca', 'random'), 'init'), check_choice(similarity, similarities, 'similarity')
+        self.parts = tuple(check_choice(p, ('pooled', 'grid', 'tokens'), 'part') for p in parts)
 
     def build(self): self.heads = nn.ModuleDict({v: Head(w, self.dim, self.hidden, self.dropout) for v, w in self.views.items()})
     def net(self, view, x): return self.heads[view](x)
 
-    def begin(self, train):
+    def init_from_data(self, train):
         "The scale of every part (of at most 4,096 rows), and the linear parts of CCA"
         for name, v in train.items():
             i = torch.randperm(len(v), generator=torch.Generator().manual_seed(0))[:4096].sort().values
-            self.heads[name].learn(self.inputs(parts_of(v.x, self.parts), i))
-        if self.start == 'cca' and all('pooled' in w for w in self.views.values()):
-            for (name, W), mean in zip(*_canonical(train, self.dim, self.ridge)): self.heads[name].become(W, mean)
+            self.heads[name].fit_scale(self.inputs(parts_of(v.x, self.parts), i))
+        if self.init == 'cca' and all('pooled' in w for w in self.views.values()):
+            for (name, W), mean in zip(*_canonical(train, self.dim, self.ridge)): self.heads[name].set_linear(W, mean)
             for h in self.heads.values():
-                if hasattr(h, 'more'): h.wake()
+                if hasattr(h, 'more'): h.init_idle_units()
 
 def _canonical(train, dim, ridge):
     "(view, weighted directions) of each view, and the means: padded with nothing where there are fewer than `dim`"
     pad = lambda W: nn.functional.pad(W, (0, dim - W.shape[1]))
-    pooled = Views({k: v.holding(parts_of(v.x)['pooled']) for k, v in train.items()})
+    pooled = Views({k: v.with_features(parts_of(v.x)['pooled']) for k, v in train.items()})
     least = min(v.x.shape[1] for v in pooled.values())
     if len(train) > 2:
         t = MCCA(min(dim, least), shrinkage=ridge / (1 + ridge)).fit(pooled).tensors
         return [(v, pad(t[f'W.{v}'])) for v in train], [t[f'mean.{v}'] for v in train]
     m = CCA(1, ridge).fit(pooled)
-    m = m.at(dim=min(dim, m.rank))
+    m = m.with_params(dim=min(dim, m.rank))
     means = m.moments.mean.split([w['pooled'] for w in m.views.values()])
     return [(v, pad(W[:, :m.dim] * m.rho.clamp(min=0))) for v, W in zip(train, m.solution.W)], means
 
@@ -128,18 +128,18 @@ class Triplet(Dual):
     def __init__(self,
         margin:float=.2,             # In units of the cosine
         mining:str='max',            # `mean`, `sum`, `max`, `adaptive` or `semi-hard`
-        warm:int=2,                  # Epochs of `mean` before it
-        dim:int=256, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
+        warmup_epochs:int=2,                  # Epochs of `mean` before it
+        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, start, ridge, parts, similarity, trainer)
-        self.margin, self.warm = margin, warm
-        self.mining = pick(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+        self.margin, self.warmup_epochs = margin, warmup_epochs
+        self.mining = check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
 
     @property
-    def now(self): return 'mean' if self.epoch < self.warm else self.mining
+    def now(self): return 'mean' if self.epoch < self.warmup_epochs else self.mining
     def losses(self, z, batch):
         return dict(loss=sum_pairs(z, lambda a, b: triplet(a, b, self.margin, self.now, batch.item)))
-    def trap(self, n): return 2 * self.margin * math.comb(len(self.views), 2) if self.now == 'max' else None
+    def collapse_loss(self, n): return 2 * self.margin * math.comb(len(self.views), 2) if self.now == 'max' else None
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #e0534fb2
 class CLIP(Dual):
@@ -147,10 +147,10 @@ class CLIP(Dual):
     def __init__(self,
         scale:float=1/.07,           # e^s at the start, 1 to 100
         positives:str='mask',        # Others of the same item in a batch: `mask`, `supcon` or `inside` (see `info_nce`)
-        dim:int=256, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
+        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, start, ridge, parts, similarity, trainer)
-        self.scale, self.positives = scale, pick(positives, ('mask', 'supcon', 'inside'), 'positives')
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+        self.scale, self.positives = scale, check_choice(positives, ('mask', 'supcon', 'inside'), 'positives')
 
     def build(self):
         super().build()
@@ -159,8 +159,8 @@ class CLIP(Dual):
         loss = sum_pairs(z, lambda a, b: info_nce(a, b, self.log_scale.exp(), batch.item, self.positives))
         return dict(loss=loss, scale=self.log_scale.exp())
     @torch.no_grad()
-    def clamp(self): self.log_scale.clamp_(0, math.log(100))
-    def trap(self, n): return math.log(n) * math.comb(len(self.views), 2)
+    def after_step(self): self.log_scale.clamp_(0, math.log(100))
+    def collapse_loss(self, n): return math.log(n) * math.comb(len(self.views), 2)
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #07f6f3fc
 class SigLIP(Dual):
@@ -168,9 +168,9 @@ class SigLIP(Dual):
     def __init__(self,
         scale:float=10.,             # e^t at the start
         bias:float=-10.,             # β at the start
-        dim:int=256, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
+        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, start, ridge, parts, similarity, trainer)
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
         self.scale, self.bias = scale, bias
 
     def build(self):
@@ -180,7 +180,7 @@ class SigLIP(Dual):
         loss = sum_pairs(z, lambda a, b: sigmoid_pairs(a, b, self.log_scale.exp(), self.shift, batch.item))
         return dict(loss=loss, scale=self.log_scale.exp(), bias=self.shift)
     @torch.no_grad()
-    def clamp(self): self.log_scale.clamp_(0, math.log(100))
+    def after_step(self): self.log_scale.clamp_(0, math.log(100))
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #28aa0229
 learnable = {E.__name__: E for E in (EfficientNetLite, ResNet50, MiniLM, Bert)}   # encoders whose weights can learn
@@ -205,32 +205,32 @@ class EndToEnd(CLIP):
     def __init__(self,
         image:str='EfficientNetLite',  # A picture encoder of `learnable`
         text:str='MiniLM',             # A text encoder of `learnable`
-        thaw:int=1,                    # The first epoch in which the towers learn
-        share:float=.02,               # Of the learning rate, for the towers
+        unfreeze_epoch:int=1,                    # The first epoch in which the towers learn
+        encoder_lr_scale:float=.02,               # Of the learning rate, for the towers
         scale:float=1/.07, positives:str='mask',  # As in `CLIP`
-        dim:int=256, hidden:int=512, dropout:float=.2, start:str='cca', ridge:float=1., similarity:str='cosine', trainer=None, # As in `Dual`
+        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., similarity:str='cosine', trainer=None, # As in `Dual`
     ):
-        super().__init__(scale, positives, dim, hidden, dropout, start, ridge, ('pooled',), similarity, trainer)
-        self.parts, self.image, self.text, self.thaw, self.share = ('raw', 'pooled'), image, text, thaw, share
+        super().__init__(scale, positives, dim, hidden, dropout, init, ridge, ('pooled',), similarity, trainer)
+        self.parts, self.image, self.text, self.unfreeze_epoch, self.encoder_lr_scale = ('raw', 'pooled'), image, text, unfreeze_epoch, encoder_lr_scale
         self.raw = {}                  # learnt in fit: the encoder of each raw view
 
-    def learn(self, train, **how):
-        super().learn(train, **how)
+    def infer_schema(self, train, **how):
+        super().infer_schema(train, **how)
         self.raw = {v: self.text if isinstance(train[v].x, (list, tuple)) else self.image for v, w in self.views.items() if 'raw' in w}
     def build(self):
-        made = {v: learnable[pick(e, learnable, 'encoder')]() for v, e in self.raw.items()}
+        made = {v: learnable[check_choice(e, learnable, 'encoder')]() for v, e in self.raw.items()}
         self.towers = nn.ModuleDict({v: Tower(e) for v, e in made.items()})
         raw, self.views = self.views, {v: dict(pooled=made[v].width) if v in made else w for v, w in self.views.items()}
         super().build(); self.views = raw
     def net(self, view, x): return super().net(view, dict(pooled=self.towers[view](x['raw'])) if 'raw' in x else x)
-    def rates(self, epoch): return {'towers.': self.share if epoch >= self.thaw else 0.}
+    def lr_multipliers(self, epoch): return {'towers.': self.encoder_lr_scale if epoch >= self.unfreeze_epoch else 0.}
 
     @torch.no_grad()
-    def begin(self, train):
+    def init_from_data(self, train):
         self.eval()
         of = lambda v, x: torch.cat([self.towers[v](take(x, slice(i, i + 64))) for i in range(0, len(x), 64)]) if v in self.towers else parts_of(x)['pooled']
         raw, self.parts, self.views = (self.parts, self.views), ('pooled',), {v: dict(pooled=h.pooled) for v, h in self.heads.items()}
-        super().begin(Views({k: v.holding(of(k, v.x)) for k, v in train.items()}))
+        super().init_from_data(Views({k: v.with_features(of(k, v.x)) for k, v in train.items()}))
         self.parts, self.views = raw
 
     def state(self): return self.state_dict(), dict(raw=self.raw)

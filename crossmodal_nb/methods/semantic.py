@@ -9,7 +9,7 @@ __all__ = ['labelled', 'SM', 'gaussian', 'nystroem', 'SCM', 'LabelledCCA']
 import itertools
 import torch
 from torch import Tensor
-from ..core.checks import InputError, pick
+from ..core.checks import InputError, check_choice
 from ..data.views import View, Views
 from .base import Method, parts_of, similarities
 from .linear import CCA, MCCA
@@ -35,22 +35,22 @@ class SM(Method):
         kernel:float=0.,              # Inverse width of a Gaussian kernel, over the number of columns (0: none, linear)
         anchors:int=600,              # Training rows on which the kernel stands, with it
         similarity:str='pearson',     # How codes are compared
-    ): self.C, self.kernel, self.anchors, self.similarity = C, kernel, anchors, pick(similarity, similarities, 'similarity')
+    ): self.C, self.kernel, self.anchors, self.similarity = C, kernel, anchors, check_choice(similarity, similarities, 'similarity')
 
-    def fit(self, train, check=None):
+    def fit(self, train, validate=None):
         self.history, self.tensors = [], {}
-        self.learn(train)
+        self.infer_schema(train)
         rows = {v: labelled(x, v) for v, x in train.items()}
         self.classes = 1 + max(int(x.y.max()) for x in rows.values())
-        self.begin(train)
+        self.init_from_data(train)
         for v, x in rows.items(): self.regress(v, parts_of(x.x)['pooled'], x.y)
-        if check: self.history.append(dict(check=float(check(self))))
+        if validate: self.history.append(dict(check=float(validate(self))))
         return self
 
-    def begin(self, train):
+    def init_from_data(self, train):
         "Mean and sd of the columns"
         for v, x in train.items():
-            s = Standard(self.views[v]['pooled']); s.learn(parts_of(x.x)['pooled'])
+            s = Standard(self.views[v]['pooled']); s.fit(parts_of(x.x)['pooled'])
             self.tensors.update({f'mean.{v}': s.mean, f'sd.{v}': s.sd})
 
     def seen(self, view, x):
@@ -74,7 +74,7 @@ class SM(Method):
 
     def encode(self, view, x, to=None):
         "(n, classes) probabilities"
-        x, t = self.checked(view, x)['pooled'], self.tensors
+        x, t = self.validate_input(view, x)['pooled'], self.tensors
         return torch.cat([(self.lifted(view, c).double() @ t[f'W.{view}'].T + t[f'b.{view}']).softmax(1) for c in x.split(4096)]).float()
 
     def state(self): return self.tensors, dict(classes=self.classes)
@@ -106,8 +106,8 @@ class SCM(SM):
         super().__init__(C, similarity=similarity)
         self.dim, self.ridge, self.rho_power = dim, ridge, rho_power
 
-    def learn(self, train): super().learn(train, most=2, instead='For more views there is LabelledCCA')
-    def begin(self, train):
+    def infer_schema(self, train): super().infer_schema(train, max_views=2, instead='For more views there is LabelledCCA')
+    def init_from_data(self, train):
         m = CCA(1, self.ridge, rho_power=self.rho_power).fit(train)
         for v, mean, W in zip(self.views, m.moments.mean.split([w['pooled'] for w in self.views.values()]), m.solution.W):
             self.tensors.update({f'mean.{v}': mean, f'axes.{v}': (W * m.solution.rho.clamp(min=0)**self.rho_power)[:, :self.dim]})
@@ -126,14 +126,14 @@ class LabelledCCA(MCCA):
         super().__init__(dim, shrinkage, similarity)
         self.power = power
 
-    def fit(self, train, check=None):
+    def fit(self, train, validate=None):
         rows = Views({v: labelled(x, v) for v, x in train.items()})
-        self.learn(rows, most=4, instead='The label is one more view')
+        self.infer_schema(rows, max_views=4, instead='The label is one more view')
         first = next(iter(rows.values()))
         one_hot = torch.nn.functional.one_hot(first.y).double()
         whole = Views(rows | {'its label': View(one_hot[:, one_hot.any(0)], item=first.item)})
         m = MCCA(min(self.dim, *(parts_of(x.x)['pooled'].shape[1] for x in whole.values())), self.shrinkage).fit(whole)
-        rho = torch.stack([correlations(m, whole.only(*p)) for p in itertools.combinations(whole, 2)]).mean(0).clamp(min=0)
+        rho = torch.stack([correlations(m, whole.select(*p)) for p in itertools.combinations(whole, 2)]).mean(0).clamp(min=0)
         self.tensors = {k: t * rho**self.power if k.startswith('W.') else t for k, t in m.tensors.items() if not k.endswith('its label')}
-        self.history = [dict(check=float(check(self)))] if check else []
+        self.history = [dict(check=float(validate(self)))] if validate else []
         return self

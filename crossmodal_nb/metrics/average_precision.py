@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import torch
 from torch import Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 from .ranking import _count, _each, _finish, _hypergeom, Counts
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #8ef8716b
@@ -25,7 +25,7 @@ def mean_ap(
     mean:bool=True,          # Mean over queries, or the (n,) values
 ) -> float|Tensor:           # A fraction
     "mAP: the mean over queries of the average precision (for ties McSherry and Najork, 2008)"
-    pick(norm, ('relevant', 'hits', 'min'), 'norm'); pick(ties, ('expected', 'index', 'best', 'worst'), 'ties')
+    check_choice(norm, ('relevant', 'hits', 'min'), 'norm'); check_choice(ties, ('expected', 'index', 'best', 'worst'), 'ties')
     if classes is not None and not mean: raise ValueError('classes balances the mean; there is no balance in the values of single queries')
     v = _per_query(scores, relevant, functools.partial(_ap, k=k, norm=norm, ties=ties), empty, ties == 'index')
     return _finish(v if classes is None else _class_means(v, classes), mean)
@@ -38,7 +38,7 @@ def _class_means(v, classes):
 
 def _per_query(scores, relevant, f, empty, index=False):
     "f(counts of every group) piece by piece: (n,) values, with `empty` applied"
-    pick(empty, ('zero', 'skip', 'error'), 'empty')
+    check_choice(empty, ('zero', 'skip', 'error'), 'empty')
     if isinstance(scores, Counts):
         if not scores.every and (scores.R > 1).any(): raise ValueError('this needs all positives, not only the best: counts(…, every=True)')
         if index and (scores.e > 1).any(): raise ValueError("ties='index' cannot be told from counts: pass the scores")

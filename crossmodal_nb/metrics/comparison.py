@@ -9,7 +9,7 @@ __all__ = ['verdicts', 'margin', 'ROUNDING', 'Comparison', 'compare', 'holm', 'f
 # %% ../../nbs/metrics/08_comparison.ipynb #imports0
 from typing import NamedTuple
 import numpy as np
-from ..core.checks import pick
+from ..core.checks import check_choice
 from .uncertainty import _folds, _listed, _seeds, _t, _together
 
 # %% ../../nbs/metrics/08_comparison.ipynb #3f5340ce
@@ -35,7 +35,7 @@ def compare(
     """The difference of two methods. *ahead* and *behind*: its interval excludes 0. *as good*: it lies within ±δ.
     *undecided*: neither. *one run*: a method that could come out otherwise was learnt once, so nothing is claimed"""
     a, b = _listed(first), _listed(second)
-    folds = pick(design, ('seeds', 'folds'), 'design') == 'folds'
+    folds = check_choice(design, ('seeds', 'folds'), 'design') == 'folds'
     if folds and len(a) != len(b):
         raise ValueError(f'folds are compared one by one, but there are {len(a)} and {len(b)}')
     for x, y in zip(a, b):

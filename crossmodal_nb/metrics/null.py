@@ -24,7 +24,7 @@ class Null(NamedTuple):
     high: float          # 95 % quantile: what a score must exceed
 
     @classmethod
-    def of(cls, draws): return cls(float(np.mean(draws)), *map(float, np.quantile(draws, [.05, .95])))
+    def from_draws(cls, draws): return cls(float(np.mean(draws)), *map(float, np.quantile(draws, [.05, .95])))
 
 def permutation_null(
     scores,              # As in `metrics.counts` (not its result)
@@ -37,7 +37,7 @@ def permutation_null(
     chance reaches further counts"""
     metrics, plain = _named(metric)
     draws = null_draws(scores, relevant, metrics, n, seed)
-    return plain({name: max(map(Null.of, of_sides), key=lambda null: null.high) for name, of_sides in draws.items()})
+    return plain({name: max(map(Null.from_draws, of_sides), key=lambda null: null.high) for name, of_sides in draws.items()})
 
 def null_draws(
     scores, relevant, metrics:dict, n:int=200, seed:int=0,   # As in `permutation_null`

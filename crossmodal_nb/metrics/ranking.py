@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..data.views import relevance
 
 # %% ../../nbs/metrics/01_ranking.ipynb #c2e8ac0c
@@ -182,7 +182,7 @@ def ranks(
     ties:str='average',      # `'average'`, `'optimistic'` or `'pessimistic'`
 ) -> Tensor:                 # (n,) float64, from 1
     "The rank of each query's best positive, siblings ignored"
-    pick(ties, ('average', 'optimistic', 'pessimistic'), 'ties')
+    check_choice(ties, ('average', 'optimistic', 'pessimistic'), 'ties')
     c = _best(scores, relevant)
     return torch.from_numpy(c.g + {'average': (c.e + 1) / (c.r + 1), 'optimistic': 1., 'pessimistic': c.e - c.r + 1.}[ties])
 

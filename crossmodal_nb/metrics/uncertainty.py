@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 import torch
-from ..core.checks import pick
+from ..core.checks import check_choice
 from .average_precision import _ap, mean_ap
 from .ranking import _each, _groups, _mend, _relevant, _sorted
 
@@ -222,7 +222,7 @@ def estimate(
     runs = _listed(runs)
     mean = sum(runs[1:], runs[0]) / len(runs)
     values = [r.value for r in runs]
-    if pick(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
+    if check_choice(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
     else: parts = [(mean.variance, len(mean.item) - 1), _seeds(values)]
     se, df = _together(parts)
     return _estimate(mean.value, se, df, len(runs), level)
@@ -236,7 +236,7 @@ def merge(
     """`estimate` from what rows keep. Seeds are asked the same items, so the variance of items is the mean of theirs, and does not shrink with
     the number of runs"""
     if len(values) + len(ses) < 2: raise ValueError('a single run without a standard error has no interval')
-    if pick(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
+    if check_choice(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
     else: parts = [*([(float(np.mean(np.square(ses))), n - 1)] if len(ses) else []), _seeds(values)]
     return _estimate(float(np.mean(values)), *_together(parts), len(values), level)
 

@@ -18,7 +18,7 @@ class Standard(nn.Module):
         super().__init__()
         self.register_buffer('mean', torch.zeros(width)); self.register_buffer('sd', torch.ones(width))
 
-    def learn(self,
+    def fit(self,
         x:Tensor,         # (n, d) or (n, length, d) rows
         mask:Tensor|None=None, # (n, length) bool: which of them count
     ):

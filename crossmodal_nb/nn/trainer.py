@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 import torch
 from torch import nn
-from ..core.files import digest, keep, kept
+from ..core.files import digest, save_tensors, load_tensors
 from ..core.processes import spawn
 
 # %% ../../nbs/nn/02_trainer.ipynb #f5c415af
@@ -34,7 +34,7 @@ class Collapse(RuntimeError):
 
 def watch(
     history,              # One dict an epoch: `loss`, and `spread` where the method has codes
-    trap=None,            # The loss at which all scores are equal, if the loss has such a value
+    collapse_loss=None,            # The loss at which all scores are equal, if the loss has such a value
     patience:int=3,       # Epochs in a row
 ):
     "Raise `Collapse` when codes are one point, or the loss stays at its trap"
@@ -45,10 +45,10 @@ def watch(
     if len(last) < patience: return
     if max(r.get('spread', 1.) for r in last) < 1e-4:
         raise Collapse(f'all codes of a view have been one point for {patience} epochs: nothing can be told apart. '
-                       'Lower lr; lengthen the warm-up; with hardest negatives, begin with the mean of all (warm=…)')
-    if trap is not None and max(abs(r['loss'] - trap) for r in last) < 1e-3 * max(abs(trap), 1e-3):
-        raise Collapse(f'the loss has stayed at {trap:.4g}, its value when all scores are equal, for {patience} epochs. '
-                       'Lower lr; keep weight decay off the scale; with hardest negatives, begin with the mean of all (warm=…)')
+                       'Lower lr; lengthen the warm-up; with hardest negatives, begin with the mean of all (warmup_epochs=…)')
+    if collapse_loss is not None and max(abs(r['loss'] - collapse_loss) for r in last) < 1e-3 * max(abs(collapse_loss), 1e-3):
+        raise Collapse(f'the loss has stayed at {collapse_loss:.4g}, its value when all scores are equal, for {patience} epochs. '
+                       'Lower lr; keep weight decay off the scale; with hardest negatives, begin with the mean of all (warmup_epochs=…)')
 
 # %% ../../nbs/nn/02_trainer.ipynb #d3a6c434
 @dataclass
@@ -71,12 +71,12 @@ class Trainer:
     def fit(self,
         module:nn.Module,      # Changed in place
         train,                 # `Views`
-        check=None,            # `check(module) -> float`, larger is better
+        validate=None,            # `check(module) -> float`, larger is better
     ) -> list[dict]:           # One dict an epoch: `epoch`, `loss` and its terms, `grad`, `lr`, `seconds`, `check`
-        "Train, and leave the module at its best epoch (without `check`, at its last)"
-        if self.patience and not check: raise ValueError(f'patience={self.patience} needs a check on held-out data')
+        "Train, and leave the module at its best epoch (without `validate`, at its last)"
+        if self.patience and not validate: raise ValueError(f'patience={self.patience} needs a check on held-out data')
         inside = 'TORCHELASTIC_RUN_ID' in os.environ                     # torchrun started all processes already
-        state, history = spawn(_job, 1 if inside else self.devices, self, module, train, check)
+        state, history = spawn(_job, 1 if inside else self.devices, self, module, train, validate)
         module.load_state_dict({k: torch.as_tensor(v) for k, v in state.items()})
         return history
 
@@ -90,12 +90,12 @@ class Trainer:
             precision = 'bf16-mixed' if gpu and torch.cuda.is_bf16_supported() else '32-true'
         with _quiet(): return Fabric(accelerator=self.accelerator, devices=local, num_nodes=world // local, precision=precision, strategy='ddp' if world > 1 else 'auto')
 
-    def run(self, fabric, module, train, check):
+    def run(self, fabric, module, train, validate):
         "All epochs, in this process"
         module.to(fabric.device)
         params = dict(module.named_parameters())
-        opt = torch.optim.AdamW(self._groups(params, module.rates(0)), lr=self.lr, fused=True)
-        items = train.common
+        opt = torch.optim.AdamW(self._groups(params, module.lr_multipliers(0)), lr=self.lr, fused=True)
+        items = train.shared_items
         batch = min(self.batch, len(items)) // fabric.world_size * fabric.world_size
         steps = len(items) // batch
         history, best, at = self._resume(module, opt, items)
@@ -105,7 +105,7 @@ class Trainer:
             torch.manual_seed(self.seed * 10_007 + epoch * 101 + fabric.global_rank)
             order = items[torch.randperm(len(items), generator=torch.Generator().manual_seed(self.seed * 10_007 + epoch))]
             for g in opt.param_groups:
-                g['factor'] = module.rates(epoch).get(g['start'], 1.)
+                g['factor'] = module.lr_multipliers(epoch).get(g['start'], 1.)
                 for p in g['params']: p.requires_grad_(g['factor'] > 0)
             module.train()
             for s, ids in enumerate(order[:steps * batch].split(batch)):
@@ -115,15 +115,15 @@ class Trainer:
                 fabric.backward(out['loss'])
                 _average(fabric, params.values())
                 out['grad'] = nn.utils.clip_grad_norm_(params.values(), self.clip)
-                if out['grad'].isfinite(): opt.step(); module.clamp()
+                if out['grad'].isfinite(): opt.step(); module.after_step()
                 opt.zero_grad(set_to_none=True)
                 for k, v in out.items(): total[k] = total.get(k, 0) + v.detach()
             row = dict(epoch=epoch, **{k: float(v) / steps for k, v in total.items()}, lr=share)
             row['seconds'] = time.perf_counter() - start
-            if check: row['check'] = _checked(fabric, module, train, check)
+            if validate: row['check'] = _checked(fabric, module, train, validate)
             history.append(row)
-            watch(history, module.trap(batch))
-            if not check or best is None or row['check'] > history[at]['check']: best, at = _copied(module), epoch
+            watch(history, module.collapse_loss(batch))
+            if not validate or best is None or row['check'] > history[at]['check']: best, at = _copied(module), epoch
             if self.ckpt and fabric.is_global_zero: self._keep(module, opt, history, best, at, items)
         fabric.barrier()
         return {k: v.numpy() for k, v in (best or _copied(module)).items()}, history
@@ -147,11 +147,11 @@ class Trainer:
         tensors = {f'now.{k}': v for k, v in module.state_dict().items()} | {f'best.{k}': v for k, v in best.items()}
         for g in opt.param_groups:
             for name, p in zip(g['names'], g['params']): tensors |= {f'opt.{name}.{k}': v for k, v in opt.state[p].items()}
-        keep(self._state, tensors, dict(belongs=self._belongs(module, items), history=history, at=at))
+        save_tensors(self._state, tensors, dict(belongs=self._belongs(module, items), history=history, at=at))
 
     def _resume(self, module, opt, items):
         if not (self.ckpt and self._state.exists()): return [], None, 0
-        tensors, about = kept(self._state)
+        tensors, about = load_tensors(self._state)
         if about['belongs'] != self._belongs(module, items):
             raise ValueError(f'{self.ckpt} holds a run of other settings or other data. Take another folder, or remove it to begin anew')
         of = lambda start: {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
@@ -160,10 +160,10 @@ class Trainer:
             for name, p in zip(g['names'], g['params']): opt.state[p] = {k: v.to(p.device) for k, v in of(f'opt.{name}.').items() if '.' not in k}
         return about['history'], of('best.'), about['at']
 
-def _job(trainer, module, train, check):
+def _job(trainer, module, train, validate):
     fabric = trainer.fabric()
     if fabric.world_size > 1: fabric.launch(); module = copy.deepcopy(module)    # spawned CPU tensors are shared memory: each its own weights
-    try: return trainer.run(fabric, module, train, check)
+    try: return trainer.run(fabric, module, train, validate)
     finally: module.to('cpu')
 
 def _average(fabric, params):
@@ -173,13 +173,13 @@ def _average(fabric, params):
     flat = fabric.all_reduce(torch.cat([g.flatten() for g in grads]), reduce_op='mean')
     for g, v in zip(grads, flat.split([g.numel() for g in grads])): g.copy_(v.view_as(g))
 
-def _checked(fabric, module, train, check):
+def _checked(fabric, module, train, validate):
     "The first process judges, all learn what it found"
     module.eval()
     value = None
     if fabric.is_global_zero:
-        module.ready(train)
-        with torch.no_grad(): value = float(check(module))
+        module.before_eval(train)
+        with torch.no_grad(): value = float(validate(module))
         if not math.isfinite(value): raise Collapse(f'the check on held-out data is {value}')
     return fabric.broadcast(value)
 

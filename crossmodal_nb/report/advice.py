@@ -9,7 +9,7 @@ __all__ = ['tables', 'simplicity', 'questions', 'scores_of', 'decisions', 'again
 
 # %% ../../nbs/report/06_advice.ipynb #imports0
 import numpy as np
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..evaluation.comparison import ap_score, rank_score
 from ..metrics.comparison import compare, family, phrase, phrase_advice, simplest
 from .leaderboard import closed
@@ -29,7 +29,7 @@ def scores_of(
     within=lambda name: name,   # The name a method has in the table → its name here, or None: left out
 ) -> tuple[dict, str]:       # method: its `Score`s, one a run; and what runs differ in, `'seeds'` or `'folds'`
     "What the records say of methods that were asked the same queries"
-    table, score, found = tables[by, pick(split, ('valid', 'test'), 'split')], rank_score if by == 'item' else ap_score, {}
+    table, score, found = tables[by, check_choice(split, ('valid', 'test'), 'split')], rank_score if by == 'item' else ap_score, {}
     for e in entries:
         mine = {}
         for r in sorted((r for r in records if r['experiment'] == e), key=lambda r: (str(fold_of(r)), r['key'])):

@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from ..core.checks import pick
+from ..core.checks import check_choice
 from ..core.settings import settings
 from .advice import decision_table
 from .style import ladder
@@ -154,7 +154,7 @@ def _origin(page):
 def page_data(
     exp:str,                 # The entry
     runs:list[dict],         # Its records
-    most:int=1_000_000,      # Bytes of one file
+    max_bytes:int=1_000_000,      # Bytes of one file
 ) -> dict[str, tuple]:       # file name: (what it holds, rows, bytes of CSV)
     "The numbers of a page as CSV: a column `run`, and `seed` where runs have one"
     found, out = {}, {}
@@ -166,7 +166,7 @@ def page_data(
             rows = rows if flat else [dict(table=name, at=at, value=x) for at, x in _leaves(rows)]
             if rows: found.setdefault(name if flat else 'more', []).extend(own | row for row in rows)
     for name, rows in found.items():
-        parts = _csv(rows, most)
+        parts = _csv(rows, max_bytes)
         for i, (n, part) in enumerate(parts):
             stem = '-'.join([exp, *([] if name == 'scores' else [re.sub(r'[^\w-]+', '_', name)]), *([f'{i + 1}'] if len(parts) > 1 else [])])
             out[f'{stem}.csv'] = f'{name}{f" {i + 1}/{len(parts)}" if len(parts) > 1 else ""}', n, part
@@ -178,8 +178,8 @@ def _leaves(x, at=''):
     else:
         for k, v in x.items() if isinstance(x, dict) else enumerate(x): yield from _leaves(v, f'{at}/{k}' if at else str(k))
 
-def _csv(rows, most):
-    "[(rows, bytes), …]: each part with the header, and of at most `most` bytes; lists and dicts inside a cell are JSON"
+def _csv(rows, max_bytes):
+    "[(rows, bytes), …]: each part with the header, and of at most `max_bytes` bytes; lists and dicts inside a cell are JSON"
     keys = list(dict.fromkeys(k for r in rows for k in r))
     cell = lambda x: json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else x
     def line(values):
@@ -187,7 +187,7 @@ def _csv(rows, most):
     head, parts = line(keys), []
     for r in rows:
         b = line([cell(r.get(k)) for k in keys])
-        if not parts or parts[-1][2] + len(b) > most: parts.append([0, [head], len(head)])
+        if not parts or parts[-1][2] + len(b) > max_bytes: parts.append([0, [head], len(head)])
         parts[-1][0] += 1; parts[-1][1].append(b); parts[-1][2] += len(b)
     return [(n, b''.join(lines)) for n, lines, _ in parts]
 
@@ -321,7 +321,7 @@ def _toc(text, how, results):
     for room in how: found.setdefault('/'.join(['how', *room.split('/')[:-1], '*']), []).append(f'how/{slug(room)}')
     found |= {f'{c}/*': _nested([p for p in results if p['at'].startswith(f'{c}/')]) for c in ('results', 'data')}
     for part in toc['parts']:
-        listed = [found[pick(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']]
+        listed = [found[check_choice(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']]
         part['chapters'] = [f if isinstance(f, dict) else dict(file=f) for files in listed for f in files]
     toc['parts'] = [p for p in toc['parts'] if p['chapters']]
     return yaml.safe_dump(toc, sort_keys=False)

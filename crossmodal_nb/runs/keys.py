@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['package', 'learning', 'presentation', 'silent', 'compared', 'Names', 'is_path', 'Target', 'imports', 'bindings',
-           'Scope', 'Writer', 'part_of', 'Module', 'Index', 'index', 'notebook_code', 'named', 'notebook_digest',
-           'code_digests', 'digests', 'key', 'differs']
+           'Scope', 'Writer', 'part_of', 'Module', 'Index', 'index', 'notebook_code', 'encode_labels',
+           'notebook_digest', 'code_digests', 'digests', 'key', 'differs']
 
 # %% ../../nbs/runs/01_keys.ipynb #imports0
 import ast
@@ -532,7 +532,7 @@ def _written(text, at):
     return writer
 
 # %% ../../nbs/runs/01_keys.ipynb #b33ebf14
-def named(
+def encode_labels(
     params:dict,             # Parameters of a run
     at:Index,
 ) -> set:                    # Definitions: of a data set with what its module says of its files and classes, of a method
@@ -577,7 +577,7 @@ def code_digests(
     "Digests of all definitions of the package that a notebook reaches"
     at = at or index()
     said = _written(Path(notebook).read_text(), at)
-    roots = {*said.refs, *said.shown}.union(named(params, at), *map(at.all_of, said.whole))
+    roots = {*said.refs, *said.shown}.union(encode_labels(params, at), *map(at.all_of, said.whole))
     return dict(_code_digests(at, frozenset(roots)))
 
 @functools.lru_cache(512)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np
-from ..core.checks import InputError, pick, typed
+from ..core.checks import InputError, check_choice, typed
 from ..core.files import atomic
 from ..core.settings import settings
 from ..metrics import uncertainty
@@ -80,7 +80,7 @@ def converted(
     "Parameters as their declared defaults want them (see `typed`); an undeclared one, or a secret, is an `InputError`"
     declared, out = _declared(path), {}
     for name, value in values.items():
-        pick(name, declared, f'parameter of {Path(path).name}{where}')
+        check_choice(name, declared, f'parameter of {Path(path).name}{where}')
         said = f'parameter {name!r} of {Path(path).name}{where}'
         if value != declared[name][0] and re.search(r'(^|_)(token|key|apikey|secret|password)$', name.lower()):
             raise InputError(f'{said}: records are published, so no parameter may hold a secret. Use an environment variable')

@@ -14,7 +14,7 @@ import tomllib
 import traceback
 from graphlib import TopologicalSorter
 from pathlib import Path
-from ..core.checks import InputError, pick, typed
+from ..core.checks import InputError, check_choice, typed
 from ..core.files import digest
 from ..core.settings import settings
 from ..datasets import data_digest
@@ -33,12 +33,12 @@ def manifest(
     with open(path, 'rb') as f: entries = tomllib.load(f)
     for name, e in entries.items():
         for field, value in e.items():
-            pick(field, fields, f'field (entry [{name}] of {path.name})')
+            check_choice(field, fields, f'field (entry [{name}] of {path.name})')
             try: e[field] = typed(value, fields[field])
             except InputError as why: raise InputError(f'field {field!r} (entry [{name}] of {path.name}): {why}') from None
         if not e.get('notebook'): raise InputError(f'entry [{name}] of {path.name} names no notebook')
-        pick(e.get('chapter', 'results'), chapters, f'chapter (entry [{name}] of {path.name})')
-        for n in e.get('needs', []): pick(n, entries, f'entry (needed by [{name}])')
+        check_choice(e.get('chapter', 'results'), chapters, f'chapter (entry [{name}] of {path.name})')
+        for n in e.get('needs', []): check_choice(n, entries, f'entry (needed by [{name}])')
         entries[name] = fields | e | dict(path=path.parent/e['notebook'])
         _checked_parameters(name, entries[name])
     return {n: entries[n] for n in TopologicalSorter({n: e['needs'] for n, e in entries.items()}).static_order()}
@@ -102,7 +102,7 @@ def plan(
 
 def _with_needs(entries, names):
     out = []
-    for n in names: pick(n, entries, 'experiment'); out += [n, *_with_needs(entries, entries[n]['needs'])]
+    for n in names: check_choice(n, entries, 'experiment'); out += [n, *_with_needs(entries, entries[n]['needs'])]
     return out
 
 def _once(look):
@@ -140,7 +140,7 @@ backends = ('local', 'dask')
 
 def _checked(backend, scheduler):
     "Refuse what cannot work, before anything is done"
-    if pick(backend, backends, 'backend') == 'local':
+    if check_choice(backend, backends, 'backend') == 'local':
         if scheduler: raise InputError(f'scheduler={scheduler!r} is the address of a Dask cluster: say backend="dask" (--backend dask) too')
         return
     try: import distributed
