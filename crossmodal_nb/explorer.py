@@ -11,8 +11,10 @@ import io
 import json
 import re
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from .core.checks import InputError
 from .core.files import atomic
 from .encoders.audio import resampled
@@ -22,16 +24,18 @@ from .search import Index, nearest, opened
 
 # %% ../nbs/explorer.ipynb #c399fe89
 def eight_bits(
-    z,                  # (n, d) codes
-) -> np.ndarray:        # (n, d) int8
+    z,  # (n, d) codes
+) -> np.ndarray:  # (n, d) int8
     "Codes at one byte a number, each row at its own scale"
     z = np.asarray(z, np.float64)
     return np.rint(127 * z / np.maximum(abs(z).max(1, keepdims=True), 1e-30)).astype(np.int8)
 
+
 def shared(
-    a, b,               # (n, d) and (m, d) codes of two views
-    k:int=10,
-) -> float:             # 0 to 1
+    a,
+    b,  # (n, d) and (m, d) codes of two views
+    k: int = 10,
+) -> float:  # 0 to 1
     "Share of the k nearest that codes of eight bits have in common with the full ones; mean over all queries"
     full = nearest(torch.as_tensor(a), torch.as_tensor(b), k)[1]
     few = nearest(*(torch.from_numpy(eight_bits(z)).float() for z in (a, b)), k)[1]
@@ -39,18 +43,23 @@ def shared(
 
 # %% ../nbs/explorer.ipynb #92535c40
 def neighbours(
-    views:list,         # As in a shard: dicts with int8 `codes` (n, d)
-    terms,              # [(sign, view, row), …]: one is a plain query, several are the signed sum of unit codes, each minus the mean of its view
-    gallery:int,        # Which view is searched
-    k:int=8,
-) -> list[tuple]:       # (row, score), best first, without the terms themselves; of equal ones the earlier
+    views: list,  # As in a shard: dicts with int8 `codes` (n, d)
+    terms,  # [(sign, view, row), …]: one is a plain query, several are the signed sum of unit codes, each minus the mean of its view
+    gallery: int,  # Which view is searched
+    k: int = 8,
+) -> list[tuple]:  # (row, score), best first, without the terms themselves; of equal ones the earlier
     "What the explorer shows"
-    ordered = lambda x, axis: np.cumsum(x, axis)[(slice(None),) * (axis % x.ndim) + (-1,)]     # term by term, as a loop adds
+
+    def ordered(x, axis):
+        return np.cumsum(x, axis)[(slice(None),) * (axis % x.ndim) + (-1,)]  # term by term, as a loop adds
+
     code = [v['codes'].astype(np.float64) for v in views]
     norm = [np.sqrt((c**2).sum(1)) for c in code]
     units = [np.divide(c, n[:, None], out=np.zeros_like(c), where=n[:, None] > 0) for c, n in zip(code, norm)]
-    if len(terms) == 1: q = code[terms[0][1]][terms[0][2]]
-    else: q = ordered(np.stack([sign * (units[v][i] - ordered(units[v], 0) / len(units[v])) for sign, v, i in terms]), 0)
+    if len(terms) == 1:
+        q = code[terms[0][1]][terms[0][2]]
+    else:
+        q = ordered(np.stack([sign * (units[v][i] - ordered(units[v], 0) / len(units[v])) for sign, v, i in terms]), 0)
     length = np.sqrt(ordered((q * q)[None], 1)[0])
     below = length * norm[gallery]
     s = np.divide(ordered(code[gallery] * q, 1), below, out=np.zeros(len(below)), where=below > 0)
@@ -59,87 +68,149 @@ def neighbours(
 
 # %% ../nbs/explorer.ipynb #972c6b28
 def shard(
-    index:Index,
-    max_rows:int=1000,              # Rows, over all views: the items of the smallest digests of their names
-    size:int=48,                # Of the pictures, pixels
-    seconds:float=2.,           # Of the sounds, from their beginning
-    limit:int=1_000_000,        # Bytes it may have
-    about:str='',               # Licence and attribution, as the page shows them
-    seed:int=0,                 # Of the map
-) -> tuple[str, dict]:          # The script, and what can be said of it: rows, bytes, `shared` for each direction
+    index: Index,
+    max_rows: int = 1000,  # Rows, over all views: the items of the smallest digests of their names
+    size: int = 48,  # Of the pictures, pixels
+    seconds: float = 2.0,  # Of the sounds, from their beginning
+    limit: int = 1_000_000,  # Bytes it may have
+    about: str = '',  # Licence and attribution, as the page shows them
+    seed: int = 0,  # Of the map
+) -> tuple[str, dict]:  # The script, and what can be said of it: rows, bytes, `shared` for each direction
     "A saved space as a classic script"
     if index.method.similarity not in ('cosine', 'pearson'):
-        raise InputError(f'the explorer compares by cosine, and {type(index.method).__name__} by {index.method.similarity}. Choose similarity="cosine"')
+        raise InputError(
+            f'the explorer compares by cosine, and {type(index.method).__name__} by {index.method.similarity}. Choose similarity="cosine"'
+        )
     rows, codes = _drawn(index, max_rows), {}
     for v, i in rows.items():
         z = [c[i] for c in index.embeddings[v].values()]
-        if any(not torch.allclose(z[0], other) for other in z[1:]): raise InputError(f'the codes of view {v!r} depend on the view they are compared with: such a space has no single map')
+        if any(not torch.allclose(z[0], other) for other in z[1:]):
+            raise InputError(
+                f'the codes of view {v!r} depend on the view they are compared with: such a space has no single map'
+            )
         codes[v] = unit(z[0] - z[0].mean(1, keepdim=True) if index.method.similarity == 'pearson' else z[0]).float()
-    every = np.concatenate([eight_bits(z).astype(float) / np.maximum(np.linalg.norm(eight_bits(z).astype(float), axis=1, keepdims=True), 1) for z in codes.values()])
+    every = np.concatenate(
+        [
+            eight_bits(z).astype(float)
+            / np.maximum(np.linalg.norm(eight_bits(z).astype(float), axis=1, keepdims=True), 1)
+            for z in codes.values()
+        ]
+    )
     at = tsne_map(every, min(30, len(every) // 4), seed, False)
     at = np.rint(500 + 1000 * (at - (at.min(0) + at.max(0)) / 2) / np.ptp(at, 0).max()).astype(int)
     views, start = [], 0
     for v, i in rows.items():
-        x, y = at[start:start + len(i)].T.tolist(); start += len(i)
+        x, y = at[start : start + len(i)].T.tolist()
+        start += len(i)
         shown = [_seen(index.kinds[v], index.shown[v][j], size, seconds) for j in i.tolist()]
-        views.append(dict(name=v, sort=index.kinds[v], codes=base64.b64encode(eight_bits(codes[v]).tobytes()).decode(), ids=[index.ids[v][j] for j in i.tolist()], item=index.item[v][i].tolist(), x=x, y=y,
-                          shown=shown, **(dict(label=index.y[v][i].tolist()) if v in index.y else {})))
+        views.append(
+            dict(
+                name=v,
+                sort=index.kinds[v],
+                codes=base64.b64encode(eight_bits(codes[v]).tobytes()).decode(),
+                ids=[index.ids[v][j] for j in i.tolist()],
+                item=index.item[v][i].tolist(),
+                x=x,
+                y=y,
+                shown=shown,
+                **(dict(label=index.y[v][i].tolist()) if v in index.y else {}),
+            )
+        )
     _named(views)
     common = {f'{a}→{b}': shared(codes[a], codes[b]) for a in codes for b in codes if a != b}
     n = sum(map(len, rows.values()))
     line = f'{index.name}: {n:,} rows; 8-bit codes share {100 * min(common.values()):.0f} % of the ten nearest with the full ones. {about}'.strip()
-    data = dict(address=address(index.name), name=index.name, about=line, d=next(iter(codes.values())).shape[1], classes=index.classes if index.y else None, views=views)
+    data = dict(
+        address=address(index.name),
+        name=index.name,
+        about=line,
+        d=next(iter(codes.values())).shape[1],
+        classes=index.classes if index.y else None,
+        views=views,
+    )
     text = f'crossmodal.shard({_script(data)});\n'
-    if len(text.encode()) > limit: raise InputError(f'{index.name}: {len(text.encode()):,} bytes, and a shard may have {limit:,}. Ask for fewer rows (most=…), smaller pictures (size=…) or shorter sounds (seconds=…)')
+    if len(text.encode()) > limit:
+        raise InputError(
+            f'{index.name}: {len(text.encode()):,} bytes, and a shard may have {limit:,}. Ask for fewer rows (most=…), smaller pictures (size=…) or shorter sounds (seconds=…)'
+        )
     return text, dict(rows=n, bytes=len(text.encode()), shared=common)
 
-def address(name:str) -> str: # A file name
+
+def address(name: str) -> str:  # A file name
     "Where the shard of a space lies"
     return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') + '.js'
 
-def _script(x): return json.dumps(x, ensure_ascii=False, separators=(',', ':')).replace('<', '\\u003c').replace('\u2028', '\\u2028').replace('\u2029', '\\u2029')
+
+def _script(x):
+    return (
+        json.dumps(x, ensure_ascii=False, separators=(',', ':'))
+        .replace('<', '\\u003c')
+        .replace('\u2028', '\\u2028')
+        .replace('\u2029', '\\u2029')
+    )
+
 
 def _drawn(index, max_rows):
     "{view: rows} of whole items, the first by digest, as many as fit"
     from crossmodal_nb.core.files import digest
+
     of = {v: i.tolist() for v, i in index.item.items()}
     order = sorted(set(x for items in of.values() for x in items), key=lambda x: digest(int(x)))
     count = {x: 0 for x in order}
     for items in of.values():
-        for x in items: count[x] += 1
+        for x in items:
+            count[x] += 1
     keep, n = set(), 0
     for x in order:
-        if n + count[x] > max_rows: break
-        keep.add(x); n += count[x]
+        if n + count[x] > max_rows:
+            break
+        keep.add(x)
+        n += count[x]
     return {v: torch.tensor([r for r, x in enumerate(items) if x in keep]) for v, items in of.items()}
+
 
 def _named(views):
     "A picture or sound is called by the text of its item, where there is one"
     words = {}
     for v in views:
         if v['sort'] == 'text':
-            for x, s in zip(v['item'], v['shown']): words.setdefault(x, s[:60])
+            for x, s in zip(v['item'], v['shown']):
+                words.setdefault(x, s[:60])
     for v in views:
-        if v['sort'] != 'text' and words: v['alt'] = [words.get(x, i) for x, i in zip(v['item'], v['ids'])]
+        if v['sort'] != 'text' and words:
+            v['alt'] = [words.get(x, i) for x, i in zip(v['item'], v['ids'])]
+
 
 def _seen(kind, shown, size, seconds):
     "What the page has of a row: its words; a small picture or a short sound inside the script; of other files the name, without the folder"
-    if kind in ('text', 'numbers'): return shown[:200]
-    if kind not in ('image', 'sound') or not Path(shown).is_file(): return Path(shown).name[:200]
+    if kind in ('text', 'numbers'):
+        return shown[:200]
+    if kind not in ('image', 'sound') or not Path(shown).is_file():
+        return Path(shown).name[:200]
     buffer, row = io.BytesIO(), opened(shown, kind)[0]
     if kind == 'image':
         from PIL import Image
-        im = row.convert('RGB'); im.thumbnail((size, size), Image.Resampling.LANCZOS); im.save(buffer, 'WEBP', quality=70, method=6)
+
+        im = row.convert('RGB')
+        im.thumbnail((size, size), Image.Resampling.LANCZOS)
+        im.save(buffer, 'WEBP', quality=70, method=6)
     else:
         import soundfile
-        soundfile.write(buffer, resampled(row, 16000)[:int(16000 * seconds)], 16000, format='OGG', subtype='VORBIS')
-    return f'data:{"image/webp" if kind == "image" else "audio/ogg"};base64,' + base64.b64encode(buffer.getvalue()).decode()
+
+        soundfile.write(buffer, resampled(row, 16000)[: int(16000 * seconds)], 16000, format='OGG', subtype='VORBIS')
+    return (
+        f'data:{"image/webp" if kind == "image" else "audio/ogg"};base64,'
+        + base64.b64encode(buffer.getvalue()).decode()
+    )
 
 # %% ../nbs/explorer.ipynb #1a09ce4b
 def write(
-    index:Index, folder, **how, # As for `shard`
+    index: Index,
+    folder,
+    **how,  # As for `shard`
 ) -> dict:
     "Put the shard of a space into a folder; what `shard` says of it"
     text, said = shard(index, **how)
-    with atomic(Path(folder)/address(index.name)) as f: f.write(text)
-    return said | dict(file=str(Path(folder)/address(index.name)))
+    with atomic(Path(folder) / address(index.name)) as f:
+        f.write(text)
+    return said | dict(file=str(Path(folder) / address(index.name)))

@@ -12,226 +12,349 @@ import math
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+
 import numpy as np
+
 from .core.checks import InputError, check_choice
 
 # %% ../nbs/profiling.ipynb #59da6904
 class Step(NamedTuple):
     "How something is prepared, and how its cost grows"
-    make: Callable       # (n, **sizes) → what is timed, and the share of the whole that it does
-    order: int           # The seconds grow as n to this power
-    by: str              # `'product'`, `'cores'` or `'nothing'`
-    about: str           # What it is, in words
+
+    make: Callable  # (n, **sizes) → what is timed, and the share of the whole that it does
+    order: int  # The seconds grow as n to this power
+    by: str  # `'product'`, `'cores'` or `'nothing'`
+    about: str  # What it is, in words
+
 
 steps = {}
-def step(name:str, order:int, by:str, about:str): # → a decorator
+
+
+def step(name: str, order: int, by: str, about: str):  # → a decorator
     "Make a function a step"
-    def add(make): steps[name] = Step(make, order, by, about); return make
+
+    def add(make):
+        steps[name] = Step(make, order, by, about)
+        return make
+
     return add
 
-sizes = dict(image=1280, text=384, dim=256, hidden=512, batch=256, queries=1000, permutations=200, resamples=1000, bits=64, k=10)
+
+sizes = dict(
+    image=1280, text=384, dim=256, hidden=512, batch=256, queries=1000, permutations=200, resamples=1000, bits=64, k=10
+)
+
 
 def world(n, image, text, shared=32, seed=0, **_):
     "Pairs of two views that share latent variables"
     import torch
+
     from crossmodal_nb.data.views import View, Views
-    g = torch.Generator().manual_seed(seed); z = torch.randn(n, shared, generator=g)
-    return Views({v: View((z @ torch.randn(shared, d, generator=g)).add_(torch.randn(n, d, generator=g), alpha=3.)) for v, d in dict(image=image, text=text).items()})
+
+    g = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, shared, generator=g)
+    return Views(
+        {
+            v: View((z @ torch.randn(shared, d, generator=g)).add_(torch.randn(n, d, generator=g), alpha=3.0))
+            for v, d in dict(image=image, text=text).items()
+        }
+    )
+
 
 def codes(n, dim, seed=0, **_):
     "Unit codes of n pairs, each nearer to its partner than to most others"
     import torch
+
     from crossmodal_nb.methods.base import unit
-    g = torch.Generator().manual_seed(seed); z = torch.randn(n, dim, generator=g)
+
+    g = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, dim, generator=g)
     return [unit(z + torch.randn(n, dim, generator=g)) for _ in range(2)]
 
-def query_share(n, queries): return min(n, queries), min(n, queries) / n
+
+def query_share(n, queries):
+    return min(n, queries), min(n, queries) / n
+
 
 @step('image reading', 1, 'cores', 'a JPEG of 500 × 375 pixels to 224 × 224 numbers')
 def _(n, **_):
     from PIL import Image
-    from crossmodal_nb.encoders.image import EfficientNetLite
+
     from crossmodal_nb.data.images import open_image
+    from crossmodal_nb.encoders.image import EfficientNetLite
+
     folder, g = tempfile.TemporaryDirectory(), np.random.default_rng(0)
-    for i in range(n): Image.fromarray(g.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((500, 375)).save(f'{folder.name}/{i}.jpg', quality=90)
+    for i in range(n):
+        Image.fromarray(g.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((500, 375)).save(
+            f'{folder.name}/{i}.jpg', quality=90
+        )
     e = EfficientNetLite()
     return lambda: [e.prepare(open_image(f)) for f in sorted(Path(folder.name).iterdir())], 1
+
 
 @step('image network', 1, 'product', 'EfficientNet-Lite0, 224 × 224 pixels, of emoji')
 def _(n, **_):
     from crossmodal_nb.encoders.image import EfficientNetLite
+
     e, x = EfficientNetLite(), _emoji('image', n)
     ready = [e.prepare(r) for r in x]
-    return lambda: [e(ready[i:i+32]) for i in range(0, n, 32)], 1
+    return lambda: [e(ready[i : i + 32]) for i in range(0, n, 32)], 1
+
 
 @step('text network', 1, 'product', 'MiniLM, of names of emoji')
 def _(n, **_):
     from crossmodal_nb.encoders.text import MiniLM
+
     e, x = MiniLM(), _emoji('name', n)
-    return lambda: [e([e.prepare(r) for r in x[i:i+32]]) for i in range(0, n, 32)], 1
+    return lambda: [e([e.prepare(r) for r in x[i : i + 32]]) for i in range(0, n, 32)], 1
+
 
 def _emoji(view, n):
     import torch
+
     from crossmodal_nb import datasets
+
     x = datasets.load('emoji')['train'][view].x
-    if n > len(x): raise InputError(f'n={n}, but there are {len(x)} emoji to learn from')
+    if n > len(x):
+        raise InputError(f'n={n}, but there are {len(x)} emoji to learn from')
     return x[:n] if isinstance(x, list) else x[torch.arange(n)]
+
 
 @step('CCA, moments', 1, 'cores', 'means and co-moments, one pass; parts of the rows are merged')
 def _(n, **s):
     from crossmodal_nb.methods.linear import CCA
+
     w = world(n, **s)
-    return lambda: CCA(1, 1.).fit(w), 1
+    return lambda: CCA(1, 1.0).fit(w), 1
+
 
 @step('CCA, solution', 0, 'nothing', 'all canonical directions from the moments')
 def _(n, **s):
     from crossmodal_nb.methods.linear import CCA
-    m = CCA(1, 1.).fit(world(n, **s))
+
+    m = CCA(1, 1.0).fit(world(n, **s))
     return lambda: m.solution, 1
+
 
 @step('heads, an epoch', 1, 'product', 'CLIP on frozen features')
 def _(n, **s):
     from crossmodal_nb.methods.dual_encoder import CLIP
+
     w = world(n, **s)
-    return lambda: CLIP(dim=s['dim'], hidden=s['hidden'], init='random', trainer=dict(epochs=1, batch=s['batch'], accelerator='cpu')).fit(w), 1
+    return lambda: CLIP(
+        dim=s['dim'], hidden=s['hidden'], init='random', trainer=dict(epochs=1, batch=s['batch'], accelerator='cpu')
+    ).fit(w), 1
+
 
 @step('evaluation', 2, 'cores', 'ranks of all in all, R@1, 5, 10 and median rank, both directions')
 def _(n, **s):
     import torch
+
     from crossmodal_nb.methods.base import product
     from crossmodal_nb.metrics.ranking import counts, median_rank, recall_at
+
     (a, b), (q, share) = codes(n, **s), query_share(n, s['queries'])
+
     def scores(x, y):
-        for i in range(0, q, 1024): yield slice(i, min(i + 1024, q)), product(x[i:min(i + 1024, q)], y, 'cosine')
+        for i in range(0, q, 1024):
+            yield slice(i, min(i + 1024, q)), product(x[i : min(i + 1024, q)], y, 'cosine')
+
     def run():
         for x, y in ((a, b), (b, a)):
             c = counts(scores(x, y), (torch.arange(q), torch.arange(n)))
-            [recall_at(c, k) for k in (1, 5, 10)]; median_rank(c)
+            [recall_at(c, k) for k in (1, 5, 10)]
+            median_rank(c)
+
     return run, share
+
 
 @step('null', 2, 'cores', 'R@10 and median rank of permuted queries, one direction')
 def _(n, **s):
-    import torch
     from functools import partial
+
+    import torch
+
     from crossmodal_nb.methods.base import product
-    from crossmodal_nb.metrics.ranking import median_rank, recall_at
     from crossmodal_nb.metrics.null import permutation_null
+    from crossmodal_nb.metrics.ranking import median_rank, recall_at
+
     (a, b), (q, share) = codes(n, **s), query_share(n, s['queries'] // 4 or 1)
     metrics = {'R@10': partial(recall_at, k=10), 'medR': median_rank}
-    return lambda: permutation_null(product(a[:q], b, 'cosine'), (torch.arange(q), torch.arange(n)), metrics, s['permutations']), share
+    return lambda: permutation_null(
+        product(a[:q], b, 'cosine'), (torch.arange(q), torch.arange(n)), metrics, s['permutations']
+    ), share
+
 
 @step('bootstrap', 1, 'cores', 'the interval of one R@K')
 def _(n, **s):
     import torch
+
     from crossmodal_nb.metrics.uncertainty import bootstrap
-    hit = (torch.rand(n, generator=torch.Generator().manual_seed(0)) < .3).double()
+
+    hit = (torch.rand(n, generator=torch.Generator().manual_seed(0)) < 0.3).double()
     return lambda: bootstrap(hit, n=s['resamples']), 1
 
+
 @step('search, blocks', 2, 'cores', 'the ten nearest of all for every row: products and selection')
-def _(n, **s): return _search(n, False, **s)
+def _(n, **s):
+    return _search(n, False, **s)
+
 
 @step('search, FAISS', 2, 'cores', 'the same by FAISS\'s flat index')
-def _(n, **s): return _search(n, True, **s)
+def _(n, **s):
+    return _search(n, True, **s)
+
 
 def _search(n, faiss, **s):
     from crossmodal_nb import search
-    search.large = 0 if faiss else math.inf          # in this process only
+
+    search.large = 0 if faiss else math.inf  # in this process only
     (a, b), (q, share) = codes(n, **s), query_share(n, s['queries'])
     return lambda: search.nearest(a[:q], b, s['k']), share
+
 
 @step('search, bits', 2, 'cores', 'the same by Hamming distance of packed codes')
 def _(n, **s):
     from crossmodal_nb.metrics.hamming import search, sign
     from crossmodal_nb.metrics.ranking import pack
+
     (a, b), (q, share) = codes(n, s['bits']), query_share(n, s['queries'])
     a, b = (pack(sign(z)) for z in (a, b))
     return lambda: search(a[:q], b, s['k']), share
 
-@step('re-ranking', 1, 'product', 'ViLBERT\'s score of a pair, 49 cells averaged to 16, 16 words; network as by default')
+
+@step(
+    're-ranking', 1, 'product', 'ViLBERT\'s score of a pair, 49 cells averaged to 16, 16 words; network as by default'
+)
 def _(n, **s):
     import torch
+
     from crossmodal_nb.data.views import View, Views
     from crossmodal_nb.encoders.base import Ragged
     from crossmodal_nb.methods.vilbert import ViLBERT
+
     g, few = torch.Generator().manual_seed(0), 64
     grid, words = torch.randn(few, 49, s['image'], generator=g), torch.randn(few * 16, s['text'], generator=g)
-    x = Views(image=View(dict(grid=grid, pooled=grid.mean(1))), text=View(dict(tokens=Ragged(words, torch.full((few,), 16)), pooled=words.view(few, 16, -1).mean(1))))
+    x = Views(
+        image=View(dict(grid=grid, pooled=grid.mean(1))),
+        text=View(dict(tokens=Ragged(words, torch.full((few,), 16)), pooled=words.view(few, 16, -1).mean(1))),
+    )
     m = ViLBERT(init='random', trainer=dict(epochs=1, batch=32, accelerator='cpu')).fit(x)
     i = torch.arange(n)
     return lambda: m.pairs('image', x['image'].x, i % few, 'text', x['text'].x, (i // few + i) % few), 1
 
+
 @step('multiplication', 3, 'product', 'two square matrices of n rows: the measure of this core')
 def _(n, **s):
     import torch
+
     a = torch.randn(n, n)
     return lambda: a @ a, 1
 
 # %% ../nbs/profiling.ipynb #778ad559
 def measure(
-    name:str,        # One of `steps`
-    n:int,           # Rows or pairs
-    repeats:int=1,   # The fastest counts
-    **changed,       # Some of `sizes`
-) -> dict:           # step, n, seconds (CPU, one core, of all n), wall, extra (bytes, or None where it cannot be known), share (of it that was done)
+    name: str,  # One of `steps`
+    n: int,  # Rows or pairs
+    repeats: int = 1,  # The fastest counts
+    **changed,  # Some of `sizes`
+) -> dict:  # step, n, seconds (CPU, one core, of all n), wall, extra (bytes, or None where it cannot be known), share (of it that was done)
     "Time and memory of a step, in a process of its own"
     check_choice(name, steps, 'step')
-    for c in changed: check_choice(c, sizes, 'size')
-    if n < 1: raise InputError(f'n is {n}: how many rows, at least 1')
+    for c in changed:
+        check_choice(c, sizes, 'size')
+    if n < 1:
+        raise InputError(f'n is {n}: how many rows, at least 1')
     forks = 'forkserver' in get_all_start_methods()
     context = get_context('forkserver' if forks else 'spawn')
-    if forks: context.set_forkserver_preload(['lightning_fabric', 'crossmodal_nb.methods.vilbert', 'crossmodal_nb.search'])     # imported once for all
-    with ProcessPoolExecutor(1, mp_context=context) as pool: return pool.submit(_measured, name, n, repeats, sizes | changed).result()
+    if forks:
+        context.set_forkserver_preload(
+            ['lightning_fabric', 'crossmodal_nb.methods.vilbert', 'crossmodal_nb.search']
+        )  # imported once for all
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_measured, name, n, repeats, sizes | changed).result()
+
 
 def _measured(name, n, repeats, s):
     import torch
-    torch.set_num_threads(1); warnings.simplefilter('ignore')
-    with contextlib.suppress(ImportError): import faiss; faiss.omp_set_num_threads(1)
+
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    with contextlib.suppress(ImportError):
+        import faiss
+
+        faiss.omp_set_num_threads(1)
     make = steps[name].make
     make(min(n, 64), **s)[0]()
     best = None
     for _ in range(repeats):
         run, share = make(n, **s)
-        gc.collect(); before = _memory(reset=True); wall, cpu = time.perf_counter(), time.process_time()
+        gc.collect()
+        before = _memory(reset=True)
+        wall, cpu = time.perf_counter(), time.process_time()
         run()
         cpu, wall, peak = time.process_time() - cpu, time.perf_counter() - wall, _memory()
-        if best is None or cpu < best['seconds'] * share: best = dict(step=name, n=n, seconds=cpu / share, wall=wall / share, share=share, extra=None if peak is None else max(peak - before, 0))
+        if best is None or cpu < best['seconds'] * share:
+            best = dict(
+                step=name,
+                n=n,
+                seconds=cpu / share,
+                wall=wall / share,
+                share=share,
+                extra=None if peak is None else max(peak - before, 0),
+            )
     return best
+
 
 def _memory(reset=False):
     "Bytes of this process: now, after setting the high mark anew; or the high mark"
     try:
-        if reset: Path('/proc/self/clear_refs').write_text('5')
-        line = next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmRSS:' if reset else 'VmHWM:'))
-    except (OSError, StopIteration): return None
+        if reset:
+            Path('/proc/self/clear_refs').write_text('5')
+        line = next(
+            l
+            for l in Path('/proc/self/status').read_text().splitlines()
+            if l.startswith('VmRSS:' if reset else 'VmHWM:')
+        )
+    except (OSError, StopIteration):
+        return None
     return 1024 * int(line.split()[1])
 
 # %% ../nbs/profiling.ipynb #fb42d5f5
 def slope(
-    rows:list[dict],     # As `measure` gives them, of one step
-    field:str='seconds',
-) -> float|None:         # None with fewer than two sizes
+    rows: list[dict],  # As `measure` gives them, of one step
+    field: str = 'seconds',
+) -> float | None:  # None with fewer than two sizes
     "The power of n between the two largest sizes"
     (a, b) = sorted(rows, key=lambda r: r['n'])[-2:] if len(rows) > 1 else (None, None)
     return math.log(b[field] / a[field]) / math.log(b['n'] / a['n']) if a else None
 
+
 def elsewhere(
-    row:dict,            # As `measure` gives it, of the largest size
-    n:int,               # How many there
-    ratio:float=1,       # Of products: peak there, over the peak of this core
-    cores:int=1,         # There, each as fast as this one
-) -> float:              # Seconds
+    row: dict,  # As `measure` gives it, of the largest size
+    n: int,  # How many there
+    ratio: float = 1,  # Of products: peak there, over the peak of this core
+    cores: int = 1,  # There, each as fast as this one
+) -> float:  # Seconds
     "By the known order from the measured size, and what makes it faster"
     s = steps[row['step']]
-    return row['seconds'] * (n / row['n'])**s.order / dict(product=ratio, cores=cores, nothing=1)[s.by]
+    return row['seconds'] * (n / row['n']) ** s.order / dict(product=ratio, cores=cores, nothing=1)[s.by]
 
 # %% ../nbs/profiling.ipynb #3f5187ae
 def duration(
-    seconds:float,
+    seconds: float,
 ) -> str:
     "In the unit that a reader would choose, two digits"
-    for most, one, name in ((1, 1e-3, 'ms'), (120, 1, 's'), (7200, 60, 'min'), (172_800, 3600, 'h'), (math.inf, 86_400, 'days')):
-        if seconds < most: return f'{seconds / one:,.0f} {name}' if seconds / one >= 10 else f'{seconds / one:.2g} {name}'
+    for most, one, name in (
+        (1, 1e-3, 'ms'),
+        (120, 1, 's'),
+        (7200, 60, 'min'),
+        (172_800, 3600, 'h'),
+        (math.inf, 86_400, 'days'),
+    ):
+        if seconds < most:
+            return f'{seconds / one:,.0f} {name}' if seconds / one >= 10 else f'{seconds / one:.2g} {name}'

@@ -10,11 +10,13 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from .core.checks import InputError, MissingError, check_choice
-from .core.files import atomic, save_tensors, load_tensors
+from .core.files import load_tensors, save_tensors
 from .core.names import current_name, current_parameters
 from .data.images import open_image
 from .data.rows import rows
@@ -22,239 +24,368 @@ from .data.views import Views
 from .encoders.base import Encoder
 from .encoders.presets import kind
 from .encoders.text import TfIdf
-from .methods.base import arithmetic, Method, product, sides, unit
+from .methods.base import Method, arithmetic, product, sides, unit
 from .report import galleries, tables
 
 # %% ../nbs/search.ipynb #331f23d1
-large = 200_000        # rows from which FAISS searches
+large = 200_000  # rows from which FAISS searches
+
 
 def nearest(
-    queries:Tensor,             # (n, d) codes
-    gallery:Tensor,             # (m, d) codes
-    k:int=10,                   # How many (all, if the gallery has fewer)
-    similarity:str='cosine',    # One of `methods.base.similarities`
-    block:int=2**12,            # Gallery rows looked at at once
-) -> tuple[Tensor, Tensor]:     # (n, k) scores, larger is closer, and rows of the gallery; of equal ones the earlier
+    queries: Tensor,  # (n, d) codes
+    gallery: Tensor,  # (m, d) codes
+    k: int = 10,  # How many (all, if the gallery has fewer)
+    similarity: str = 'cosine',  # One of `methods.base.similarities`
+    block: int = 2**12,  # Gallery rows looked at at once
+) -> tuple[Tensor, Tensor]:  # (n, k) scores, larger is closer, and rows of the gallery; of equal ones the earlier
     "The k nearest, exactly"
-    if k < 1: raise InputError(f'k is {k}: how many to find, at least 1')
+    if k < 1:
+        raise InputError(f'k is {k}: how many to find, at least 1')
     q, g = (s.float() for s in sides(queries, gallery, similarity))
     return (_faiss if len(g) >= large else _blocks)(q, g, min(k, len(g)), similarity, block)
+
 
 def _blocks(q, g, k, similarity, block):
     best, at = torch.full((len(q), 0), -torch.inf), torch.zeros(len(q), 0, dtype=torch.long)
     for start in range(0, len(g), block):
-        v, i = _first(product(q, g[start:start+block], similarity), k)
+        v, i = _first(product(q, g[start : start + block], similarity), k)
         best, order = torch.cat([best, v], 1).sort(dim=1, descending=True, stable=True)
         best, at = best[:, :k], torch.cat([at, start + i], 1).gather(1, order[:, :k])
     return best, at
 
+
 def _first(s, k):
     "The k largest of each row and their columns, of equal ones the earlier: a selection, and a sort of the few rows where it had to choose among equals"
-    if k >= s.shape[1]: return s.sort(dim=1, descending=True, stable=True)
+    if k >= s.shape[1]:
+        return s.sort(dim=1, descending=True, stable=True)
     i = s.topk(k + 1, dim=1).indices.sort(dim=1).values
     v, order = s.gather(1, i).sort(dim=1, descending=True, stable=True)
     i, tied = i.gather(1, order), v[:, k - 1] == v[:, k]
     v, i = v[:, :k], i[:, :k]
-    if tied.any(): v[tied], i[tied] = (x[:, :k] for x in s[tied].sort(dim=1, descending=True, stable=True))
+    if tied.any():
+        v[tied], i[tied] = (x[:, :k] for x in s[tied].sort(dim=1, descending=True, stable=True))
     return v, i
+
 
 def _faiss(q, g, k, similarity, block):
     """FAISS finds one more than k, in no promised order of equal scores, so they are sorted here; where the last two are equal, there
     may be earlier rows among those left out, and these queries are asked again, block by block"""
     import faiss
-    index = faiss.IndexFlatIP(g.shape[1]); index.add(np.ascontiguousarray(g))
+
+    index = faiss.IndexFlatIP(g.shape[1])
+    index.add(np.ascontiguousarray(g))
     s, i = map(torch.from_numpy, index.search(np.ascontiguousarray(q), min(k + 1, len(g))))
-    if similarity == 'euclid': s = -(-s).clamp(min=0).sqrt()
+    if similarity == 'euclid':
+        s = -(-s).clamp(min=0).sqrt()
     i, order = i.sort(dim=1)
     s, order = s.gather(1, order).sort(dim=1, descending=True, stable=True)
     i = i.gather(1, order)
     tied = s[:, k - 1] == s[:, -1] if len(g) > k else torch.zeros(len(q), dtype=torch.bool)
     s, i = s[:, :k], i[:, :k]
-    if tied.any(): s[tied], i[tied] = _blocks(q[tied], g, k, similarity, block)
+    if tied.any():
+        s[tied], i[tied] = _blocks(q[tied], g, k, similarity, block)
     return s, i
 
 # %% ../nbs/search.ipynb #0ae68eb3
 _modules = tuple(f'crossmodal_nb.encoders.{m}' for m in ('image', 'text', 'audio', 'mesh', 'video'))
 
-def describe_encoder(e:Encoder) -> dict: # class, params, key; of `TfIdf` also its words and their weights
+
+def describe_encoder(e: Encoder) -> dict:  # class, params, key; of `TfIdf` also its words and their weights
     "An encoder in plain data"
     names = [p.name for p in inspect.signature(type(e)).parameters.values() if p.kind is not p.VAR_KEYWORD]
     params = e.options if isinstance(e, TfIdf) else {n: getattr(e, n) for n in names}
-    if isinstance(params.get('frames'), Encoder): params = params | dict(frames=describe_encoder(params['frames']))
+    if isinstance(params.get('frames'), Encoder):
+        params = params | dict(frames=describe_encoder(params['frames']))
     d = dict(type=f'{type(e).__module__}:{type(e).__name__}', params=params, key=e.key)
-    if isinstance(e, TfIdf): d |= dict(words=e.vectorizer.get_feature_names_out().tolist(), weights=e.vectorizer.idf_.tolist())
-    try: plain = type(e).__module__ in _modules and json.loads(json.dumps(d))
-    except TypeError: plain = None
+    if isinstance(e, TfIdf):
+        d |= dict(words=e.vectorizer.get_feature_names_out().tolist(), weights=e.vectorizer.idf_.tolist())
+    try:
+        plain = type(e).__module__ in _modules and json.loads(json.dumps(d))
+    except TypeError:
+        plain = None
     if not plain or (hasattr(e, 'fit') and not isinstance(e, TfIdf)):
-        raise InputError(f'{type(e).__name__} cannot be written down in a json. Save the index without it, and pass encoders= when you load it')
+        raise InputError(
+            f'{type(e).__name__} cannot be written down in a json. Save the index without it, and pass encoders= when you load it'
+        )
     return plain
+
 
 def _encoder(module, name):
     "The class of that name, or of its new one; in the module that the index says, or where it stands now"
-    if not module.startswith('crossmodal_nb.'): check_choice(module, _modules, 'module of an encoder')
-    found = [getattr(importlib.import_module(m), n, None) for n in (name, current_name('names', name)) for m in _modules]
+    if not module.startswith('crossmodal_nb.'):
+        check_choice(module, _modules, 'module of an encoder')
+    found = [
+        getattr(importlib.import_module(m), n, None) for n in (name, current_name('names', name)) for m in _modules
+    ]
     return next(filter(None, found), None)
 
-def build_encoder(d:dict) -> Encoder:
+
+def build_encoder(d: dict) -> Encoder:
     "The encoder that `describe_encoder` describes; refused if its weights are others here"
     module, name = d['type'].split(':')
     cls = _encoder(module, name)
-    if not (isinstance(cls, type) and issubclass(cls, Encoder)): raise InputError(f'{d["type"]} is no encoder')
-    params = {k: build_encoder(v) if k == 'frames' and v else tuple(v) if isinstance(v, list) else v for k, v in d['params'].items()}
+    if not (isinstance(cls, type) and issubclass(cls, Encoder)):
+        raise InputError(f'{d["type"]} is no encoder')
+    params = {
+        k: build_encoder(v) if k == 'frames' and v else tuple(v) if isinstance(v, list) else v
+        for k, v in d['params'].items()
+    }
     params = current_parameters(cls, params)
     if cls is TfIdf:
         e = TfIdf(**params, vocabulary={w: i for i, w in enumerate(d['words'])})
-        e.vectorizer.idf_ = np.asarray(d['weights'], np.float32); e.options = params
-    else: e = cls(**params)
-    if e.key != d['key']: raise InputError(f'{name}: the weights are not those of the saved index ({e.key}, and it says {d["key"]}). Build the index anew')
+        e.vectorizer.idf_ = np.asarray(d['weights'], np.float32)
+        e.options = params
+    else:
+        e = cls(**params)
+    if e.key != d['key']:
+        raise InputError(
+            f'{name}: the weights are not those of the saved index ({e.key}, and it says {d["key"]}). Build the index anew'
+        )
     return e
 
 # %% ../nbs/search.ipynb #5a26da5e
-endings = dict(image='png jpg jpeg webp gif bmp svg', sound='wav ogg flac mp3', mesh='obj ply stl glb off', numbers='npy')
+endings = dict(
+    image='png jpg jpeg webp gif bmp svg', sound='wav ogg flac mp3', mesh='obj ply stl glb off', numbers='npy'
+)
+
 
 def sort_of(
-    query,            # Words, a path, a PIL image, a tensor
-) -> str:             # `'text'`, `'image'`, `'sound'`, `'mesh'` or `'numbers'`
+    query,  # Words, a path, a PIL image, a tensor
+) -> str:  # `'text'`, `'image'`, `'sound'`, `'mesh'` or `'numbers'`
     "What kind of thing a query is"
-    if isinstance(query, (Tensor, np.ndarray)): return 'numbers'
-    if not isinstance(query, (str, Path)): return 'image'
+    if isinstance(query, (Tensor, np.ndarray)):
+        return 'numbers'
+    if not isinstance(query, (str, Path)):
+        return 'image'
     ending = Path(query).suffix[1:].lower()
     found = next((k for k, v in endings.items() if ending in v.split()), None)
     if found is None or (isinstance(query, str) and ' ' in query and not Path(query).exists()):
-        if isinstance(query, Path): raise InputError(f'{query}: what kind of file is it? Known endings: {", ".join(endings.values())}')
+        if isinstance(query, Path):
+            raise InputError(f'{query}: what kind of file is it? Known endings: {", ".join(endings.values())}')
         return 'text'
     return found
 
+
 def opened(
-    query,            # As in `sort_of`
-    sort:str,         # What it says
-) -> list:            # One raw row, or a tensor of one
+    query,  # As in `sort_of`
+    sort: str,  # What it says
+) -> list:  # One raw row, or a tensor of one
     "A query as a row that an encoder reads; what cannot be read is an `InputError` that names it"
     from crossmodal_nb.data.images import Cutouts
     from crossmodal_nb.data.meshes import Meshes
     from crossmodal_nb.data.sounds import Sounds
+
     if sort == 'text':
-        if not str(query).strip(): raise InputError('the query is empty: give some words, or the path of a picture, sound or mesh')
+        if not str(query).strip():
+            raise InputError('the query is empty: give some words, or the path of a picture, sound or mesh')
         return [str(query)]
-    if sort == 'numbers': return torch.as_tensor(np.load(_there(query), allow_pickle=False) if isinstance(query, (str, Path)) else query).float().view(1, -1)
-    if not isinstance(query, (str, Path)): return [query]
+    if sort == 'numbers':
+        return (
+            torch.as_tensor(np.load(_there(query), allow_pickle=False) if isinstance(query, (str, Path)) else query)
+            .float()
+            .view(1, -1)
+        )
+    if not isinstance(query, (str, Path)):
+        return [query]
     path = _there(query)
-    if sort == 'image' and path.suffix.lower() != '.svg': return [open_image(path)]
+    if sort == 'image' and path.suffix.lower() != '.svg':
+        return [open_image(path)]
     return dict(image=Cutouts, sound=Sounds, mesh=Meshes)[sort]([path])[torch.tensor([0])]
 
+
 def _there(path):
-    if not Path(path).is_file(): raise MissingError(f'{path}: there is no such file. (Words with a file\'s ending? Put a space behind them)')
+    if not Path(path).is_file():
+        raise MissingError(f'{path}: there is no such file. (Words with a file\'s ending? Put a space behind them)')
     return Path(path)
 
 # %% ../nbs/search.ipynb #75386620
 class Index:
     "A trained method with its gallery: ask it with your own rows"
-    def __init__(self,
-        method:Method,           # Fitted, and with codes: of a re-ranker, its first stage
-        gallery:Views,           # Rows to be found, as the method reads them
-        encoders=None,           # {view: Encoder, or several whose vectors are put side by side}, which made them; a view without one is asked with vectors
-        raw:Views=None,          # The same rows before encoding (needed where there are encoders): what is shown of a row is its text, or the path of its file
-        name:str='',             # What it is, for its reader
-        classes=None,            # Names of the classes, where rows have one
+
+    def __init__(
+        self,
+        method: Method,  # Fitted, and with codes: of a re-ranker, its first stage
+        gallery: Views,  # Rows to be found, as the method reads them
+        encoders=None,  # {view: Encoder, or several whose vectors are put side by side}, which made them; a view without one is asked with vectors
+        raw: Views = None,  # The same rows before encoding (needed where there are encoders): what is shown of a row is its text, or the path of its file
+        name: str = '',  # What it is, for its reader
+        classes=None,  # Names of the classes, where rows have one
     ):
         self.method, self.encoders, self.name, self.classes = method, encoders or {}, name, classes
-        if not method.views: raise RuntimeError(f'{type(method).__name__} is not fitted: call fit first')
-        for v in [*gallery, *self.encoders]: check_choice(v, method.views, 'view')
-        if lost := [v for v in self.encoders if v not in (raw or {})]: raise InputError(f'raw rows of {", ".join(lost)} are needed, to know what its encoder reads')
+        if not method.views:
+            raise RuntimeError(f'{type(method).__name__} is not fitted: call fit first')
+        for v in [*gallery, *self.encoders]:
+            check_choice(v, method.views, 'view')
+        if lost := [v for v in self.encoders if v not in (raw or {})]:
+            raise InputError(f'raw rows of {", ".join(lost)} are needed, to know what its encoder reads')
         self.ids = {v: list(x.ids) for v, x in gallery.items()}
         self.item = {v: x.item for v, x in gallery.items()}
         self.y = {v: x.y for v, x in gallery.items() if x.y is not None and x.y.dim() == 1}
         self.kinds = {v: kind(raw[v].x) if raw and v in raw else 'numbers' for v in method.views}
         self.shown = {v: _shown(raw[v] if raw and v in raw else x) for v, x in gallery.items()}
-        self.embeddings = {v: {q: method.encode(v, x.x, to=q) for q in method.views if q != v} for v, x in gallery.items()}
+        self.embeddings = {
+            v: {q: method.encode(v, x.x, to=q) for q in method.views if q != v} for v, x in gallery.items()
+        }
         self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
 
     def __repr__(self):
-        return f'Index({self.name or type(self.method).__name__}: ' + ', '.join(f'{v} {len(i):,}' for v, i in self.ids.items()) + ')'
+        return (
+            f'Index({self.name or type(self.method).__name__}: '
+            + ', '.join(f'{v} {len(i):,}' for v, i in self.ids.items())
+            + ')'
+        )
 
-    def view_of(self,
-        query,                   # As in `sort_of`
-        view:str=None,           # Its view, where several could be meant
+    def view_of(
+        self,
+        query,  # As in `sort_of`
+        view: str = None,  # Its view, where several could be meant
     ) -> str:
         "Which view a query belongs to"
-        if view: return check_choice(view, self.method.views, 'view')
+        if view:
+            return check_choice(view, self.method.views, 'view')
         sort = sort_of(query)
         able = [v for v in self.method.views if sort == (self.kinds[v] if v in self.encoders else 'numbers')]
         if not able:
-            have = ', '.join(f'{v} ({self.kinds[v] if v in self.encoders else "vectors, .npy"})' for v in self.method.views)
+            have = ', '.join(
+                f'{v} ({self.kinds[v] if v in self.encoders else "vectors, .npy"})' for v in self.method.views
+            )
             raise InputError(f'the query is of kind {sort!r}, but no view of this index takes that. Its views: {have}')
         return able[0]
 
-    def encode(self, query, view:str, to:str) -> Tensor: # (1, d)
+    def encode(self, query, view: str, to: str) -> Tensor:  # (1, d)
         "The code of a query"
         sort = sort_of(query)
         row = opened(query, sort)
-        if sort == 'numbers': x = row
-        elif view not in self.encoders or self.kinds[view] != sort: raise InputError(f'view {view!r} does not take a {sort}: it is of kind {self.kinds[view]!r}' + ('' if view in self.encoders else ', and its encoder is not here'))
-        else: x = _features(self.encoders[view], row)
+        if sort == 'numbers':
+            x = row
+        elif view not in self.encoders or self.kinds[view] != sort:
+            raise InputError(
+                f'view {view!r} does not take a {sort}: it is of kind {self.kinds[view]!r}'
+                + ('' if view in self.encoders else ', and its encoder is not here')
+            )
+        else:
+            x = _features(self.encoders[view], row)
         return self.method.encode(view, x, to=to)
 
-    def search(self,
-        query,                   # Words, a path, a PIL image, a vector
-        view:str=None,           # Which view it belongs to (default: the first that takes such a thing)
-        gallery:str=None,        # Where to look (default: the first other view)
-        k:int=10,
-        plus=(), minus=(),       # Further queries, whose directions are added or taken away (S1: vector arithmetic)
-    ) -> list[dict]:             # rank, score, id, view, shown, row; best first
+    def search(
+        self,
+        query,  # Words, a path, a PIL image, a vector
+        view: str = None,  # Which view it belongs to (default: the first that takes such a thing)
+        gallery: str = None,  # Where to look (default: the first other view)
+        k: int = 10,
+        plus=(),
+        minus=(),  # Further queries, whose directions are added or taken away (S1: vector arithmetic)
+    ) -> list[dict]:  # rank, score, id, view, shown, row; best first
         "The nearest rows of the gallery"
         view = self.view_of(query, view)
         others = [v for v in self.ids if v != view]
         gallery = check_choice(gallery, others, f'gallery for a query of view {view!r}') if gallery else others[0]
         z = self.encode(query, view, gallery)
         if plus or minus:
-            terms = [(query, 1.)] + [(q, 1.) for q in plus] + [(q, -1.) for q in minus]
+            terms = [(query, 1.0)] + [(q, 1.0) for q in plus] + [(q, -1.0) for q in minus]
             sides_ = [self.view_of(q, view if q is query else None) for q, _ in terms]
             codes = torch.cat([unit(self.encode(q, v, gallery)) for (q, _), v in zip(terms, sides_)])
-            z = arithmetic(codes, [w for _, w in terms], torch.stack([self.mean.get(v, torch.zeros_like(z[0])) for v in sides_]))[None]
+            z = arithmetic(
+                codes, [w for _, w in terms], torch.stack([self.mean.get(v, torch.zeros_like(z[0])) for v in sides_])
+            )[None]
         s, i = nearest(z, self.embeddings[gallery][view], k, self.method.similarity)
-        return [dict(rank=r + 1, score=float(v), id=self.ids[gallery][j], view=gallery, shown=self.shown[gallery][j], row=j) for r, (v, j) in enumerate(zip(s[0].tolist(), i[0].tolist()))]
+        return [
+            dict(rank=r + 1, score=float(v), id=self.ids[gallery][j], view=gallery, shown=self.shown[gallery][j], row=j)
+            for r, (v, j) in enumerate(zip(s[0].tolist(), i[0].tolist()))
+        ]
 
-    def show(self, query, found:list[dict], size:int=80) -> tables.Html:
+    def show(self, query, found: list[dict], size: int = 80) -> tables.Html:
         "A query and what was found, with pictures"
-        draw = lambda sort, x: opened(x, sort)[0] if sort == 'image' and (not isinstance(x, str) or Path(x).is_file()) else str(x)
-        return galleries.gallery([dict(query=draw(sort_of(query), query), found=[dict(item=draw(self.kinds[f['view']], f['shown']), score=f['score'], name=f['id']) for f in found])], repr(self), size)
 
-    def save(self,
-        path,                    # A folder
+        def draw(sort, x):
+            return opened(x, sort)[0] if sort == 'image' and (not isinstance(x, str) or Path(x).is_file()) else str(x)
+
+        return galleries.gallery(
+            [
+                dict(
+                    query=draw(sort_of(query), query),
+                    found=[
+                        dict(item=draw(self.kinds[f['view']], f['shown']), score=f['score'], name=f['id'])
+                        for f in found
+                    ],
+                )
+            ],
+            repr(self),
+            size,
+        )
+
+    def save(
+        self,
+        path,  # A folder
     ):
         "Write method, codes and encoders; `index.json` comes last: whole or absent"
         path = Path(path)
-        self.method.save(path/'method')
-        tensors = {f'code.{v}.{q}': z.contiguous() for v, zs in self.embeddings.items() for q, z in zs.items()} | {f'item.{v}': i.clone() for v, i in self.item.items()} | {f'y.{v}': y.clone() for v, y in self.y.items()}
-        save_tensors(path/'index.json', tensors, dict(name=self.name, classes=self.classes, kinds=self.kinds, ids=self.ids, shown=self.shown, encoders={v: [describe_encoder(e) for e in _several(es)] for v, es in self.encoders.items()}))
+        self.method.save(path / 'method')
+        tensors = (
+            {f'code.{v}.{q}': z.contiguous() for v, zs in self.embeddings.items() for q, z in zs.items()}
+            | {f'item.{v}': i.clone() for v, i in self.item.items()}
+            | {f'y.{v}': y.clone() for v, y in self.y.items()}
+        )
+        save_tensors(
+            path / 'index.json',
+            tensors,
+            dict(
+                name=self.name,
+                classes=self.classes,
+                kinds=self.kinds,
+                ids=self.ids,
+                shown=self.shown,
+                encoders={v: [describe_encoder(e) for e in _several(es)] for v, es in self.encoders.items()},
+            ),
+        )
 
     @classmethod
-    def load(cls,
-        path,                    # A folder that `save` wrote
-        encoders=None,           # {view: Encoder}: instead of, or beside, the saved ones
+    def load(
+        cls,
+        path,  # A folder that `save` wrote
+        encoders=None,  # {view: Encoder}: instead of, or beside, the saved ones
     ) -> 'Index':
         "A saved index"
-        path = Path(path)/'index.json'
-        if not path.exists(): raise MissingError(f'{path.parent} holds no saved index (no index.json). Make one with `crossmodal index`, or with Index(...).save(folder)')
+        path = Path(path) / 'index.json'
+        if not path.exists():
+            raise MissingError(
+                f'{path.parent} holds no saved index (no index.json). Make one with `crossmodal index`, or with Index(...).save(folder)'
+            )
         tensors, about = load_tensors(path)
         self = cls.__new__(cls)
-        self.method, self.name, self.classes, self.kinds = Method.load(path.parent/'method'), about['name'], about['classes'], about['kinds']
+        self.method, self.name, self.classes, self.kinds = (
+            Method.load(path.parent / 'method'),
+            about['name'],
+            about['classes'],
+            about['kinds'],
+        )
         self.ids, self.shown = about['ids'], about['shown']
-        self.encoders = {v: [build_encoder(d) for d in ds] for v, ds in about['encoders'].items() if v not in (encoders or {})} | (encoders or {})
-        self.item, self.y = {v: tensors[f'item.{v}'] for v in self.ids}, {v: tensors[f'y.{v}'] for v in self.ids if f'y.{v}' in tensors}
+        self.encoders = {
+            v: [build_encoder(d) for d in ds] for v, ds in about['encoders'].items() if v not in (encoders or {})
+        } | (encoders or {})
+        self.item, self.y = (
+            {v: tensors[f'item.{v}'] for v in self.ids},
+            {v: tensors[f'y.{v}'] for v in self.ids if f'y.{v}' in tensors},
+        )
         self.embeddings = {v: {q: tensors[f'code.{v}.{q}'] for q in self.method.views if q != v} for v in self.ids}
         self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
         return self
 
-def _several(e): return e if isinstance(e, (list, tuple)) else [e]
+
+def _several(e):
+    return e if isinstance(e, (list, tuple)) else [e]
+
 
 def _features(encoders, row):
     "Parts of one raw row, as `features.features` joins them"
     parts = [e([e.prepare(r) for r in row]) for e in _several(encoders)]
     return {p: t for m in parts[::-1] for p, t in m.items()} | dict(pooled=torch.cat([m['pooled'] for m in parts], 1))
 
+
 def _shown(view):
     "What a reader is shown of each row"
-    if hasattr(view.x, 'paths'): return [str(Path(p).resolve()) for p in view.x.paths]
-    if isinstance(view.x, (list, tuple)) and view.x and isinstance(view.x[0], str): return list(view.x)
+    if hasattr(view.x, 'paths'):
+        return [str(Path(p).resolve()) for p in view.x.paths]
+    if isinstance(view.x, (list, tuple)) and view.x and isinstance(view.x[0], str):
+        return list(view.x)
     return list(view.ids)

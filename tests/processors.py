@@ -5,26 +5,59 @@ of an old processor; `--quarter 1/4` a part of both, chosen by their names. Left
 on the processor (the browser, the book, the wheel, the looks of the source); and from a quarter what mostly waits, for
 files or for processes of its own. The last line is pytest's; the exit status is 0 if nothing failed.
 """
-import argparse, hashlib, os, re, subprocess, sys
+
+import argparse
+import hashlib
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 root = Path(__file__).parent.parent
 # PyTorch's own kernels, its convolutions, its BLAS; NumPy's and SciPy's BLAS; threads of them all
 variables = (
-    'ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA', 'MKL_ENABLE_INSTRUCTIONS', 'OPENBLAS_CORETYPE', 'OMP_NUM_THREADS')
+    'ATEN_CPU_CAPABILITY',
+    'ONEDNN_MAX_CPU_ISA',
+    'MKL_ENABLE_INSTRUCTIONS',
+    'OPENBLAS_CORETYPE',
+    'OMP_NUM_THREADS',
+)
 settings = dict(
     sse=('default', 'SSE41', 'SSE4_2', 'Nehalem', '2'),
     avx2=('avx2', 'AVX2', 'AVX2', 'Haswell', '4'),
-    haswell=('avx2', 'AVX2', 'AVX2', 'Haswell', '1'))
+    haswell=('avx2', 'AVX2', 'AVX2', 'Haswell', '1'),
+)
 settings = {name: dict(zip(variables, values)) for name, values in settings.items()}
-settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}     # the machine's own kernels
-elsewhere = (                                                                # patterns of names
-    'test_browser', 'test_book', 'test_wheel', 'test_house', 'test_runner', 'test_recipe_folder',
-    'report/staging', 'report/book', 'cli')
+settings |= {f'own{n}': dict(OMP_NUM_THREADS=str(n)) for n in (1, 2, 4)}  # the machine's own kernels
+elsewhere = (  # patterns of names
+    'test_browser',
+    'test_book',
+    'test_wheel',
+    'test_house',
+    'test_runner',
+    'test_recipe_folder',
+    'report/staging',
+    'report/book',
+    'cli',
+)
 waiting = (
-    'test_cli', 'test_cluster', 'test_contract', 'test_datasets', 'test_features', 'test_fuzz', 'test_recipe1m',
-    'test_train', 'test_xmedia', 'core/fetch', 'core/debian', 'data/.*', 'datasets/.*', 'runs/runner',
-    'runs/profiling')
+    'test_cli',
+    'test_cluster',
+    'test_contract',
+    'test_datasets',
+    'test_features',
+    'test_fuzz',
+    'test_recipe1m',
+    'test_train',
+    'test_xmedia',
+    'core/fetch',
+    'core/debian',
+    'data/.*',
+    'datasets/.*',
+    'runs/runner',
+    'runs/profiling',
+)
 
 REPORT = '''
 import torch, threadpoolctl, numpy, scipy.linalg
@@ -37,6 +70,7 @@ torch.ones(64, 64) @ torch.ones(64, 64)
 torch.nn.Conv2d(3, 8, 3)(torch.ones(2, 3, 64, 64))
 '''
 
+
 def used(env):
     "[str]: the kernels that run under `env`, by what the libraries say themselves"
     env = env | dict(MKL_VERBOSE='1', ONEDNN_VERBOSE='1')
@@ -44,10 +78,13 @@ def used(env):
     telling = 'PyTorch|openblas|mkl|blis|MKL_VERBOSE oneMKL|onednn_verbose.*,cpu,isa:'
     return [line for line in said.splitlines() if re.match(telling, line)]
 
+
 def quarter(text):
     "'K/4' as K"
-    if not re.fullmatch('[1-4]/4', text): raise argparse.ArgumentTypeError(f'{text!r} is none of 1/4, 2/4, 3/4, 4/4')
+    if not re.fullmatch('[1-4]/4', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is none of 1/4, 2/4, 3/4, 4/4')
     return int(text[0])
+
 
 def files():
     "The lessons, and the tests"
@@ -55,16 +92,23 @@ def files():
     lessons = [p for p in notebooks if not {'experiments', '.ipynb_checkpoints'} & set(p.parts) and p.stem != 'index']
     return lessons, list(root.glob('tests/test_*.py'))
 
+
 def name(path):
     "`metrics/ranking` of a lesson (without the number that orders its folder), `test_metrics` of a test"
-    if path.suffix == '.py': return path.stem
-    path = path.relative_to(root/'nbs')
+    if path.suffix == '.py':
+        return path.stem
+    path = path.relative_to(root / 'nbs')
     return str(path.with_name(re.sub(r'^\d+_', '', path.stem)))
+
 
 def chosen(paths, k, left_out):
     "Of `paths` those of the k-th quarter (all for None), by a hash of their names: a new file moves no other"
-    mine = lambda p: k is None or int(hashlib.sha256(name(p).encode()).hexdigest(), 16) % 4 == k - 1
+
+    def mine(p):
+        return k is None or int(hashlib.sha256(name(p).encode()).hexdigest(), 16) % 4 == k - 1
+
     return [p for p in sorted(paths) if not re.fullmatch('|'.join(left_out), name(p)) and mine(p)]
+
 
 if __name__ == '__main__':
     known = '; '.join(f'{k}: ' + ' '.join(f'{n}={v}' for n, v in s.items()) for k, s in settings.items())
@@ -74,15 +118,16 @@ if __name__ == '__main__':
     parser.add_argument('--all', action='store_true', help='also what cannot depend on the processor')
     given = parser.parse_args()
     setting = settings[given.setting]
-    env = os.environ | setting | dict(OMP_WAIT_POLICY='PASSIVE')     # threads that wait leave the cores to others
+    env = os.environ | setting | dict(OMP_WAIT_POLICY='PASSIVE')  # threads that wait leave the cores to others
     left_out = (() if given.all else elsewhere) + (waiting if given.quarter else ())
     lessons, tests = (chosen(paths, given.quarter, left_out) for paths in files())
     print(f'{given.setting}:', *(f'{k}={v}' for k, v in setting.items()), *used(env), sep='\n  ')
     print('left out:', ', '.join(left_out) or 'nothing')
     print(f'{len(lessons)} lessons, {len(tests)} test files', flush=True)
-    paths = '|'.join(re.escape(str(p.relative_to(root/'nbs'))) for p in lessons)
+    paths = '|'.join(re.escape(str(p.relative_to(root / 'nbs'))) for p in lessons)
     commands = (
         [Path(sys.executable).with_name('nbdev_test'), '--path-re', f'nbs/({paths})$', '--n-workers', '2', '--timing'],
-        [sys.executable, '-m', 'pytest', '-q', '-rfEs', *tests])
+        [sys.executable, '-m', 'pytest', '-q', '-rfEs', *tests],
+    )
     failed = [subprocess.run(c, cwd=root, env=env).returncode for c in commands]
     sys.exit(max(failed))

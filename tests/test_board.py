@@ -1,35 +1,119 @@
 """The leaderboard: what it claims of differences, and of how sure it is; costs, staleness and links, on records whose truth is known."""
-import base64, csv, io, json, re
-import numpy as np, pytest
-from crossmodal_nb.report import advice, leaderboard, plots, style, tables
-from crossmodal_nb.report.tables import card, reported, table
-from crossmodal_nb.runs import keys, record
+
+import base64
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.evaluation.comparison import packed, rank_score
 from crossmodal_nb.metrics.comparison import compare, false_ahead, holm, phrase, phrase_advice, simplest
 from crossmodal_nb.metrics.uncertainty import estimate, item_score
+from crossmodal_nb.report import advice, leaderboard, plots, style, tables
+from crossmodal_nb.report.tables import card, reported, table
+from crossmodal_nb.runs import keys, record
 
-N, chance = 200, .05
+N, chance = 200, 0.05
 item = np.arange(N)
-text = lambda v: ' '.join(map(str, v))
+
+
+def text(v):
+    return ' '.join(map(str, v))
+
 
 def made(experiment, methods, items=item, seed=0, dataset='made up', history=(), tables=(), closed=('CCA',), **params):
     "A record of by-item ranks: method: (n,) ranks. Methods of `closed` come out the same each time"
-    of = {'R@1': lambda r: r <= 1, 'R@5': lambda r: r <= 5, 'R@10': lambda r: r <= 10, 'MRR': lambda r: 1 / r, 'medR': np.median}
-    row = lambda m, k, v: dict(query='image', gallery='text', metric=k, value=float(v), low=float(v) - .01, high=float(v) + .01, se=.005, n=len(items), pool='all', chance=chance, null=chance, null_high=.0712,
-                               relevance='item', split='test', method=m)
+    of = {
+        'R@1': lambda r: r <= 1,
+        'R@5': lambda r: r <= 5,
+        'R@10': lambda r: r <= 10,
+        'MRR': lambda r: 1 / r,
+        'medR': np.median,
+    }
+
+    def row(m, k, v):
+        return dict(
+            query='image',
+            gallery='text',
+            metric=k,
+            value=float(v),
+            low=float(v) - 0.01,
+            high=float(v) + 0.01,
+            se=0.005,
+            n=len(items),
+            pool='all',
+            chance=chance,
+            null=chance,
+            null_high=0.0712,
+            relevance='item',
+            split='test',
+            method=m,
+        )
+
     params = dict(dataset=dataset, seed=seed, dims=[2, 4]) | params
-    return dict(experiment=experiment, notebook='10_cca', key=f'{experiment}{seed}', params=params, selected_by='valid', seconds=10. + seed, history=list(history),
-                status='ok', digests=dict(notebook='n', params=f'p{seed}', fit='f', measure='m', data='d'), rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
-                tables=dict(ranks={m: {'image→text': dict(item=text(items), rank=text(r), random=m not in closed)} for m, r in methods.items()}) | dict(tables))
+    return dict(
+        experiment=experiment,
+        notebook='10_cca',
+        key=f'{experiment}{seed}',
+        params=params,
+        selected_by='valid',
+        seconds=10.0 + seed,
+        history=list(history),
+        status='ok',
+        digests=dict(notebook='n', params=f'p{seed}', fit='f', measure='m', data='d'),
+        rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
+        tables=dict(
+            ranks={
+                m: {'image→text': dict(item=text(items), rank=text(r), random=m not in closed)}
+                for m, r in methods.items()
+            }
+        )
+        | dict(tables),
+    )
+
 
 def labelled(experiment, methods, items=item, seed=0, random=True, dataset='made up', **params):
     "A record of mAP: method: (n,) what each item adds to it"
     scores = {m: item_score(v, items, random) for m, v in methods.items()}
-    rows = [dict(query='image', gallery='text', metric='mAP', value=s.value, low=s.value - .02, high=s.value + .02, se=s.variance**.5, n=len(items), pool='all', chance=.1, null=.1, null_high=.12,
-                 relevance='label', norm='relevant', split='test', method=m) for m, s in scores.items()]
-    return dict(experiment=experiment, notebook='60_dscmr', key=f'{experiment}{seed}', params=dict(dataset=dataset, seed=seed) | params, selected_by='valid', seconds=1., history=[], status='ok',
-                digests={}, rows=rows, tables=dict(scores={m: {'image→text': packed(s)} for m, s in scores.items()}))
+    rows = [
+        dict(
+            query='image',
+            gallery='text',
+            metric='mAP',
+            value=s.value,
+            low=s.value - 0.02,
+            high=s.value + 0.02,
+            se=s.variance**0.5,
+            n=len(items),
+            pool='all',
+            chance=0.1,
+            null=0.1,
+            null_high=0.12,
+            relevance='label',
+            norm='relevant',
+            split='test',
+            method=m,
+        )
+        for m, s in scores.items()
+    ]
+    return dict(
+        experiment=experiment,
+        notebook='60_dscmr',
+        key=f'{experiment}{seed}',
+        params=dict(dataset=dataset, seed=seed) | params,
+        selected_by='valid',
+        seconds=1.0,
+        history=[],
+        status='ok',
+        digests={},
+        rows=rows,
+        tables=dict(scores={m: {'image→text': packed(s)} for m, s in scores.items()}),
+    )
+
 
 @pytest.fixture
 def ranks():
@@ -37,26 +121,44 @@ def ranks():
     worse = g.integers(1, 60, N)
     return dict(CCA=worse, same=worse.copy(), better=np.maximum(1, worse - 12))
 
-forms = ('CCA', 'same', 'better')     # as closed forms: one run of them is all there is
 
-def ranked(*records): return leaderboard.rankings(leaderboard.significance(leaderboard.lines(list(records))))
+forms = ('CCA', 'same', 'better')  # as closed forms: one run of them is all there is
 
-def named(ranking): return {(l['experiment'], l['method']): l for l in ranking}
 
-def recall(r): return item_score(np.mean([r <= k for k in (1, 5, 10)], 0), item)
+def ranked(*records):
+    return leaderboard.rankings(leaderboard.significance(leaderboard.lines(list(records))))
 
-def recall_of(r): return rank_score(next(iter(r['tables']['ranks'].values())))
+
+def named(ranking):
+    return {(l['experiment'], l['method']): l for l in ranking}
+
+
+def recall(r):
+    return item_score(np.mean([r <= k for k in (1, 5, 10)], 0), item)
+
+
+def recall_of(r):
+    return rank_score(next(iter(r['tables']['ranks'].values())))
+
 
 def test_by_item_the_rsum_ranks_and_by_class_the_map():
-    first_often, ten_often = np.where(item % 2, 1, 30), np.where(item % 10, 9, 30)      # R@10 is higher in the second, the rsum in the first
+    first_often, ten_often = (
+        np.where(item % 2, 1, 30),
+        np.where(item % 10, 9, 30),
+    )  # R@10 is higher in the second, the rsum in the first
     (lines,) = ranked(made('one', dict(often_first=first_often, in_the_ten=ten_often))).values()
     assert [l['method'] for l in lines] == ['often_first', 'in_the_ten']
     row = lines[0]['scores']['rsum']
-    assert row['value'] == pytest.approx(1.5) and row['chance'] == pytest.approx(3 * chance) and tables.shown(row).startswith('150.0')
+    assert (
+        row['value'] == pytest.approx(1.5)
+        and row['chance'] == pytest.approx(3 * chance)
+        and tables.shown(row).startswith('150.0')
+    )
     e = estimate(3 * recall(first_often))
     assert (row['low'], row['high']) == pytest.approx((e.low, e.high))
-    (lines,) = ranked(labelled('classes', dict(a=np.full(N, .2), b=np.full(N, .3)))).values()
+    (lines,) = ranked(labelled('classes', dict(a=np.full(N, 0.2), b=np.full(N, 0.3)))).values()
     assert [l['method'] for l in lines] == ['b', 'a'] and list(lines[0]['scores']) == ['mAP']
+
 
 def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
     (lines,) = ranked(made('one', ranks, closed=forms)).values()
@@ -69,11 +171,13 @@ def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
     assert level['best']['comparison'].high < 0 and level['best']['comparison'].verdict == 'behind'
     assert up['best'] == dict(rival=of['one', 'better'], comparison=None, p_holm=None, why=None)
 
+
 def test_methods_that_cannot_be_told_apart_share_a_letter(ranks):
     (lines,) = ranked(made('one', ranks, closed=forms)).values()
     assert {m: l['group'] for (_, m), l in named(lines).items()} == dict(better='a', CCA='b', same='b')
     shown = leaderboard.table(ranked(made('one', ranks, closed=forms)))
     assert shown.count('<td>b</td>') == 2 and '<td>a</td>' in shown
+
 
 def test_all_pairs_of_a_ranking_are_corrected_together_and_both_p_are_stored(ranks):
     g = np.random.default_rng(4)
@@ -81,23 +185,31 @@ def test_all_pairs_of_a_ranking_are_corrected_together_and_both_p_are_stored(ran
     methods = dict(CCA=ranks['CCA']) | moved
     of_all = ranked(made('one', methods, closed=list(methods)))
     lines, order = named(*of_all.values()), list(methods)
-    raw = {(a, b): compare(recall(methods[a]), recall(methods[b])).p for i, a in enumerate(order) for b in order[i + 1:]}
+    raw = {
+        (a, b): compare(recall(methods[a]), recall(methods[b])).p for i, a in enumerate(order) for b in order[i + 1 :]
+    }
     corrected = dict(zip(raw, holm(list(raw.values()))))
     rows = {r['method']: r for r in leaderboard.flat(list(lines.values())) if r['metric'] == 'rsum'}
     for m in moved:
-        assert rows[m]['cca_p'] == pytest.approx(raw['CCA', m], rel=1e-5) and rows[m]['cca_p_holm'] == pytest.approx(corrected['CCA', m], rel=1e-5)
+        assert rows[m]['cca_p'] == pytest.approx(raw['CCA', m], rel=1e-5) and rows[m]['cca_p_holm'] == pytest.approx(
+            corrected['CCA', m], rel=1e-5
+        )
         assert rows[m]['cca_verdict'] == lines['one', m]['versus']['cca']['comparison'].verdict
-        assert (rows[m]['cca_verdict'] in ('ahead', 'behind')) == (corrected['CCA', m] < .05)
-    assert any(raw['CCA', m] < .05 < corrected['CCA', m] for m in moved)            # what the correction is for
+        assert (rows[m]['cca_verdict'] in ('ahead', 'behind')) == (corrected['CCA', m] < 0.05)
+    assert any(raw['CCA', m] < 0.05 < corrected['CCA', m] for m in moved)  # what the correction is for
     assert all(rows[m]['best_p_holm'] >= rows[m]['best_p'] for m in methods if 'best_p' in rows[m])
+
 
 def test_how_many_false_ones_chance_would_give(ranks):
     of_all = ranked(made('one', ranks, closed=forms), made('two', ranks, dataset='another', closed=forms))
-    assert leaderboard.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(.3)           # three pairs each, and either may be ahead
+    assert (
+        leaderboard.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(0.3)
+    )  # three pairs each, and either may be ahead
     assert '3 pairs compared: 0.15 false “ahead” expected' in leaderboard.table(of_all)
     rows = [r for r in leaderboard.flat([l for ls in of_all.values() for l in ls]) if r['metric'] == 'rsum']
-    assert {r['false_ahead_by_chance'] for r in rows} == {.15}
+    assert {r['false_ahead_by_chance'] for r in rows} == {0.15}
     assert leaderboard.told_apart(of_all) == dict(raw=4, held=4)
+
 
 def test_of_equal_methods_at_most_one_family_in_twenty_tells_two_apart():
     g = np.random.default_rng(5)
@@ -106,132 +218,232 @@ def test_of_equal_methods_at_most_one_family_in_twenty_tells_two_apart():
         base = g.integers(1, 30, N)
         equal = {f'm{i}': np.maximum(1, base + g.integers(-4, 5, N)) for i in range(5)}
         apart += len({l['group'] for l in next(iter(ranked(made('one', equal, closed=list(equal))).values()))}) > 1
-    assert apart <= 7                                                                # of 60 at 5 %: more have a chance of 1 in 80
+    assert apart <= 7  # of 60 at 5 %: more have a chance of 1 in 80
+
 
 def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
     (lines,) = ranked(made('one', ranks)).values()
     of = named(lines)
-    assert of['one', 'better']['group'] == of['one', 'same']['group'] == of['one', 'better']['versus']['cca']['comparison'].verdict == 'one run'
-    assert of['one', 'CCA']['group'] == 'a' and of['one', 'better']['versus']['cca']['p_holm'] is None and of['one', 'better']['pairs'] == 0
+    assert (
+        of['one', 'better']['group']
+        == of['one', 'same']['group']
+        == of['one', 'better']['versus']['cca']['comparison'].verdict
+        == 'one run'
+    )
+    assert (
+        of['one', 'CCA']['group'] == 'a'
+        and of['one', 'better']['versus']['cca']['p_holm'] is None
+        and of['one', 'better']['pairs'] == 0
+    )
     shown = leaderboard.table(ranked(made('one', ranks)))
     assert shown.count('<td>one run</td>') == 2 and '¹ one run' in shown and ': one run</small>' in shown
     bare = made('one', ranks)
-    for d in bare['tables']['ranks'].values(): d['image→text'].pop('random')                 # old records do not say: names do
+    for d in bare['tables']['ranks'].values():
+        d['image→text'].pop('random')  # old records do not say: names do
     assert {l['method']: l['random'] for l in leaderboard.lines([bare])} == dict(CCA=False, same=True, better=True)
-    for name, closed in {'SM, kernel': True, 'CCA with labels': True, 'CCA-ITQ, 16 bits': True, 'TF-IDF': True, 'TF-IDF+H-T lite': False, 'DSCMR, on all': False}.items():
+    for name, closed in {
+        'SM, kernel': True,
+        'CCA with labels': True,
+        'CCA-ITQ, 16 bits': True,
+        'TF-IDF': True,
+        'TF-IDF+H-T lite': False,
+        'DSCMR, on all': False,
+    }.items():
         assert leaderboard.closed(name) == closed
+
 
 def test_seeds_are_merged_with_the_variance_of_items_and_of_runs(ranks):
     g = np.random.default_rng(1)
     seeds = [np.maximum(1, ranks['better'] + g.integers(0, 3, N)) for _ in range(3)]
-    shuffled = g.permutation(N)                                     # another entry may have asked in another order
-    (lines,) = ranked(made('base', dict(CCA=ranks['CCA'])), *(made('deep', dict(net=r[shuffled]), item[shuffled], s) for s, r in enumerate(seeds))).values()
+    shuffled = g.permutation(N)  # another entry may have asked in another order
+    (lines,) = ranked(
+        made('base', dict(CCA=ranks['CCA'])),
+        *(made('deep', dict(net=r[shuffled]), item[shuffled], s) for s, r in enumerate(seeds)),
+    ).values()
     net = named(lines)['deep', 'net']
     assert net['runs'] == 3 and net['seconds'] == 11 and net['design'] == 'seeds'
-    assert net['versus']['cca']['comparison'] == pytest.approx(compare([recall(r) for r in seeds], recall(ranks['CCA'])))
+    assert net['versus']['cca']['comparison'] == pytest.approx(
+        compare([recall(r) for r in seeds], recall(ranks['CCA']))
+    )
     row, values = net['scores']['R@5'], [np.mean(r <= 5) for r in seeds]
-    assert row['se'] == pytest.approx((.005**2 + np.var(values, ddof=1) / 3)**.5) and row['run_sd'] == pytest.approx(np.std(values, ddof=1))
+    assert row['se'] == pytest.approx((0.005**2 + np.var(values, ddof=1) / 3) ** 0.5) and row[
+        'run_sd'
+    ] == pytest.approx(np.std(values, ddof=1))
     assert style.spread(row)[2] == '95 %: items and 3 runs'
+
 
 def test_folds_are_not_seeds(ranks):
     def folds(experiment, method, shift):
         g = np.random.default_rng(7)
-        return [made(experiment, {method: np.maximum(1, g.integers(1, 30, N) - shift)}, item + 1000 * k, seed=k, options=dict(fold=k, repeat=0)) for k in range(5)]
+        return [
+            made(
+                experiment,
+                {method: np.maximum(1, g.integers(1, 30, N) - shift)},
+                item + 1000 * k,
+                seed=k,
+                options=dict(fold=k, repeat=0),
+            )
+            for k in range(5)
+        ]
+
     (lines,) = ranked(*folds('one', 'net', 8), *folds('two', 'CCA', 0)).values()
     net = named(lines)['one', 'net']
     values = [r['value'] for f in folds('one', 'net', 8) for r in f['rows'] if r['metric'] == 'R@5']
     row = net['scores']['R@5']
-    assert net['design'] == row['design'] == 'folds' and row['se']**2 == pytest.approx((1 / 5 + .25) * np.var(values, ddof=1))       # Nadeau and Bengio (2003)
+    assert net['design'] == row['design'] == 'folds' and row['se'] ** 2 == pytest.approx(
+        (1 / 5 + 0.25) * np.var(values, ddof=1)
+    )  # Nadeau and Bengio (2003)
     assert '5 folds, Nadeau and Bengio' in style.spread(row)[2]
     c = net['versus']['cca']['comparison']
     assert c.verdict == 'ahead' and c.runs == 5
-    assert c == pytest.approx(compare(*([recall_of(f) for f in folds(*name)] for name in (('one', 'net', 8), ('two', 'CCA', 0))), design='folds'))
+    assert c == pytest.approx(
+        compare(
+            *([recall_of(f) for f in folds(*name)] for name in (('one', 'net', 8), ('two', 'CCA', 0))), design='folds'
+        )
+    )
     (lines,) = ranked(*folds('one', 'net', 8)[:3], *folds('two', 'CCA', 0)[1:]).values()
     assert named(lines)['one', 'net']['versus']['cca']['why'] == 'queries'
+
 
 def test_rows_without_a_standard_error_have_an_interval_of_runs_alone(ranks):
     runs = [made('one', dict(net=np.maximum(1, ranks['better'] + k))) | dict(key=f'{k}') for k in range(3)]
     for r in runs:
-        for row in r['rows']: row.pop('se')
+        for row in r['rows']:
+            row.pop('se')
     row = next(r for r in record.board(runs) if r['metric'] == 'R@5')
     assert row['design'] == 'seeds alone' and 'without the variance of items' in style.spread(row)[2]
-    assert row['se'] == pytest.approx(np.std([np.mean(np.maximum(1, ranks['better'] + k) <= 5) for k in range(3)], ddof=1) / 3**.5)
+    assert row['se'] == pytest.approx(
+        np.std([np.mean(np.maximum(1, ranks['better'] + k) <= 5) for k in range(3)], ddof=1) / 3**0.5
+    )
     same = next(r for r in record.board([runs[0], runs[0]]) if r['metric'] == 'R@5')
-    assert style.spread(same)[0] is None                                            # a closed form, twice: nothing is known
+    assert style.spread(same)[0] is None  # a closed form, twice: nothing is known
+
 
 def test_no_comparison_where_it_would_be_a_guess(ranks):
     other = made('elsewhere', dict(net=ranks['better']), item + 1000)
-    bare = made('bare', dict(net=ranks['better'])); bare['tables'] = {}
-    wrong = made('wrong', dict(net=ranks['better'])); wrong['tables']['ranks']['net']['image→text']['rank'] = text(ranks['CCA'])     # not what made the score
+    bare = made('bare', dict(net=ranks['better']))
+    bare['tables'] = {}
+    wrong = made('wrong', dict(net=ranks['better']))
+    wrong['tables']['ranks']['net']['image→text']['rank'] = text(ranks['CCA'])  # not what made the score
     records = made('one', ranks, closed=forms), other, bare, wrong
     (lines,) = ranked(*records).values()
     why = {e: named(lines)[e, 'net']['versus']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
-    assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(v['comparison'] is None for v in why.values())
+    assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(
+        v['comparison'] is None for v in why.values()
+    )
     shown = leaderboard.table(ranked(*records))
-    assert shown.count('–<sup') >= 3 and leaderboard.missing_reasons['queries'] in shown and leaderboard.missing_reasons['own'] in shown
+    assert (
+        shown.count('–<sup') >= 3
+        and leaderboard.missing_reasons['queries'] in shown
+        and leaderboard.missing_reasons['own'] in shown
+    )
     (alone,) = ranked(made('two', dict(net=ranks['CCA'], better=ranks['better']))).values()
     assert {l['versus']['cca']['why'] for l in alone} == {'none'}
+
 
 def test_by_class_influences_are_compared_and_old_records_say_why_not():
     g = np.random.default_rng(2)
     base = g.random(N)
-    def records(): return [labelled('e', dict(CCA=base, DSCMR=base + .1 + .02 * g.standard_normal(N)), seed=s, classical={'CCA': ['CCA', [{}, {'dim': 8}]]}) for s in range(3)]
+
+    def records():
+        return [
+            labelled(
+                'e',
+                dict(CCA=base, DSCMR=base + 0.1 + 0.02 * g.standard_normal(N)),
+                seed=s,
+                classical={'CCA': ['CCA', [{}, {'dim': 8}]]},
+            )
+            for s in range(3)
+        ]
+
     (lines,) = ranked(*records()).values()
-    assert lines[0]['method'] == 'DSCMR' and lines[0]['versus']['cca']['comparison'].verdict == 'ahead' and [l['group'] for l in lines] == ['a', 'b']
+    assert (
+        lines[0]['method'] == 'DSCMR'
+        and lines[0]['versus']['cca']['comparison'].verdict == 'ahead'
+        and [l['group'] for l in lines] == ['a', 'b']
+    )
     old = records()
     for r in old:
         r['tables'] = dict(ap={'CCA': {}, 'DSCMR': {}}, items={})
-        for row in r['rows']: row.pop('se')
+        for row in r['rows']:
+            row.pop('se')
     (lines,) = ranked(*old).values()
-    assert {l['why'] for l in lines} == {'before'} and leaderboard.missing_reasons['before'] in leaderboard.table(ranked(*old))
+    assert {l['why'] for l in lines} == {'before'} and leaderboard.missing_reasons['before'] in leaderboard.table(
+        ranked(*old)
+    )
     (lines,) = ranked(old[0]).values()
-    assert all(l['scores']['mAP']['low'] is None for l in lines)                       # that interval held the gallery fixed
+    assert all(l['scores']['mAP']['low'] is None for l in lines)  # that interval held the gallery fixed
+
 
 def test_untuned_cca_is_not_the_bar(ranks):
     fixed = made('fixed', {'linear CCA': ranks['CCA'], 'net': ranks['better']}, closed=('linear CCA', 'net'), dims=None)
     (lines,) = ranked(fixed).values()
-    assert {l['method'] for l in lines} == {'net', 'CCA, one setting'} and {l['versus']['cca']['why'] for l in lines} == {'none'}
+    assert {l['method'] for l in lines} == {'net', 'CCA, one setting'} and {
+        l['versus']['cca']['why'] for l in lines
+    } == {'none'}
     tuned = made('tuned', {'linear CCA': ranks['CCA']}, closed=('linear CCA',))
     of = named(*ranked(fixed, tuned).values())
     assert of['fixed', 'net']['versus']['cca']['rival'] is of['tuned', 'CCA']
-    for params, chosen in ((dict(dims=None, grid=dict(dim=[2, 4])), True), (dict(dims=[2]), False), (dict(dims=None, classical={'CCA': ['CCA', [{}]]}), False)):
+    for params, chosen in (
+        (dict(dims=None, grid=dict(dim=[2, 4])), True),
+        (dict(dims=[2]), False),
+        (dict(dims=None, classical={'CCA': ['CCA', [{}]]}), False),
+    ):
         assert leaderboard._tuned(made('one', {}, **params)) == chosen
     assert not leaderboard._tuned(made('one', {}) | dict(selected_by=''))
 
+
 def test_other_features_are_named_and_are_not_the_bar(ranks):
-    plain, rich = made('plain', dict(CCA=ranks['CCA'])), made('rich', dict(net=ranks['better'], CCA=ranks['same']), rich=True)
+    plain, rich = (
+        made('plain', dict(CCA=ranks['CCA'])),
+        made('rich', dict(net=ranks['better'], CCA=ranks['same']), rich=True),
+    )
     of = named(*ranked(plain, rich).values())
-    assert of['rich', 'net']['versus']['cca']['rival'] is of['rich', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
+    assert (
+        of['rich', 'net']['versus']['cca']['rival'] is of['rich', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
+    )
     shown = leaderboard.table(ranked(plain, rich))
     assert '>features<' in shown and '<td>rich</td>' in shown and '>features<' not in leaderboard.table(ranked(plain))
-    assert leaderboard._features(made('one', {}, options=dict(text='lda', fold=1, label='category'))) == 'plain, text lda'
+    assert (
+        leaderboard._features(made('one', {}, options=dict(text='lda', fold=1, label='category'))) == 'plain, text lda'
+    )
     del rich['rows'][5:], rich['tables']['ranks']['CCA']
     assert named(*ranked(plain, rich).values())['rich', 'net']['versus']['cca']['why'] == 'none'
+
 
 def test_a_wrong_record_does_not_stop_the_board(ranks):
     good, bad = made('one', ranks), made('bad', ranks)
     bad['rows'][0].pop('relevance')
-    with pytest.warns(UserWarning, match='bad, bad0: its record is left out'): lines = leaderboard.lines([bad, good])
+    with pytest.warns(UserWarning, match='bad, bad0: its record is left out'):
+        lines = leaderboard.lines([bad, good])
     assert {l['experiment'] for l in lines} == {'one'}
     bad = made('one', ranks, seed=1)
     bad['tables']['ranks']['CCA']['image→text']['rank'] = 'no number'
-    with pytest.warns(UserWarning, match='one1'): lines = leaderboard.lines([bad, good])
-    assert {l['runs'] for l in lines} == {1}                                            # the other run of the entry stays
+    with pytest.warns(UserWarning, match='one1'):
+        lines = leaderboard.lines([bad, good])
+    assert {l['runs'] for l in lines} == {1}  # the other run of the entry stays
+
 
 def test_where_equal_rows_are_right_the_official_score_stands_beside(ranks):
     r = made('one', ranks)
     for row in r['rows']:
-        if row['metric'] != 'medR': row |= dict(official=row['value'] - .01, ceiling=.98)
+        if row['metric'] != 'medR':
+            row |= dict(official=row['value'] - 0.01, ceiling=0.98)
     (lines,) = ranked(r).values()
     row = lines[0]['scores']['rsum']
-    assert row['official'] == pytest.approx(row['value'] - .03) and row['ceiling'] == pytest.approx(2.94)
-    assert f'({100 * row["official"]:.1f})' in leaderboard.table(ranked(r)) and 'ceiling 294 %' in leaderboard.table(ranked(r))
+    assert row['official'] == pytest.approx(row['value'] - 0.03) and row['ceiling'] == pytest.approx(2.94)
+    assert f'({100 * row["official"]:.1f})' in leaderboard.table(ranked(r)) and 'ceiling 294 %' in leaderboard.table(
+        ranked(r)
+    )
+
 
 def test_other_galleries_and_queries_are_other_rankings(ranks):
     fewer = made('fewer', {m: r[:50] for m, r in ranks.items()}, item[:50])
     harder = made('harder', ranks)
-    for r in harder['rows']: r['chance'] = .01
+    for r in harder['rows']:
+        r['chance'] = 0.01
     assert len(ranked(made('one', ranks), fewer, harder, made('far', ranks, dataset='another'))) == 4
+
 
 def test_values_under_another_name_must_agree_to_the_digit(ranks):
     r = made('bits', {'net, 64 bits': ranks['better'], 'net, 16 bits': ranks['CCA']})
@@ -239,74 +451,137 @@ def test_values_under_another_name_must_agree_to_the_digit(ranks):
     lines = {l['method']: l for l in leaderboard.lines([r])}
     assert lines['net, 64 bits']['found'] and not lines['net, 16 bits']['found']
 
+
 def test_what_is_told_or_unfinished_is_not_on_the_board(ranks):
     r = made('one', {'net': ranks['CCA'], 'net, class partners': ranks['better']})
-    r['rows'] += [q | dict(stage='rung', method='rung') for q in r['rows']] + [q | dict(split='valid', method='valid') for q in r['rows']]
+    r['rows'] += [q | dict(stage='rung', method='rung') for q in r['rows']] + [
+        q | dict(split='valid', method='valid') for q in r['rows']
+    ]
     assert {l['method'] for l in leaderboard.lines([r])} == {'net'}
 
+
 def test_standing(ranks):
-    said = lambda methods: leaderboard.standing(ranked(made('one', methods, closed=list(methods))))
+    def said(methods):
+        return leaderboard.standing(ranked(made('one', methods, closed=list(methods))))
+
     assert said(ranks) == dict(all=1, can=1, ahead=1, none=0, undecided=0)
-    assert said({k: ranks[k] for k in ('CCA', 'same')})['none'] == 1                       # shown to be no more than δ ahead
+    assert said({k: ranks[k] for k in ('CCA', 'same')})['none'] == 1  # shown to be no more than δ ahead
     g = np.random.default_rng(3)
     assert said(dict(CCA=ranks['CCA'], moved=np.maximum(1, ranks['CCA'] + g.integers(-3, 4, N))))['undecided'] == 1
     assert said(dict(net=ranks['same']))['can'] == 0 and leaderboard.standing(ranked(made('one', ranks)))['can'] == 0
 
+
 def test_costs(ranks):
-    history = [dict(method='better', epoch=e, seconds=1.5) for e in range(4)] + [dict(method='same', epoch=0, seconds=None)]
-    lines = named(*ranked(made('one', ranks, history=history), made('two', {'H-T lite': ranks['same']}, tables=dict(parts=[dict(variant='six g, two-space', parameters=1234)]))).values())
-    assert lines['one', 'better']['learning'] == 6 and lines['one', 'same']['learning'] is None and lines['one', 'CCA']['parameters'] is None
+    history = [dict(method='better', epoch=e, seconds=1.5) for e in range(4)] + [
+        dict(method='same', epoch=0, seconds=None)
+    ]
+    lines = named(
+        *ranked(
+            made('one', ranks, history=history),
+            made(
+                'two',
+                {'H-T lite': ranks['same']},
+                tables=dict(parts=[dict(variant='six g, two-space', parameters=1234)]),
+            ),
+        ).values()
+    )
+    assert (
+        lines['one', 'better']['learning'] == 6
+        and lines['one', 'same']['learning'] is None
+        and lines['one', 'CCA']['parameters'] is None
+    )
     assert lines['two', 'H-T lite']['parameters'] == 1234
-    assert leaderboard.costs(ranked(made('one', ranks))) == []                                                 # one run has one cost
-    rows = leaderboard.costs(ranked(made('one', ranks, history=history), made('slow', dict(net=ranks['better']), seed=7)))
-    assert {r['method']: (r['name'], r['cost']) for r in rows} == dict(CCA=('CCA', 10), same=('', 10), better=('better', 10), net=('net', 17))
-    assert leaderboard.costs(ranked(made('one', ranks, history=history)), 'learning') == []                    # one method is no comparison
+    assert leaderboard.costs(ranked(made('one', ranks))) == []  # one run has one cost
+    rows = leaderboard.costs(
+        ranked(made('one', ranks, history=history), made('slow', dict(net=ranks['better']), seed=7))
+    )
+    assert {r['method']: (r['name'], r['cost']) for r in rows} == dict(
+        CCA=('CCA', 10), same=('', 10), better=('better', 10), net=('net', 17)
+    )
+    assert (
+        leaderboard.costs(ranked(made('one', ranks, history=history)), 'learning') == []
+    )  # one method is no comparison
     f = plots.scatter(rows, 'cost', panel='panel')
     assert {t.get_text() for t in f.axes[0].texts} - {''} == {'CCA', 'better', 'net', 'chance'}
-    with pytest.raises(ValueError, match='logarithmic'): plots.scatter([rows[0] | dict(cost=0)], 'cost')
+    with pytest.raises(ValueError, match='logarithmic'):
+        plots.scatter([rows[0] | dict(cost=0)], 'cost')
+
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    root = tmp_path/'checkout'
-    for d in ('nbs/experiments', 'book/pages', 'book/records', 'work'): (root/d).mkdir(parents=True)
-    (root/'settings.ini').write_text('[crossmodal]\nlib_name = crossmodal_nb\nnbs_path = nbs\nbook = book\nwork = work\ndata = work/data\ndevice = cpu\n')
+    root = tmp_path / 'checkout'
+    for d in ('nbs/experiments', 'book/pages', 'book/records', 'work'):
+        (root / d).mkdir(parents=True)
+    (root / 'settings.ini').write_text(
+        '[crossmodal]\nlib_name = crossmodal_nb\nnbs_path = nbs\nbook = book\nwork = work\ndata = work/data\ndevice = cpu\n'
+    )
     monkeypatch.chdir(root)
     return root
 
+
 def notebook(path, code):
-    cell = lambda source, tags: dict(cell_type='code', source=source, metadata=dict(tags=tags), outputs=[], execution_count=None)
-    path.write_text(json.dumps(dict(cells=[cell('dataset = "gaussian"\nseed = 0', ['parameters']), cell(code, [])], metadata={}, nbformat=4, nbformat_minor=5)))
+    def cell(source, tags):
+        return dict(cell_type='code', source=source, metadata=dict(tags=tags), outputs=[], execution_count=None)
+
+    path.write_text(
+        json.dumps(
+            dict(
+                cells=[cell('dataset = "gaussian"\nseed = 0', ['parameters']), cell(code, [])],
+                metadata={},
+                nbformat=4,
+                nbformat_minor=5,
+            )
+        )
+    )
+
 
 def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
-    path = checkout/'nbs/experiments/10_cca.ipynb'
+    path = checkout / 'nbs/experiments/10_cca.ipynb'
     notebook(path, 'from crossmodal_nb.metrics.ranking import recall_at\nrecall_at(1)')
     runs = [made('one', ranks, seed=s, dataset='gaussian') for s in (0, 1)]
-    for r in runs: r['digests'] = keys.digests(path, r['params'])
+    for r in runs:
+        r['digests'] = keys.digests(path, r['params'])
     assert leaderboard.stale(runs) == ({}, [])
     leaderboard._now.cache_clear()
     notebook(path, 'from crossmodal_nb.metrics.average_precision import mean_ap\nmean_ap(1)')
     changed, _ = leaderboard.stale(runs)
     assert changed == {'one': 'notebook, measure'}
-    assert 'notebook, measure</td>' in leaderboard.table(ranked(*runs), changed) and 'notebook, measure</td>' not in leaderboard.table(ranked(*runs))
+    assert 'notebook, measure</td>' in leaderboard.table(
+        ranked(*runs), changed
+    ) and 'notebook, measure</td>' not in leaderboard.table(ranked(*runs))
     leaderboard._now.cache_clear()
     runs[0]['notebook'] = 'deleted'
     assert 'notebook gone' in leaderboard.stale(runs)[0]['one']
 
+
 def test_links_lead_to_pages_that_exist(checkout, ranks):
-    (checkout/'book/pages/one.ipynb').write_text('{}')
-    assert leaderboard.links('one') == {'one': 'one.html', 'card': 'one.html#run-card', 'ipynb': '../_sources/results/one.ipynb'} and leaderboard.links('none') == {}
+    (checkout / 'book/pages/one.ipynb').write_text('{}')
+    assert (
+        leaderboard.links('one')
+        == {'one': 'one.html', 'card': 'one.html#run-card', 'ipynb': '../_sources/results/one.ipynb'}
+        and leaderboard.links('none') == {}
+    )
     assert 'id="run-card"' in card(made('one', ranks))
     t = leaderboard.table(ranked(made('one', ranks), made('none', ranks)))
     assert 'href="one.html"' in t and 'none.html' not in t
 
+
 def test_the_published_board_links_only_to_published_pages():
-    page = json.loads((settings().book/'pages'/'board.ipynb').read_text())
-    html = ''.join(''.join(o.get('data', {}).get('text/html', '')) for c in page['cells'] if c['cell_type'] == 'code' for o in c['outputs'])
-    found = set(re.findall(r'href="(\w+)\.html(?:#run-card)?"', html)) | set(re.findall(r'href="\.\./_sources/results/(\w+)\.ipynb"', html))
-    assert len(found) > 20 and all((settings().book/'pages'/f'{e}.ipynb').exists() for e in found)
+    page = json.loads((settings().book / 'pages' / 'board.ipynb').read_text())
+    html = ''.join(
+        ''.join(o.get('data', {}).get('text/html', ''))
+        for c in page['cells']
+        if c['cell_type'] == 'code'
+        for o in c['outputs']
+    )
+    found = set(re.findall(r'href="(\w+)\.html(?:#run-card)?"', html)) | set(
+        re.findall(r'href="\.\./_sources/results/(\w+)\.ipynb"', html)
+    )
+    assert len(found) > 20 and all((settings().book / 'pages' / f'{e}.ipynb').exists() for e in found)
     saved = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
     rows = list(csv.DictReader(io.StringIO(saved)))
     assert {r['experiment'] for r in rows} == found and all(0 <= float(r['chance']) for r in rows)
+
 
 def test_csv_gives_back_every_field(ranks):
     lines = leaderboard.significance(leaderboard.lines([made('one, "quoted"', ranks | {'a\nb': ranks['same']})]))
@@ -316,7 +591,10 @@ def test_csv_gives_back_every_field(ranks):
     back = list(csv.DictReader(io.StringIO(base64.b64decode(re.search(r'base64,([^"]+)"', link)[1]).decode())))
     assert back == [{k: '' if r.get(k) is None else str(r[k]) for k in back[0]} for r in rows]
     assert len(rows) == 4 * 6 and {r['stale'] for r in rows} == {'code'} and any(r.get('best_p') for r in rows)
-    assert {'group', 'best_p', 'best_p_holm', 'cca_p', 'cca_p_holm', 'cca_verdict', 'official', 'features'} <= set(back[0])
+    assert {'group', 'best_p', 'best_p_holm', 'cca_p', 'cca_p_holm', 'cca_verdict', 'official', 'features'} <= set(
+        back[0]
+    )
+
 
 def test_hostile_names_are_text_and_chance_and_null_are_shown(ranks):
     bad = '<script>alert(1)</script>"\'&'
@@ -325,13 +603,18 @@ def test_hostile_names_are_text_and_chance_and_null_are_shown(ranks):
     assert 'chance 15 %' in t and '<td>21.4</td>' in t and f'{N} queries' in t
     assert 'chance 15 %' in t.plain
 
+
 def test_many_directions_are_folded_away(ranks):
     records = []
     for k in range(5):
         r = made(f'e{k}', ranks)
-        for row in r['rows']: row['gallery'] = f'view {k}'
+        for row in r['rows']:
+            row['gallery'] = f'view {k}'
         records.append(r)
-    assert '<details>' in leaderboard.table(ranked(*records)) and '<details>' not in leaderboard.table(ranked(*records[:4]))
+    assert '<details>' in leaderboard.table(ranked(*records)) and '<details>' not in leaderboard.table(
+        ranked(*records[:4])
+    )
+
 
 def test_what_others_report_is_kept_apart():
     tables = leaderboard.elsewhere()
@@ -340,79 +623,183 @@ def test_what_others_report_is_kept_apart():
         html = reported(**t)
         assert 'cm-reported' in html and 'Reported elsewhere, not run here' in html and t['source'] and t['caption']
 
+
 question = dict(have='pairs', entries=('one',), page='ladder')
+
 
 def compared(test, valid=None, runs=3, closed=('CCA',), **params):
     "Runs that keep ranks of both splits: method: function of the run → (n,) ranks"
-    def packed_ranks(of, s): return {m: {'image→text': dict(item=text(item), rank=text(f(s)), random=m not in closed)} for m, f in of.items()}
-    return [made('one', {m: f(s) for m, f in test.items()}, seed=s, closed=closed, tables=dict(valid_ranks=packed_ranks(valid, s)) if valid else {}, **params) for s in range(runs)]
+
+    def packed_ranks(of, s):
+        return {
+            m: {'image→text': dict(item=text(item), rank=text(f(s)), random=m not in closed)} for m, f in of.items()
+        }
+
+    return [
+        made(
+            'one',
+            {m: f(s) for m, f in test.items()},
+            seed=s,
+            closed=closed,
+            tables=dict(valid_ranks=packed_ranks(valid, s)) if valid else {},
+            **params,
+        )
+        for s in range(runs)
+    ]
+
 
 def chosen(records, **q):
     (row,) = advice.decisions(records, [question | q])
     return row
 
+
 def test_in_a_world_with_a_known_winner_the_advice_is_no_shrug(ranks):
     g = np.random.default_rng(6)
-    draw = lambda shift: lambda s: np.maximum(1, ranks['CCA'] - shift + g.integers(-1, 2, N))
+
+    def draw(shift):
+        return lambda s: np.maximum(1, ranks['CCA'] - shift + g.integers(-1, 2, N))
+
     worse, winner = draw(0), draw(30)
     row = chosen(compared(dict(CCA=worse, CLIP=winner, ViLBERT=winner), dict(CCA=worse, CLIP=winner, ViLBERT=worse)))
     assert row['start'] == 'CLIP' and row['found'] is True and 'undecided' not in row['because']
-    row = chosen(compared(dict(CCA=lambda s: ranks['CCA'], DSCMR=worse), dict(CCA=lambda s: ranks['better'], DSCMR=worse)))
-    assert (row['start'], row['found']) == ('CCA', True)                                   # the simplest may be it, too
+    row = chosen(
+        compared(dict(CCA=lambda s: ranks['CCA'], DSCMR=worse), dict(CCA=lambda s: ranks['better'], DSCMR=worse))
+    )
+    assert (row['start'], row['found']) == ('CCA', True)  # the simplest may be it, too
+
 
 def test_among_equals_the_advice_is_undecided_and_says_what_would_decide(ranks):
     g = np.random.default_rng(8)
-    noisy = lambda s: np.maximum(1, ranks['CCA'] + g.integers(-12, 13, N))
+
+    def noisy(s):
+        return np.maximum(1, ranks['CCA'] + g.integers(-12, 13, N))
+
     row = chosen(compared(dict(CCA=noisy, CLIP=noisy), dict(CCA=noisy, CLIP=noisy)))
-    assert row['start'] == 'CCA' and row['found'] is False and row['because'].startswith('undecided among CCA, CLIP') and 'a default, not a finding' in row['because']
+    assert (
+        row['start'] == 'CCA'
+        and row['found'] is False
+        and row['because'].startswith('undecided among CCA, CLIP')
+        and 'a default, not a finding' in row['because']
+    )
     valid, _ = advice.scores_of(compared(dict(CCA=noisy), dict(CCA=noisy, CLIP=noisy)), ('one',))
     times = simplest(valid).times
-    assert phrase_advice(simplest(valid), N).endswith(f'About {N * times:,.0f} items, {times:.1f} times as many, would decide')
+    assert phrase_advice(simplest(valid), N).endswith(
+        f'About {N * times:,.0f} items, {times:.1f} times as many, would decide'
+    )
     row = chosen(compared(dict(CCA=noisy, CLIP=noisy), dict(CCA=noisy, CLIP=noisy), runs=1))
-    assert row['found'] is False                                                           # one run of CLIP claims nothing
+    assert row['found'] is False  # one run of CLIP claims nothing
+
 
 def test_the_test_split_only_reports(ranks):
-    near = lambda s: ranks['CCA']
+    def near(s):
+        return ranks['CCA']
+
     valid = dict(CCA=near, CLIP=lambda s: np.maximum(1, ranks['CCA'] - 30))
     rows = [chosen(compared(test, valid)) for test in (valid, dict(CCA=valid['CLIP'], CLIP=near))]
     assert [r['start'] for r in rows] == ['CLIP', 'CLIP'] and rows[0]['because'] == rows[1]['because']
-    assert 'minus CLIP: CCA ' in rows[0]['test'] and rows[0]['test'].endswith(': behind') and rows[1]['test'].endswith(': ahead')
+    assert (
+        'minus CLIP: CCA ' in rows[0]['test']
+        and rows[0]['test'].endswith(': behind')
+        and rows[1]['test'].endswith(': ahead')
+    )
+
 
 def test_without_validation_scores_there_is_a_default_and_no_finding(ranks):
     g = np.random.default_rng(9)
     near, far = lambda s: ranks['CCA'], lambda s: np.maximum(1, ranks['CCA'] - 30 + g.integers(-5, 6, N))
     row = chosen(compared(dict(CCA=near, CLIP=far)))
-    assert row['start'] == 'CCA' and row['found'] is False and 'these records hold no validation scores of single items' in row['because']
+    assert (
+        row['start'] == 'CCA'
+        and row['found'] is False
+        and 'these records hold no validation scores of single items' in row['because']
+    )
     assert re.search(r'About [\d,]+ items, [\d.]+ times as many as in the test split, would decide', row['because'])
     assert 'a default, not a finding' in advice.decision_table([row]) and advice.decisions([], [question]) == []
 
+
 def test_methods_of_other_queries_and_other_directions_are_not_compared(ranks):
-    records = compared(dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']), dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']))
+    records = compared(
+        dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']),
+        dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']),
+    )
     other = made('two', dict(DCCA=ranks['better']), item + 1000)
     other['tables']['valid_ranks'] = other['tables']['ranks']
     assert set(advice.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
-    other['tables']['valid_ranks'] = {'DCCA': {'text→image': next(iter(records[0]['tables']['valid_ranks']['CCA'].values()))}}
+    other['tables']['valid_ranks'] = {
+        'DCCA': {'text→image': next(iter(records[0]['tables']['valid_ranks']['CCA'].values()))}
+    }
     assert set(advice.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
 
+
 def test_of_folds_the_advice_knows_that_they_are_folds(ranks):
-    records = [r for k in range(5) for r in compared(dict(CCA=lambda s: ranks['CCA']), dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']), runs=1, options=dict(fold=k)) for _ in [r.update(key=str(k))]]
+    records = [
+        r
+        for k in range(5)
+        for r in compared(
+            dict(CCA=lambda s: ranks['CCA']),
+            dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']),
+            runs=1,
+            options=dict(fold=k),
+        )
+        for _ in [r.update(key=str(k))]
+    ]
     scores, design = advice.scores_of(records, ('one',))
     assert design == 'folds' and {m: len(s) for m, s in scores.items()} == dict(CCA=5, CLIP=5)
 
+
 def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
     found = compared(dict(CCA=lambda s: ranks['CCA'], DCCA=lambda s: np.maximum(1, ranks['CCA'] - 30)))
-    for r in found: r['experiment'] = 'dcca_emoji'
+    for r in found:
+        r['experiment'] = 'dcca_emoji'
     bare = made('cca_emoji', dict(CCA=ranks['CCA'])) | dict(tables={})
     said = {s['title']: s['said'] for s in advice.surprises([*found, bare])}
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
-    assert phrase(c) in said['Is deep ahead of linear?'] and 'undecided, for their records hold no scores of single items: cca_emoji' in said['Are all dimensions equally useful?']
+    assert (
+        phrase(c) in said['Is deep ahead of linear?']
+        and 'undecided, for their records hold no scores of single items: cca_emoji'
+        in said['Are all dimensions equally useful?']
+    )
     assert all(t.endswith('?') for t in said)
 
+
 def test_marks_and_reasons_stand_in_tables_and_are_explained():
-    row = dict(query='image', gallery='text', metric='mAP', value=.4, low=.3, high=.5, se=.05, n=90, pool='all', relevance='label', split='test', method='net')
-    marks = ['edge of its grid: dim', 'best at the last epoch', 'short budget: 40 of 500 epochs', 'one run']        # as `evaluate.marks` has them
+    row = dict(
+        query='image',
+        gallery='text',
+        metric='mAP',
+        value=0.4,
+        low=0.3,
+        high=0.5,
+        se=0.05,
+        n=90,
+        pool='all',
+        relevance='label',
+        split='test',
+        method='net',
+    )
+    marks = [
+        'edge of its grid: dim',
+        'best at the last epoch',
+        'short budget: 40 of 500 epochs',
+        'one run',
+    ]  # as `evaluate.marks` has them
     shown = table([row | dict(marks=marks), row | dict(method='other', value=None, why='90 items')], 'method')
-    assert '>40.0†‡§¹ <small>[30.0, 50.0]' in shown and 'n/a <small>(90 items)' in shown and all(words in shown for words in marks)
+    assert (
+        '>40.0†‡§¹ <small>[30.0, 50.0]' in shown
+        and 'n/a <small>(90 items)' in shown
+        and all(words in shown for words in marks)
+    )
     assert 'items on both sides' in shown and 'clustered' not in shown
-    merged = record.board([dict(experiment='e', key=str(s), params={}, selected_by='valid', rows=[row | dict(value=v, marks=marks[s:s + 1])]) for s, v in enumerate((.3, .5))])
-    assert merged[0]['marks'] == marks[:2] and merged[0]['runs'] == 2                 # a mark makes no row of its own
+    merged = record.board(
+        [
+            dict(
+                experiment='e',
+                key=str(s),
+                params={},
+                selected_by='valid',
+                rows=[row | dict(value=v, marks=marks[s : s + 1])],
+            )
+            for s, v in enumerate((0.3, 0.5))
+        ]
+    )
+    assert merged[0]['marks'] == marks[:2] and merged[0]['runs'] == 2  # a mark makes no row of its own

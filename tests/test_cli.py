@@ -1,45 +1,86 @@
 "The command line, as a person meets it: small checkouts, and real processes where it matters."
-import json, os, subprocess, sys
-import nbformat, pytest
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
 
 def process(*args, at):
     "The program as a process of its own"
-    return subprocess.run([sys.executable, '-c', 'from crossmodal_nb.cli import app; app(prog_name="crossmodal")', *map(str, args)], cwd=at, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, 'NO_COLOR': '1', 'COLUMNS': '140'})
+    return subprocess.run(
+        [sys.executable, '-c', 'from crossmodal_nb.cli import app; app(prog_name="crossmodal")', *map(str, args)],
+        cwd=at,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, 'NO_COLOR': '1', 'COLUMNS': '140'},
+    )
+
 
 def crossmodal(*args, at):
     "The program in this process: the same, without seconds of imports"
     from typer.testing import CliRunner
+
     from crossmodal_nb.cli import app
-    before = os.getcwd(); os.chdir(at)
-    try: return CliRunner().invoke(app, list(map(str, args)))
-    finally: os.chdir(before)
+
+    before = os.getcwd()
+    os.chdir(at)
+    try:
+        return CliRunner().invoke(app, list(map(str, args)))
+    finally:
+        os.chdir(before)
+
 
 @pytest.fixture
 def checkout(tmp_path):
     "A checkout whose one experiment divides by a parameter"
-    (tmp_path/'settings.ini').write_text('[crossmodal]\n')
-    at = tmp_path/'nbs'/'experiments'; at.mkdir(parents=True)
-    cells = [new_markdown_cell('# Toy'), new_code_cell("dataset = 'gaussian'\nby = 2\napi_key = ''\nfinal = False\nout = None", metadata=dict(tags=['parameters'])),
-             new_code_cell("from crossmodal_nb.runs.record import Run\nrow = dict(query='a', gallery='b', metric='R@1', value=1 / by, low=None, high=None, sd=None, n=10, pool='all', relevance='item', split='test' if final else 'valid')"),
-             new_code_cell("Run('10_toy', globals(), [row], selected_by='valid').save(out)")]
-    nbformat.write(new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), at/'10_toy.ipynb')
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    at = tmp_path / 'nbs' / 'experiments'
+    at.mkdir(parents=True)
+    cells = [
+        new_markdown_cell('# Toy'),
+        new_code_cell(
+            "dataset = 'gaussian'\nby = 2\napi_key = ''\nfinal = False\nout = None", metadata=dict(tags=['parameters'])
+        ),
+        new_code_cell(
+            "from crossmodal_nb.runs.record import Run\nrow = dict(query='a', gallery='b', metric='R@1', value=1 / by, low=None, high=None, sd=None, n=10, pool='all', relevance='item', split='test' if final else 'valid')"
+        ),
+        new_code_cell("Run('10_toy', globals(), [row], selected_by='valid').save(out)"),
+    ]
+    nbformat.write(
+        new_notebook(
+            cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
+        ),
+        at / '10_toy.ipynb',
+    )
     manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 4}\nfinal = true\n')
     return tmp_path
 
-def manifest(checkout, text): (checkout/'nbs'/'experiments'/'experiments.toml').write_text(text)
+
+def manifest(checkout, text):
+    (checkout / 'nbs' / 'experiments' / 'experiments.toml').write_text(text)
+
 
 def test_help_is_quick_and_complete(tmp_path):
     heavy = "import sys, crossmodal_nb.cli; print({'torch', 'transformers', 'matplotlib', 'pandas', 'sklearn', 'jupyter_book'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, cwd=tmp_path).stdout.strip() == 'set()'
+    assert (
+        subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, cwd=tmp_path).stdout.strip()
+        == 'set()'
+    )
     said = process('--help', at=tmp_path).stdout
     assert all(f'\n  {c} ' in said for c in ('data', 'features', 'plan', 'run', 'board', 'book', 'publish', 'readme'))
+
 
 @pytest.mark.parametrize('command', [('book',), ('plan',), ('run',), ('readme',), ('publish', 'x')])
 def test_commands_that_need_a_checkout_say_so(tmp_path, command):
     done = crossmodal(*command, at=tmp_path)
     assert done.exit_code == 1 and 'checkout' in done.stderr and 'Traceback' not in done.stderr
+
 
 def test_the_nearest_name_is_offered(checkout):
     assert "'board'" in crossmodal('bord', at=checkout).stderr
@@ -48,6 +89,7 @@ def test_the_nearest_name_is_offered(checkout):
     assert done.exit_code == 1 and "'toy'" in done.stderr and 'Traceback' not in done.stderr
     assert isinstance(crossmodal('--traceback', 'run', 'tyo', at=checkout).exception, ValueError)
 
+
 def test_data_lists_licences_and_says_how(checkout):
     said = crossmodal('data', at=checkout).stdout
     assert 'CC BY-SA 4.0' in said and 'flickr8k' in said
@@ -55,28 +97,44 @@ def test_data_lists_licences_and_says_how(checkout):
     assert done.exit_code == 1 and 'not here' in done.stdout and 'Licence' in done.stdout
     assert crossmodal('data', 'get', 'gaussian', at=checkout).exit_code == 0
 
+
 def test_data_get_prepares_what_is_here(checkout, monkeypatch):
     from crossmodal_nb.datasets import captions
-    (checkout/'work'/'data'/'flickr8k').mkdir(parents=True)
-    monkeypatch.setattr(captions, 'prepare', lambda name, root: f'{name}: 8,000 photos imported from {root.name}', raising=False)
+
+    (checkout / 'work' / 'data' / 'flickr8k').mkdir(parents=True)
+    monkeypatch.setattr(
+        captions, 'prepare', lambda name, root: f'{name}: 8,000 photos imported from {root.name}', raising=False
+    )
     done = crossmodal('data', 'get', 'flickr8k', at=checkout)
-    assert done.exit_code == 0 and 'flickr8k: ready' in done.stdout and 'flickr8k: 8,000 photos imported from flickr8k\n' in done.stdout
+    assert (
+        done.exit_code == 0
+        and 'flickr8k: ready' in done.stdout
+        and 'flickr8k: 8,000 photos imported from flickr8k\n' in done.stdout
+    )
+
 
 @pytest.fixture
 def folder(tmp_path):
     "Twelve captioned photos, one of them damaged; the checkout shares this one's packages"
     import numpy as np
     from PIL import Image
+
     from crossmodal_nb.core.settings import settings
-    at, packages = tmp_path/'mine', settings().work/'data'/'packages'
-    packages.mkdir(parents=True, exist_ok=True); (tmp_path/'work'/'data').mkdir(parents=True)
-    (tmp_path/'work'/'data'/'packages').symlink_to(packages)
+
+    at, packages = tmp_path / 'mine', settings().work / 'data' / 'packages'
+    packages.mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'work' / 'data').mkdir(parents=True)
+    (tmp_path / 'work' / 'data' / 'packages').symlink_to(packages)
     for i in range(12):
-        stem = at/('train' if i < 8 else 'valid' if i < 10 else 'test')/f'{i:02}'; stem.parent.mkdir(parents=True, exist_ok=True)
+        stem = at / ('train' if i < 8 else 'valid' if i < 10 else 'test') / f'{i:02}'
+        stem.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)).save(stem.with_suffix('.png'))
-        stem.with_suffix('.txt').write_text(f'A caption of photo {i}\nAnother one of {i}' + ', and so on' * 40 * (i == 3))
-    (at/'train'/'05.png').write_bytes((at/'train'/'05.png').read_bytes()[:500])
+        stem.with_suffix('.txt').write_text(
+            f'A caption of photo {i}\nAnother one of {i}' + ', and so on' * 40 * (i == 3)
+        )
+    (at / 'train' / '05.png').write_bytes((at / 'train' / '05.png').read_bytes()[:500])
     return at
+
 
 def test_features_end_to_end(checkout, folder):
     "Refused, allowed, there already; in a process of its own once"
@@ -84,49 +142,94 @@ def test_features_end_to_end(checkout, folder):
     done = process(*call, at=checkout)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert '05.png' in done.stderr and 'not a readable image' in done.stderr and 'skip=' in done.stderr
-    done = crossmodal(*call, '--skip', .5, at=checkout)
+    done = crossmodal(*call, '--skip', 0.5, at=checkout)
     assert done.exit_code == 0, done.output
-    assert '1 of 8 rows' in done.stdout and 'left out:\n  train/05.png' in done.stdout and done.stdout.count(' 1 skipped') == 1
+    assert (
+        '1 of 8 rows' in done.stdout
+        and 'left out:\n  train/05.png' in done.stdout
+        and done.stdout.count(' 1 skipped') == 1
+    )
     last = done.stdout.splitlines()[-1]
     assert last.startswith('captions: 35 rows in 6 stores (') and 'MB on disk' in last and '% truncated' in done.stdout
-    stores = [line.split('; ')[-1] for line in done.stdout.splitlines() if line.startswith(('train/', 'valid/', 'test/'))]
+    stores = [
+        line.split('; ')[-1] for line in done.stdout.splitlines() if line.startswith(('train/', 'valid/', 'test/'))
+    ]
     assert len(stores) == 6 and all(os.path.exists(os.path.join(s, 'meta.json')) for s in stores)
-    again = crossmodal(*call, '--skip', .5, at=checkout).stdout
+    again = crossmodal(*call, '--skip', 0.5, at=checkout).stdout
     assert again.count('there already') == 6 and '(35 were there, 0 copied, 0 computed)' in again
-    (folder/'train'/'05.png').write_bytes((folder/'train'/'06.png').read_bytes())                   # mended: one row is new
+    (folder / 'train' / '05.png').write_bytes((folder / 'train' / '06.png').read_bytes())  # mended: one row is new
     mended = crossmodal(*call, at=checkout)
-    assert mended.exit_code == 0 and mended.stdout.splitlines()[-1].startswith('captions: 36 rows in 6 stores (') and '1 computed)' in mended.stdout
+    assert (
+        mended.exit_code == 0
+        and mended.stdout.splitlines()[-1].startswith('captions: 36 rows in 6 stores (')
+        and '1 computed)' in mended.stdout
+    )
+
 
 def test_features_of_one_view_with_options(checkout, folder):
-    for end in ('png', 'txt'): (folder/'train'/f'05.{end}').unlink()
-    done = crossmodal('features', 'captions', '--root', folder, '--view', 'image', '--flip', '--crop', 'top left', '--grid', '--option', 'sample=6', at=checkout)
-    assert done.exit_code == 0 and 'captions: 6 rows in 3 stores (0 were there, 0 copied, 6 computed)' in done.stdout, done.output
-    meta = json.loads(next((checkout/'work'/'features').glob('EfficientNetLite-*/*/meta.json')).read_text())
-    assert meta['preprocessing'].startswith('mirrored, shorter side 256 bicubic, top left 224') and list(meta['parts']) == ['pooled', 'grid']
-    for wrong, said in ((('--view', 'imag'), "'image'"), (('--option', 'smaple=3'), "'sample'"), (('--option', 'name'), 'KEY=VALUE'), (('--crop', 'top lft'), "'top left'"),
-                        (('--skip', 1), 'from 0 to below 1')):
+    for end in ('png', 'txt'):
+        (folder / 'train' / f'05.{end}').unlink()
+    done = crossmodal(
+        'features',
+        'captions',
+        '--root',
+        folder,
+        '--view',
+        'image',
+        '--flip',
+        '--crop',
+        'top left',
+        '--grid',
+        '--option',
+        'sample=6',
+        at=checkout,
+    )
+    assert done.exit_code == 0 and 'captions: 6 rows in 3 stores (0 were there, 0 copied, 6 computed)' in done.stdout, (
+        done.output
+    )
+    meta = json.loads(next((checkout / 'work' / 'features').glob('EfficientNetLite-*/*/meta.json')).read_text())
+    assert meta['preprocessing'].startswith('mirrored, shorter side 256 bicubic, top left 224') and list(
+        meta['parts']
+    ) == ['pooled', 'grid']
+    for wrong, said in (
+        (('--view', 'imag'), "'image'"),
+        (('--option', 'smaple=3'), "'sample'"),
+        (('--option', 'name'), 'KEY=VALUE'),
+        (('--crop', 'top lft'), "'top left'"),
+        (('--skip', 1), 'from 0 to below 1'),
+    ):
         done = crossmodal('features', 'captions', '--root', folder, *wrong, at=checkout)
         assert done.exit_code == 1 and said in done.stderr and 'Traceback' not in done.stderr, (wrong, done.stderr)
 
+
 def test_features_of_numbers(checkout):
     done = crossmodal('features', 'gaussian', '--option', 'n=40', at=checkout)
-    assert done.exit_code == 0 and 'a: numbers already, nothing to encode' in done.stdout and 'gaussian: 0 rows in 0 stores' in done.stdout
+    assert (
+        done.exit_code == 0
+        and 'a: numbers already, nothing to encode' in done.stdout
+        and 'gaussian: 0 rows in 0 stores' in done.stdout
+    )
+
 
 def test_run_keep_board(checkout):
     assert 'new' in crossmodal('plan', at=checkout).stdout
     done = process('run', at=checkout)
     assert done.returncode == 0, done.stdout + done.stderr
-    record, = (checkout/'work'/'records'/'toy').glob('*.json')
-    assert json.loads(record.read_text())['rows'][0]['value'] == .25 and record.with_suffix('.ipynb').exists()
+    (record,) = (checkout / 'work' / 'records' / 'toy').glob('*.json')
+    assert json.loads(record.read_text())['rows'][0]['value'] == 0.25 and record.with_suffix('.ipynb').exists()
     assert 'kept' in crossmodal('plan', at=checkout).stdout and '25.0' in crossmodal('board', at=checkout).stdout
     assert '0 to run' in crossmodal('run', at=checkout).stdout
     manifest(checkout, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 5}\nfinal = true\n')
     assert 'new' in crossmodal('plan', at=checkout).stdout
 
+
 def test_a_smoke_run_stays_out_of_the_records(checkout):
     assert crossmodal('run', '--smoke', at=checkout).exit_code == 0
-    assert not (checkout/'work'/'records').exists() and list((checkout/'work'/'smoke').rglob('*.json'))
-    assert crossmodal('run', '--smoke', '--into', checkout/'elsewhere', at=checkout).exit_code == 0 and list((checkout/'elsewhere').rglob('*.json'))
+    assert not (checkout / 'work' / 'records').exists() and list((checkout / 'work' / 'smoke').rglob('*.json'))
+    assert crossmodal('run', '--smoke', '--into', checkout / 'elsewhere', at=checkout).exit_code == 0 and list(
+        (checkout / 'elsewhere').rglob('*.json')
+    )
+
 
 def test_a_failure_is_reported_kept_and_counted(checkout):
     manifest(checkout, '[good]\nnotebook = "10_toy.ipynb"\n[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 0}\n')
@@ -134,8 +237,17 @@ def test_a_failure_is_reported_kept_and_counted(checkout):
     assert done.exit_code == 1 and 'ZeroDivisionError' in done.stdout and '1 ran, 1 failed' in done.stdout
     assert 'failed' in crossmodal('plan', at=checkout).stdout
 
-@pytest.mark.parametrize('bad, said', [('params = {dateset = "emoji"}', "'dataset'"), ('params = {api_key = "x"}', 'secret'), ('paramz = {by = 3}', "'params'"), ('needs = ["tyo"]', "'toy'")])
+
+@pytest.mark.parametrize(
+    'bad, said',
+    [
+        ('params = {dateset = "emoji"}', "'dataset'"),
+        ('params = {api_key = "x"}', 'secret'),
+        ('paramz = {by = 3}', "'params'"),
+        ('needs = ["tyo"]', "'toy'"),
+    ],
+)
 def test_the_manifest_is_checked_before_anything_runs(checkout, bad, said):
     manifest(checkout, f'[toy]\nnotebook = "10_toy.ipynb"\n{bad}\n')
     done = crossmodal('run', at=checkout)
-    assert done.exit_code == 1 and said in done.stderr and not (checkout/'work').exists()
+    assert done.exit_code == 1 and said in done.stderr and not (checkout / 'work').exists()

@@ -1,64 +1,107 @@
 """Beyond one process, on engines that exist: runs on a Dask cluster, moments of CCA in parts, and the code of the guide `book/cluster.md`.
 Training by two processes is in test_train.py, feature extraction by two in test_features.py."""
-import json, os, re, shutil, subprocess, sys
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, pytest, torch
-from crossmodal_nb.runs import runner
+
+import numpy as np
+import pytest
+import torch
+from test_runner import crossmodal, house, manifest, notebook, records, root
+
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.linear import CCA
-from test_runner import crossmodal, house, manifest, notebook, records, root
+from crossmodal_nb.runs import runner
 
-guide = root/'book'/'cluster.md'
+guide = root / 'book' / 'cluster.md'
+
 
 def toy(value, before=''):
     row = f"dict(query='a', gallery='b', metric='R@1', value={value}, split='valid', pool='all')"
-    return (f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.runs.record import Run, runs\nrecord.machine = dict          # without a second of torch\n"
-            f"Run('10_toy', globals(), [{row}], tables=dict(parent=os.getppid())).save(out)")
+    return (
+        f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.runs.record import Run, runs\nrecord.machine = dict          # without a second of torch\n"
+        f"Run('10_toy', globals(), [{row}], tables=dict(parent=os.getppid())).save(out)"
+    )
+
 
 @pytest.fixture
 def four(house):
     "Two runs, one that fails, and one that reads the records of the first two"
-    notebook(house, toy('level')); notebook(house, '1/0', '20_bad')
-    notebook(house, toy('sum(r["rows"][0]["value"] for r in runs() if r["status"] == "ok" and r["experiment"] != "bad")'), '30_last')
-    manifest(house, '[a]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n[b]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.25}\n'
-                    '[bad]\nnotebook = "20_bad.ipynb"\n[last]\nnotebook = "30_last.ipynb"\nneeds = ["a", "b"]\n')
+    notebook(house, toy('level'))
+    notebook(house, '1/0', '20_bad')
+    notebook(
+        house,
+        toy('sum(r["rows"][0]["value"] for r in runs() if r["status"] == "ok" and r["experiment"] != "bad")'),
+        '30_last',
+    )
+    manifest(
+        house,
+        '[a]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n[b]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.25}\n'
+        '[bad]\nnotebook = "20_bad.ipynb"\n[last]\nnotebook = "30_last.ipynb"\nneeds = ["a", "b"]\n',
+    )
     return house
+
 
 def test_runs_on_two_dask_workers_are_those_of_one_process(four, monkeypatch):
     said = crossmodal(four, 'run', '--backend', 'dask', '-j', '2', check=1)
     assert '2 workers' in said and 'ZeroDivisionError' in said and '4 to run' in said and '3 ran, 1 failed' in said
     cluster = {r['experiment']: r for r in records(four)}
     assert [cluster[e]['status'] for e in ('a', 'b', 'bad', 'last')] == ['ok', 'ok', 'failed', 'ok']
-    assert cluster['last']['rows'][0]['value'] == .75                                  # both were there before it
-    assert cluster['a']['tables']['parent'] != cluster['b']['tables']['parent']        # two workers had a kernel each
-    assert 'ZeroDivisionError' in cluster['bad']['error'] and len(list((four/'work'/'records'/'bad').glob('*.part.ipynb'))) == 1
-    shutil.move(four/'work'/'records', four/'cluster')
+    assert cluster['last']['rows'][0]['value'] == 0.75  # both were there before it
+    assert cluster['a']['tables']['parent'] != cluster['b']['tables']['parent']  # two workers had a kernel each
+    assert (
+        'ZeroDivisionError' in cluster['bad']['error']
+        and len(list((four / 'work' / 'records' / 'bad').glob('*.part.ipynb'))) == 1
+    )
+    shutil.move(four / 'work' / 'records', four / 'cluster')
     monkeypatch.chdir(four)
     assert runner.run(['a', 'b']) == 0
     alone = {r['experiment']: r for r in records(four)}
     assert {alone[e]['tables']['parent'] for e in ('a', 'b')} == {os.getpid()}
-    own = lambda r: {k: v for k, v in r.items() if k not in ('seconds', 'cpu_seconds', 'peak_mb', 'started', 'tables', 'traceback', 'error')}
-    assert alone['a']['rows'][0]['value'] == .5 and {e: own(r) for e, r in alone.items()} == {e: own(cluster[e]) for e in ('a', 'b')}
+
+    def own(r):
+        return {
+            k: v
+            for k, v in r.items()
+            if k not in ('seconds', 'cpu_seconds', 'peak_mb', 'started', 'tables', 'traceback', 'error')
+        }
+
+    assert alone['a']['rows'][0]['value'] == 0.5 and {e: own(r) for e, r in alone.items()} == {
+        e: own(cluster[e]) for e in ('a', 'b')
+    }
+
 
 def test_without_dask_it_says_what_to_install(house, monkeypatch):
     monkeypatch.chdir(house)
     monkeypatch.setitem(sys.modules, 'distributed', None)
-    with pytest.raises(InputError, match=r"pip install 'crossmodal_nb\[cluster\]'"): runner.run(backend='dask')
-    with pytest.raises(InputError, match='--backend dask'): runner.run(scheduler='tcp://127.0.0.1:1')
-    with pytest.raises(InputError, match="'dask'"): runner.run(backend='dsak')
-    assert not (house/'work').exists()
+    with pytest.raises(InputError, match=r"pip install 'crossmodal_nb\[cluster\]'"):
+        runner.run(backend='dask')
+    with pytest.raises(InputError, match='--backend dask'):
+        runner.run(scheduler='tcp://127.0.0.1:1')
+    with pytest.raises(InputError, match="'dask'"):
+        runner.run(backend='dsak')
+    assert not (house / 'work').exists()
+
 
 @pytest.fixture(scope='module')
 def cluster():
     "Two workers of a cluster that was there before; a run may lose its worker once"
     import dask
     from distributed import LocalCluster
+
     with dask.config.set({'distributed.scheduler.allowed-failures': 1}):
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as c: yield c
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as c:
+            yield c
+
 
 def test_a_worker_that_dies_costs_its_run_another_start(house, monkeypatch, cluster):
     "By the address of a scheduler: one notebook kills its worker once, one always"
@@ -67,43 +110,69 @@ def test_a_worker_that_dies_costs_its_run_another_start(house, monkeypatch, clus
     notebook(house, toy('level', kill.format('../../always', '')), '30_always')
     manifest(house, '[once]\nnotebook = "20_once.ipynb"\n[always]\nnotebook = "30_always.ipynb"\n')
     monkeypatch.chdir(house)
-    for name, failed in (('once', 0), ('always', 1)): assert runner.run([name], backend='dask', scheduler=cluster.scheduler_address, into='here') == failed
-    by = {r['experiment']: r for f in (house/'here').rglob('*.json') for r in [json.loads(f.read_text())]}
-    assert (house/'once').exists() and by['once']['status'] == 'ok' and by['once']['rows'][0]['value'] == .1
+    for name, failed in (('once', 0), ('always', 1)):
+        assert runner.run([name], backend='dask', scheduler=cluster.scheduler_address, into='here') == failed
+    by = {r['experiment']: r for f in (house / 'here').rglob('*.json') for r in [json.loads(f.read_text())]}
+    assert (house / 'once').exists() and by['once']['status'] == 'ok' and by['once']['rows'][0]['value'] == 0.1
     assert by['always']['status'] == 'failed' and 'lost' in by['always']['error'] and len(by) == 2
+
 
 def test_a_cluster_that_cannot_work_is_refused(house, monkeypatch, cluster):
     monkeypatch.chdir(house)
-    with pytest.raises(InputError, match='no Dask scheduler'): runner.run(backend='dask', scheduler='nonsense://127.0.0.1:1')
+    with pytest.raises(InputError, match='no Dask scheduler'):
+        runner.run(backend='dask', scheduler='nonsense://127.0.0.1:1')
     monkeypatch.setattr(runner, 'checkout', lambda: SimpleNamespace(root='/nowhere', nbs_path=Path('/nowhere/nbs')))
     with pytest.raises(InputError, match='no checkout at /nowhere.*same path'):
-        with runner.workers('dask', scheduler=cluster.scheduler_address): pass
+        with runner.workers('dask', scheduler=cluster.scheduler_address):
+            pass
+
 
 # ---- the moments of CCA, and the guide's own code
 
+
 @pytest.fixture
 def files(tmp_path):
-    w = make_gaussian_views(1001, dims=dict(image=40, text=30), rho=(.9, .7, .5), dtype=torch.double)
-    for v, x in w.items(): np.save(tmp_path/f'{v}.npy', (x.x + 5).numpy())
+    w = make_gaussian_views(1001, dims=dict(image=40, text=30), rho=(0.9, 0.7, 0.5), dtype=torch.double)
+    for v, x in w.items():
+        np.save(tmp_path / f'{v}.npy', (x.x + 5).numpy())
     return tmp_path
+
 
 def same(m, folder):
     "Whether a CCA of parts is the CCA of all rows in one process"
-    x, y = (torch.from_numpy(np.load(folder/f'{v}.npy')) for v in ('image', 'text'))
+    x, y = (torch.from_numpy(np.load(folder / f'{v}.npy')) for v in ('image', 'text'))
     one = CCA(**m.params).fit(Views(image=View(x), text=View(y)))
-    near = lambda a, b: (a - b).abs().max() < 1e-10 * max(1, b.abs().max())
-    return (m.moments.weight == len(x) and near(m.moments.cov, one.moments.cov) and near(m.rho, one.rho) and near(m.encode('image', x), one.encode('image', x))
-            and near(m.encode('text', y), one.encode('text', y)))
 
-def blocks(language): return re.findall(rf'```{language}\n(.*?)```', guide.read_text(), re.S)
+    def near(a, b):
+        return (a - b).abs().max() < 1e-10 * max(1, b.abs().max())
+
+    return (
+        m.moments.weight == len(x)
+        and near(m.moments.cov, one.moments.cov)
+        and near(m.rho, one.rho)
+        and near(m.encode('image', x), one.encode('image', x))
+        and near(m.encode('text', y), one.encode('text', y))
+    )
+
+
+def blocks(language):
+    return re.findall(rf'```{language}\n(.*?)```', guide.read_text(), re.S)
+
 
 def block(language, says):
     (found,) = [b for b in blocks(language) if says in b]
     return found
 
+
 def script(code, folder, *args, by=(sys.executable,)):
-    (folder/'script.py').write_text(code)
-    return subprocess.Popen([*by, 'script.py', *map(str, args)], cwd=folder, env=os.environ | dict(PYTHONPATH=str(root)), stdout=subprocess.DEVNULL)
+    (folder / 'script.py').write_text(code)
+    return subprocess.Popen(
+        [*by, 'script.py', *map(str, args)],
+        cwd=folder,
+        env=os.environ | dict(PYTHONPATH=str(root)),
+        stdout=subprocess.DEVNULL,
+    )
+
 
 def test_two_processes_each_with_half_of_the_rows(files, monkeypatch):
     "As the guide does it without Dask: each saves what it has seen, one merges"
@@ -111,42 +180,78 @@ def test_two_processes_each_with_half_of_the_rows(files, monkeypatch):
     both = [script(code, files, *part) for part in ((0, 500), (500, 1001))]
     assert [p.wait(timeout=120) for p in both] == [0, 0]
     assert sorted(Method.load(f).moments.weight for f in files.glob('part-*')) == [500, 501]
-    monkeypatch.chdir(files); exec(block('python', "glob('part-*')"), said := {})
-    assert same(said['whole'], files) and same(Method.load(files/'cca'), files)
-    assert not same(Method.load(files/'part-500'), files)
+    monkeypatch.chdir(files)
+    exec(block('python', "glob('part-*')"), said := {})
+    assert same(said['whole'], files) and same(Method.load(files / 'cca'), files)
+    assert not same(Method.load(files / 'part-500'), files)
+
 
 def test_the_guides_map_and_reduce_by_dask(files, cluster):
-    code, assigned = re.subn(r'^address, folder, step = .*$', f'address, folder, step = {cluster.scheduler_address!r}, {str(files)!r}, 300', block('python', 'client.map'), flags=re.M)
+    code, assigned = re.subn(
+        r'^address, folder, step = .*$',
+        f'address, folder, step = {cluster.scheduler_address!r}, {str(files)!r}, 300',
+        block('python', 'client.map'),
+        flags=re.M,
+    )
     exec(code, said := dict(__name__='__main__'))
     assert assigned == 1 and len(range(0, said['n'], 300)) == 4 and same(said['whole'], files)
 
+
 def test_the_guides_training_by_torchrun_is_that_of_one_process(files, monkeypatch):
     "The whole script: load, fit, save by the first; weights within 1e-5"
-    code, torchrun = block('python', 'CLIP('), (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2')
-    monkeypatch.chdir(files); exec(code, {}); found = [Method.load('clip')]
-    shutil.rmtree('clip'); shutil.rmtree('checkpoints')
+    code, torchrun = (
+        block('python', 'CLIP('),
+        (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'),
+    )
+    monkeypatch.chdir(files)
+    exec(code, {})
+    found = [Method.load('clip')]
+    shutil.rmtree('clip')
+    shutil.rmtree('checkpoints')
     assert script(code, files, by=torchrun).wait(timeout=120) == 0
     found.append(Method.load('clip'))
     one, two = ({k: v.double() for k, v in m.state_dict().items()} for m in found)
-    assert len(found[1].history) == 10 and found[1].history[-1]['loss'] < .8 * found[1].history[0]['loss']
+    assert len(found[1].history) == 10 and found[1].history[-1]['loss'] < 0.8 * found[1].history[0]['loss']
     assert max(float((one[k] - two[k]).norm() / one[k].norm().clamp(min=1e-6)) for k in one) < 1e-5
+
 
 def test_every_option_in_the_guide_exists():
     "Of crossmodal, Dask and torchrun, in shell blocks and in yaml"
-    import typer, yaml
+    import typer
+    import yaml
     from distributed.cli import dask_scheduler, dask_worker
     from torch.distributed.run import get_args_parser
+
     from crossmodal_nb.cli import app
-    options = lambda command: {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+
+    def options(command):
+        return {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+
     known = {f'crossmodal {n}': options(c) for n, c in typer.main.get_command(app).commands.items()}
-    known |= {'dask scheduler': options(dask_scheduler.main), 'dask worker': options(dask_worker.main), 'torchrun': set(get_args_parser()._option_string_actions)}
+    known |= {
+        'dask scheduler': options(dask_scheduler.main),
+        'dask worker': options(dask_worker.main),
+        'torchrun': set(get_args_parser()._option_string_actions),
+    }
     documents = [d for b in blocks('yaml') for d in yaml.safe_load_all(b)]
-    commands = [' '.join(c['command']) for d in documents for c in d['spec'].get('template', {}).get('spec', {}).get('containers', ())]
+    commands = [
+        ' '.join(c['command'])
+        for d in documents
+        for c in d['spec'].get('template', {}).get('spec', {}).get('containers', ())
+    ]
     seen = set()
     for line in [*commands, *(l for b in blocks('bash') for l in b.splitlines())]:
         for found in re.finditer(r'(crossmodal [a-z]+|dask [a-z]+|torchrun)((?: (?!#|&)\S+)*)', line.partition('#')[0]):
-            if found[1] == 'crossmodal ' or line.startswith(('pip', '#SBATCH')): continue
+            if found[1] == 'crossmodal ' or line.startswith(('pip', '#SBATCH')):
+                continue
             assert found[1] in known, line
             seen.add(found[1])
-            for option in re.findall(r'(?<= )--?[a-z][\w-]*', found[2]): assert option in known[found[1]], (option, line)
-    assert len(documents) == 6 and seen == {'crossmodal run', 'crossmodal features', 'dask scheduler', 'dask worker', 'torchrun'}
+            for option in re.findall(r'(?<= )--?[a-z][\w-]*', found[2]):
+                assert option in known[found[1]], (option, line)
+    assert len(documents) == 6 and seen == {
+        'crossmodal run',
+        'crossmodal features',
+        'dask scheduler',
+        'dask worker',
+        'torchrun',
+    }

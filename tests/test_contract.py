@@ -1,43 +1,64 @@
 "What every method must obey, whatever it does inside. Classes are discovered, not listed: a new family is held to this by existing."
+
 import inspect
-import pytest, torch
+
+import pytest
+import torch
+
 from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
-from crossmodal_nb.evaluation.retrieval import evaluate
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import TfIdf
-from crossmodal_nb.methods.base import check_score_invariance, Method, methods, unit
+from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.methods.base import Method, check_score_invariance, methods, unit
 
 classes = methods()
+
 
 def world(n=240, seed=0):
     "Two labelled views paired by item: what they share is the class, and a latent beside it"
     wide = dict(image=72, text=64)
-    by_class, by_item = make_class_views(n, wide, dict(image=2., text=2.), seed=seed), make_gaussian_views(n, wide, rho=(.95,) * 12, seed=seed)
+    by_class, by_item = (
+        make_class_views(n, wide, dict(image=2.0, text=2.0), seed=seed),
+        make_gaussian_views(n, wide, rho=(0.95,) * 12, seed=seed),
+    )
     return Views({v: View(by_class[v].x + by_item[v].x / by_item[v].x.std(), y=by_class[v].y) for v in wide})
 
-def new(cls): return cls.example() if hasattr(cls, 'example') else cls()
+
+def new(cls):
+    return cls.example() if hasattr(cls, 'example') else cls()
+
 
 @pytest.fixture(scope='module', params=classes, ids=str)
 def fitted(request):
     return new(classes[request.param]).fit(world())
 
+
 @pytest.fixture(scope='module')
-def test(): return world(90, seed=1)
+def test():
+    return world(90, seed=1)
 
-def sides(m, test, a='image', b='text'): return m, a, test[a].x, b, test[b].x
 
-def test_there_are_methods(): assert {'linear:CCA', 'linear:MCCA', 'linear:GCCA', 'linear:PLS', 'linear:KCCA'} <= set(classes)
+def sides(m, test, a='image', b='text'):
+    return m, a, test[a].x, b, test[b].x
+
+
+def test_there_are_methods():
+    assert {'linear:CCA', 'linear:MCCA', 'linear:GCCA', 'linear:PLS', 'linear:KCCA'} <= set(classes)
+
 
 def test_two_laws(fitted, test):
     assert check_score_invariance(*sides(fitted, test)) == dict(gallery=True, queries=True)
     assert check_score_invariance(*sides(fitted, test, 'text', 'image')) == dict(gallery=True, queries=True)
 
+
 def test_galleries_of_another_size(fitted, test):
-    if hasattr(fitted, 'second'): pytest.skip('which k a re-ranker looks at depends on the gallery')
+    if hasattr(fitted, 'second'):
+        pytest.skip('which k a re-ranker looks at depends on the gallery')
     m, a, xa, b, xb = sides(fitted, test)
     assert torch.allclose(m.score(a, xa, b, xb[:31]), m.score(a, xa, b, xb)[:, :31], atol=1e-5, rtol=1e-4)
+
 
 def test_blocks_are_score(fitted, test):
     m, a, xa, b, xb = sides(fitted, test)
@@ -47,17 +68,24 @@ def test_blocks_are_score(fitted, test):
         seen += range(len(xa))[where]
     assert seen == list(range(len(xa))) and whole.shape == (len(xa), len(xb)) and whole.isfinite().all()
 
+
 def test_a_plain_tensor_is_its_own_pooled(fitted, test):
     m, a, xa, b, xb = sides(fitted, test)
-    if m.parts == ('pooled',): assert torch.equal(m.score(a, dict(pooled=xa), b, dict(pooled=xb)), m.score(a, xa, b, xb))
+    if m.parts == ('pooled',):
+        assert torch.equal(m.score(a, dict(pooled=xa), b, dict(pooled=xb)), m.score(a, xa, b, xb))
+
 
 def test_saved_and_loaded_scores_the_same(fitted, test, tmp_path):
-    fitted.save(tmp_path/'m'); fitted.save(tmp_path/'m')   # twice: overwriting is fine
-    again = Method.load(tmp_path/'m')
-    assert type(again) is type(fitted) and str(again).replace('(', '[').replace(')', ']') == str(fitted).replace('(', '[').replace(')', ']')
+    fitted.save(tmp_path / 'm')
+    fitted.save(tmp_path / 'm')  # twice: overwriting is fine
+    again = Method.load(tmp_path / 'm')
+    assert type(again) is type(fitted) and str(again).replace('(', '[').replace(')', ']') == str(fitted).replace(
+        '(', '['
+    ).replace(')', ']')
     assert again.views == fitted.views and list(again.history) == list(fitted.history)
     assert torch.equal(again.score(*sides(again, test)[1:]), fitted.score(*sides(fitted, test)[1:]))
-    assert not [f for f in (tmp_path/'m').iterdir() if f.suffix not in ('.json', '.safetensors')]
+    assert not [f for f in (tmp_path / 'm').iterdir() if f.suffix not in ('.json', '.safetensors')]
+
 
 def test_hyper_parameters(fitted):
     cls = type(fitted)
@@ -65,28 +93,41 @@ def test_hyper_parameters(fitted):
         assert p.kind is not p.VAR_KEYWORD, f'{cls.__name__} swallows misspelt hyper-parameters'
         assert p.default is not p.empty or hasattr(cls, 'example'), f'{cls.__name__}: {p.name} has no default'
         assert hasattr(fitted, p.name), f'{cls.__name__} does not keep {p.name}'
-    with pytest.raises(TypeError): cls(similaritty='cosine')
+    with pytest.raises(TypeError):
+        cls(similaritty='cosine')
+
 
 def test_bad_input_is_refused(fitted, test):
     m, a, xa, b, xb = sides(fitted, test)
-    bad = xa.clone(); bad[5, 2] = float('nan')
-    with pytest.raises(ValueError, match='NaN'): m.score(a, bad, b, xb)
-    with pytest.raises(ValueError, match="'image'"): m.score('imaje', xa, b, xb)
-    with pytest.raises(ValueError, match='wide'): m.score(a, xa[:, :7], b, xb)
-    with pytest.raises(RuntimeError, match='not fitted'): new(type(m)).score(a, xa, b, xb)
+    bad = xa.clone()
+    bad[5, 2] = float('nan')
+    with pytest.raises(ValueError, match='NaN'):
+        m.score(a, bad, b, xb)
+    with pytest.raises(ValueError, match="'image'"):
+        m.score('imaje', xa, b, xb)
+    with pytest.raises(ValueError, match='wide'):
+        m.score(a, xa[:, :7], b, xb)
+    with pytest.raises(RuntimeError, match='not fitted'):
+        new(type(m)).score(a, xa, b, xb)
+
 
 def test_finds_partners(fitted):
     "Not a benchmark: on its own training rows every method must beat chance clearly, by label at least"
     train = world()
     s = fitted.score('image', train['image'].x, 'text', train['text'].x)
-    assert (train['text'].y[s.argmax(1)] == train['image'].y).double().mean() > .3   # chance is .2
+    assert (train['text'].y[s.argmax(1)] == train['image'].y).double().mean() > 0.3  # chance is .2
+
 
 @pytest.fixture(scope='module')
 def recipes(tmp_path_factory):
     "Real texts of two views, as weighted words"
     raw, pair = load('recipes', sample=900), ('ingredients', 'instructions')
     encoders = {v: TfIdf(300, sublinear_tf=True).fit(raw['train'][v].x) for v in pair}
-    return {split: features(raw[split].select(*pair), encoders, tmp_path_factory.mktemp('features')) for split in ('train', 'test')}
+    return {
+        split: features(raw[split].select(*pair), encoders, tmp_path_factory.mktemp('features'))
+        for split in ('train', 'test')
+    }
+
 
 @pytest.mark.parametrize('name', classes)
 def test_beats_the_null_on_real_data(name, recipes):
@@ -94,22 +135,41 @@ def test_beats_the_null_on_real_data(name, recipes):
     by, metric = ('label', 'mAP') if getattr(classes[name], 'supervised', False) else ('item', 'R@10')
     scores = evaluate(new(classes[name]).fit(recipes['train']), recipes['test'], by, boot=0, split='test')
     for r in scores:
-        if r['metric'] == metric: assert r['value'] > r['null_high'], r
+        if r['metric'] == metric:
+            assert r['value'] > r['null_high'], r
+
 
 class Leaky(Method):
     "Mixes into each query the gallery row at its own position, as a pairwise context would"
-    def __init__(self, similarity='cosine'): self.similarity = similarity
-    def fit(self, train, validate=None): self.infer_schema(train); return self
-    def state(self): return {}, {}
-    def restore(self, tensors, data): pass
-    def encode(self, view, x, to=None): return self.validate_input(view, x)['pooled'][:, :64]
+
+    def __init__(self, similarity='cosine'):
+        self.similarity = similarity
+
+    def fit(self, train, validate=None):
+        self.infer_schema(train)
+        return self
+
+    def state(self):
+        return {}, {}
+
+    def restore(self, tensors, data):
+        pass
+
+    def encode(self, view, x, to=None):
+        return self.validate_input(view, x)['pooled'][:, :64]
+
     def score_batches(self, a, xa, b, xb, rows=1024):
-        za, zb = unit(self.encode(a, xa)), unit(self.encode(b, xb)); n = min(len(za), len(zb))
+        za, zb = unit(self.encode(a, xa)), unit(self.encode(b, xb))
+        n = min(len(za), len(zb))
         za = torch.cat([za[:n] + zb[:n], za[n:]])
-        for i in range(0, len(za), rows): yield slice(i, min(i + rows, len(za))), za[i:i+rows] @ zb.T
+        for i in range(0, len(za), rows):
+            yield slice(i, min(i + rows, len(za))), za[i : i + rows] @ zb.T
+
 
 def test_the_laws_can_fail(test):
-    m = Leaky().fit(world()); n = len(test['image'])
-    assert (m.score(*sides(m, test)[1:]).argmax(1) == torch.arange(n)).double().mean() > .9   # looks splendid
+    m = Leaky().fit(world())
+    n = len(test['image'])
+    assert (m.score(*sides(m, test)[1:]).argmax(1) == torch.arange(n)).double().mean() > 0.9  # looks splendid
     assert check_score_invariance(*sides(m, test)) == dict(gallery=False, queries=False)
-    with pytest.raises(ValueError, match='crossmodal_nb.methods'): m.save('nowhere')
+    with pytest.raises(ValueError, match='crossmodal_nb.methods'):
+        m.save('nowhere')

@@ -1,59 +1,124 @@
 "The explorer in a real browser: its numbers are Python's, bit by bit; hostile words are words; a list of shards is what there is."
-import base64, json, re, shutil, subprocess
+
+import base64
+import json
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
-import numpy as np, pytest, torch
-from crossmodal_nb.report import staging
+
+import numpy as np
+import pytest
+import torch
+
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.explorer import eight_bits, neighbours, shard, write
 from crossmodal_nb.methods.linear import CCA, MCCA
+from crossmodal_nb.report import staging
 from crossmodal_nb.search import Index
 
-root, browser = settings(Path(__file__).parent).root, shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-hostile = ['<script>document.title="broken"</script>', '"><img src=x onerror="document.title=1">', 'مرحبا', "it's </script> \u2028 & 🍎", '<b>bold</b>']
+root, browser = (
+    settings(Path(__file__).parent).root,
+    shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome'),
+)
+hostile = [
+    '<script>document.title="broken"</script>',
+    '"><img src=x onerror="document.title=1">',
+    'مرحبا',
+    "it's </script> \u2028 & 🍎",
+    '<b>bold</b>',
+]
 needs_browser = pytest.mark.skipif(not browser, reason='no Chromium on this machine')
+
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
     "A page as the book has it, with one shard of three modalities, and its views"
     folder = tmp_path_factory.mktemp('page')
-    world = make_class_views(40, dict(image=12, text=10, audio=8), dict(image=2., text=2., audio=2.))
+    world = make_class_views(40, dict(image=12, text=10, audio=8), dict(image=2.0, text=2.0, audio=2.0))
     world = Views({k: View(v.x, [f'{k} {i}' for i in range(len(v))], y=v.y) for k, v in world.items()})
     index = Index(MCCA(6).fit(world), world, name='a <b> world', classes=hostile)
     index.kinds['text'], index.shown['text'] = 'text', [hostile[i % 5] + f' {i}' for i in range(40)]
-    for f in ('explorer.js', 'book.css'): (folder/'_static').mkdir(exist_ok=True); shutil.copy(root/'book'/'_static'/f, folder/'_static')
-    said = write(index, folder/'shards', max_rows=90)
-    for name, data in staging.shards([folder/'shards']).items(): (folder/'shards'/name).write_bytes(data)
-    body = re.search(r'```\{raw\} html\n(.*?)```', (root/'book'/'explorer.md').read_text(), re.S)[1]
-    (folder/'index.html').write_text(f'<!doctype html><meta charset="utf-8"><title>whole</title>{body}<script src="_static/explorer.js"></script>')      # twice, as a theme may
-    data = json.loads(Path(said['file']).read_text()[len('crossmodal.shard('):-3])
-    return folder, [v | dict(codes=np.frombuffer(base64.b64decode(v['codes']), np.int8).reshape(len(v['ids']), -1)) for v in data['views']]
+    for f in ('explorer.js', 'book.css'):
+        (folder / '_static').mkdir(exist_ok=True)
+        shutil.copy(root / 'book' / '_static' / f, folder / '_static')
+    said = write(index, folder / 'shards', max_rows=90)
+    for name, data in staging.shards([folder / 'shards']).items():
+        (folder / 'shards' / name).write_bytes(data)
+    body = re.search(r'```\{raw\} html\n(.*?)```', (root / 'book' / 'explorer.md').read_text(), re.S)[1]
+    (folder / 'index.html').write_text(
+        f'<!doctype html><meta charset="utf-8"><title>whole</title>{body}<script src="_static/explorer.js"></script>'
+    )  # twice, as a theme may
+    data = json.loads(Path(said['file']).read_text()[len('crossmodal.shard(') : -3])
+    return folder, [
+        v | dict(codes=np.frombuffer(base64.b64decode(v['codes']), np.int8).reshape(len(v['ids']), -1))
+        for v in data['views']
+    ]
+
 
 def dom(folder, terms, address='a-b-world.js'):
-    done = subprocess.run([browser, '--headless=new', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=3000', '--dump-dom', f'file://{folder}/index.html#shard={address}&terms={terms}'], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [
+            browser,
+            '--headless=new',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--virtual-time-budget=3000',
+            '--dump-dom',
+            f'file://{folder}/index.html#shard={address}&terms={terms}',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     return done.stdout
 
+
 @needs_browser
-@pytest.mark.parametrize('terms', [[(1, 0, 3)], [(1, 1, 0)], [(1, 0, 3), (-1, 1, 5), (1, 2, 7)], [(1, 2, 1), (1, 2, 2)]])
+@pytest.mark.parametrize(
+    'terms', [[(1, 0, 3)], [(1, 1, 0)], [(1, 0, 3), (-1, 1, 5), (1, 2, 7)], [(1, 2, 1), (1, 2, 2)]]
+)
 def test_the_browser_computes_what_python_computes(page, terms):
     folder, views = page
     shown = dom(folder, ','.join(f'{"%2B" if s > 0 else "-"}{views[v]["name"]}:{i}' for s, v, i in terms))
     found = [re.findall(r'data-row="(\d+)" data-score="([^"]+)"', part) for part in shown.split('<section>')[1:]]
-    for b in range(3): assert [(int(i), float(s)) for i, s in found[b]] == neighbours(views, terms, b), views[b]['name']      # equal floats, not near ones
+    for b in range(3):
+        assert [(int(i), float(s)) for i, s in found[b]] == neighbours(views, terms, b), views[b][
+            'name'
+        ]  # equal floats, not near ones
+
 
 @needs_browser
 def test_hostile_words_are_words(page):
     folder, views = page
+
     class Seen(HTMLParser):
-        def __init__(self): super().__init__(); self.tags, self.words = [], []
-        def handle_starttag(self, tag, attrs): self.tags.append((tag, {k for k, _ in attrs}))
-        def handle_data(self, data): self.words.append(data)
-    seen = Seen(); seen.feed(dom(folder, ','.join(f'%2Btext:{next(i for i, s in enumerate(views[1]["shown"]) if s.startswith(h))}' for h in hostile)))
-    assert [t for t, _ in seen.tags].count('script') == 4 and not [t for t, attrs in seen.tags if 'onerror' in attrs or t == 'img']    # the page's two, one of them again, and the shard
+        def __init__(self):
+            super().__init__()
+            self.tags, self.words = [], []
+
+        def handle_starttag(self, tag, attrs):
+            self.tags.append((tag, {k for k, _ in attrs}))
+
+        def handle_data(self, data):
+            self.words.append(data)
+
+    seen = Seen()
+    seen.feed(
+        dom(
+            folder,
+            ','.join(f'%2Btext:{next(i for i, s in enumerate(views[1]["shown"]) if s.startswith(h))}' for h in hostile),
+        )
+    )
+    assert [t for t, _ in seen.tags].count('script') == 4 and not [
+        t for t, attrs in seen.tags if 'onerror' in attrs or t == 'img'
+    ]  # the page's two, one of them again, and the shard
     assert all(any(w.startswith(h) for w in seen.words) for h in hostile) and 'whole' in seen.words
+
 
 @needs_browser
 def test_the_true_partner_is_marked_and_a_screen_reader_is_told(page):
@@ -63,17 +128,22 @@ def test_the_true_partner_is_marked_and_a_screen_reader_is_told(page):
     assert 0 < shown.count(' ✓') <= 2 and 'aria-live="polite"' in shown
     assert re.search(r'class="cm-x-said"[^>]*>image .+\. Nearest: image .+; text .+; audio ', shown)
 
+
 @needs_browser
 def test_what_cannot_be_loaded_is_said(page):
     folder, _ = page
-    kept = (folder/'shards'/'list.js').read_bytes()
-    (folder/'shards'/'list.js').write_text('crossmodal.list([{"address":"gone.js","name":"gone"}]);')
+    kept = (folder / 'shards' / 'list.js').read_bytes()
+    (folder / 'shards' / 'list.js').write_text('crossmodal.list([{"address":"gone.js","name":"gone"}]);')
     assert 'gone.js could not be loaded' in dom(folder, '', 'gone.js')
-    (folder/'shards'/'list.js').write_bytes(kept)
+    (folder / 'shards' / 'list.js').write_bytes(kept)
+
 
 def test_the_python_side_agrees_with_plain_numpy(page):
     _, views = page
-    unit = lambda v: views[v]['codes'] / np.linalg.norm(views[v]['codes'].astype(float), axis=1, keepdims=True)
+
+    def unit(v):
+        return views[v]['codes'] / np.linalg.norm(views[v]['codes'].astype(float), axis=1, keepdims=True)
+
     s = unit(1) @ unit(0)[3]
     found = neighbours(views, [(1, 0, 3)], 1, 5)
     rows, scores = zip(*found)
@@ -83,20 +153,37 @@ def test_the_python_side_agrees_with_plain_numpy(page):
     top = neighbours(views, [(1, 0, 3), (-1, 1, 5)], 2, 6)
     assert np.allclose([v for _, v in top], np.sort(s)[::-1][:6], atol=1e-12)
 
+
 def test_a_shard_is_small_or_refused(page):
-    world = make_class_views(40, dict(image=12, text=10), dict(image=2., text=2.))
+    world = make_class_views(40, dict(image=12, text=10), dict(image=2.0, text=2.0))
     world = Views({k: View(v.x) for k, v in world.items()})
-    index = Index(CCA(4, 1.).fit(world), world, name='small')
+    index = Index(CCA(4, 1.0).fit(world), world, name='small')
     text, said = shard(index, max_rows=20)
     assert said['rows'] == 20 and said['bytes'] == len(text.encode()) < 5000
-    with pytest.raises(InputError, match='a shard may have'): shard(index, limit=500)
-    with pytest.raises(InputError, match='cosine'): shard(Index(CCA(4, 1., similarity='dot').fit(world), world))
+    with pytest.raises(InputError, match='a shard may have'):
+        shard(index, limit=500)
+    with pytest.raises(InputError, match='cosine'):
+        shard(Index(CCA(4, 1.0, similarity='dot').fit(world), world))
 
-def test_a_row_of_zeros_stays_zero(): assert eight_bits(torch.zeros(2, 3)).tolist() == [[0] * 3] * 2 and eight_bits([[1., -2.]]).tolist() == [[64, -127]]
 
-@pytest.mark.parametrize('f', sorted((root/'book'/'explorer').glob('*.js')), ids=lambda f: f.stem)
+def test_a_row_of_zeros_stays_zero():
+    assert eight_bits(torch.zeros(2, 3)).tolist() == [[0] * 3] * 2 and eight_bits([[1.0, -2.0]]).tolist() == [
+        [64, -127]
+    ]
+
+
+@pytest.mark.parametrize('f', sorted((root / 'book' / 'explorer').glob('*.js')), ids=lambda f: f.stem)
 def test_a_committed_shard_keeps_its_neighbours_and_holds_what_may_be_shown(f):
-    text = f.read_text(); data = json.loads(text[len('crossmodal.shard('):-3])
-    assert len(text.encode()) <= 1_000_000 and sum(len(v['ids']) for v in data['views']) <= 1000 and data['address'] == f.name
+    text = f.read_text()
+    data = json.loads(text[len('crossmodal.shard(') : -3])
+    assert (
+        len(text.encode()) <= 1_000_000
+        and sum(len(v['ids']) for v in data['views']) <= 1000
+        and data['address'] == f.name
+    )
     assert int(re.search(r'share (\d+) % of the ten nearest', data['about'])[1]) >= 95
-    assert data['name'].split(',')[0] in ('emoji', 'recipes', 'furniture') and 'CC' in data['about'] and not re.search(r'"/|\w:\\\\', text)
+    assert (
+        data['name'].split(',')[0] in ('emoji', 'recipes', 'furniture')
+        and 'CC' in data['about']
+        and not re.search(r'"/|\w:\\\\', text)
+    )

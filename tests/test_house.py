@@ -1,88 +1,139 @@
 """What holds between the rooms: layers, names that two files repeat, tags that survive cleaning, nothing private in the tree."""
-import ast, configparser, json, re, shutil, subprocess, sys, tomllib
+
+import ast
+import configparser
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from importlib.util import resolve_name
 from pathlib import Path
+
 import pytest
+
 from crossmodal_nb.report import staging
 from crossmodal_nb.runs import keys, record
 
 root = Path(__file__).parent.parent
-package = root/'crossmodal_nb'
-notebooks = staging.lessons(root/'nbs')
-layers = tomllib.loads((root/'pyproject.toml').read_text())['tool']['crossmodal']['layers']
+package = root / 'crossmodal_nb'
+notebooks = staging.lessons(root / 'nbs')
+layers = tomllib.loads((root / 'pyproject.toml').read_text())['tool']['crossmodal']['layers']
+
+
 def name(file):
     "`metrics.ranking` of `crossmodal_nb/metrics/ranking.py`"
     return '.'.join(file.relative_to(package).with_suffix('').parts).removesuffix('.__init__')
 
+
 files = {name(f): f for f in package.rglob('*.py') if f.name != '_modidx.py'}
+
 
 def imports(file):
     "Names of the modules of this package that a file imports, also within its functions"
     inside = '.'.join(['crossmodal_nb', *file.relative_to(package).parts[:-1]])
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import): yield from (a.name for a in node.names)
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
         if isinstance(node, ast.ImportFrom):
             module = resolve_name('.' * node.level + (node.module or ''), inside)
-            yield from (f'{module}.{a.name}' if f'{module}.{a.name}'.partition('.')[2] in files else module for a in node.names)
+            yield from (
+                f'{module}.{a.name}' if f'{module}.{a.name}'.partition('.')[2] in files else module for a in node.names
+            )
 
-def layer(module): return layers.index(module.split('.')[0])
+
+def layer(module):
+    return layers.index(module.split('.')[0])
+
 
 @pytest.mark.parametrize('module', sorted(set(files) - {'__init__'}))
 def test_a_module_imports_only_its_own_layer_and_those_below(module):
     for imported in imports(files[module]):
         project, _, other = imported.partition('.')
         if project == 'crossmodal_nb' and other in files:
-            assert layer(other) <= layer(module), f'{module} imports {other}, of a layer above its own: see pyproject.toml'
+            assert layer(other) <= layer(module), (
+                f'{module} imports {other}, of a layer above its own: see pyproject.toml'
+            )
+
 
 def test_every_notebook_has_its_module_at_the_same_place():
     for room, f in notebooks.items():
         module = re.search(r'default_exp ([\w.]+)', f.read_text())[1]
         assert module == room.replace('/', '.') or (module, room) == ('datasets.__init__', 'datasets/registry')
 
+
 def test_the_package_holds_nothing_else():
     made = {room.replace('/', '.') for room in notebooks} - {'datasets.registry'}
     assert {module for module, f in files.items() if f.name != '__init__.py'} == made
     assert {f.name for f in package.iterdir() if f.is_dir() and f.name != '__pycache__'} <= set(layers)
 
+
 def test_settings_and_pyproject_agree():
-    ini = configparser.ConfigParser(); ini.read(root/'settings.ini')
-    nbdev = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
-    assert {k: ini['crossmodal'][k] for k in ('lib_name', 'nbs_path')} == {k: nbdev[k] for k in ('lib_name', 'nbs_path')}
+    ini = configparser.ConfigParser()
+    ini.read(root / 'settings.ini')
+    nbdev = tomllib.loads((root / 'pyproject.toml').read_text())['tool']['nbdev']
+    assert {k: ini['crossmodal'][k] for k in ('lib_name', 'nbs_path')} == {
+        k: nbdev[k] for k in ('lib_name', 'nbs_path')
+    }
+
 
 def test_import_is_light():
     code = 'import sys, crossmodal_nb.cli; print([m for m in ("transformers", "torchvision", "cca_zoo", "sklearn", "matplotlib", "papermill") if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    assert (
+        subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    )
+
 
 def test_cleaning_keeps_the_parameters_tag(tmp_path):
-    for f in ('pyproject.toml', 'settings.ini'): shutil.copy(root/f, tmp_path)
-    shutil.copytree(root/'nbs'/'experiments', tmp_path/'nbs'/'experiments')
+    for f in ('pyproject.toml', 'settings.ini'):
+        shutil.copy(root / f, tmp_path)
+    shutil.copytree(root / 'nbs' / 'experiments', tmp_path / 'nbs' / 'experiments')
     subprocess.run([Path(sys.executable).with_name('nbdev-clean')], cwd=tmp_path, check=True)
-    for f in (tmp_path/'nbs'/'experiments').glob('*.ipynb'): assert record.parameters(f) == record.parameters(root/'nbs'/'experiments'/f.name)
+    for f in (tmp_path / 'nbs' / 'experiments').glob('*.ipynb'):
+        assert record.parameters(f) == record.parameters(root / 'nbs' / 'experiments' / f.name)
 
-def test_experiments_only_call():
-    for f in (root/'nbs'/'experiments').glob('*.ipynb'):
+
+def test_experiments_hold_no_outputs_and_define_no_classes():
+    for f in (root / 'nbs' / 'experiments').glob('*.ipynb'):
         for c in keys.notebook_code(f):
             assert not c['outputs'], f'{f.name} is saved with outputs'
-            assert not any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in ast.walk(ast.parse(c['source']))), f'{f.name} defines something'
+            assert not any(isinstance(n, ast.ClassDef) for n in ast.walk(ast.parse(c['source']))), (
+                f'{f.name} defines a class: its place is the package'
+            )
 
-@pytest.mark.parametrize('f', sorted((root/'nbs'/'experiments').glob('*.ipynb')), ids=lambda f: f.stem)
+
+@pytest.mark.parametrize('f', sorted((root / 'nbs' / 'experiments').glob('*.ipynb')), ids=lambda f: f.stem)
 def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
     texts = [''.join(c['source']) for c in json.loads(f.read_text())['cells'] if c['cell_type'] == 'markdown']
     headings = [h for t in texts for h in re.findall(r'^## +(.+)$', t, re.M)]
     links = re.findall(r'\[(.+?)\]\(#(\S+?)\)(?= · |$)', re.search(r'^\*\*Contents\.\*\* (.+)$', texts[0], re.M)[1])
-    assert links == [(h, h.replace(' ', '-').replace('`', '')) for h in headings]      # JupyterLab's anchors
+    assert links == [(h, h.replace(' ', '-').replace('`', '')) for h in headings]  # JupyterLab's anchors
     tagged = next(c['source'] for c in keys.notebook_code(f) if 'parameters' in c['metadata']['tags'])
     for line in filter(None, tagged.splitlines()):
         assert ' # ' in line or f'`{line.split()[0]}`' in texts[0], f'{f.name}: what is {line}?'
 
+
 def test_references_are_cited_and_can_be_followed():
-    pages = [''.join(c['source']) for f in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in f.parts for c in json.loads(f.read_text())['cells'] if c['cell_type'] == 'markdown']
-    pages += [f.read_text() for f in (root/'book').glob('*.md')]
+    pages = [
+        ''.join(c['source'])
+        for f in (root / 'nbs').rglob('*.ipynb')
+        if '.ipynb_checkpoints' not in f.parts
+        for c in json.loads(f.read_text())['cells']
+        if c['cell_type'] == 'markdown'
+    ]
+    pages += [f.read_text() for f in (root / 'book').glob('*.md')]
     cited = {k.strip() for t in pages for keys in re.findall(r'\{cite(?::\w+)?\}`([^`]+)`', t) for k in keys.split(',')}
-    entries = {re.match(r'\w+\{([^,]+),', e)[1]: e for e in re.split(r'^@', (root/'book'/'references.bib').read_text(), flags=re.M)[1:]}
+    entries = {
+        re.match(r'\w+\{([^,]+),', e)[1]: e
+        for e in re.split(r'^@', (root / 'book' / 'references.bib').read_text(), flags=re.M)[1:]
+    }
     assert cited - set(entries) == set(), 'cited, but not in references.bib'
     assert set(entries) - cited == set(), 'in references.bib, but never cited'
-    for key, e in entries.items(): assert re.search(r'\b(doi|eprint|url) = \{\S|note = \{.*not verified', e), f'{key}: where to find it?'
+    for key, e in entries.items():
+        assert re.search(r'\b(doi|eprint|url) = \{\S|note = \{.*not verified', e), f'{key}: where to find it?'
+
 
 def test_what_is_read_outside_of_the_book_cites_without_roles():
-    for f in (root/'README.md', root/'nbs'/'index.ipynb'): assert '{cite' not in f.read_text()
+    for f in (root / 'README.md', root / 'nbs' / 'index.ipynb'):
+        assert '{cite' not in f.read_text()

@@ -1,7 +1,12 @@
 "The script that runs the suite on another processor: its quarters, and that its settings reach the libraries."
-import argparse, os, re
-import pytest
+
+import argparse
+import os
+import re
+
 import processors
+import pytest
+
 
 @pytest.mark.parametrize('paths', processors.files(), ids=['lessons', 'tests'])
 def test_four_quarters_are_the_whole(paths):
@@ -9,16 +14,21 @@ def test_four_quarters_are_the_whole(paths):
     assert sorted(sum(parts, [])) == sorted(p for p in paths if p.stem != 'test_book')
     assert all(len(p) < len(paths) / 2 for p in parts)
     fewer = processors.chosen(paths[::2], 1, ())
-    assert set(fewer) == set(processors.chosen(paths, 1, ())) & set(paths[::2])            # a new file moves no other
+    assert set(fewer) == set(processors.chosen(paths, 1, ())) & set(paths[::2])  # a new file moves no other
+
 
 def test_names_that_are_left_out_exist():
     names = {processors.name(p) for paths in processors.files() for p in paths}
-    for pattern in processors.elsewhere + processors.waiting: assert any(re.fullmatch(pattern, n) for n in names), pattern
+    for pattern in processors.elsewhere + processors.waiting:
+        assert any(re.fullmatch(pattern, n) for n in names), pattern
+
 
 def test_what_is_no_quarter_is_refused():
     assert processors.quarter('3/4') == 3
     for text in ('0/4', '5/4', '1/3', 'one'):
-        with pytest.raises(argparse.ArgumentTypeError, match='none of 1/4'): processors.quarter(text)
+        with pytest.raises(argparse.ArgumentTypeError, match='none of 1/4'):
+            processors.quarter(text)
+
 
 def test_a_setting_reaches_the_libraries():
     said = ['\n'.join(processors.used(os.environ | processors.settings[k])) for k in ('sse', 'own1')]

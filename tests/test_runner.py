@@ -1,48 +1,79 @@
 """The runner with real subprocesses: refusals, failures that are kept, kill and resume, and what makes a record stale."""
-import json, os, shutil, signal, subprocess, sys, time
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-import nbformat, pytest
+
+import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
 from crossmodal_nb.runs import keys, record, runner
 
 root = Path(__file__).parent.parent
 cli = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()']
 ok = "from crossmodal_nb.runs.record import Run\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=level, split='valid', pool='all')]).save(out)"
 
+
 @pytest.fixture
 def house(tmp_path):
     "A small checkout of its own"
-    (tmp_path/'settings.ini').write_text('[crossmodal]\n')
-    (tmp_path/'nbs'/'experiments').mkdir(parents=True); (tmp_path/'book').mkdir()
-    notebook(tmp_path, ok); manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n')
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    (tmp_path / 'nbs' / 'experiments').mkdir(parents=True)
+    (tmp_path / 'book').mkdir()
+    notebook(tmp_path, ok)
+    manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n')
     return tmp_path
 
-def notebook(house, code, name='10_toy'):
-    parameters = new_code_cell("dataset = 'gaussian'\noptions = {'n': 50}\nlevel = 0.1\nfinal = False\nout = None", metadata=dict(tags=['parameters']))
-    nb = new_notebook(cells=[new_markdown_cell('# Toy'), parameters, new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')))
-    nbformat.write(nb, house/'nbs'/'experiments'/f'{name}.ipynb')
 
-def manifest(house, text): (house/'nbs'/'experiments'/'experiments.toml').write_text(text)
+def notebook(house, code, name='10_toy'):
+    parameters = new_code_cell(
+        "dataset = 'gaussian'\noptions = {'n': 50}\nlevel = 0.1\nfinal = False\nout = None",
+        metadata=dict(tags=['parameters']),
+    )
+    nb = new_notebook(
+        cells=[new_markdown_cell('# Toy'), parameters, new_code_cell(code)],
+        metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')),
+    )
+    nbformat.write(nb, house / 'nbs' / 'experiments' / f'{name}.ipynb')
+
+
+def manifest(house, text):
+    (house / 'nbs' / 'experiments' / 'experiments.toml').write_text(text)
+
 
 def crossmodal(house, *args, check=None):
-    done = subprocess.run([*cli, *args], cwd=house, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(root)))
-    if check is not None: assert done.returncode == check, done.stdout + done.stderr
+    done = subprocess.run(
+        [*cli, *args], cwd=house, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(root))
+    )
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
     return done.stdout + done.stderr
 
-def records(house, folder='records'): return [json.loads(f.read_text()) for f in sorted((house/'work'/folder).rglob('*.json'))]
+
+def records(house, folder='records'):
+    return [json.loads(f.read_text()) for f in sorted((house / 'work' / folder).rglob('*.json'))]
+
 
 def test_runs_once_then_keeps(house):
     crossmodal(house, 'run', check=0)
     (r,) = records(house)
-    assert r['status'] == 'ok' and r['rows'][0]['value'] == .5 and r['seconds'] > 0 and r['experiment'] == 'toy'
-    before = (house/'work'/'records'/'toy'/f'{r["key"]}.json').stat().st_mtime_ns
+    assert r['status'] == 'ok' and r['rows'][0]['value'] == 0.5 and r['seconds'] > 0 and r['experiment'] == 'toy'
+    before = (house / 'work' / 'records' / 'toy' / f'{r["key"]}.json').stat().st_mtime_ns
     assert '0 to run' in crossmodal(house, 'run', check=0)
-    assert (house/'work'/'records'/'toy'/f'{r["key"]}.json').stat().st_mtime_ns == before
+    assert (house / 'work' / 'records' / 'toy' / f'{r["key"]}.json').stat().st_mtime_ns == before
+
 
 def test_undeclared_parameter_is_refused_with_the_nearest(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {levle = 0.5}\n')
     said = crossmodal(house, 'run')
-    assert "'levle'" in said and "'level'" in said and not (house/'work'/'records').exists()
+    assert "'levle'" in said and "'level'" in said and not (house / 'work' / 'records').exists()
+
 
 def test_an_unknown_chapter_is_refused_with_the_nearest(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nchapter = "dta"\n')
@@ -51,74 +82,108 @@ def test_an_unknown_chapter_is_refused_with_the_nearest(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nchapter = "data"\n')
     assert 'new' in crossmodal(house, 'plan', check=0)
 
+
 @pytest.mark.parametrize('name', ['api_key', 'password'])
 def test_a_secret_is_refused(house, name):
-    nb = house/'nbs'/'experiments'/'10_toy.ipynb'
+    nb = house / 'nbs' / 'experiments' / '10_toy.ipynb'
     nb.write_text(nb.read_text().replace('level = 0.1', f"level = 0.1\\n{name} = ''"))
     manifest(house, f'[toy]\nnotebook = "10_toy.ipynb"\nparams = {{{name} = "x"}}\n')
     assert 'secret' in crossmodal(house, 'run')
 
+
 def test_unknown_experiment_gets_the_nearest(house):
     assert "'toy'" in crossmodal(house, 'run', 'tyo')
+
 
 def test_a_failure_is_kept_and_the_others_go_on(house):
     notebook(house, 'print("half way")\n1/0', '20_bad')
     manifest(house, '[bad]\nnotebook = "20_bad.ipynb"\n[toy]\nnotebook = "10_toy.ipynb"\n')
     said = crossmodal(house, 'run', check=1)
     by = {r['experiment']: r for r in records(house)}
-    assert by['toy']['status'] == 'ok' and by['bad']['status'] == 'failed' and 'ZeroDivisionError' in by['bad']['error'] and 'ZeroDivisionError' in said
-    (half,) = (house/'work'/'records'/'bad').glob('*.part.ipynb')
+    assert (
+        by['toy']['status'] == 'ok'
+        and by['bad']['status'] == 'failed'
+        and 'ZeroDivisionError' in by['bad']['error']
+        and 'ZeroDivisionError' in said
+    )
+    (half,) = (house / 'work' / 'records' / 'bad').glob('*.part.ipynb')
     assert 'half way' in half.read_text()
+
 
 def test_a_change_makes_stale_and_says_which(house):
     crossmodal(house, 'run', check=0)
     notebook(house, ok + '\n# another line\nx = 1')
     said = crossmodal(house, 'plan', check=0)
     assert 'stale' in said and 'notebook' in said
-    assert '0 to run' in crossmodal(house, 'run', check=0) and '1 to run' in crossmodal(house, 'run', '--stale', check=0)
+    assert '0 to run' in crossmodal(house, 'run', check=0) and '1 to run' in crossmodal(
+        house, 'run', '--stale', check=0
+    )
+
 
 def test_a_report_is_computed_here_and_leaves_what_was_published(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nreport = true\n')
     crossmodal(house, 'run', check=0)
-    shutil.move(house/'work'/'records', house/'book'/'records')
-    published = {f: f.read_bytes() for f in (house/'book'/'records').rglob('*') if f.is_file()}
+    shutil.move(house / 'work' / 'records', house / 'book' / 'records')
+    published = {f: f.read_bytes() for f in (house / 'book' / 'records').rglob('*') if f.is_file()}
     assert 'published' in crossmodal(house, 'run', check=0) and not records(house)
     crossmodal(house, 'run', '--report', check=0)
-    assert len(records(house)) == 1 and published == {f: f.read_bytes() for f in (house/'book'/'records').rglob('*') if f.is_file()}
+    assert len(records(house)) == 1 and published == {
+        f: f.read_bytes() for f in (house / 'book' / 'records').rglob('*') if f.is_file()
+    }
+
 
 def test_a_summary_of_published_runs_holds_where_their_data_is_absent(house, monkeypatch):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\n[both]\nnotebook = "10_toy.ipynb"\nneeds = ["toy"]\n')
     crossmodal(house, 'run', check=0)
-    shutil.move(house/'work'/'records', house/'book'/'records')
-    monkeypatch.chdir(house); here = keys.digests
+    shutil.move(house / 'work' / 'records', house / 'book' / 'records')
+    monkeypatch.chdir(house)
+    here = keys.digests
     monkeypatch.setattr(record, 'digests', lambda *a: here(*a) | dict(data=None))
-    assert [j['status'] for j in runner.plan()] == ['published'] * 2 and all(j['key'] == j['path'].stem for j in runner.plan())
+    assert [j['status'] for j in runner.plan()] == ['published'] * 2 and all(
+        j['key'] == j['path'].stem for j in runner.plan()
+    )
+
 
 def test_what_the_manifest_no_longer_asks_for_is_set_aside(house):
     crossmodal(house, 'run', check=0)
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.7}\n')
     crossmodal(house, 'run', check=0)
-    kept, aside = ([json.loads(f.read_text()) for f in (house/'work'/'records'/'toy').glob(p)] for p in ('*.json', 'superseded/*.json'))
-    assert [r['params']['level'] for r in kept] == [.7] and [r['params']['level'] for r in aside] == [.5]
+    kept, aside = (
+        [json.loads(f.read_text()) for f in (house / 'work' / 'records' / 'toy').glob(p)]
+        for p in ('*.json', 'superseded/*.json')
+    )
+    assert [r['params']['level'] for r in kept] == [0.7] and [r['params']['level'] for r in aside] == [0.5]
+
 
 def test_test_split_needs_final(house):
     notebook(house, ok.replace("'valid'", "'test'"))
     assert 'final' in crossmodal(house, 'run', check=1)
 
+
 def test_smoke_has_a_folder_of_its_own(house):
     crossmodal(house, 'run', '--smoke', check=0)
-    assert not records(house) and records(house, 'smoke')[0]['rows'][0]['value'] == .1
+    assert not records(house) and records(house, 'smoke')[0]['rows'][0]['value'] == 0.1
+
 
 def test_killed_run_leaves_nothing_half_and_the_next_one_finishes(house):
     notebook(house, 'import time; time.sleep(3)\n' + ok)
-    p = subprocess.Popen([*cli, 'run'], cwd=house, env=os.environ | dict(PYTHONPATH=str(root)), start_new_session=True, stdout=subprocess.DEVNULL)
+    p = subprocess.Popen(
+        [*cli, 'run'],
+        cwd=house,
+        env=os.environ | dict(PYTHONPATH=str(root)),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
     for _ in range(200):
-        if list((house/'work'/'records').rglob('*.part.ipynb')): break
-        time.sleep(.1)
-    os.killpg(p.pid, signal.SIGKILL); p.wait()
+        if list((house / 'work' / 'records').rglob('*.part.ipynb')):
+            break
+        time.sleep(0.1)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait()
     assert not records(house)
     crossmodal(house, 'run', check=0)
     assert [r['status'] for r in records(house)] == ['ok']
+
 
 def test_outside_a_checkout_it_says_so(tmp_path):
     assert 'checkout' in crossmodal(tmp_path, 'run') and 'checkout' in crossmodal(tmp_path, 'plan')

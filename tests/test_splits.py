@@ -1,14 +1,17 @@
 "Equal rows are known, and no group of siblings is torn by a split that is ours"
+
 import re
-import pytest, torch
+
+import pytest
+import torch
 from PIL import Image
+
 from crossmodal_nb.data.content import row_keys
 from crossmodal_nb.data.images import Images
-from crossmodal_nb.data.splits import merged_items
-from crossmodal_nb.data.views import mean_views, concatenated, View, Views
+from crossmodal_nb.data.splits import item_names, merged_items, split
+from crossmodal_nb.data.views import View, Views, concatenated, mean_views
 from crossmodal_nb.datasets import catalogue, load
 from crossmodal_nb.datasets.audit import published, siblings, stems
-from crossmodal_nb.data.splits import item_names, split
 from crossmodal_nb.datasets.emoji import languages
 from crossmodal_nb.datasets.recipes import plain, title_stem
 from crossmodal_nb.encoders.base import Encoder
@@ -17,6 +20,7 @@ from crossmodal_nb.encoders.extraction import features
 
 class Letters(Encoder):
     "Counts letters; of pictures, pixels"
+
     about = dict(name='Letters')
 
     def __call__(self, rows):
@@ -37,14 +41,18 @@ def test_a_view_without_rows_has_no_equal_rows():
 
 def test_equal_pictures_are_those_with_one_file_content(tmp_path):
     for name, colour in dict(a='red', b='red', c='blue').items():
-        Image.new('RGB', (4, 4), colour).save(tmp_path/f'{name}.png')
-    view = View(Images([tmp_path/f'{n}.png' for n in 'abc']))
+        Image.new('RGB', (4, 4), colour).save(tmp_path / f'{name}.png')
+    view = View(Images([tmp_path / f'{n}.png' for n in 'abc']))
     assert view.same.tolist() == [0, 0, 2]
-    assert features(Views(image=view), dict(image=Letters()), cache=tmp_path/'store')['image'].same.tolist() == [0, 0, 2]
+    assert features(Views(image=view), dict(image=Letters()), cache=tmp_path / 'store')['image'].same.tolist() == [
+        0,
+        0,
+        2,
+    ]
 
 
 def test_equal_numbers_are_equal_rows():
-    x = torch.tensor([[1., 2.], [2., 1.], [1., 2.]])
+    x = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0]])
     assert View(x).same.tolist() == View(dict(grid=torch.rand(3, 4, 2), pooled=x)).same.tolist() == [0, 1, 0]
     assert View(torch.zeros(3, 1)).with_features(x).same.tolist() == [0, 1, 0]
 
@@ -63,7 +71,7 @@ def test_features_are_as_equal_as_what_they_were_made_from(tmp_path):
 
 def test_merged_items_join_what_shares_an_equal_row():
     text = View(['tea', 'pie', 'tea', 'soup', 'pie'], item=[4, 5, 6, 7, 5])
-    image = View(torch.tensor([[1.], [2.], [3.], [1.]]), item=[7, 6, 5, 9])
+    image = View(torch.tensor([[1.0], [2.0], [3.0], [1.0]]), item=[7, 6, 5, 9])
     a, b = merged_items(image, text)
     assert a[0] == a[3] == b[3], 'one picture: items 7 and 9'
     assert a[1] == b[0] == b[2], 'one text: items 4 and 6'
@@ -85,13 +93,21 @@ def test_an_item_below_zero_is_like_no_other():
 
 
 # ---------------------------------------------------------------- every data set that can be had here
-WORLDS = dict.fromkeys(('gaussian', 'classes', 'shapes'), 'a synthetic world: its rows are drawn independently, so there is nothing to tear')
-OPTIONS = dict(recipes=[dict(language=l) for l in ('en', 'de', 'da')] + [dict(labelled=True)],
-               emoji=[dict(texts=('name', 'short', 'en', 'de', 'ja'))], tuxpaint=[dict(texts=('text', 'de', 'ja'), speech='es', effects=True, alphabets=True), dict(within='animals')],
-               tuxpaint_tongues=[{}, dict(alphabets=True)], furniture=[dict(texts=('name', 'de', 'es', 'fr', 'it', 'nl'))],
-               household=[dict(fold=f, repeat=r) for f in range(5) for r in (0, 2)], didec=[{}] + [dict(fold=f) for f in range(5)],
-               public_domain_recipes=[dict(fold=f, repeat=r, photos=p) for f in range(5) for r in (0, 3) for p in (True, False)],
-               wikipedia=[{}, dict(text='tfidf')])
+WORLDS = dict.fromkeys(
+    ('gaussian', 'classes', 'shapes'),
+    'a synthetic world: its rows are drawn independently, so there is nothing to tear',
+)
+OPTIONS = dict(
+    recipes=[dict(language=l) for l in ('en', 'de', 'da')] + [dict(labelled=True)],
+    emoji=[dict(texts=('name', 'short', 'en', 'de', 'ja'))],
+    tuxpaint=[dict(texts=('text', 'de', 'ja'), speech='es', effects=True, alphabets=True), dict(within='animals')],
+    tuxpaint_tongues=[{}, dict(alphabets=True)],
+    furniture=[dict(texts=('name', 'de', 'es', 'fr', 'it', 'nl'))],
+    household=[dict(fold=f, repeat=r) for f in range(5) for r in (0, 2)],
+    didec=[{}] + [dict(fold=f) for f in range(5)],
+    public_domain_recipes=[dict(fold=f, repeat=r, photos=p) for f in range(5) for r in (0, 3) for p in (True, False)],
+    wikipedia=[{}, dict(text='tfidf')],
+)
 
 
 @pytest.fixture(scope='module')
@@ -119,7 +135,11 @@ def test_no_split_of_ours_tears_siblings(name, reported):
         assert not any(map(len, found.values())), f'{name} {options}: {found}'
         if theirs:
             kin = siblings(splits, stems(name, **options))
-            share = {s: f'{len(kin[s])} of {len(set(i for v in splits[s].values() for i in v.item.tolist()))}' for s in theirs if s in splits}
+            share = {
+                s: f'{len(kin[s])} of {len(set(i for v in splits[s].values() for i in v.item.tolist()))}'
+                for s in theirs
+                if s in splits
+            }
             reported[name] = share
             assert set(share) <= set(splits) and share
 
@@ -135,7 +155,12 @@ def test_stems_of_every_item_are_known(name):
 def test_siblings_of_emoji_would_be_torn_without_their_stems():
     "The test above can fail: by equal rows alone, man cook and woman cook part"
     known, splits = stems('emoji'), load('emoji', texts=languages)
-    whole = Views({k: View([t for v in splits.values() for t in v[k].x], [i for v in splits.values() for i in v[k].ids]) for k in languages})
+    whole = Views(
+        {
+            k: View([t for v in splits.values() for t in v[k].x], [i for v in splits.values() for i in v[k].ids])
+            for k in languages
+        }
+    )
     torn = siblings(split(whole, 'emoji'), known)
     assert len(torn['test']) > 20
     assert not any(map(len, siblings(split(whole, 'emoji', stems=known), known).values()))
@@ -152,8 +177,15 @@ def test_the_sets_with_languages_are_split_as_those_without():
 
 def test_official_siblings_are_found_and_told():
     "Two photos with one caption, one of them in the published test split; a chain counts; what is alike within a split does not"
-    view = lambda *rows: Views(text=View([t for t, _ in rows], [f'{i}' for _, i in rows], item=[i for _, i in rows]))
-    splits = dict(train=view(('A dog.', 0), ('a  DOG', 1), ('A hen.', 2)), valid=view(('A cow.', 3)), test=view(('a dog!', 4), ('A fox.', 4), ('A FOX', 5), ('A pig.', 6), ('A pig.', 7)))
+
+    def view(*rows):
+        return Views(text=View([t for t, _ in rows], [f'{i}' for _, i in rows], item=[i for _, i in rows]))
+
+    splits = dict(
+        train=view(('A dog.', 0), ('a  DOG', 1), ('A hen.', 2)),
+        valid=view(('A cow.', 3)),
+        test=view(('a dog!', 4), ('A fox.', 4), ('A FOX', 5), ('A pig.', 6), ('A pig.', 7)),
+    )
     assert {s: i.tolist() for s, i in siblings(splits).items()} == dict(train=[0, 1], valid=[], test=[4, 5])
     assert siblings(splits, {'6': ('farm',), '3': ('farm',)})['valid'].tolist() == [3]
 
@@ -165,8 +197,14 @@ def test_every_fold_has_its_own_validation_outside_its_test_split():
             continue
         tested = []
         for fold in range(n):
-            items = {s: {i for v in views.values() for i in v.item.tolist()} for s, views in load(name, fold=fold).items()}
-            assert items['valid'] and not items['test'] & (items['valid'] | items['train']) and not items['train'] & items['valid']
+            items = {
+                s: {i for v in views.values() for i in v.item.tolist()} for s, views in load(name, fold=fold).items()
+            }
+            assert (
+                items['valid']
+                and not items['test'] & (items['valid'] | items['train'])
+                and not items['train'] & items['valid']
+            )
             tested += items['test']
         assert len(tested) == len(set(tested)), f'{name}: an item is tested twice'
 
@@ -174,18 +212,35 @@ def test_every_fold_has_its_own_validation_outside_its_test_split():
 # ---------------------------------------------------------------- Wikibooks
 def test_recipes_lose_their_markup_and_nothing_else():
     assert plain('2 red bell pepper<nowiki/>s') == '2 red bell peppers'
-    assert plain("Beat.<ref name=\"a\" /> Serve ''al dente'', '''hot'''.<ref>See ''this''.</ref>") == 'Beat. Serve al dente, hot.'
+    assert (
+        plain("Beat.<ref name=\"a\" /> Serve ''al dente'', '''hot'''.<ref>See ''this''.</ref>")
+        == 'Beat. Serve al dente, hot.'
+    )
     assert plain('<ref name=":1"></ref>½ tbsp of 5 < 6 > 4') == '½ tbsp of 5 < 6 > 4'
-    assert plain("Baker's 1/2'' & M&Ms") == "Baker's 1/2 & M&Ms" and plain("chef's choice, 3 1/2\"") == "chef's choice, 3 1/2\""
+    assert (
+        plain("Baker's 1/2'' & M&Ms") == "Baker's 1/2 & M&Ms"
+        and plain("chef's choice, 3 1/2\"") == "chef's choice, 3 1/2\""
+    )
     for language in ('en', 'de', 'da'):
         texts = [t for v in load('recipes', language=language).values() for view in v.values() for t in view.x]
         assert not [t for t in texts if re.search("<ref|</ref|<nowiki|''", t)]
 
 
 def test_titles_of_siblings_have_one_stem():
-    titles = ['Banana Bread', 'Banana Bread I', 'Banana Bread II', 'Banana Bread (Vegan)', 'Banana bread (Vegan) IV', 'Banana Bread 2']
+    titles = [
+        'Banana Bread',
+        'Banana Bread I',
+        'Banana Bread II',
+        'Banana Bread (Vegan)',
+        'Banana bread (Vegan) IV',
+        'Banana Bread 2',
+    ]
     assert {title_stem(t) for t in titles} == {'banana bread'}
-    assert title_stem('Chili') != title_stem('Chili con Carne') and title_stem('(Vegan)') == 'vegan' and title_stem('Vitamin C') == 'vitamin c'
+    assert (
+        title_stem('Chili') != title_stem('Chili con Carne')
+        and title_stem('(Vegan)') == 'vegan'
+        and title_stem('Vitamin C') == 'vitamin c'
+    )
     where = {}
     for s, v in load('recipes').items():
         for t in v['title'].x:

@@ -1,7 +1,18 @@
 "The built wheel, in a fresh environment that sees only the installed dependencies, works from another folder."
-import os, shutil, subprocess, sys, sysconfig, venv, zipfile
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
 from pathlib import Path
-import numpy as np, pytest, torch
+
+import numpy as np
+import pytest
+import torch
+
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.extraction import features
@@ -11,53 +22,77 @@ from crossmodal_nb.search import Index
 
 root = Path(__file__).parent.parent
 
+
 @pytest.fixture(scope='module')
 def away(tmp_path_factory):
     "A folder with an environment of its own, the wheel in it, and nothing of the checkout"
     folder = tmp_path_factory.mktemp('away')
-    run = lambda *command, **how: subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, cwd=folder, **how)
-    shutil.copytree(root/'crossmodal_nb', folder/'source'/'crossmodal_nb')              # building leaves its traces: not in the checkout
-    for f in ('pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(root/f, folder/'source')
-    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, folder/'source')
-    shutil.rmtree(folder/'source')
-    venv.create(folder/'env', with_pip=False)
-    python = folder/'env'/'bin'/'python'
+
+    def run(*command, **how):
+        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, cwd=folder, **how)
+
+    shutil.copytree(
+        root / 'crossmodal_nb', folder / 'source' / 'crossmodal_nb'
+    )  # building leaves its traces: not in the checkout
+    for f in ('pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(root / f, folder / 'source')
+    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, folder / 'source')
+    shutil.rmtree(folder / 'source')
+    venv.create(folder / 'env', with_pip=False)
+    python = folder / 'env' / 'bin' / 'python'
     site = Path(run(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').stdout.strip())
-    (site/'dependencies.pth').write_text(sysconfig.get_path('purelib') + '\n')          # of the folders there only this one: what is installed editable is not seen
-    wheel, = folder.glob('*.whl')
+    (site / 'dependencies.pth').write_text(
+        sysconfig.get_path('purelib') + '\n'
+    )  # of the folders there only this one: what is installed editable is not seen
+    (wheel,) = folder.glob('*.whl')
     run(sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--ignore-installed', wheel)
     return folder, wheel
 
+
 def asked(away, *command, check=True):
     folder, _ = away
-    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV', 'CROSSMODAL_DATA')} | dict(PATH=f'{folder/"env"/"bin"}:{os.environ["PATH"]}', XDG_CACHE_HOME=str(folder/'cache'))
-    return subprocess.run(list(map(str, command)), cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=check)
+    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV', 'CROSSMODAL_DATA')} | dict(
+        PATH=f'{folder / "env" / "bin"}:{os.environ["PATH"]}', XDG_CACHE_HOME=str(folder / 'cache')
+    )
+    return subprocess.run(
+        list(map(str, command)), cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=check
+    )
+
 
 def test_the_wheel_holds_the_package_and_its_licence(away):
     names = zipfile.ZipFile(away[1]).namelist()
-    made = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root/'crossmodal_nb').rglob(end)}
+    made = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
     assert made == {n for n in names if n.startswith('crossmodal_nb/')} and any(n.endswith('LICENSE') for n in names)
 
+
 def test_it_is_imported_from_there(away):
-    where = asked(away, 'python', '-c', 'import crossmodal_nb; print(crossmodal_nb.__file__, crossmodal_nb.__version__)').stdout
+    where = asked(
+        away, 'python', '-c', 'import crossmodal_nb; print(crossmodal_nb.__file__, crossmodal_nb.__version__)'
+    ).stdout
     assert where.startswith(str(away[0])), where
-    assert (root/'CHANGELOG.md').read_text().find(where.split()[1]) > 0, 'the version is not in the changelog'
+    assert (root / 'CHANGELOG.md').read_text().find(where.split()[1]) > 0, 'the version is not in the changelog'
+
 
 def test_the_commands_answer(away):
     shown = asked(away, 'crossmodal', '--help').stdout
     assert all(c in shown for c in ('data', 'run', 'board', 'book', 'search', 'index', 'explore'))
     assert 'emoji' in asked(away, 'crossmodal', 'data').stdout
     refused = asked(away, 'crossmodal', 'run', check=False)
-    assert refused.returncode and 'needs a checkout' in refused.stderr + refused.stdout and 'Traceback' not in refused.stderr
+    assert (
+        refused.returncode
+        and 'needs a checkout' in refused.stderr + refused.stdout
+        and 'Traceback' not in refused.stderr
+    )
+
 
 def test_a_saved_index_answers(away):
     words = ['red apple', 'green apple', 'red car', 'green car', 'blue boat', 'red boat', 'blue car', 'old boat']
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 6))).float()
     raw = Views(picture=View(x, [f'p{i}' for i in range(8)]), text=View(words, [f'p{i}' for i in range(8)]))
     encoders = dict(text=TfIdf().fit(words))
-    data = features(raw, encoders, cache=away[0]/'features')
-    Index(CCA(5, 1e-3).fit(data), data, encoders, raw, name='toys').save(away[0]/'toys')
-    shown = asked(away, 'crossmodal', 'search', away[0]/'toys', 'blue boat', '-k', '3').stdout
+    data = features(raw, encoders, cache=away[0] / 'features')
+    Index(CCA(5, 1e-3).fit(data), data, encoders, raw, name='toys').save(away[0] / 'toys')
+    shown = asked(away, 'crossmodal', 'search', away[0] / 'toys', 'blue boat', '-k', '3').stdout
     assert 'p4' in shown.splitlines()[1], shown
-    wrong = asked(away, 'crossmodal', 'search', away[0]/'toys', ' ', check=False)
+    wrong = asked(away, 'crossmodal', 'search', away[0] / 'toys', ' ', check=False)
     assert wrong.returncode and 'empty' in wrong.stderr + wrong.stdout

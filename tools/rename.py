@@ -4,6 +4,7 @@ Only the characters of an identifier change; formatting and comments stay. Noteb
 file names. A word is renamed where it resolves to what the map means, not where a local variable has the same spelling. What cannot
 be decided is printed as *unsure*; `tools/rename.toml` holds the decisions of a person. A file in which a new name is bound already
 is reported and left as it is. Without `--write` nothing is written."""
+
 import argparse
 import ast
 import io
@@ -16,25 +17,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PACKAGE = 'crossmodal_nb'
-FOREIGN = ('foreign', None)         # what is known to be no thing of the project: a number, a tensor, another library
-FLUENT = {'fit', 'example', 'partial_fit', 'stage', 'grow', 'mine', 'start_from', 'eval', 'train', 'at', 'with_second', 'merge',
-          'fit_classes', 'add_view', 'with_params', 'join'}     # methods that return an object of their own class
+FOREIGN = ('foreign', None)  # what is known to be no thing of the project: a number, a tensor, another library
+FLUENT = {
+    'fit',
+    'example',
+    'partial_fit',
+    'stage',
+    'grow',
+    'mine',
+    'start_from',
+    'eval',
+    'train',
+    'at',
+    'with_second',
+    'merge',
+    'fit_classes',
+    'add_view',
+    'with_params',
+    'join',
+}  # methods that return an object of their own class
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 # The map
 
+
 @dataclass
 class Entry:
     "A line of the map"
-    owner: str          # Module, class or function before the dot; `*` is any class; empty where there is no dot
+
+    owner: str  # Module, class or function before the dot; `*` is any class; empty where there is no dot
     old: str
     new: str
 
 
 class Map:
     "The map, and the decisions of a person about what cannot be inferred"
+
     def __init__(self, names, decisions=None):
         self.kinds = {kind: list(self.entries(names.get(kind, {}))) for kind in ('names', 'attributes', 'parameters')}
         decisions = decisions or {}
@@ -71,14 +91,16 @@ class Map:
 
 # Sources: a file of Python, or all code cells of a notebook as one
 
+
 @dataclass
 class Source:
     "Python text, where its lines come from, and whether they are exported"
+
     path: Path
-    lines: list                                       # As they are
-    plain: list                                       # The same, magics blanked out
-    module: str = ''                                  # `default_exp`, if there is one
-    spans: list = field(default_factory=list)         # (cell, first line, number of lines, exported)
+    lines: list  # As they are
+    plain: list  # The same, magics blanked out
+    module: str = ''  # `default_exp`, if there is one
+    spans: list = field(default_factory=list)  # (cell, first line, number of lines, exported)
     tree: ast.Module = None
 
     def exported(self, line):
@@ -97,7 +119,7 @@ def blanked(lines):
         return [''] * len(lines)
     out = []
     for line in lines:
-        indent = line[:len(line) - len(line.lstrip())]
+        indent = line[: len(line) - len(line.lstrip())]
         out.append(f'{indent}pass' if re.match(r'\s*[%!]', line) else line)
     return out
 
@@ -131,6 +153,7 @@ def python_source(path, text):
 
 # Positions within f-strings are wrong before Python 3.12: they are counted anew
 
+
 def parsed(text):
     tree = ast.parse(text)
     if sys.version_info < (3, 12):
@@ -145,7 +168,7 @@ def fields_of(token):
 
     def literal(i, nested):
         while i < end:
-            if token[i] == '{' and token[i:i+2] == '{{' and not nested:
+            if token[i] == '{' and token[i : i + 2] == '{{' and not nested:
                 i += 2
             elif token[i] == '{':
                 i = yield from expression(i + 1)
@@ -167,7 +190,7 @@ def fields_of(token):
                 depth += 1
             elif depth and c in ')]}':
                 depth -= 1
-            elif not depth and (c in '}:' or c == '!' and token[i+1] != '='):
+            elif not depth and (c in '}:' or c == '!' and token[i + 1] != '='):
                 break
             i += 1
         text = token[first:i]
@@ -187,8 +210,11 @@ def mend(tree, text):
     if not joined:
         return
     lines = text.split('\n')
-    strings = [(t, (t.start[0], byte_column(lines, t.start))) for t in tokenize.generate_tokens(io.StringIO(text).readline)
-               if t.type == tokenize.STRING and 'f' in re.match(r'\w*', t.string)[0].lower()]
+    strings = [
+        (t, (t.start[0], byte_column(lines, t.start)))
+        for t in tokenize.generate_tokens(io.StringIO(text).readline)
+        if t.type == tokenize.STRING and 'f' in re.match(r'\w*', t.string)[0].lower()
+    ]
     for node in joined:
         first, last = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
         values = list(formatted(node))
@@ -214,7 +240,7 @@ def mend(tree, text):
 
 
 def byte_column(lines, start):
-    return len(lines[start[0] - 1][:start[1]].encode())
+    return len(lines[start[0] - 1][: start[1]].encode())
 
 
 def outer_strings(node):
@@ -237,8 +263,10 @@ def formatted(node):
 
 # Scopes
 
+
 class Scope:
     "Names bound in a module, class, function, lambda or comprehension"
+
     def __init__(self, node, parent):
         self.node, self.parent = node, parent
         self.bindings, self.outside = {}, set()
@@ -279,6 +307,7 @@ class Scope:
 
 class Scopes(ast.NodeVisitor):
     "The scope of every node"
+
     def __init__(self, tree):
         self.of, self.parents = {}, {}
         self.scope = Scope(tree, None)
@@ -391,9 +420,11 @@ class Scopes(ast.NodeVisitor):
 
 # What the project defines
 
+
 @dataclass
 class Class:
     "A class of the project, or of a test, with the classes it stands on"
+
     name: str
     node: ast.ClassDef
     unit: 'Unit'
@@ -420,7 +451,11 @@ class Class:
             if isinstance(n, ast.Assign) and len(n.targets) == 1:
                 target, value = n.targets[0], n.value
                 pairs = [(target, value)]
-                if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+                if (
+                    isinstance(target, ast.Tuple)
+                    and isinstance(value, ast.Tuple)
+                    and len(target.elts) == len(value.elts)
+                ):
                     pairs = list(zip(target.elts, value.elts))
                 for t, v in pairs:
                     if is_self(t, name):
@@ -439,11 +474,17 @@ class Class:
 
 
 def is_self(node, name):
-    return isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.value, ast.Name) and node.value.id == 'self'
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == name
+        and isinstance(node.value, ast.Name)
+        and node.value.id == 'self'
+    )
 
 
 class Unit:
     "A source with its scopes and classes"
+
     def __init__(self, source):
         self.source, self.scopes = source, Scopes(source.tree)
         self.classes = {}
@@ -472,6 +513,7 @@ def patch_owner(node):
 
 class Project:
     "All notebooks with a `default_exp`, by module"
+
     def __init__(self, units):
         self.units = list(units)
         self.modules = {}
@@ -528,7 +570,10 @@ class Project:
     def infer(self, node, unit, depth=0):
         if depth > 12 or node is None:
             return None, None
-        again = lambda n: self.infer(n, unit, depth + 1)
+
+        def again(n):
+            return self.infer(n, unit, depth + 1)
+
         if isinstance(node, (ast.Constant, ast.JoinedStr, ast.Compare)):
             return FOREIGN
         if isinstance(node, (ast.BinOp, ast.UnaryOp)):
@@ -545,9 +590,11 @@ class Project:
                 return self.named_class('View')
             if kind == 'object' and value.name == 'View':
                 return kind, value
-            return None, None                # what a foreign container holds may well be ours
+            return None, None  # what a foreign container holds may well be ours
         if isinstance(node, ast.IfExp):
-            return next((t for t in map(again, (node.body, node.orelse)) if t[0] not in (None, 'foreign')), (None, None))
+            return next(
+                (t for t in map(again, (node.body, node.orelse)) if t[0] not in (None, 'foreign')), (None, None)
+            )
         if isinstance(node, ast.BoolOp):
             return next((t for t in map(again, node.values) if t[0] not in (None, 'foreign')), (None, None))
         if isinstance(node, ast.NamedExpr):
@@ -569,7 +616,18 @@ class Project:
         kind, value = self.named_class(text)
         if kind:
             return kind, value
-        known = {'Tensor', 'torch.Tensor', 'str', 'int', 'float', 'bool', 'np.ndarray', 'Path', 'nn.Module', 'nn.Sequential'}
+        known = {
+            'Tensor',
+            'torch.Tensor',
+            'str',
+            'int',
+            'float',
+            'bool',
+            'np.ndarray',
+            'Path',
+            'nn.Module',
+            'nn.Sequential',
+        }
         return FOREIGN if text in known else (None, None)
 
     def infer_name(self, node, unit, depth):
@@ -610,7 +668,11 @@ class Project:
             static = any(getattr(d, 'id', '') == 'staticmethod' for d in scope.node.decorator_list)
             if not static:
                 return ('class' if arg.arg == 'cls' else 'object'), unit.classes[outer.node]
-        if isinstance(scope.node, FUNCTIONS) and (owner := patch_owner(scope.node)) and scope.node.args.args[:1] == [arg]:
+        if (
+            isinstance(scope.node, FUNCTIONS)
+            and (owner := patch_owner(scope.node))
+            and scope.node.args.args[:1] == [arg]
+        ):
             return self.named_class(owner)
         return self.annotated(arg.annotation, unit)
 
@@ -625,7 +687,9 @@ class Project:
             return self.infer_definition(value, node.attr, depth)
         if kind == 'object':
             method = value.method(node.attr)
-            if method is not None and any(getattr(d, 'id', '') in ('property', 'cached_property') for d in method.decorator_list):
+            if method is not None and any(
+                getattr(d, 'id', '') in ('property', 'cached_property') for d in method.decorator_list
+            ):
                 return self.annotated(method.returns, unit)
             for c in value.mro():
                 for v in c.values(node.attr):
@@ -637,7 +701,20 @@ class Project:
         if isinstance(f, ast.Name) and f.id == 'super':
             cls = unit.scopes.of[node].enclosing_class()
             return ('object', unit.classes[cls.node]) if cls else (None, None)
-        if isinstance(f, ast.Name) and f.id in ('len', 'str', 'int', 'float', 'sum', 'sorted', 'set', 'list', 'min', 'max', 'zip', 'open'):
+        if isinstance(f, ast.Name) and f.id in (
+            'len',
+            'str',
+            'int',
+            'float',
+            'sum',
+            'sorted',
+            'set',
+            'list',
+            'min',
+            'max',
+            'zip',
+            'open',
+        ):
             return FOREIGN
         if isinstance(f, ast.Call) and getattr(f.func, 'id', '') == 'type' and len(f.args) == 1:
             return self.infer(f.args[0], unit, depth + 1)
@@ -663,8 +740,10 @@ class Project:
 
 # Renaming
 
+
 class Renamer:
     "Edits of one source"
+
     def __init__(self, project, unit, names):
         self.project, self.unit, self.map = project, unit, names
         self.source, self.scopes = unit.source, unit.scopes
@@ -693,13 +772,13 @@ class Renamer:
     def edit(self, line, column, old, new):
         "Replace `old` at a byte column; the source must say it there"
         at = self.characters(line, column)
-        if self.source.lines[line - 1][at:at + len(old)] != old:
+        if self.source.lines[line - 1][at : at + len(old)] != old:
             self.errors.append(f'{self.source.place(line)}: {old} is not where it should be')
             return
         self.edits[line, at] = (old, new)
 
     def edit_characters(self, line, at, old, new):
-        if self.source.lines[line - 1][at:at + len(old)] == old:
+        if self.source.lines[line - 1][at : at + len(old)] == old:
             self.edits[line, at] = (old, new)
 
     def text(self, line):
@@ -716,7 +795,9 @@ class Renamer:
         return answer if answer in candidates else None
 
     def clash(self, node, old, new):
-        self.errors.append(f'{self.source.place(node.lineno)}: {old} → {new}, but {new} is bound there already: {self.text(node.lineno)[:100]}')
+        self.errors.append(
+            f'{self.source.place(node.lineno)}: {old} → {new}, but {new} is bound there already: {self.text(node.lineno)[:100]}'
+        )
 
     # Names
 
@@ -815,7 +896,7 @@ class Renamer:
 
     def name_after(self, node, word):
         line = self.source.plain[node.lineno - 1]
-        start = len(line.encode()[:node.col_offset].decode())
+        start = len(line.encode()[: node.col_offset].decode())
         m = re.compile(rf'(?:async\s+)?{word}\s+').match(line, start)
         return node.lineno, m.end()
 
@@ -896,7 +977,12 @@ class Renamer:
                 return e.new
             if cls is not None and function.name == '__init__' and e.owner in cls.family():
                 return e.new
-            if cls is not None and '.' in e.owner and e.owner.split('.')[1] == function.name and e.owner.split('.')[0] in cls.family():
+            if (
+                cls is not None
+                and '.' in e.owner
+                and e.owner.split('.')[1] == function.name
+                and e.owner.split('.')[0] in cls.family()
+            ):
                 return e.new
         return None
 
@@ -972,11 +1058,13 @@ class Renamer:
         owners = [e for e in entries if e.owner.rpartition('.')[2] == callee]
         if owners:
             return self.method_keyword(owners, f, kind, callee, node)
-        for made in (self.project.infer(a, self.unit) for a in call.args):       # `new(SePH, most=50)`
+        for made in (self.project.infer(a, self.unit) for a in call.args):  # `new(SePH, most=50)`
             if made[0] == 'class' and (new := next((e.new for e in entries if e.owner in made[1].family()), None)):
                 return new
         passed = kind == 'function' and value[0].args.kwarg is not None
-        if kind is None or passed or callee in ('dict', 'at', 'with_params'):        # a class out of a dict, or settings that go to one
+        if (
+            kind is None or passed or callee in ('dict', 'at', 'with_params')
+        ):  # a class out of a dict, or settings that go to one
             return self.loose(node, node.arg, f'{callee}({node.arg}=…)')
         return None
 
@@ -1061,9 +1149,15 @@ class Renamer:
 
     def tokens(self):
         text = '\n'.join(self.source.plain) + '\n'
-        docs = {(n.body[0].value.lineno, n.body[0].value.col_offset) for n in ast.walk(self.source.tree)
-                if isinstance(n, (*FUNCTIONS, ast.ClassDef, ast.Module)) and n.body and isinstance(n.body[0], ast.Expr)
-                and isinstance(n.body[0].value, ast.Constant) and isinstance(n.body[0].value.value, str)}
+        docs = {
+            (n.body[0].value.lineno, n.body[0].value.col_offset)
+            for n in ast.walk(self.source.tree)
+            if isinstance(n, (*FUNCTIONS, ast.ClassDef, ast.Module))
+            and n.body
+            and isinstance(n.body[0], ast.Expr)
+            and isinstance(n.body[0].value, ast.Constant)
+            and isinstance(n.body[0].value.value, str)
+        }
         for t in tokenize.generate_tokens(io.StringIO(text).readline):
             column = byte_column(self.source.plain, t.start) if t.type == tokenize.STRING else 0
             if t.type == tokenize.COMMENT:
@@ -1093,7 +1187,9 @@ class Renamer:
             new = self.map.decision(word, line, self.source.path.name) if len(found) > 1 else next(iter(found), None)
             if found and new is None:
                 place = self.source.place(token.start[0])
-                self.unsure.append((self.source.path, place, word, f'text {m[0]} → {" or ".join(sorted(found))}?', line.strip()[:160]))
+                self.unsure.append(
+                    (self.source.path, place, word, f'text {m[0]} → {" or ".join(sorted(found))}?', line.strip()[:160])
+                )
             elif new in found:
                 self.edit_within(token, m.start(), word, new)
 
@@ -1112,14 +1208,18 @@ class Renamer:
             if any(self.source.exported(b[0].lineno) and not isinstance(b[0], ast.alias) for b in bindings):
                 new = self.map.name(self.unit.module, name) if name in self.map.words('names') else None
                 made.setdefault(new or name, []).append(name)
-        self.errors += [f'{self.source.path.name}: {" and ".join(old)} would all be {new}' for new, old in made.items() if len(old) > 1]
+        self.errors += [
+            f'{self.source.path.name}: {" and ".join(old)} would all be {new}'
+            for new, old in made.items()
+            if len(old) > 1
+        ]
 
     def lines(self):
         "The lines after all edits"
         out = list(self.source.lines)
         for (line, at), (old, new) in sorted(self.edits.items(), reverse=True):
             text = out[line - 1]
-            out[line - 1] = text[:at] + new + text[at + len(old):]
+            out[line - 1] = text[:at] + new + text[at + len(old) :]
         for old, new in self.map.texts.items():
             out = [line.replace(old, new) for line in out]
         return out
@@ -1127,11 +1227,12 @@ class Renamer:
 
 class Prose:
     "Code spans of prose"
+
     span = re.compile(r'(?<!`)(`{1,2})(?!`)([^`\n]+)\1(?!`)')
 
     def __init__(self, project, names, unit=None, arguments=None):
         self.project, self.map, self.unit = project, names, unit
-        self.arguments = arguments or {}        # old and new names of the parameters of the function that it is in
+        self.arguments = arguments or {}  # old and new names of the parameters of the function that it is in
 
     def spans(self, text):
         "(offset, old, new) of all that is to be renamed in the code spans of a text"
@@ -1195,8 +1296,12 @@ class Prose:
         "A bare word that only members of this notebook's classes can mean"
         if self.unit is None:
             return None
-        found = {e.new for kind in ('attributes', 'parameters') for e in self.map.of(kind, name)
-                 if e.owner != '*' and self.near(e.owner)}
+        found = {
+            e.new
+            for kind in ('attributes', 'parameters')
+            for e in self.map.of(kind, name)
+            if e.owner != '*' and self.near(e.owner)
+        }
         found |= {e.new for e in self.map.of('attributes', name) if e.owner == '*'}
         return found.pop() if len(found) == 1 else None
 
@@ -1216,7 +1321,9 @@ class Prose:
     def member(self, node):
         base = ast.unparse(node.value)
         if node.attr in self.map.words('names'):
-            modules = [m for m in self.project.modules if m == base or m.endswith(f'.{base}') or f'{PACKAGE}.{m}' == base]
+            modules = [
+                m for m in self.project.modules if m == base or m.endswith(f'.{base}') or f'{PACKAGE}.{m}' == base
+            ]
             found = {self.map.name(m, node.attr) for m in modules if self.project.definition(m, node.attr)}
             if len(found) == 1:
                 return found.pop()
@@ -1239,6 +1346,7 @@ class Prose:
 
 
 # Files
+
 
 def toml_keys(text):
     "(offset, key, path) of every key within an inline table; the path holds the keys around it"
@@ -1271,21 +1379,23 @@ def renamed_manifest(text, names, project, path, unsure):
         if not new or len(around) < 2 or 'options' in around:
             continue
         row = text.count('\n', 0, offset)
-        context = text[max(text.rfind('\n', 0, offset) + 1, offset - 60):offset + 60]
+        context = text[max(text.rfind('\n', 0, offset) + 1, offset - 60) : offset + 60]
         answer = new.pop() if len(new) == 1 else names.decision(key, context, path.name)
         if answer is None:
-            unsure.append((path, f'{path.name}, line {row + 1}', key, f'key {key} → {" or ".join(sorted(new))}?', context))
+            unsure.append(
+                (path, f'{path.name}, line {row + 1}', key, f'key {key} → {" or ".join(sorted(new))}?', context)
+            )
         elif answer != '-':
             edits.append((offset, key, answer))
     for offset, key, new in sorted(edits, reverse=True):
-        text = text[:offset] + new + text[offset + len(key):]
+        text = text[:offset] + new + text[offset + len(key) :]
     return text
 
 
 def with_spans(text, prose):
     "Prose with its code spans renamed"
     for offset, old, new in sorted(prose.spans(text), reverse=True):
-        text = text[:offset] + new + text[offset + len(old):]
+        text = text[:offset] + new + text[offset + len(old) :]
     return text
 
 
@@ -1309,9 +1419,11 @@ def with_fences(text, project, names, prose, path):
 def files(root):
     "(notebooks, Python files, pages) to be renamed"
     skip = {'.ipynb_checkpoints', 'pages', 'records', '_stage', '_build', 'work'}
-    notebooks = [f for f in sorted((root/'nbs').rglob('*.ipynb')) if not skip & set(f.relative_to(root).parts)]
-    python = [f for f in sorted((root/'tests').rglob('*.py')) if f.name != 'test_rename.py']    # that holds old names on purpose
-    pages = [*sorted((root/'book').glob('*.md')), *filter(Path.exists, [root/'README.md'])]
+    notebooks = [f for f in sorted((root / 'nbs').rglob('*.ipynb')) if not skip & set(f.relative_to(root).parts)]
+    python = [
+        f for f in sorted((root / 'tests').rglob('*.py')) if f.name != 'test_rename.py'
+    ]  # that holds old names on purpose
+    pages = [*sorted((root / 'book').glob('*.md')), *filter(Path.exists, [root / 'README.md'])]
     return notebooks, python, pages
 
 
@@ -1319,7 +1431,9 @@ def apply(root, names, write=False):
     "Rename a checkout: (changed files, unsure sites, errors)"
     notebooks, python, pages = files(root)
     loaded = {f: json.loads(f.read_text()) for f in notebooks}
-    sources = {f: notebook_source(f, nb) for f, nb in loaded.items()} | {f: python_source(f, f.read_text()) for f in python}
+    sources = {f: notebook_source(f, nb) for f, nb in loaded.items()} | {
+        f: python_source(f, f.read_text()) for f in python
+    }
     units = {f: Unit(s) for f, s in sources.items()}
     project = Project(units.values())
     out, unsure, errors = {}, [], []
@@ -1335,7 +1449,7 @@ def apply(root, names, write=False):
             continue
         nb = loaded[f]
         for cell, first, n, _ in unit.source.spans:
-            nb['cells'][cell]['source'] = source_lines('\n'.join(lines[first:first + n]), nb['cells'][cell]['source'])
+            nb['cells'][cell]['source'] = source_lines('\n'.join(lines[first : first + n]), nb['cells'][cell]['source'])
         prose = Prose(project, names, unit)
         for cell in nb['cells']:
             if cell['cell_type'] == 'markdown':
@@ -1344,7 +1458,7 @@ def apply(root, names, write=False):
         out[f] = json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n'
     for f in pages:
         out[f] = with_fences(f.read_text(), project, names, Prose(project, names), f)
-    manifest = root/'nbs'/'experiments'/'experiments.toml'
+    manifest = root / 'nbs' / 'experiments' / 'experiments.toml'
     if manifest.exists():
         out[manifest] = renamed_manifest(manifest.read_text(), names, project, manifest, unsure)
     changed = {f: t for f, t in out.items() if t != f.read_text()}
@@ -1360,26 +1474,32 @@ def source_lines(text, before):
 
 
 def read_map(root, here=Path(__file__).parent):
-    decisions = here/'rename.toml'
-    names = root/PACKAGE/'names.toml'
+    decisions = here / 'rename.toml'
+    names = root / PACKAGE / 'names.toml'
     return Map(tomllib.loads(names.read_text()), tomllib.loads(decisions.read_text()) if decisions.exists() else {})
 
 
 def main():
     parser = argparse.ArgumentParser(description='Apply crossmodal_nb/names.toml to a checkout.')
     parser.add_argument('folder', nargs='?', default='.', type=Path)
-    parser.add_argument('--write', action='store_true', help='Write the files (without it, only say what would happen).')
+    parser.add_argument(
+        '--write', action='store_true', help='Write the files (without it, only say what would happen).'
+    )
     parser.add_argument('--map', type=Path, help='Another names.toml.')
     args = parser.parse_args()
     names = read_map(args.folder)
     if args.map:
-        names = Map(tomllib.loads(args.map.read_text()), tomllib.loads((Path(__file__).parent/'rename.toml').read_text()))
+        names = Map(
+            tomllib.loads(args.map.read_text()), tomllib.loads((Path(__file__).parent / 'rename.toml').read_text())
+        )
     changed, unsure, errors = apply(args.folder, names, args.write)
     for _, place, word, what, text in unsure:
         print(f'unsure  {place}: {what}  {text}')
     for e in errors:
         print(f'error   {e}')
-    print(f'{len(changed)} files {"changed" if args.write else "would change"}, {len(unsure)} unsure sites, {len(errors)} errors')
+    print(
+        f'{len(changed)} files {"changed" if args.write else "would change"}, {len(unsure)} unsure sites, {len(errors)} errors'
+    )
     sys.exit(bool(errors))
 
 

@@ -16,58 +16,83 @@ import tomllib
 class InputError(ValueError):
     "What was given cannot be used. The message names the file, row or parameter, and says what to do"
 
+
 class MissingError(InputError, FileNotFoundError):
     "A file or folder that is needed is not there"
+
     __str__ = ValueError.__str__
 
 # %% ../../nbs/core/02_checks.ipynb #06ff2237
 def check_choice(
-    name:str,    # What was asked for
-    options,     # Names that exist
-    what:str,    # What kind of thing it is: *dataset*, *parameter* …
-) -> str:        # `name`, if it exists
+    name: str,  # What was asked for
+    options,  # Names that exist
+    what: str,  # What kind of thing it is: *dataset*, *parameter* …
+) -> str:  # `name`, if it exists
     "`name` if it is among `options`, else an `InputError` that says what exists and which is nearest"
     options = list(map(str, options))
-    if name in options: return name
+    if name in options:
+        return name
     name = name if len(str(name)) <= 80 else f'{str(name)[:77]}…'
     near = difflib.get_close_matches(str(name), options, 1)
-    raise InputError(f'no {what} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '.') + f' There is: {", ".join(options)}')
+    raise InputError(
+        f'no {what} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '.') + f' There is: {", ".join(options)}'
+    )
 
 # %% ../../nbs/core/02_checks.ipynb #8be3c471
 def literal(
-    text:str,     # As typed
-):                # A number, a bool, a list, a dict …
+    text: str,  # As typed
+):  # A number, a bool, a list, a dict …
     "What a value on the command line means: as TOML, else as Python or JSON, else it is a text"
     for read in (lambda t: tomllib.loads(f'x = {t}')['x'], lambda t: ast.literal_eval(t.strip()), json.loads):
-        try: return read(text)
-        except (ValueError, SyntaxError): pass
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            pass
     return text
 
-_types = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', list: 'a list', tuple: 'a tuple',
-          dict: 'a dict', type(None): 'None'}
+
+_types = {
+    bool: 'True or False',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    list: 'a list',
+    tuple: 'a tuple',
+    dict: 'a dict',
+    type(None): 'None',
+}
 _truth = dict(true=True, yes=True, on=True, false=False, no=False, off=False)
 
+
 def typed(
-    value,          # What was given
-    default,        # What was declared
-    types=(),       # Types allowed besides the default's own (where none is said, a default of None also allows a text)
-):                  # The value, of one of the allowed types
+    value,  # What was given
+    default,  # What was declared
+    types=(),  # Types allowed besides the default's own (where none is said, a default of None also allows a text)
+):  # The value, of one of the allowed types
     """A value as its declared default wants it, converted where nothing is lost: `'no'` to False, `'1e3'` to 1000, `'[2, 4]'` to a
     list; what would lose something is an `InputError`"""
     allowed = [type(default), *(types or [str] * (default is None))]
-    if type(value) in allowed: return value
+    if type(value) in allowed:
+        return value
     meant = _truth.get(value.strip().lower(), literal(value)) if isinstance(value, str) else value
     for kind in allowed:
-        with contextlib.suppress(ValueError): return _lossless(meant, kind)
+        with contextlib.suppress(ValueError):
+            return _lossless(meant, kind)
     names = [_types.get(kind, kind.__name__) for kind in dict.fromkeys(allowed)]
     shown = value if len(repr(value)) <= 80 else f'{str(value)[:77]}…'
     said = f'{shown!r} is given, but the default is {default!r}: it must be {" or ".join(names)}'
     raise InputError(said + (' (`papermill -r NAME VALUE` passes a text as it is)' if str in allowed else ''))
 
+
 def _lossless(value, kind):
-    if type(value) is kind: return value
-    if kind is bool and type(value) is int and value in (0, 1): return bool(value)
-    if kind is int and type(value) is float and value.is_integer(): return int(value)
-    if kind is float and type(value) is int and abs(value) <= 2**53: return float(value)
-    if kind in (list, tuple) and type(value) in (list, tuple): return kind(value)
+    if type(value) is kind:
+        return value
+    if kind is bool and type(value) is int and value in (0, 1):
+        return bool(value)
+    if kind is int and type(value) is float and value.is_integer():
+        return int(value)
+    if kind is float and type(value) is int and abs(value) <= 2**53:
+        return float(value)
+    if kind in (list, tuple) and type(value) in (list, tuple):
+        return kind(value)
     raise ValueError(f'{value!r} is no {kind.__name__}')

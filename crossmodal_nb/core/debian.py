@@ -13,60 +13,94 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
+
 from .checks import InputError, MissingError, check_choice
 from .fetch import unpack
 from .files import locked
 from .settings import settings
 
 # %% ../../nbs/core/07_debian.ipynb #430b6f09
-packages = {   # name: (sha256 by version, megabytes, archives inside)
-    'tuxpaint-stamps-default': ({'2022.06.04-1': '6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34'}, 161, ''),
-    'sweethome3d-furniture': ({'1.8-1': '3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668'}, 120, '*.sh3f'),
+packages = {  # name: (sha256 by version, megabytes, archives inside)
+    'tuxpaint-stamps-default': (
+        {'2022.06.04-1': '6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34'},
+        161,
+        '',
+    ),
+    'sweethome3d-furniture': (
+        {'1.8-1': '3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668'},
+        120,
+        '*.sh3f',
+    ),
 }
 
+
 def obtain(
-    name:str,                     # A name in `packages`
-    into:str|Path|None=None,      # Folder of all Debian packages (default: `work/data/debian`)
-) -> Path:                        # The unpacked folder; its file `SHA256` says which package it was
+    name: str,  # A name in `packages`
+    into: str | Path | None = None,  # Folder of all Debian packages (default: `work/data/debian`)
+) -> Path:  # The unpacked folder; its file `SHA256` says which package it was
     "Download a Debian package once, check it, unpack it, and return its folder; safe when several processes ask at once"
     known, _, inside = packages[check_choice(name, packages, 'Debian package')]
-    into = Path(into or settings().work/'data'/'debian').resolve()
-    folder = into/name
-    if folder.exists(): return folder
+    into = Path(into or settings().work / 'data' / 'debian').resolve()
+    folder = into / name
+    if folder.exists():
+        return folder
     with locked(folder):
-        if folder.exists(): return folder
+        if folder.exists():
+            return folder
         with tempfile.TemporaryDirectory(dir=into) as tmp:
-            file, out = _download(name, Path(tmp)/'apt'), Path(tmp)/'unpacked'
-            with open(file, 'rb') as f: got = hashlib.file_digest(f, 'sha256').hexdigest()
+            file, out = _download(name, Path(tmp) / 'apt'), Path(tmp) / 'unpacked'
+            with open(file, 'rb') as f:
+                got = hashlib.file_digest(f, 'sha256').hexdigest()
             _check(file.name, got, known)
             unpack(file, out)
             for archive in sorted(out.rglob(inside)) if inside else []:
-                unpack(archive, archive.with_suffix('')); archive.unlink()
-            (out/'SHA256').write_text(f'{got}  {file.name}\n')
+                unpack(archive, archive.with_suffix(''))
+                archive.unlink()
+            (out / 'SHA256').write_text(f'{got}  {file.name}\n')
             os.replace(out, folder)
     return folder
+
 
 def _check(file, got, known):
     "`file` is NAME_VERSION_ARCHITECTURE.deb"
     version = file.split('_')[1].replace('%3a', ':')
     if version not in known:
-        warnings.warn(f'{file}: no digest is known for version {version} (known: {", ".join(known)}). '
-                      f'It is taken as its signature says, and recorded: {got}', stacklevel=3)
+        warnings.warn(
+            f'{file}: no digest is known for version {version} (known: {", ".join(known)}). '
+            f'It is taken as its signature says, and recorded: {got}',
+            stacklevel=3,
+        )
     elif got != known[version]:
-        raise InputError(f'{file}: sha256 is {got}, expected {known[version]}. '
-                         'The download is refused; try again, or see whether the package was replaced')
+        raise InputError(
+            f'{file}: sha256 is {got}, expected {known[version]}. '
+            'The download is refused; try again, or see whether the package was replaced'
+        )
+
 
 def _download(name, folder):
     if lacking := [c for c in ('apt-get', 'dpkg-deb') if not shutil.which(c)]:
-        raise MissingError(f'{name} is a Debian package, and this machine has no {" and no ".join(lacking)}. Run `crossmodal data get` on a Debian '
-                           f'or Ubuntu machine (a container will do), and copy its folder work/data/debian/{name} to the same place here')
-    for d in ('state/lists/partial', 'cache/archives/partial', 'here'): (folder/d).mkdir(parents=True)
-    private = {'Dir::State': folder/'state', 'Dir::State::lists': folder/'state'/'lists', 'Dir::Cache': folder/'cache',
-               'Dir::State::status': '/var/lib/dpkg/status', 'APT::Sandbox::User': ''}
+        raise MissingError(
+            f'{name} is a Debian package, and this machine has no {" and no ".join(lacking)}. Run `crossmodal data get` on a Debian '
+            f'or Ubuntu machine (a container will do), and copy its folder work/data/debian/{name} to the same place here'
+        )
+    for d in ('state/lists/partial', 'cache/archives/partial', 'here'):
+        (folder / d).mkdir(parents=True)
+    private = {
+        'Dir::State': folder / 'state',
+        'Dir::State::lists': folder / 'state' / 'lists',
+        'Dir::Cache': folder / 'cache',
+        'Dir::State::status': '/var/lib/dpkg/status',
+        'APT::Sandbox::User': '',
+    }
     apt = ['apt-get', '-qq', *(f'-o{k}={v}' for k, v in private.items())]
-    said = [subprocess.run([*apt, *c], cwd=folder/'here', capture_output=True, text=True).stderr for c in (['update'], ['download', name])]
-    files = list((folder/'here').glob('*.deb'))
+    said = [
+        subprocess.run([*apt, *c], cwd=folder / 'here', capture_output=True, text=True).stderr
+        for c in (['update'], ['download', name])
+    ]
+    files = list((folder / 'here').glob('*.deb'))
     if len(files) != 1:
-        raise RuntimeError(f'could not download the Debian package {name}:\n{"".join(said).strip()[-800:]}\n'
-                           'Is this machine online, and do its package sources carry it?')
+        raise RuntimeError(
+            f'could not download the Debian package {name}:\n{"".join(said).strip()[-800:]}\n'
+            'Is this machine online, and do its package sources carry it?'
+        )
     return files[0]

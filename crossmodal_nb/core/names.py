@@ -13,28 +13,36 @@ from importlib import resources
 
 # %% ../../nbs/core/03_names.ipynb #c7f1a9d3
 @lru_cache
-def names() -> dict: # kind: {old: new}
+def names() -> dict:  # kind: {old: new}
     "The map of old to new names, `names.toml` (its head says how keys are written)"
     return tomllib.loads(resources.files('crossmodal_nb').joinpath('names.toml').read_text())
 
+
 def current_name(
-    kind:str,    # `'names'`, `'attributes'` or `'parameters'`
-    old:str,     # As it was saved: `'Released'`, `'methods.dscmr:Released'`; of a member with its class, `'Triplet.warm'`
-) -> str:        # Today's name, without what stands before it
+    kind: str,  # `'names'`, `'attributes'` or `'parameters'`
+    old: str,  # As it was saved: `'Released'`, `'methods.dscmr:Released'`; of a member with its class, `'Triplet.warm'`
+) -> str:  # Today's name, without what stands before it
     "What is called `old` in something saved before; a name that never changed is its own"
     owner, _, name = old.replace(':', '.').rpartition('.')
     owner = owner.rpartition('.')[2]
     table = names()[kind]
     for key, new in table.items():
         of, _, last = key.rpartition('.')
-        if last == name and of and owner in (of, names()['names'].get(of)): return new
+        if last == name and of and owner in (of, names()['names'].get(of)):
+            return new
     return table.get(name, name)
 
+
 def current_parameters(
-    cls:type,      # A class of today
-    given:dict,    # Parameters of its constructor, by the names of the time when they were saved
-) -> dict:         # The same by today's names; what `cls` still takes is left as it is
+    cls: type,  # A class of today
+    given: dict,  # Parameters of its constructor, by the names of the time when they were saved
+) -> dict:  # The same by today's names; what `cls` still takes is left as it is
     "Saved hyper-parameters, as a class takes them now"
     taken = inspect.signature(cls).parameters
-    def now(name): return next((new for c in cls.__mro__ if (new := current_name('parameters', f'{c.__name__}.{name}')) != name), name)
+
+    def now(name):
+        return next(
+            (new for c in cls.__mro__ if (new := current_name('parameters', f'{c.__name__}.{name}')) != name), name
+        )
+
     return {name if name in taken else now(name): value for name, value in given.items()}

@@ -10,20 +10,27 @@ import contextlib
 import random
 import signal
 import threading
+
 import numpy as np
 
 # %% ../../nbs/core/05_processes.ipynb #665f3611
-def seed_all(seed:int):
+def seed_all(seed: int):
     "Seed Python, NumPy and torch"
     import torch
-    random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 # %% ../../nbs/core/05_processes.ipynb #8aa27625
 def gather(x):
     "All processes' rows, with gradients; the identity when there is one process"
-    import torch, torch.distributed as dist
+    import torch
+    import torch.distributed as dist
+
     rank, world = rank_and_world_size()
-    if world == 1: return x
+    if world == 1:
+        return x
 
     class Gather(torch.autograd.Function):
         @staticmethod
@@ -31,33 +38,57 @@ def gather(x):
             out = [torch.empty_like(x) for _ in range(world)]
             dist.all_gather(out, x.contiguous())
             return torch.cat(out)
+
         @staticmethod
         def backward(ctx, g):
-            dist.all_reduce(g := g.contiguous())            # every process has its own loss of all rows
+            dist.all_reduce(g := g.contiguous())  # every process has its own loss of all rows
             return g.chunk(world)[rank]
+
     return Gather.apply(x)
 
-def rank_and_world_size() -> tuple[int, int]: # this process's number, how many there are
+
+def rank_and_world_size() -> tuple[int, int]:  # this process's number, how many there are
     "Where this process stands among those that train together"
     import torch.distributed as dist
+
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
+
 def spawn(
-    f,           # A function that can be imported; it should return numpy or plain data (a tensor dies with its process)
-    n:int,       # Number of processes
-    *args,       # Its arguments
-):               # What process 0 returned
+    f,  # A function that can be imported; it should return numpy or plain data (a tensor dies with its process)
+    n: int,  # Number of processes
+    *args,  # Its arguments
+):  # What process 0 returned
     "Call `f(*args)` in `n` processes on this machine; `n=1` is a plain call"
-    if n == 1: return f(*args)
+    if n == 1:
+        return f(*args)
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-    c = LaunchConfig(1, 1, n, run_id='crossmodal', rdzv_backend='c10d', rdzv_endpoint='127.0.0.1:0', start_method='spawn', max_restarts=0)
-    with own_signals(): return elastic_launch(c, f)(*args)[0]
+
+    c = LaunchConfig(
+        1,
+        1,
+        n,
+        run_id='crossmodal',
+        rdzv_backend='c10d',
+        rdzv_endpoint='127.0.0.1:0',
+        start_method='spawn',
+        max_restarts=0,
+    )
+    with own_signals():
+        return elastic_launch(c, f)(*args)[0]
+
 
 @contextlib.contextmanager
 def own_signals():
     "What the launcher makes of Ctrl-C and its like ends with it"
     main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.getsignal(s) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT') if main and (s := getattr(signal, name, None))}
-    try: yield
+    before = {
+        s: signal.getsignal(s)
+        for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT')
+        if main and (s := getattr(signal, name, None))
+    }
+    try:
+        yield
     finally:
-        for s, handler in before.items(): signal.signal(s, handler)
+        for s, handler in before.items():
+            signal.signal(s, handler)

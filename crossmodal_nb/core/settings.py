@@ -14,20 +14,36 @@ from types import SimpleNamespace
 
 # %% ../../nbs/core/01_settings.ipynb #b1f47e9e
 def settings(
-    start:str|Path|None=None, # Folder to start from (default: the working directory)
-) -> SimpleNamespace: # `root, checkout, lib_name, nbs_path, book, work, data (list of folders), device`
+    start: str | Path | None = None,  # Folder to start from (default: the working directory)
+) -> SimpleNamespace:  # `root, checkout, lib_name, nbs_path, book, work, data (list of folders), device`
     "This machine's settings, from the nearest `settings.ini` above `start`; outside a checkout, the user's cache folder"
     start = Path(start or Path.cwd()).resolve()
     found = next((d for d in (start, *start.parents) if _is_checkout(d)), None)
-    root = found or Path(os.environ.get('XDG_CACHE_HOME', Path.home()/'.cache'))/'crossmodal_nb'
+    root = found or Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'crossmodal_nb'
     ini = configparser.ConfigParser()
-    ini.read_dict({'crossmodal': dict(lib_name='crossmodal_nb', nbs_path='nbs', book='book', work='work', data='work/data', device='auto')})
-    if found: ini.read(found/'settings.ini')
+    ini.read_dict(
+        {
+            'crossmodal': dict(
+                lib_name='crossmodal_nb', nbs_path='nbs', book='book', work='work', data='work/data', device='auto'
+            )
+        }
+    )
+    if found:
+        ini.read(found / 'settings.ini')
     s = ini['crossmodal']
     named = [p for p in os.environ.get('CROSSMODAL_DATA', '').split(os.pathsep) if p]
-    return SimpleNamespace(root=root, checkout=bool(found), lib_name=s['lib_name'], nbs_path=root/s['nbs_path'], book=root/s['book'],
-                           work=root/s['work'], data=[Path(p).expanduser() for p in named] + [root/p for p in s['data'].split()], device=s['device'])
+    return SimpleNamespace(
+        root=root,
+        checkout=bool(found),
+        lib_name=s['lib_name'],
+        nbs_path=root / s['nbs_path'],
+        book=root / s['book'],
+        work=root / s['work'],
+        data=[Path(p).expanduser() for p in named] + [root / p for p in s['data'].split()],
+        device=s['device'],
+    )
+
 
 def _is_checkout(folder):
-    ini = folder/'settings.ini'
+    ini = folder / 'settings.ini'
     return ini.exists() and '[crossmodal]' in ini.read_text(errors='replace')

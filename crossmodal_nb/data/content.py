@@ -12,62 +12,74 @@ import html
 import re
 import unicodedata
 from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import MissingError
 from ..core.files import digest
 
 # %% ../../nbs/data/02_content.ipynb #8b1b6095
 def content(
-    x,           # Texts, a tensor, a dict of parts, or a lazy sequence with a `.digest`
-) -> str:        # 12 hexadecimal digits
+    x,  # Texts, a tensor, a dict of parts, or a lazy sequence with a `.digest`
+) -> str:  # 12 hexadecimal digits
     "A digest of the rows' content"
-    if isinstance(x, dict): return digest({k: content(v) for k, v in x.items()})
+    if isinstance(x, dict):
+        return digest({k: content(v) for k, v in x.items()})
     return x.digest if hasattr(x, 'digest') else digest(list(x) if isinstance(x, (list, tuple)) else x)
 
 # %% ../../nbs/data/02_content.ipynb #81e9d1d5
 def clean(
-    text:str,
+    text: str,
 ) -> str:
     "NFKC, HTML entities resolved, white space collapsed line by line; empty lines go"
     text = unicodedata.normalize('NFKC', html.unescape(text))
     return '\n'.join(s for s in (' '.join(t.split()) for t in text.split('\n')) if s)
 
-def normalise(text:str) -> str:
+
+def normalise(text: str) -> str:
     "NFKC, entities resolved, lower case, one space between words, no punctuation: how texts are compared for duplicates"
     text = unicodedata.normalize('NFKC', html.unescape(text)).casefold()
     return ' '.join(re.sub(r'[^\w\s]', ' ', text).split())
 
 # %% ../../nbs/data/02_content.ipynb #09a334a9
 def row_keys(
-    x,               # Texts, a tensor, a dict of parts (`pooled`, or else its first part counts), or a lazy sequence
-    exact=False,     # Keep what can still be told apart: case and punctuation of texts, how a file is shown
-) -> list:           # n hashables; None joins with nobody
+    x,  # Texts, a tensor, a dict of parts (`pooled`, or else its first part counts), or a lazy sequence
+    exact=False,  # Keep what can still be told apart: case and punctuation of texts, how a file is shown
+) -> list:  # n hashables; None joins with nobody
     "One key a row; equal keys mean equal content"
-    if isinstance(x, dict): return row_keys(x['pooled'] if 'pooled' in x else next(iter(x.values())), exact)
+    if isinstance(x, dict):
+        return row_keys(x['pooled'] if 'pooled' in x else next(iter(x.values())), exact)
     if hasattr(x, 'paths'):
         files, shown = _file_keys(x.paths), getattr(x, 'of', None)
         return [(k, str(s)) for k, s in zip(files, shown)] if exact and shown else files
-    if hasattr(x, 'keys'): return list(x.keys(torch.arange(len(x))))
+    if hasattr(x, 'keys'):
+        return list(x.keys(torch.arange(len(x))))
     plain = isinstance(x, (list, tuple)) or hasattr(x, 'shape')
     blocks = (slice(i, i + 4096) for i in range(0, len(x), 4096))
     return [_row_key(r, exact) for b in blocks for r in (x[b] if plain else x[torch.arange(len(x))[b]])]
 
+
 def _row_key(row, exact):
-    if isinstance(row, str): return (clean(row) if exact else normalise(row)) or None
+    if isinstance(row, str):
+        return (clean(row) if exact else normalise(row)) or None
     return hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() if hasattr(row, 'shape') else None
+
 
 def _file_keys(paths):
     "Size of a file; its digest where another one is as large"
-    try: sizes = [Path(p).stat().st_size for p in paths]
-    except FileNotFoundError as e: raise MissingError(f'{e.filename}: the file is not there. Put it back, or take its row out') from e
+    try:
+        sizes = [Path(p).stat().st_size for p in paths]
+    except FileNotFoundError as e:
+        raise MissingError(f'{e.filename}: the file is not there. Put it back, or take its row out') from e
     count = collections.Counter(sizes)
     return [digest(Path(p)) if count[s] > 1 else s for p, s in zip(paths, sizes)]
 
+
 def numbered(
-    keys,            # n hashables; None is like no other
-) -> Tensor:         # (n,) int64
+    keys,  # n hashables; None is like no other
+) -> Tensor:  # (n,) int64
     "The number of the first row with the same key"
     first = {}
     return torch.tensor([i if k is None else first.setdefault(k, i) for i, k in enumerate(keys)], dtype=torch.long)

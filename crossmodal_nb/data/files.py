@@ -7,7 +7,9 @@ __all__ = ['Files']
 
 # %% ../../nbs/data/05_files.ipynb #imports0
 from pathlib import Path
+
 import numpy as np
+
 from ..core.files import digest
 from .readers import file
 from .rows import take
@@ -15,19 +17,38 @@ from .rows import take
 # %% ../../nbs/data/05_files.ipynb #01e6b802
 class Files:
     "A lazy sequence of files: `x[LongTensor] -> list` of what `open(path, of, **how)` makes of them"
-    def __init__(self,
-        paths,           # n files
-        of=None,         # n times what else `open` needs to know of a row: plain data
-        **how,           # What it needs to know of all: plain data
+
+    def __init__(
+        self,
+        paths,  # n files
+        of=None,  # n times what else `open` needs to know of a row: plain data
+        **how,  # What it needs to know of all: plain data
     ):
         self.paths, self.how = list(map(Path, paths)), how
         self.of = [None] * len(self.paths) if of is None else list(of)
-    def __len__(self): return len(self.paths)
+
+    def __len__(self):
+        return len(self.paths)
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return self.open(self.paths[i], self.of[i], **self.how)
+        if isinstance(i, (int, np.integer)):
+            return self.open(self.paths[i], self.of[i], **self.how)
         return [self.open(p, o, **self.how) for p, o in zip(take(self.paths, i), take(self.of, i))]
-    def take(self, i): return type(self)(take(self.paths, i), take(self.of, i), **self.how)
+
+    def take(self, i):
+        return type(self)(take(self.paths, i), take(self.of, i), **self.how)
+
     @property
-    def digest(self): return digest(type(self).__name__, self.how, [[p.name, file(p).stat().st_size, o] for p, o in zip(self.paths, self.of)])
-    def keys(self, i): return [digest(type(self).__name__, self.how, o, *map(digest, self.content(file(p)))) for p, o in zip(take(self.paths, i), take(self.of, i))]
-    def content(self, path): return [path]               # the files that a row is made of
+    def digest(self):
+        return digest(
+            type(self).__name__, self.how, [[p.name, file(p).stat().st_size, o] for p, o in zip(self.paths, self.of)]
+        )
+
+    def keys(self, i):
+        return [
+            digest(type(self).__name__, self.how, o, *map(digest, self.content(file(p))))
+            for p, o in zip(take(self.paths, i), take(self.of, i))
+        ]
+
+    def content(self, path):
+        return [path]  # the files that a row is made of

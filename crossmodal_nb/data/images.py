@@ -8,8 +8,10 @@ __all__ = ['Images', 'open_image', 'Cutouts']
 # %% ../../nbs/data/06_images.ipynb #imports0
 import io
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError
 from ..core.files import digest
 from .files import Files
@@ -19,40 +21,69 @@ from .rows import take
 # %% ../../nbs/data/06_images.ipynb #fcf5de68
 class Images:
     "A lazy sequence of image files: `x[LongTensor] -> list` of upright RGB PIL images"
-    def __init__(self, paths): self.paths = [Path(p) for p in paths]
-    def __len__(self): return len(self.paths)
+
+    def __init__(self, paths):
+        self.paths = [Path(p) for p in paths]
+
+    def __len__(self):
+        return len(self.paths)
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return open_image(self.paths[i])
+        if isinstance(i, (int, np.integer)):
+            return open_image(self.paths[i])
         return [open_image(p) for p in take(self.paths, i)]
-    def take(self, i): return Images(take(self.paths, i))
+
+    def take(self, i):
+        return Images(take(self.paths, i))
+
     @property
     def digest(self):
-        try: return digest([[p.name, p.stat().st_size] for p in self.paths])
-        except FileNotFoundError as e: raise MissingError(f'{e.filename}: the image is not there. Put it back, or take its row out') from e
+        try:
+            return digest([[p.name, p.stat().st_size] for p in self.paths])
+        except FileNotFoundError as e:
+            raise MissingError(f'{e.filename}: the image is not there. Put it back, or take its row out') from e
+
 
 def open_image(path):
     "An upright RGB PIL image; an unreadable file is an `InputError` that names it"
     from PIL import Image, ImageOps
+
     try:
         with Image.open(path) as im:
             im.load()
             return ImageOps.exif_transpose(im).convert('RGB')
-    except FileNotFoundError as e: raise MissingError(f'{path}: the image is not there') from e
-    except Exception as e: raise InputError(f'{path}: not a readable image ({e}). Replace it, or skip unreadable files with a stated maximum rate') from e
+    except FileNotFoundError as e:
+        raise MissingError(f'{path}: the image is not there') from e
+    except Exception as e:
+        raise InputError(
+            f'{path}: not a readable image ({e}). Replace it, or skip unreadable files with a stated maximum rate'
+        ) from e
 
 # %% ../../nbs/data/06_images.ipynb #bf3e7627
 class Cutouts(Files):
     "A lazy sequence of cut-out pictures (PNG or SVG): `x[LongTensor] -> list` of square RGB PIL images on white. How: `size`, pixels"
-    def __init__(self, paths, of=None, size=224): super().__init__(paths, of, size=size)
+
+    def __init__(self, paths, of=None, size=224):
+        super().__init__(paths, of, size=size)
+
     def open(self, path, of, size):
         from PIL import Image, ImageOps
+
         try:
             if path.suffix == '.svg':
                 import resvg_py
-                data = io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_path=str(file(path)), width=size, dpi=96, skip_system_fonts=True)))
-            else: data = file(path)
-            with Image.open(data) as im: im = im.convert('RGBA')
-        except MissingError: raise
-        except Exception as e: raise InputError(f'{path}: not a readable picture ({e}). Replace it, or take its row out') from e
-        paper = Image.new('RGBA', im.size, 'white'); paper.alpha_composite(im)
+
+                data = io.BytesIO(
+                    bytes(resvg_py.svg_to_bytes(svg_path=str(file(path)), width=size, dpi=96, skip_system_fonts=True))
+                )
+            else:
+                data = file(path)
+            with Image.open(data) as im:
+                im = im.convert('RGBA')
+        except MissingError:
+            raise
+        except Exception as e:
+            raise InputError(f'{path}: not a readable picture ({e}). Replace it, or take its row out') from e
+        paper = Image.new('RGBA', im.size, 'white')
+        paper.alpha_composite(im)
         return ImageOps.pad(paper.convert('RGB'), (size, size), Image.Resampling.BICUBIC, color='white')

@@ -8,7 +8,9 @@ __all__ = ['Mesh', 'Meshes', 'placed', 'spin', 'Turntable']
 # %% ../../nbs/data/08_meshes.ipynb #imports0
 from pathlib import Path
 from typing import NamedTuple
+
 import numpy as np
+
 from ..core.checks import InputError, MissingError
 from .files import Files
 from .readers import file
@@ -16,69 +18,108 @@ from .readers import file
 # %% ../../nbs/data/08_meshes.ipynb #2d1f0005
 class Mesh(NamedTuple):
     "A surface of triangles, y upwards"
-    points: np.ndarray   # (v, 3) float64; with a pose: cm
-    faces: np.ndarray    # (f, 3) numbers of points
+
+    points: np.ndarray  # (v, 3) float64; with a pose: cm
+    faces: np.ndarray  # (f, 3) numbers of points
     colours: np.ndarray  # (f, 3) uint8
+
 
 class Meshes(Files):
     "A lazy sequence of meshes (OBJ …): `x[LongTensor] -> list` of `Mesh`. `of` a row: its pose, nine numbers of a rotation and width, height, depth in cm"
+
     def open(self, path, of):
         import trimesh
-        try: parts = [g for g in trimesh.load_scene(file(path), process=False).geometry.values() if isinstance(g, trimesh.Trimesh) and len(g.faces)]
-        except MissingError: raise
-        except Exception as e: raise InputError(f'{path}: not a readable mesh ({type(e).__name__}: {e}). Replace it, or take its row out') from e
-        if not parts: raise InputError(f'{path}: a mesh without triangles. Replace it, or take its row out')
+
+        try:
+            parts = [
+                g
+                for g in trimesh.load_scene(file(path), process=False).geometry.values()
+                if isinstance(g, trimesh.Trimesh) and len(g.faces)
+            ]
+        except MissingError:
+            raise
+        except Exception as e:
+            raise InputError(
+                f'{path}: not a readable mesh ({type(e).__name__}: {e}). Replace it, or take its row out'
+            ) from e
+        if not parts:
+            raise InputError(f'{path}: a mesh without triangles. Replace it, or take its row out')
         start = np.cumsum([0] + [len(g.vertices) for g in parts])
         points = np.concatenate([g.vertices for g in parts]).astype(float)
         faces = np.concatenate([g.faces + s for g, s in zip(parts, start)])
-        if not np.isfinite(points).all(): raise InputError(f'{path}: points that are not numbers. Replace the mesh, or take its row out')
-        return Mesh(placed(points, of) if of else points, faces, np.concatenate([np.tile(_colour(g), (len(g.faces), 1)) for g in parts]))
+        if not np.isfinite(points).all():
+            raise InputError(f'{path}: points that are not numbers. Replace the mesh, or take its row out')
+        return Mesh(
+            placed(points, of) if of else points,
+            faces,
+            np.concatenate([np.tile(_colour(g), (len(g.faces), 1)) for g in parts]),
+        )
+
     def content(self, path):
         "The mesh, its materials and textures: all that lies in its folder"
         return [path, *sorted(p for p in path.parent.iterdir() if p.is_file() and p.suffix != path.suffix)]
 
+
 def placed(
-    points,              # (v, 3)
-    pose,                # Nine numbers of a rotation, row by row; width, height, depth in cm
-) -> np.ndarray:         # (v, 3), from 0 to width, height, depth
+    points,  # (v, 3)
+    pose,  # Nine numbers of a rotation, row by row; width, height, depth in cm
+) -> np.ndarray:  # (v, 3), from 0 to width, height, depth
     "Turned, then stretched to its size"
     points = points @ np.reshape(pose[:9], (3, 3)).T
     low, span = points.min(0), np.ptp(points, 0)
     return (points - low) * (np.asarray(pose[9:]) / np.maximum(span, 1e-9))
 
+
 def _colour(part):
     look = getattr(part.visual, 'material', None) or part.visual
     colour, image = np.asarray(look.main_color[:3], float), getattr(look, 'image', None)
-    return (colour if image is None else colour * np.asarray(image.convert('RGB').resize((1, 1), 4))[0, 0] / 255).astype(np.uint8)    # 4: the mean
+    return (
+        colour if image is None else colour * np.asarray(image.convert('RGB').resize((1, 1), 4))[0, 0] / 255
+    ).astype(np.uint8)  # 4: the mean
 
 # %% ../../nbs/data/08_meshes.ipynb #7a0949ee
 def spin(
-    mesh:Mesh,
-    frames:int=8,            # Pictures of one full turn
-    size:int=128,            # Width and height, pixels
-    tilt:float=20.,          # How far above the camera stands, degrees
-) -> list:                   # RGB PIL images on white
+    mesh: Mesh,
+    frames: int = 8,  # Pictures of one full turn
+    size: int = 128,  # Width and height, pixels
+    tilt: float = 20.0,  # How far above the camera stands, degrees
+) -> list:  # RGB PIL images on white
     "A turn on the turntable, by casting rays (trimesh on Embree)"
     import trimesh
     from PIL import Image
-    try: from trimesh.ray.ray_pyembree import RayMeshIntersector
-    except ImportError as e: raise MissingError('videos of meshes are drawn with the package embreex: `pip install "crossmodal_nb[render]"`') from e
+
+    try:
+        from trimesh.ray.ray_pyembree import RayMeshIntersector
+    except ImportError as e:
+        raise MissingError(
+            'videos of meshes are drawn with the package embreex: `pip install "crossmodal_nb[render]"`'
+        ) from e
     points = mesh.points - (mesh.points.min(0) + mesh.points.max(0)) / 2
     body = trimesh.Trimesh(points / max(np.linalg.norm(points, axis=1).max(), 1e-9), mesh.faces, process=False)
     caster, normals, out = RayMeshIntersector(body), body.face_normals, []
-    u, v = np.meshgrid(*[(np.arange(size) + .5) / size * 2 - 1] * 2)
+    u, v = np.meshgrid(*[(np.arange(size) + 0.5) / size * 2 - 1] * 2)
     t = np.deg2rad(tilt)
     for a in np.arange(frames) / frames * 2 * np.pi:
-        right, back = np.array([np.cos(a), 0, -np.sin(a)]), np.array([np.sin(a) * np.cos(t), np.sin(t), np.cos(a) * np.cos(t)])
+        right, back = (
+            np.array([np.cos(a), 0, -np.sin(a)]),
+            np.array([np.sin(a) * np.cos(t), np.sin(t), np.cos(a) * np.cos(t)]),
+        )
         up = np.cross(back, right)
-        light = back + .5 * up - .4 * right
-        first = caster.intersects_first(2 * back + u.reshape(-1, 1) * right - v.reshape(-1, 1) * up, np.tile(-back, (size * size, 1)))
-        shade = .3 + .7 * abs(normals[first] @ light) / np.linalg.norm(light)
+        light = back + 0.5 * up - 0.4 * right
+        first = caster.intersects_first(
+            2 * back + u.reshape(-1, 1) * right - v.reshape(-1, 1) * up, np.tile(-back, (size * size, 1))
+        )
+        shade = 0.3 + 0.7 * abs(normals[first] @ light) / np.linalg.norm(light)
         pixels = np.where(first[:, None] < 0, 255, mesh.colours[first] * shade[:, None])
         out.append(Image.fromarray(pixels.reshape(size, size, 3).astype(np.uint8)))
     return out
 
+
 class Turntable(Meshes):
     "A lazy sequence of turntable videos of meshes: `x[LongTensor] -> list` of lists of RGB PIL images. How: `frames`, `size` (see `spin`)"
-    def __init__(self, paths, of=None, frames=8, size=128): super().__init__(paths, of, frames=frames, size=size)
-    def open(self, path, of, frames, size): return spin(super().open(path, of), frames, size)
+
+    def __init__(self, paths, of=None, frames=8, size=128):
+        super().__init__(paths, of, frames=frames, size=size)
+
+    def open(self, path, of, frames, size):
+        return spin(super().open(path, of), frames, size)

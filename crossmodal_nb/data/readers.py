@@ -18,41 +18,56 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+
 import torch
+
 from ..core.checks import InputError, MissingError
 from ..core.files import atomic, locked
 from ..core.settings import settings
 
 # %% ../../nbs/data/10_readers.ipynb #c86e9bcc
 def lines(
-    path:str|Path,
-) -> list[str]:        # Without line ends; a byte-order mark is dropped
+    path: str | Path,
+) -> list[str]:  # Without line ends; a byte-order mark is dropped
     "The lines of a UTF-8 text file"
     text = _text(path)
-    return text.removesuffix('\n').split('\n') if text else []     # and not at the other characters at which `splitlines` splits
+    return (
+        text.removesuffix('\n').split('\n') if text else []
+    )  # and not at the other characters at which `splitlines` splits
+
 
 def file(path) -> Path:
     "`path`, if there is a regular file: no folder, no device, no link into nothing"
-    if not Path(path).is_file(): raise MissingError(f'{path}: there is no such file')
+    if not Path(path).is_file():
+        raise MissingError(f'{path}: there is no such file')
     return Path(path)
 
-def _text(path):
-    try: return file(path).read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as e: raise InputError(f'{path}: not UTF-8 text (byte {e.start}). Convert the file') from e
 
-def read_json(path:str|Path):
+def _text(path):
+    try:
+        return file(path).read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise InputError(f'{path}: not UTF-8 text (byte {e.start}). Convert the file') from e
+
+
+def read_json(path: str | Path):
     "A json file; an error names the file and the place"
-    try: return json.loads(_text(path))
-    except InputError: raise
-    except (ValueError, RecursionError) as e: raise InputError(f'{path}: not valid json ({e})') from e
+    try:
+        return json.loads(_text(path))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as e:
+        raise InputError(f'{path}: not valid json ({e})') from e
+
 
 def encode_labels(
-    values:list,       # n labels of any type
-) -> tuple[torch.Tensor, list[str]]: # (n,) codes, and the names in the order of their codes
+    values: list,  # n labels of any type
+) -> tuple[torch.Tensor, list[str]]:  # (n,) codes, and the names in the order of their codes
     "Class codes by sorted name"
     names = sorted(set(map(str, values)))
     code = {c: i for i, c in enumerate(names)}
     return torch.tensor([code[str(v)] for v in values], dtype=torch.long), names
+
 
 def abbreviate(xs, n=5) -> str:
     "The first few of many names, for an error message"
@@ -62,159 +77,223 @@ def abbreviate(xs, n=5) -> str:
 # %% ../../nbs/data/10_readers.ipynb #d22f20b2
 class Records:
     "The elements of a json array, one at a time, however long the file"
-    block, largest = 2**22, 2**26      # bytes read at a time; the longest element allowed
+
+    block, largest = 2**22, 2**26  # bytes read at a time; the longest element allowed
     comma = re.compile(r'[ \t\r\n]*,[ \t\r\n]*').match
-    def __init__(self,
-        path,                          # A json file: an array; with `key`, an object that holds one
-        key:str|None=None,             # Where the array is
-        start:int=0, n:int=0,          # Go on at this byte, the `byte` of an earlier reader that has seen n elements
-        sha=None,                      # A hashlib object, fed with all that is read
+
+    def __init__(
+        self,
+        path,  # A json file: an array; with `key`, an object that holds one
+        key: str | None = None,  # Where the array is
+        start: int = 0,
+        n: int = 0,  # Go on at this byte, the `byte` of an earlier reader that has seen n elements
+        sha=None,  # A hashlib object, fed with all that is read
     ):
         self.path, self.sha, self.text, self.at, self.fed, self.n = Path(path), sha, '', 0, start, n
         self.file = open(file(path), 'rb')
         self.scan, self.decode = json.JSONDecoder().raw_decode, codecs.getincrementaldecoder('utf-8')()
-        if start: self.file.seek(start)
-        elif self.file.read(3) == codecs.BOM_UTF8: self.fed = 3; self._see(codecs.BOM_UTF8)
-        else: self.file.seek(0)
-        if not start: self._enter(key)
+        if start:
+            self.file.seek(start)
+        elif self.file.read(3) == codecs.BOM_UTF8:
+            self.fed = 3
+            self._see(codecs.BOM_UTF8)
+        else:
+            self.file.seek(0)
+        if not start:
+            self._enter(key)
 
     @property
     def byte(self) -> int:
         "Where the next element begins"
-        return self.fed - len(self.decode.getstate()[0]) - len(self.text[self.at:].encode())
+        return self.fed - len(self.decode.getstate()[0]) - len(self.text[self.at :].encode())
 
     def __iter__(self):
         with self.file:
             while self._next() != ']':
                 value = self._value()
-                if comma := self.comma(self.text, self.at): self.at = comma.end()
-                elif self._next() == ',': self.at += 1
-                elif self.text[self.at] != ']': self._fail('a comma or the end of the list is expected')
+                if comma := self.comma(self.text, self.at):
+                    self.at = comma.end()
+                elif self._next() == ',':
+                    self.at += 1
+                elif self.text[self.at] != ']':
+                    self._fail('a comma or the end of the list is expected')
                 self.n += 1
                 yield value
             self.at += 1
-            while self._fill(): self.text = ''   # the rest of the file counts for its digest
+            while self._fill():
+                self.text = ''  # the rest of the file counts for its digest
 
     def _enter(self, key):
         if self._next() not in ('[' if key is None else '{'):
-            self._fail('the file is expected to be a list' if key is None else f'the file is expected to be an object with a list {key!r}')
+            self._fail(
+                'the file is expected to be a list'
+                if key is None
+                else f'the file is expected to be an object with a list {key!r}'
+            )
         self.at += 1
         while key is not None:
-            if self._next() == '}': self._fail(f'there is no list {key!r}')
+            if self._next() == '}':
+                self._fail(f'there is no list {key!r}')
             name = self._value()
-            if self._next() != ':': self._fail('a colon is expected')
+            if self._next() != ':':
+                self._fail('a colon is expected')
             self.at += 1
-            if name == key and self._next() == '[': self.at += 1; return
+            if name == key and self._next() == '[':
+                self.at += 1
+                return
             self._skip()
-            if self._next() == ',': self.at += 1
+            if self._next() == ',':
+                self.at += 1
 
     def _skip(self):
         "Past one value; a long list is not held in memory"
-        if self._next() != '[': return self._value()
+        if self._next() != '[':
+            return self._value()
         self.at += 1
         while self._next() != ']':
             self._value()
-            if self._next() == ',': self.at += 1
+            if self._next() == ',':
+                self.at += 1
         self.at += 1
 
     def _next(self):
         "The next character that means something"
         while True:
-            while self.at < len(self.text) and self.text[self.at] in ' \t\r\n': self.at += 1
-            if self.at < len(self.text): return self.text[self.at]
-            if not self._fill(): self._fail('the file ends too early: it may be truncated')
+            while self.at < len(self.text) and self.text[self.at] in ' \t\r\n':
+                self.at += 1
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self._fill():
+                self._fail('the file ends too early: it may be truncated')
 
     def _value(self):
         self._next()
         while True:
-            try: value, end = self.scan(self.text, self.at)
+            try:
+                value, end = self.scan(self.text, self.at)
             except json.JSONDecodeError as e:
-                if not e.msg.startswith('Unterminated') and e.pos < len(self.text) - 16: self._fail(f'not valid json ({e.msg})', e.pos)
-                if len(self.text) - self.at > self.largest: self._fail(f'an element of more than {self.largest >> 20} MB')
-                if not self._fill(): self._fail(f'not valid json ({e.msg}): the file may be truncated')
-            except (ValueError, RecursionError) as e: self._fail(f'not readable ({e})')
+                if not e.msg.startswith('Unterminated') and e.pos < len(self.text) - 16:
+                    self._fail(f'not valid json ({e.msg})', e.pos)
+                if len(self.text) - self.at > self.largest:
+                    self._fail(f'an element of more than {self.largest >> 20} MB')
+                if not self._fill():
+                    self._fail(f'not valid json ({e.msg}): the file may be truncated')
+            except (ValueError, RecursionError) as e:
+                self._fail(f'not readable ({e})')
             else:
-                if end < len(self.text) or not self._fill(): self.at = end; return value     # a number may go on in the next block
+                if end < len(self.text) or not self._fill():
+                    self.at = end
+                    return value  # a number may go on in the next block
 
     def _fill(self):
         held = len(self.text) - self.at
         data = self.file.read(max(self.block, min(2 * held, self.largest + 1 - held)))
         self._see(data)
-        try: text = self.decode.decode(data, final=not data)
+        try:
+            text = self.decode.decode(data, final=not data)
         except UnicodeDecodeError as e:
-            raise InputError(f'{self.path}, byte {self.fed - len(self.decode.getstate()[0]) + e.start}: not UTF-8 text. Convert the file') from e
+            raise InputError(
+                f'{self.path}, byte {self.fed - len(self.decode.getstate()[0]) + e.start}: not UTF-8 text. Convert the file'
+            ) from e
         self.fed += len(data)
-        self.text, self.at = self.text[self.at:] + text, 0
+        self.text, self.at = self.text[self.at :] + text, 0
         return bool(data)
 
     def _see(self, data):
-        if self.sha: self.sha.update(data)
+        if self.sha:
+            self.sha.update(data)
 
     def _fail(self, why, pos=None):
-        if pos is not None: self.at = pos
-        raise InputError(f'{self.path}, record {self.n}, byte {self.byte}: {why}. Fetch the file again, or mend it there')
+        if pos is not None:
+            self.at = pos
+        raise InputError(
+            f'{self.path}, record {self.n}, byte {self.byte}: {why}. Fetch the file again, or mend it there'
+        )
 
 # %% ../../nbs/data/10_readers.ipynb #160ce0f8
 def sha256s(
-    paths,                    # Files
+    paths,  # Files
 ) -> dict[Path, str]:
     "{path: sha256}, computed once for each size and time of change"
     out, new, known = {}, {}, _known()
     for p in map(Path, paths):
         out[p] = _if_unchanged(p, known)
         if not out[p]:
-            with open(p, 'rb') as f: out[p] = hashlib.file_digest(f, 'sha256').hexdigest()
+            with open(p, 'rb') as f:
+                out[p] = hashlib.file_digest(f, 'sha256').hexdigest()
             new[p] = stamped(p) + [out[p]]
-    if new: remember(new)
+    if new:
+        remember(new)
     return out
 
-def known_sha256(path) -> str|None:
+
+def known_sha256(path) -> str | None:
     "The sha256 of a file, if it was computed before and the file has not changed since"
     return _if_unchanged(path, _known())
+
 
 def _if_unchanged(path, known):
     *stamp, sha = known.get(os.path.realpath(path), [None])
     return sha if stamp == stamped(path) else None
 
-def stamped(path) -> list: # size, time of change (ns)
+
+def stamped(path) -> list:  # size, time of change (ns)
     "What says cheaply that a file has not changed"
     s = Path(path).stat()
     return [s.st_size, s.st_mtime_ns]
 
+
 def remember(
-    found:dict,               # path: [size, time of change, sha256]
+    found: dict,  # path: [size, time of change, sha256]
 ):
     "Keep digests that were computed elsewhere, for instance while a file was imported"
-    store = settings().work/'digests.json'
+    store = settings().work / 'digests.json'
     with locked(store):
         merged = _known() | {str(Path(p).resolve()): v for p, v in found.items()}
-        with atomic(store) as f: json.dump(merged, f)
+        with atomic(store) as f:
+            json.dump(merged, f)
+
 
 def _known():
-    store = settings().work/'digests.json'
+    store = settings().work / 'digests.json'
     return _stored(store, *stamped(store)) if store.exists() else {}
 
+
 @functools.lru_cache(1)
-def _stored(store, *stamp): return json.loads(store.read_text())
+def _stored(store, *stamp):
+    return json.loads(store.read_text())
 
 # %% ../../nbs/data/10_readers.ipynb #91e42405
 def isolated(
-    f,                        # A function that can be imported; what it returns must be picklable
-    path,                     # The file it reads: its first argument
+    f,  # A function that can be imported; what it returns must be picklable
+    path,  # The file it reads: its first argument
     *args,
-    memory:int=2**32,         # Bytes it may ask for
+    memory: int = 2**32,  # Bytes it may ask for
 ):
     "`f(path, *args)` in a process with a memory limit; whatever goes wrong there is an `InputError` that names the file"
-    context = multiprocessing.get_context('forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn')
+    context = multiprocessing.get_context(
+        'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+    )
     with ProcessPoolExecutor(1, context, initializer=_limit, initargs=(memory,)) as pool:
-        try: return pool.submit(f, path, *args).result()
-        except InputError: raise
-        except FileNotFoundError as e: raise MissingError(f'{path}: the file is not there') from e
-        except BrokenProcessPool as e: raise InputError(f'{path}: the reader crashed. The file is damaged; fetch it again') from e
-        except Exception as e: raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+        try:
+            return pool.submit(f, path, *args).result()
+        except InputError:
+            raise
+        except FileNotFoundError as e:
+            raise MissingError(f'{path}: the file is not there') from e
+        except BrokenProcessPool as e:
+            raise InputError(f'{path}: the reader crashed. The file is damaged; fetch it again') from e
+        except Exception as e:
+            raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+
 
 def _limit(memory):
-    with contextlib.suppress(ImportError):       # there is no such limit on Windows
+    with contextlib.suppress(ImportError):  # there is no such limit on Windows
         import resource
-        now = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize() if Path('/proc/self/statm').exists() else 2**33
+
+        now = (
+            int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
+            if Path('/proc/self/statm').exists()
+            else 2**33
+        )
         resource.setrlimit(resource.RLIMIT_AS, (now + memory,) * 2)

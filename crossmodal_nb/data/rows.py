@@ -13,11 +13,15 @@ def rows(x) -> int:
     "Number of rows of a tensor, a sequence or a dict of parts"
     return rows(next(iter(x.values()))) if isinstance(x, dict) else len(x)
 
+
 def take(x, i):
     "Rows `i` (LongTensor, list or slice) of a tensor, a sequence or a dict of parts; a run of neighbouring rows is not copied"
-    if isinstance(x, dict): return {k: take(v, i) for k, v in x.items()}
+    if isinstance(x, dict):
+        return {k: take(v, i) for k, v in x.items()}
     if not isinstance(i, slice):
         i = np.asarray(i, dtype=np.int64)
-        if len(i) and i[0] >= 0 and i[-1] - i[0] == len(i) - 1 and (np.diff(i) == 1).all(): i = slice(int(i[0]), int(i[-1]) + 1)
-    if isinstance(x, (list, tuple)): return x[i] if isinstance(i, slice) else [x[j] for j in i.tolist()]
-    return x[i] if hasattr(x, 'shape') else x.take(i)   # a lazy sequence stays lazy
+        if len(i) and i[0] >= 0 and i[-1] - i[0] == len(i) - 1 and (np.diff(i) == 1).all():
+            i = slice(int(i[0]), int(i[-1]) + 1)
+    if isinstance(x, (list, tuple)):
+        return x[i] if isinstance(i, slice) else [x[j] for j in i.tolist()]
+    return x[i] if hasattr(x, 'shape') else x.take(i)  # a lazy sequence stays lazy

@@ -8,7 +8,9 @@ __all__ = ['Sound', 'Sounds']
 # %% ../../nbs/data/07_sounds.ipynb #imports0
 from pathlib import Path
 from typing import NamedTuple
+
 import numpy as np
+
 from ..core.checks import InputError, MissingError
 from .files import Files
 from .readers import file
@@ -16,15 +18,23 @@ from .readers import file
 # %% ../../nbs/data/07_sounds.ipynb #ed1bb1b5
 class Sound(NamedTuple):
     "A mono recording"
-    wave: np.ndarray     # (n,) float32 in [-1, 1]
-    rate: int            # Samples a second
+
+    wave: np.ndarray  # (n,) float32 in [-1, 1]
+    rate: int  # Samples a second
+
 
 class Sounds(Files):
     "A lazy sequence of sound files (Ogg, WAV, FLAC, MP3 …): `x[LongTensor] -> list` of `Sound`"
+
     def open(self, path, of):
         import soundfile
-        try: wave, rate = soundfile.read(file(path), dtype='float32', always_2d=True)
-        except MissingError: raise
-        except Exception as e: raise InputError(f'{path}: not a readable sound ({e}). Replace it, or take its row out') from e
-        if not len(wave) or not np.isfinite(wave).all(): raise InputError(f'{path}: a sound without samples, or with some that are not numbers. Replace it')
+
+        try:
+            wave, rate = soundfile.read(file(path), dtype='float32', always_2d=True)
+        except MissingError:
+            raise
+        except Exception as e:
+            raise InputError(f'{path}: not a readable sound ({e}). Replace it, or take its row out') from e
+        if not len(wave) or not np.isfinite(wave).all():
+            raise InputError(f'{path}: a sound without samples, or with some that are not numbers. Replace it')
         return Sound(wave.mean(1), rate)

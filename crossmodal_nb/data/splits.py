@@ -7,106 +7,130 @@ __all__ = ['connected', 'assign', 'merged_items', 'item_names', 'item_groups', '
 
 # %% ../../nbs/data/04_splits.ipynb #imports0
 import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import InputError
 from .content import row_keys
 from .views import View, Views
 
 # %% ../../nbs/data/04_splits.ipynb #81e9d101
 def connected(
-    *keys,           # Each a list of n hashables (or None: joins with nobody); items that share one in the same list are joined
-) -> np.ndarray:     # (n,) group number of each item
+    *keys,  # Each a list of n hashables (or None: joins with nobody); items that share one in the same list are joined
+) -> np.ndarray:  # (n,) group number of each item
     "Connected groups of items that share any key"
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
+
     n, at, who = len(keys[0]), {}, []
     for j, key in enumerate(keys):
         for i, k in enumerate(key):
-            if k is not None: who.append((i, n + at.setdefault((j, k), len(at))))
+            if k is not None:
+                who.append((i, n + at.setdefault((j, k), len(at))))
     i, k = np.array(who, dtype=int).reshape(-1, 2).T
     m = n + len(at)
     return connected_components(coo_matrix((np.ones(len(i), bool), (i, k)), shape=(m, m)), directed=False)[1][:n]
 
+
 def assign(
-    ids,                                     # n item names
-    groups,                                  # (n,) group of each item (see `connected`)
-    dataset:str,                             # Its name salts the hash
-    shares=dict(train=.7, valid=.15, test=.15), # Expected share of each split
-) -> dict[str, np.ndarray]:                  # For each split, the sorted indices of its items
+    ids,  # n item names
+    groups,  # (n,) group of each item (see `connected`)
+    dataset: str,  # Its name salts the hash
+    shares=dict(train=0.7, valid=0.15, test=0.15),  # Expected share of each split
+) -> dict[str, np.ndarray]:  # For each split, the sorted indices of its items
     "Assign whole groups to splits by the sha256 of the dataset and the group's first name"
     first = {}
-    for name, g in sorted(zip(map(str, ids), np.asarray(groups).tolist())): first.setdefault(g, name)
-    u = {g: int(hashlib.sha256(f'{dataset}/{name}'.encode()).hexdigest()[:13], 16) / 16**13 for g, name in first.items()}
-    u, edge, out = np.array([u[g] for g in np.asarray(groups).tolist()]), 0., {}
+    for name, g in sorted(zip(map(str, ids), np.asarray(groups).tolist())):
+        first.setdefault(g, name)
+    u = {
+        g: int(hashlib.sha256(f'{dataset}/{name}'.encode()).hexdigest()[:13], 16) / 16**13 for g, name in first.items()
+    }
+    u, edge, out = np.array([u[g] for g in np.asarray(groups).tolist()]), 0.0, {}
     for split, share in shares.items():
-        out[split] = np.flatnonzero((u >= edge) & (u < edge + share + 1e-12)); edge += share
+        out[split] = np.flatnonzero((u >= edge) & (u < edge + share + 1e-12))
+        edge += share
     return out
 
 # %% ../../nbs/data/04_splits.ipynb #09a33401
 def merged_items(
-    a:View, b:View,              # Two views of n and m rows, as scored against each other
-) -> tuple[Tensor, Tensor]:      # (n,) and (m,) int64: codes of merged items
+    a: View,
+    b: View,  # Two views of n and m rows, as scored against each other
+) -> tuple[Tensor, Tensor]:  # (n,) and (m,) int64: codes of merged items
     "One code for items that share an equal row, in `a` or in `b`. Where no rows are equal, rows have the same code just where they have the same item"
     items = [*a.item.tolist(), *b.item.tolist()]
     none = [None] * len(items)
-    group = torch.from_numpy(connected([i if i >= 0 else None for i in items], a.same.tolist() + none[:len(b)], none[:len(a)] + b.same.tolist())).long()
-    return group[:len(a)], group[len(a):]
+    group = torch.from_numpy(
+        connected(
+            [i if i >= 0 else None for i in items], a.same.tolist() + none[: len(b)], none[: len(a)] + b.same.tolist()
+        )
+    ).long()
+    return group[: len(a)], group[len(a) :]
 
 # %% ../../nbs/data/04_splits.ipynb #023c9cac
 def item_names(
-    views:Views,
-) -> dict[int, str]:   # {item: name}, in order of appearance
+    views: Views,
+) -> dict[int, str]:  # {item: name}, in order of appearance
     "The name of every item: the id of its first row in the first view that has it"
     names = {}
     for v in views.values():
-        for i, name in zip(v.item.tolist(), v.ids): names.setdefault(i, name)
+        for i, name in zip(v.item.tolist(), v.ids):
+            names.setdefault(i, name)
     return names
 
+
 def item_groups(
-    views:Views,       # All views of all splits
-    stems:dict={},     # {item name: keys}: items that have the same key in the same place are siblings; a key may be None
-) -> dict[int, int]:   # {item: group}
+    views: Views,  # All views of all splits
+    stems: dict = {},  # {item name: keys}: items that have the same key in the same place are siblings; a key may be None
+) -> dict[int, int]:  # {item: group}
     "Connected groups of items that share a row's content in any view, or a stem"
     names = item_names(views)
-    owner = [i for v in views.values() for i in v.item.tolist()]                       # every row joins its item …
-    keys = [None if k is None else (name, k) for name, v in views.items() for k in row_keys(v.x)]   # … to its content
+    owner = [i for v in views.values() for i in v.item.tolist()]  # every row joins its item …
+    keys = [None if k is None else (name, k) for name, v in views.items() for k in row_keys(v.x)]  # … to its content
     for i, name in names.items():
         for place, k in enumerate(stems.get(name, ())):
             owner.append(i)
             keys.append(None if k is None else ('stem', place, k))
-    return dict(zip(names, connected([*names, *owner], [None]*len(names) + keys)[:len(names)].tolist()))
+    return dict(zip(names, connected([*names, *owner], [None] * len(names) + keys)[: len(names)].tolist()))
+
 
 def split(
-    views:Views,                                   # All rows
-    name:str,                                      # The dataset: it salts the hash
-    shares=dict(train=.7, valid=.15, test=.15),    # Expected share of each split
-    stems:dict={},                                 # As in `item_groups`
+    views: Views,  # All rows
+    name: str,  # The dataset: it salts the hash
+    shares=dict(train=0.7, valid=0.15, test=0.15),  # Expected share of each split
+    stems: dict = {},  # As in `item_groups`
 ) -> dict[str, Views]:
     "Whole groups to splits, by the sha256 of the dataset and the group's first item"
     names, group = item_names(views), item_groups(views, stems)
     items = torch.tensor(list(names), dtype=torch.long)
-    return {k: views.subset(items[torch.as_tensor(i)]) for k, i in assign(names.values(), [group[j] for j in names], name, shares).items()}
+    return {
+        k: views.subset(items[torch.as_tensor(i)])
+        for k, i in assign(names.values(), [group[j] for j in names], name, shares).items()
+    }
+
 
 def train_valid_split(
-    train:Views,        # The official train split
-    name:str,           # The dataset
+    train: Views,  # The official train split
+    name: str,  # The dataset
 ) -> dict[str, Views]:  # `train` and `valid`
     "Take 15 % of the train items for validation, where a set has no validation split (whole groups, by hash)"
-    return split(train, name, dict(train=.85, valid=.15))
+    return split(train, name, dict(train=0.85, valid=0.15))
+
 
 def deal(
-    views:Views,            # All rows
-    name:str,               # The dataset: it salts the hash
-    folds:int=5,            # Among how many the items are dealt
-    stems:dict={},          # As in `item_groups`
-    first=(),               # Items whose groups are dealt before all others, so that these too are as many in every fold
-) -> list[torch.Tensor]:    # Items of each fold
+    views: Views,  # All rows
+    name: str,  # The dataset: it salts the hash
+    folds: int = 5,  # Among how many the items are dealt
+    stems: dict = {},  # As in `item_groups`
+    first=(),  # Items whose groups are dealt before all others, so that these too are as many in every fold
+) -> list[torch.Tensor]:  # Items of each fold
     "Cross-validation: whole groups, shuffled by hash, dealt in turn"
     names, group, named = item_names(views), item_groups(views, stems), {}
-    if (n := len(set(group.values()))) < folds: raise InputError(f'{name}: {n} different items cannot be dealt into folds={folds}')
-    for i, item_name in sorted(names.items(), key=lambda kv: kv[1]): named.setdefault(group[i], item_name)
+    if (n := len(set(group.values()))) < folds:
+        raise InputError(f'{name}: {n} different items cannot be dealt into folds={folds}')
+    for i, item_name in sorted(names.items(), key=lambda kv: kv[1]):
+        named.setdefault(group[i], item_name)
     early = {group[i] for i in first}
     order = sorted(named, key=lambda g: (g not in early, hashlib.sha256(f'{name}/{named[g]}'.encode()).hexdigest()))
     at = {g: j % folds for j, g in enumerate(order)}

@@ -8,19 +8,21 @@ __all__ = ['make_gaussian_views', 'make_class_views']
 # %% ../../nbs/data/09_synthetic.ipynb #imports0
 import numpy as np
 import torch
+
 from .views import View, Views
 
 # %% ../../nbs/data/09_synthetic.ipynb #c859a31a
 def make_gaussian_views(
-    n:int=1000,                         # Rows
-    dims=dict(a=8, b=6),                # Width of each view
-    rho=(.9, .7, .5),                   # Population canonical correlations of every two views; all others are 0
-    seed:int=0,                         # The rows
-    world:int=0,                        # The mixing: two draws with one `world` are two samples of one population
+    n: int = 1000,  # Rows
+    dims=dict(a=8, b=6),  # Width of each view
+    rho=(0.9, 0.7, 0.5),  # Population canonical correlations of every two views; all others are 0
+    seed: int = 0,  # The rows
+    world: int = 0,  # The mixing: two draws with one `world` are two samples of one population
     dtype=torch.float32,
 ) -> Views:
     "Views that share latent variables with known canonical correlations"
-    g = np.random.default_rng([seed, 1]); out, r = {}, np.asarray(rho)
+    g = np.random.default_rng([seed, 1])
+    out, r = {}, np.asarray(rho)
     z = g.standard_normal((n, len(r)))
     for j, (name, p) in enumerate(dims.items()):
         u = np.sqrt(r) * z + np.sqrt(1 - r) * g.standard_normal(z.shape)
@@ -30,13 +32,15 @@ def make_gaussian_views(
         out[name] = View(torch.as_tensor(x, dtype=dtype))
     return Views(out)
 
+
 def make_class_views(
-    n:int=200,                                   # Rows of a view (times `sizes`)
-    dims=dict(image=32, text=24, audio=12),      # Width of each view
-    signal=dict(image=2., text=3., audio=1.),    # Informativeness of each view; 0 is noise
-    classes:int=5,
-    sizes=None,                                  # Optional share of `n` for each view, e.g. `dict(audio=.1)`
-    seed:int=0, world:int=0,                     # As in `make_gaussian_views`
+    n: int = 200,  # Rows of a view (times `sizes`)
+    dims=dict(image=32, text=24, audio=12),  # Width of each view
+    signal=dict(image=2.0, text=3.0, audio=1.0),  # Informativeness of each view; 0 is noise
+    classes: int = 5,
+    sizes=None,  # Optional share of `n` for each view, e.g. `dict(audio=.1)`
+    seed: int = 0,
+    world: int = 0,  # As in `make_gaussian_views`
 ) -> Views:
     "Labelled views; a row is its class's prototype times the view's signal, plus noise. Rows of two views belong together only by label"
     out = {}

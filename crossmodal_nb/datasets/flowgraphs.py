@@ -9,6 +9,7 @@ __all__ = ['info', 'files', 'recipes', 'flowgraphs', 'boxes']
 # %% ../../nbs/datasets/08_flowgraphs.ipynb #imports0
 import re
 from pathlib import Path
+
 from ..core.checks import InputError, MissingError, check_choice
 from ..data.images import Images
 from ..data.readers import read_json
@@ -17,39 +18,63 @@ from ..data.views import View, Views
 from .captions import field, pictures, short
 
 # %% ../../nbs/datasets/08_flowgraphs.ipynb #2e1a9be0
-info = dict(flowgraphs=dict(title='r-FG-BB: recipe flow graphs grounded in photos', views=['image', 'text'], labels=None, n=272,
-    size_mb=None, licence='to be obtained from its authors; research use', folder='flowgraphs', embedded=False, publishable=False,
-    attribution='Nishimura et al. 2020; recipes and photos from Cookpad', how='ask the authors of r-FG-BB for the files and convert them '
-        'to the json that the notebook 17_datasets.flowgraphs describes: *.json, and the photos that they name, in one folder'))
+info = dict(
+    flowgraphs=dict(
+        title='r-FG-BB: recipe flow graphs grounded in photos',
+        views=['image', 'text'],
+        labels=None,
+        n=272,
+        size_mb=None,
+        licence='to be obtained from its authors; research use',
+        folder='flowgraphs',
+        embedded=False,
+        publishable=False,
+        attribution='Nishimura et al. 2020; recipes and photos from Cookpad',
+        how='ask the authors of r-FG-BB for the files and convert them '
+        'to the json that the notebook 17_datasets.flowgraphs describes: *.json, and the photos that they name, in one folder',
+    )
+)
+
 
 def files(name, root):
     "What the digest covers: the annotations by content, the photos by name and size"
     return [*_notes(Path(root)), Path(root)]
 
-def _notes(root): return sorted(p for p in root.glob('*.json') if p.is_file())
+
+def _notes(root):
+    return sorted(p for p in root.glob('*.json') if p.is_file())
 
 # %% ../../nbs/datasets/08_flowgraphs.ipynb #495d2672
 def recipes(
-    root,             # Folder with `*.json` and the photos
-) -> list[dict]:      # The recipes as they stand, each with `sizes`: {photo: (width, height)} of the photos with boxes
+    root,  # Folder with `*.json` and the photos
+) -> list[dict]:  # The recipes as they stand, each with `sizes`: {photo: (width, height)} of the photos with boxes
     "All recipes, checked; faults are counted, and the first of them named"
     root, found, faults, seen = Path(root), [], [], {}
-    if not (notes := _notes(root)): raise MissingError(f'{root}: no *.json; {info["flowgraphs"]["how"]}')
+    if not (notes := _notes(root)):
+        raise MissingError(f'{root}: no *.json; {info["flowgraphs"]["how"]}')
     for path in notes:
         whole = read_json(path)
         for i, r in enumerate(whole if isinstance(whole, list) else [whole]):
             try:
                 check = _Check(root, r, f'{path.name}, recipe {i}')
                 faults += check.faults
-                if seen.setdefault(check.name, check.at) != check.at: faults.append(f'{check.at}: the same recipe_id as {seen[check.name]}')
+                if seen.setdefault(check.name, check.at) != check.at:
+                    faults.append(f'{check.at}: the same recipe_id as {seen[check.name]}')
                 found.append(r | dict(sizes=check.sizes))
-            except InputError as e: faults.append(str(e))      # of a wrong type: nothing else of this recipe can be looked at
-    if faults: raise InputError(f'{root}: {len(faults)} faults. ' + ' · '.join(faults[:5]) + (' · …' if len(faults) > 5 else ''))
-    if not found: raise InputError(f'{root}: no recipe in {notes[0].name}')
+            except InputError as e:
+                faults.append(str(e))  # of a wrong type: nothing else of this recipe can be looked at
+    if faults:
+        raise InputError(
+            f'{root}: {len(faults)} faults. ' + ' · '.join(faults[:5]) + (' · …' if len(faults) > 5 else '')
+        )
+    if not found:
+        raise InputError(f'{root}: no recipe in {notes[0].name}')
     return found
+
 
 class _Check:
     "One recipe: `name`, `faults`, and the `sizes` of its photos with boxes"
+
     def __init__(self, root, r, at):
         self.root, self.faults, self.sizes = root.resolve(), [], {}
         self.name = field(r, 'recipe_id', str, at)
@@ -59,92 +84,128 @@ class _Check:
         self.need(re.fullmatch(r'[a-z]{2,3}(-\w{1,8})?', lang), f'{at}: lang is a code such as ja, not {short(lang)}')
         self.steps, self.photos, self.entities = {}, set(), set()
         for part, look in dict(steps=self.step, entities=self.entity, edges=self.edge, boxes=self.box).items():
-            for i, x in enumerate(field(r, part, list, at)): look(x, f'{at}, {part} {i}')
+            for i, x in enumerate(field(r, part, list, at)):
+                look(x, f'{at}, {part} {i}')
         self.need(self.steps, f'{at}: no steps')
 
     def need(self, true, said):
-        if not true: self.faults.append(said)
+        if not true:
+            self.faults.append(said)
 
     def step(self, s, at):
         n, tokens = field(s, 'step', int, at), field(s, 'tokens', list, at)
-        self.need(not self.steps or n > next(reversed(self.steps)), f'{at}: step {short(n)} is not above the ones before')
+        self.need(
+            not self.steps or n > next(reversed(self.steps)), f'{at}: step {short(n)} is not above the ones before'
+        )
         self.need(field(s, 'text', str, at).strip(), f'{at}: the text is empty')
         self.steps[n] = [field(dict(token=t), 'token', str, at) for t in tokens]
-        for p in field(s, 'images', list, at): self.photo(field(dict(image=p), 'image', str, at), at)
+        for p in field(s, 'images', list, at):
+            self.photo(field(dict(image=p), 'image', str, at), at)
 
     def photo(self, p, at):
         self.need(p not in self.photos, f'{at}: photo {short(p)} is named twice')
         self.photos.add(p)
-        plain = re.fullmatch(r'[^\W_][\w.-]*(/[^\W_][\w.-]*)*', p) and len(p) < 200 and Path(p).suffix.lower() in pictures
-        if not plain: return self.need(False, f'{at}: {short(p)} is not the name of a photo in this folder')
-        if not (path := self.root/p).is_file(): return self.need(False, f'{at}: photo {short(p)} is not there')
+        plain = (
+            re.fullmatch(r'[^\W_][\w.-]*(/[^\W_][\w.-]*)*', p) and len(p) < 200 and Path(p).suffix.lower() in pictures
+        )
+        if not plain:
+            return self.need(False, f'{at}: {short(p)} is not the name of a photo in this folder')
+        if not (path := self.root / p).is_file():
+            return self.need(False, f'{at}: photo {short(p)} is not there')
         self.need(path.resolve().is_relative_to(self.root), f'{at}: photo {short(p)} leads out of the folder')
 
     def entity(self, e, at):
-        k, n, a, b = (field(e, key, kind, at) for key, kind in (('id', str), ('step', int), ('start', int), ('end', int)))
+        k, n, a, b = (
+            field(e, key, kind, at) for key, kind in (('id', str), ('step', int), ('start', int), ('end', int))
+        )
         self.need(k not in self.entities, f'{at}: the id {short(k)} is there twice')
         self.entities.add(k)
-        self.need(re.fullmatch(r'[A-Z]\w{0,9}', field(e, 'tag', str, at)), f'{at}: tag {short(e["tag"])}; F, T, Ac … are expected')
+        self.need(
+            re.fullmatch(r'[A-Z]\w{0,9}', field(e, 'tag', str, at)),
+            f'{at}: tag {short(e["tag"])}; F, T, Ac … are expected',
+        )
         surface = ''.join(field(e, 'surface', str, at).split())
-        if n not in self.steps: return self.need(False, f'{at}: there is no step {short(n)}')
+        if n not in self.steps:
+            return self.need(False, f'{at}: there is no step {short(n)}')
         if not 0 <= a < b <= len(self.steps[n]):
             return self.need(False, f'{at}: tokens {short(a)} to {short(b)}, but step {n} has {len(self.steps[n])}')
         there = ''.join(''.join(self.steps[n][a:b]).split())
-        self.need(surface and surface == there, f'{at}: the surface is {short(e["surface"])}, but the tokens are {short(there)}')
+        self.need(
+            surface and surface == there,
+            f'{at}: the surface is {short(e["surface"])}, but the tokens are {short(there)}',
+        )
 
     def edge(self, e, at):
         field(e, 'label', str, at)
-        for k in ('src', 'dst'): self.need(field(e, k, str, at) in self.entities, f'{at}: there is no entity {short(e[k])}')
+        for k in ('src', 'dst'):
+            self.need(field(e, k, str, at) in self.entities, f'{at}: there is no entity {short(e[k])}')
 
     def box(self, b, at):
         photo, xyxy = field(b, 'image', str, at), field(b, 'xyxy', list, at)
         self.need(field(b, 'entity_id', str, at) in self.entities, f'{at}: there is no entity {short(b["entity_id"])}')
-        self.need(field(b, 'attribute', str, at) in ('doing', 'done'), f'{at}: attribute {short(b["attribute"])}; doing or done is meant')
-        if photo not in self.photos: return self.need(False, f'{at}: {short(photo)} is no photo of this recipe')
+        self.need(
+            field(b, 'attribute', str, at) in ('doing', 'done'),
+            f'{at}: attribute {short(b["attribute"])}; doing or done is meant',
+        )
+        if photo not in self.photos:
+            return self.need(False, f'{at}: {short(photo)} is no photo of this recipe')
         number = all(isinstance(v, (int, float)) and not isinstance(v, bool) and -1e9 < v < 1e9 for v in xyxy)
-        if len(xyxy) != 4 or not number: return self.need(False, f'{at}: xyxy is not four numbers')
-        if self.faults: return                        # the photo may not be there
-        w, h = self.sizes.setdefault(photo, _size(self.root/photo))
+        if len(xyxy) != 4 or not number:
+            return self.need(False, f'{at}: xyxy is not four numbers')
+        if self.faults:
+            return  # the photo may not be there
+        w, h = self.sizes.setdefault(photo, _size(self.root / photo))
         x1, y1, x2, y2 = xyxy
         self.need(0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h, f'{at}: xyxy {xyxy} is no box inside a photo of {w} × {h}')
+
 
 def _size(path):
     "Width and height of a photo, upright, without decoding it"
     from PIL import Image
+
     try:
-        with Image.open(path) as im: return im.size if im.getexif().get(0x0112, 1) < 5 else im.size[::-1]
-    except Exception as e: raise InputError(f'{path}: not a readable image ({e})') from e
+        with Image.open(path) as im:
+            return im.size if im.getexif().get(0x0112, 1) < 5 else im.size[::-1]
+    except Exception as e:
+        raise InputError(f'{path}: not a readable image ({e})') from e
 
 # %% ../../nbs/datasets/08_flowgraphs.ipynb #365d7a9c
 def flowgraphs(
-    root,                     # Folder
-    lang:str|None=None,       # Only recipes in this language
-) -> dict[str, Views]:        # Views `image` (photos) and `text` (step texts); `item` = step
+    root,  # Folder
+    lang: str | None = None,  # Only recipes in this language
+) -> dict[str, Views]:  # Views `image` (photos) and `text` (step texts); `item` = step
     "Steps of the recipes, with their photos"
     return {s: v.select('image', 'text') for s, v in _split(Path(root), _chosen(root, lang)).items()}
 
+
 def _chosen(root, lang):
     found = recipes(root)
-    if lang is not None: check_choice(lang, sorted({r['lang'] for r in found}), 'recipe language')
+    if lang is not None:
+        check_choice(lang, sorted({r['lang'] for r in found}), 'recipe language')
     return [r for r in found if lang in (None, r['lang'])]
+
 
 def _split(root, chosen):
     "{split: views recipe, image, text}"
     rows = [(r, s) for r in chosen for s in r['steps']]
     photo = [(p, i) for i, (_, s) in enumerate(rows) for p in s['images']]
-    if not photo: raise InputError(f'{root}: no photos in any step')
+    if not photo:
+        raise InputError(f'{root}: no photos in any step')
     ids = [f'{r["recipe_id"]}/{s["step"]}' for r, s in rows]
     number = {r['recipe_id']: i for i, r in enumerate(chosen)}
-    recipe = View([f'recipe {number[r["recipe_id"]]}' for r, _ in rows], ids)        # equal rows: they stay together
-    image = View(Images([root/p for p, _ in photo]), [p for p, _ in photo], item=[i for _, i in photo])
+    recipe = View([f'recipe {number[r["recipe_id"]]}' for r, _ in rows], ids)  # equal rows: they stay together
+    image = View(Images([root / p for p, _ in photo]), [p for p, _ in photo], item=[i for _, i in photo])
     text = View([s['text'] for _, s in rows], ids)
     parts = split(Views(recipe=recipe, image=image), 'flowgraphs')
     return {s: Views(recipe=v['recipe'], image=v['image'], text=text[v['recipe'].item]) for s, v in parts.items()}
 
+
 def boxes(
-    root,                     # Folder
-    lang:str|None=None,       # Only recipes in this language
-) -> list[dict]:              # recipe, step, image (path), size (w, h), xyxy (upright pixels), entity, surface, tag, attribute, lang, split
+    root,  # Folder
+    lang: str | None = None,  # Only recipes in this language
+) -> list[
+    dict
+]:  # recipe, step, image (path), size (w, h), xyxy (upright pixels), entity, surface, tag, attribute, lang, split
     "All boxes, each with the words it belongs to: the questions of a localisation experiment"
     chosen, out = _chosen(root, lang), []
     at = {i.rsplit('/', 1)[0]: s for s, v in _split(Path(root), chosen).items() for i in v['recipe'].ids}
@@ -152,7 +213,19 @@ def boxes(
         entity = {e['id']: e for e in r['entities']}
         for b in r['boxes']:
             e = entity[b['entity_id']]
-            out.append(dict(recipe=r['recipe_id'], step=e['step'], image=Path(root)/b['image'], size=r['sizes'][b['image']],
-                            xyxy=tuple(b['xyxy']), entity=e['id'], surface=e['surface'], tag=e['tag'], attribute=b['attribute'],
-                            lang=r['lang'], split=at[r['recipe_id']]))
+            out.append(
+                dict(
+                    recipe=r['recipe_id'],
+                    step=e['step'],
+                    image=Path(root) / b['image'],
+                    size=r['sizes'][b['image']],
+                    xyxy=tuple(b['xyxy']),
+                    entity=e['id'],
+                    surface=e['surface'],
+                    tag=e['tag'],
+                    attribute=b['attribute'],
+                    lang=r['lang'],
+                    split=at[r['recipe_id']],
+                )
+            )
     return out

@@ -11,62 +11,135 @@ import json
 import warnings
 from functools import partial
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError
 from ..core.files import digest
 from ..data.content import content
 from ..data.images import Images
-from ..data.readers import file, lines, read_json, abbreviate
+from ..data.readers import abbreviate, file, lines, read_json
 from ..data.rows import take
 from ..data.splits import deal
 from ..data.views import View, Views
-from .captions import captions, coco, elements, field, file_name, files as caption_files, short
+from .captions import captions, coco, elements, field, file_name, short
+from .captions import files as caption_files
 
 # %% ../../nbs/datasets/11_gaze.ipynb #5162b3fb
 info = dict(
-    didec=dict(title='DIDEC: photos, spoken Dutch descriptions, and what the speakers looked at', views=['image', 'gaze', 'text'], labels=None, n=307,
-        size_mb=60, folder='didec', licence='research use; the photos belong to their Flickr authors', embedded=False, publishable=False, published=('train', 'valid', 'test'),
+    didec=dict(
+        title='DIDEC: photos, spoken Dutch descriptions, and what the speakers looked at',
+        views=['image', 'gaze', 'text'],
+        labels=None,
+        n=307,
+        size_mb=60,
+        folder='didec',
+        licence='research use; the photos belong to their Flickr authors',
+        embedded=False,
+        publishable=False,
+        published=('train', 'valid', 'test'),
         attribution='van Miltenburg, Kádár, Koolen and Krahmer 2018; Takmaz, Pezzelle, Beinborn and Fernández 2020 (object scanpaths)',
         how='ask Tilburg University for DIDEC; into one folder: images/*.jpg, annotations_all_participants.json, '
-            'scanpaths_DS_CONTENT_bbox.json, didec_img2objs.json, imgs2.tsv and split_{train,val,test}.json'),
-    osie=dict(title='OSIE: photos and the fixations of 15 viewers', views=['image', 'gaze'], labels=None, n=700, size_mb=200, folder='osie',
-        licence='MIT', attribution='Xu, Jiang, Wang, Kankanhalli and Zhao 2014', embedded=False, publishable=False,
-        how='clone the authors\' repository predicting-human-gaze-beyond-pixels: stimuli/*.jpg and fixations.mat in one folder'),
-    salicon=dict(title='SALICON: COCO photos, captions, and where a mouse uncovered them', views=['image', 'gaze', 'text'], labels=None, n=15000,
-        size_mb=4000, folder='coco', licence='annotations CC BY 4.0; the photos belong to their Flickr authors', embedded=False, publishable=False, published=('train', 'valid', 'test'),
-        attribution='Jiang, Huang, Duan and Zhao 2015; Lin et al. 2014', how='COCO 2014 as for the data set coco, and SALICON\'s '
-            'fixations_{train,val}2014.json beside its captions in annotations/'),
-    shapes=dict(title='Drawn shapes among others, texts that name one, maps that know which', views=['image', 'gaze', 'text'], labels=None, n=300, size_mb=0,
-        licence='CC0', attribution='made here', embedded=True, publishable=True, how='made when asked for'),
-    gaze=dict(title='Your own pictures, texts and maps', views=['image', 'gaze', 'text'], labels='optional', n=None, size_mb=None, licence='yours',
-        attribution='yours', embedded=False, publishable=False, how='a folder with pairs/ (pictures and texts, as for the data set '
-            'captions) and maps/ (for each picture a grey PNG of the same name, white where people look); pass it as root'))
+        'scanpaths_DS_CONTENT_bbox.json, didec_img2objs.json, imgs2.tsv and split_{train,val,test}.json',
+    ),
+    osie=dict(
+        title='OSIE: photos and the fixations of 15 viewers',
+        views=['image', 'gaze'],
+        labels=None,
+        n=700,
+        size_mb=200,
+        folder='osie',
+        licence='MIT',
+        attribution='Xu, Jiang, Wang, Kankanhalli and Zhao 2014',
+        embedded=False,
+        publishable=False,
+        how='clone the authors\' repository predicting-human-gaze-beyond-pixels: stimuli/*.jpg and fixations.mat in one folder',
+    ),
+    salicon=dict(
+        title='SALICON: COCO photos, captions, and where a mouse uncovered them',
+        views=['image', 'gaze', 'text'],
+        labels=None,
+        n=15000,
+        size_mb=4000,
+        folder='coco',
+        licence='annotations CC BY 4.0; the photos belong to their Flickr authors',
+        embedded=False,
+        publishable=False,
+        published=('train', 'valid', 'test'),
+        attribution='Jiang, Huang, Duan and Zhao 2015; Lin et al. 2014',
+        how='COCO 2014 as for the data set coco, and SALICON\'s '
+        'fixations_{train,val}2014.json beside its captions in annotations/',
+    ),
+    shapes=dict(
+        title='Drawn shapes among others, texts that name one, maps that know which',
+        views=['image', 'gaze', 'text'],
+        labels=None,
+        n=300,
+        size_mb=0,
+        licence='CC0',
+        attribution='made here',
+        embedded=True,
+        publishable=True,
+        how='made when asked for',
+    ),
+    gaze=dict(
+        title='Your own pictures, texts and maps',
+        views=['image', 'gaze', 'text'],
+        labels='optional',
+        n=None,
+        size_mb=None,
+        licence='yours',
+        attribution='yours',
+        embedded=False,
+        publishable=False,
+        how='a folder with pairs/ (pictures and texts, as for the data set '
+        'captions) and maps/ (for each picture a grey PNG of the same name, white where people look); pass it as root',
+    ),
+)
 
 # %% ../../nbs/datasets/11_gaze.ipynb #65e9e10d
 class Maps:
     "A lazy sequence of maps: `x[LongTensor] -> list` of (height, width) float32 arrays in [0, 1]"
-    def __init__(self,
-        draw,            # A function of one row that gives its map: `fixated`, `looked_at`, `painted`, `given`, or a `partial` of one
-        rows,            # What each map is drawn from
-    ): self.draw, self.rows = draw, list(rows)
-    def __len__(self): return len(self.rows)
-    def __getitem__(self, i): return self.draw(self.rows[i]) if isinstance(i, (int, np.integer)) else [self.draw(r) for r in take(self.rows, i)]
-    def take(self, i): return Maps(self.draw, take(self.rows, i))
+
+    def __init__(
+        self,
+        draw,  # A function of one row that gives its map: `fixated`, `looked_at`, `painted`, `given`, or a `partial` of one
+        rows,  # What each map is drawn from
+    ):
+        self.draw, self.rows = draw, list(rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return (
+            self.draw(self.rows[i]) if isinstance(i, (int, np.integer)) else [self.draw(r) for r in take(self.rows, i)]
+        )
+
+    def take(self, i):
+        return Maps(self.draw, take(self.rows, i))
+
     @property
-    def digest(self): return digest(self._how, self.rows)
-    def keys(self, i): return [digest(self._how, r) for r in take(self.rows, i)]   # what each map is, for the feature store
+    def digest(self):
+        return digest(self._how, self.rows)
+
+    def keys(self, i):
+        return [digest(self._how, r) for r in take(self.rows, i)]  # what each map is, for the feature store
+
     @property
-    def _how(self): return [getattr(self.draw, 'func', self.draw).__name__, getattr(self.draw, 'keywords', {})]
+    def _how(self):
+        return [getattr(self.draw, 'func', self.draw).__name__, getattr(self.draw, 'keywords', {})]
 
 # %% ../../nbs/datasets/11_gaze.ipynb #5b97ef33
 def fixated(
-    points,                      # (n, 2) row and column of each fixation, pixels from 0
-    shape=(480, 640),            # Height and width
-    sigma=19.,                   # Of the Gaussian, pixels
-) -> np.ndarray:                 # (height, width) float32
+    points,  # (n, 2) row and column of each fixation, pixels from 0
+    shape=(480, 640),  # Height and width
+    sigma=19.0,  # Of the Gaussian, pixels
+) -> np.ndarray:  # (height, width) float32
     "Density of fixations (Jiang et al. 2015, `salicon.py`)"
     from scipy.ndimage import gaussian_filter
+
     m = np.zeros(shape)
     row, col = np.floor(np.asarray(points, float).reshape(-1, 2)).astype(int).T
     m[row, col] = 1
@@ -75,144 +148,216 @@ def fixated(
 
 # %% ../../nbs/datasets/11_gaze.ipynb #06e4fdb8
 def looked_at(
-    areas,                       # [outlines, times]: each outline a list x, y, x, y, …
+    areas,  # [outlines, times]: each outline a list x, y, x, y, …
     shape=(480, 640),
-    sigma=20.,                   # Of the Gaussian, pixels
-) -> np.ndarray:                 # (height, width) float32
+    sigma=20.0,  # Of the Gaussian, pixels
+) -> np.ndarray:  # (height, width) float32
     "Sum of the areas that were looked at, blurred, over its maximum"
     from PIL import Image, ImageDraw
     from scipy.ndimage import gaussian_filter
+
     m = np.zeros(shape)
     for outlines, times in areas:
         area = Image.new('1', shape[::-1])
-        for outline in outlines: ImageDraw.Draw(area).polygon(outline, fill=1, outline=1)
+        for outline in outlines:
+            ImageDraw.Draw(area).polygon(outline, fill=1, outline=1)
         m += times * np.asarray(area)
     m = gaussian_filter(m, sigma)
     return (m / max(m.max(), 1e-12)).astype(np.float32)
 
+
 def painted(
-    path,                        # A grey picture
-) -> np.ndarray:                 # (height, width) float32
+    path,  # A grey picture
+) -> np.ndarray:  # (height, width) float32
     "A map that somebody stored, 0 to 255"
     from PIL import Image
+
     try:
-        with Image.open(file(path)) as im: return np.asarray(im.convert('L'), np.float32) / 255
-    except MissingError: raise
-    except Exception as e: raise InputError(f'{path}: not a readable map ({e}). A grey picture is needed, white where people look') from e
+        with Image.open(file(path)) as im:
+            return np.asarray(im.convert('L'), np.float32) / 255
+    except MissingError:
+        raise
+    except Exception as e:
+        raise InputError(f'{path}: not a readable map ({e}). A grey picture is needed, white where people look') from e
 
 # %% ../../nbs/datasets/11_gaze.ipynb #be118ff0
 def didec(
-    root,                     # Folder with DIDEC and its object scanpaths
-    fold:int|None=None,       # 0 to 4: test on this fifth of the photos, validate on the next; None: the official split
-    sigma:float=20.,          # Of the maps, pixels of the 640 × 480 frame
-) -> dict[str, Views]:        # Views `image`, `gaze`, `text`; `item` = photo
+    root,  # Folder with DIDEC and its object scanpaths
+    fold: int | None = None,  # 0 to 4: test on this fifth of the photos, validate on the next; None: the official split
+    sigma: float = 20.0,  # Of the maps, pixels of the 640 × 480 frame
+) -> dict[str, Views]:  # Views `image`, `gaze`, `text`; `item` = photo
     "Photos, Dutch descriptions, and what the speakers looked at"
     root = Path(root)
-    if fold is not None and fold not in range(5): raise InputError(f'fold is {fold}; 0 to 4 are the folds, None is the official split')
+    if fold is not None and fold not in range(5):
+        raise InputError(f'fold is {fold}; 0 to 4 are the folds, None is the official split')
     names = _didec_splits(root)
-    code = {n: i for i, n in enumerate(sorted(n for s in names.values() for n in s))}              # the same in every fold
+    code = {n: i for i, n in enumerate(sorted(n for s in names.values() for n in s))}  # the same in every fold
     areas, said, silent = _didec_areas(root, code), {n: [] for n in code}, 0
-    for i, a in enumerate(elements(root/'annotations_all_participants.json', None)):
+    for i, a in enumerate(elements(root / 'annotations_all_participants.json', None)):
         at = f'annotations_all_participants.json, description {i}'
         n, who, t = (field(a, k, str, at) for k in ('image', 'participant', 'normalized_description'))
-        if n not in said: raise InputError(f'{at}: its photo {short(n)} is in no split')
-        if t.strip(): said[n].append((f'{n}#{who}', t.strip()))
-        else: silent += 1
-    if silent: warnings.warn(f'didec: {silent} descriptions are empty; they are left out', stacklevel=2)
-    if bare := [n for n in code if not said[n]]: raise InputError(f'{root}: photos without descriptions: {abbreviate(bare)}')
-    if gone := [n for n in code if not (root/'images'/f'{n}.jpg').is_file()]: raise MissingError(f'{root}/images: no photo for {abbreviate(gone)}')
+        if n not in said:
+            raise InputError(f'{at}: its photo {short(n)} is in no split')
+        if t.strip():
+            said[n].append((f'{n}#{who}', t.strip()))
+        else:
+            silent += 1
+    if silent:
+        warnings.warn(f'didec: {silent} descriptions are empty; they are left out', stacklevel=2)
+    if bare := [n for n in code if not said[n]]:
+        raise InputError(f'{root}: photos without descriptions: {abbreviate(bare)}')
+    if gone := [n for n in code if not (root / 'images' / f'{n}.jpg').is_file()]:
+        raise MissingError(f'{root}/images: no photo for {abbreviate(gone)}')
     every = [n for here in names.values() for n in here]
     item, rows = [code[n] for n in every], [(*r, code[n]) for n in every for r in said[n]]
     ids, texts, of = map(list, zip(*rows))
-    whole = Views(image=View(Images([root/'images'/f'{n}.jpg' for n in every]), every, item=item),
-                  gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in every]), every, item=item), text=View(texts, ids, item=of))
-    if fold is None: items = {s: [code[n] for n in here] for s, here in names.items()}
+    whole = Views(
+        image=View(Images([root / 'images' / f'{n}.jpg' for n in every]), every, item=item),
+        gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in every]), every, item=item),
+        text=View(texts, ids, item=of),
+    )
+    if fold is None:
+        items = {s: [code[n] for n in here] for s, here in names.items()}
     else:
         dealt = deal(whole.select('image', 'text'), 'didec')
-        items = dict(train=torch.cat([f for k, f in enumerate(dealt) if k not in (fold, (fold + 1) % 5)]), valid=dealt[(fold + 1) % 5], test=dealt[fold])
+        items = dict(
+            train=torch.cat([f for k, f in enumerate(dealt) if k not in (fold, (fold + 1) % 5)]),
+            valid=dealt[(fold + 1) % 5],
+            test=dealt[fold],
+        )
     return {s: whole.subset(i) for s, i in items.items()}
+
 
 def _didec_splits(root):
     "{split: photos}, as published"
-    names = {s: list(_object(root/f'split_{f}.json')) for s, f in dict(train='train', valid='val', test='test').items()}
+    names = {
+        s: list(_object(root / f'split_{f}.json')) for s, f in dict(train='train', valid='val', test='test').items()
+    }
     every = [n for s in names.values() for n in s]
-    if odd := [short(n) for n in every if not n.isalnum()]: raise InputError(f'{root}/split_*.json: no names of photos: {abbreviate(odd)}')
-    if len(set(every)) < len(every): raise InputError(f'{root}: a photo is in two splits')
+    if odd := [short(n) for n in every if not n.isalnum()]:
+        raise InputError(f'{root}/split_*.json: no names of photos: {abbreviate(odd)}')
+    if len(set(every)) < len(every):
+        raise InputError(f'{root}: a photo is in two splits')
     return names
+
 
 def _object(path):
     found = read_json(path)
-    if not isinstance(found, dict): raise InputError(f'{path}: expected an object, not {short(found)}')
+    if not isinstance(found, dict):
+        raise InputError(f'{path}: expected an object, not {short(found)}')
     return found
+
 
 def _didec_areas(root, names):
     "{photo: [[outlines, times], …]} of the objects that were looked at"
-    path, seen = root/'scanpaths_DS_CONTENT_bbox.json', {n: {} for n in names}
+    path, seen = root / 'scanpaths_DS_CONTENT_bbox.json', {n: {} for n in names}
     for who, photos in (scanpaths := _object(path)).items():
         for n, parts in field(scanpaths, who, dict, str(path)).items():
             at = f'{path}, participant {short(who)}, photo {short(n)}'
-            if n not in seen: raise InputError(f'{at}: it is in no split')
-            try: met = [o for part in parts for fixation in part for o, _ in fixation]
-            except (TypeError, ValueError) as e: raise InputError(f'{at}: not lists of [object, name] ({e})') from e
+            if n not in seen:
+                raise InputError(f'{at}: it is in no split')
+            try:
+                met = [o for part in parts for fixation in part for o, _ in fixation]
+            except (TypeError, ValueError) as e:
+                raise InputError(f'{at}: not lists of [object, name] ({e})') from e
             for o in met:
-                if not isinstance(o, int): raise InputError(f'{at}: {short(o)} is no number of an object')
+                if not isinstance(o, int):
+                    raise InputError(f'{at}: {short(o)} is no number of an object')
                 seen[n][o] = seen[n].get(o, 0) + 1
-    coco_id = dict(l.split('\t')[:2] for l in lines(root/'imgs2.tsv') if '\t' in l)
-    path, out = root/'didec_img2objs.json', {}
+    coco_id = dict(l.split('\t')[:2] for l in lines(root / 'imgs2.tsv') if '\t' in l)
+    path, out = root / 'didec_img2objs.json', {}
     objects = _object(path)
     for n in names:
-        known = {field(o, 'id', int, f'{path}, image {short(coco_id[n])}, object {i}'): o for i, o in enumerate(field(objects, coco_id[n], list, str(path)))} if seen[n] and n in coco_id else {}
-        if strange := seen[n].keys() - known: raise InputError(f'{path}: photo {n} has no object {abbreviate(strange)}, at which somebody looked')
+        known = (
+            {
+                field(o, 'id', int, f'{path}, image {short(coco_id[n])}, object {i}'): o
+                for i, o in enumerate(field(objects, coco_id[n], list, str(path)))
+            }
+            if seen[n] and n in coco_id
+            else {}
+        )
+        if strange := seen[n].keys() - known:
+            raise InputError(f'{path}: photo {n} has no object {abbreviate(strange)}, at which somebody looked')
         out[n] = [[_outlines(known[o], f'{path}, object {o}'), times] for o, times in sorted(seen[n].items())]
     return out
 
+
 def _outlines(o, at):
     try:
-        if isinstance(o['segmentation'], list): shapes = [[float(v) for v in s] for s in o['segmentation'] if len(s) >= 6]
-        else: x, y, w, h = map(float, o['bbox']); shapes = [[x, y, x + w, y, x + w, y + h, x, y + h]]      # a crowd has runs of pixels instead of an outline
-        if all(abs(v) < 1e6 for s in shapes for v in s) and not any(len(s) % 2 for s in shapes): return shapes
+        if isinstance(o['segmentation'], list):
+            shapes = [[float(v) for v in s] for s in o['segmentation'] if len(s) >= 6]
+        else:
+            x, y, w, h = map(float, o['bbox'])
+            shapes = [[x, y, x + w, y, x + w, y + h, x, y + h]]  # a crowd has runs of pixels instead of an outline
+        if all(abs(v) < 1e6 for s in shapes for v in s) and not any(len(s) % 2 for s in shapes):
+            return shapes
         raise ValueError('an odd number of coordinates, or no numbers')
-    except (KeyError, TypeError, ValueError, OverflowError) as e: raise InputError(f'{at}: no outline and no box ({e!r})') from e
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
+        raise InputError(f'{at}: no outline and no box ({e!r})') from e
 
 # %% ../../nbs/datasets/11_gaze.ipynb #8b3c724d
-frame = 600, 800              # OSIE's height and width, pixels
+frame = 600, 800  # OSIE's height and width, pixels
+
 
 def osie(
-    root,                     # Folder with `stimuli/` and `fixations.mat`
-    sigma:float=24.,          # Of the maps, pixels of the 800 × 600 frame: about one degree of visual angle
-) -> dict[str, Views]:        # Views `image`, `gaze`; `item` = photo
+    root,  # Folder with `stimuli/` and `fixations.mat`
+    sigma: float = 24.0,  # Of the maps, pixels of the 800 × 600 frame: about one degree of visual angle
+) -> dict[str, Views]:  # Views `image`, `gaze`; `item` = photo
     "Photos and where 15 viewers looked"
     from scipy.io import loadmat
-    path = file(Path(root)/'fixations.mat')
+
+    path = file(Path(root) / 'fixations.mat')
     try:
         table = loadmat(path, squeeze_me=True, struct_as_record=False)['fixations']
-        points = {str(r.img): np.concatenate([np.stack([np.atleast_1d(s.fix_y), np.atleast_1d(s.fix_x)], 1).astype(float) for s in r.subjects]) for r in table}
-    except Exception as e: raise InputError(f'{path}: not OSIE\'s table of fixations ({e})') from e
-    if bad := [n for n, p in points.items() if not np.isfinite(p).all()]: raise InputError(f'{path}: fixations of {abbreviate(bad)} are not finite')
-    photos = {n: Path(root)/'stimuli'/file_name(n, str(path)) for n in points}
-    if gone := [n for n, p in photos.items() if not p.is_file()]: raise MissingError(f'{root}/stimuli: no photo for {abbreviate(gone)}')
-    inside = lambda p: p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
+        points = {
+            str(r.img): np.concatenate(
+                [np.stack([np.atleast_1d(s.fix_y), np.atleast_1d(s.fix_x)], 1).astype(float) for s in r.subjects]
+            )
+            for r in table
+        }
+    except Exception as e:
+        raise InputError(f'{path}: not OSIE\'s table of fixations ({e})') from e
+    if bad := [n for n, p in points.items() if not np.isfinite(p).all()]:
+        raise InputError(f'{path}: fixations of {abbreviate(bad)} are not finite')
+    photos = {n: Path(root) / 'stimuli' / file_name(n, str(path)) for n in points}
+    if gone := [n for n, p in photos.items() if not p.is_file()]:
+        raise MissingError(f'{root}/stimuli: no photo for {abbreviate(gone)}')
+
+    def inside(p):
+        return p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
+
     every = sorted(points)
-    whole = Views(image=View(Images([photos[n] for n in every]), every), gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in every]), every))
+    whole = Views(
+        image=View(Images([photos[n] for n in every]), every),
+        gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in every]), every),
+    )
     dealt = deal(whole.select('image'), 'osie', 7)
-    return {s: whole.subset(items) for s, items in dict(train=torch.cat(dealt[:5]), valid=dealt[5], test=dealt[6]).items()}
+    return {
+        s: whole.subset(items) for s, items in dict(train=torch.cat(dealt[:5]), valid=dealt[5], test=dealt[6]).items()
+    }
 
 # %% ../../nbs/datasets/11_gaze.ipynb #61192792
 def salicon(
-    root,                     # COCO's folder, with SALICON's files in `annotations/`
-    sigma:float=19.,          # Of the maps, pixels
-    per_image:int|None=1,     # Captions a photo, by annotation id
-    missing:float=0.,         # As in `coco`
-) -> dict[str, Views]:        # Views `image`, `gaze`, `text`; `item` = photo
+    root,  # COCO's folder, with SALICON's files in `annotations/`
+    sigma: float = 19.0,  # Of the maps, pixels
+    per_image: int | None = 1,  # Captions a photo, by annotation id
+    missing: float = 0.0,  # As in `coco`
+) -> dict[str, Views]:  # Views `image`, `gaze`, `text`; `item` = photo
     "SALICON: its photos, COCO's captions, and where a mouse uncovered them"
     out, where = coco(root, 'salicon', per_image, missing), {}
-    for part in ('train2014', 'val2014'): where |= _salicon_points(Path(root)/'annotations'/f'fixations_{part}.json')
+    for part in ('train2014', 'val2014'):
+        where |= _salicon_points(Path(root) / 'annotations' / f'fixations_{part}.json')
     for views in out.values():
         image = views['image']
-        views['gaze'] = View(Maps(partial(_in_frame, sigma=sigma), [where[n] for n in image.ids]), list(image.ids), item=image.item)
+        views['gaze'] = View(
+            Maps(partial(_in_frame, sigma=sigma), [where[n] for n in image.ids]), list(image.ids), item=image.item
+        )
     return {s: v.select('image', 'gaze', 'text') for s, v in out.items()}
 
-def _in_frame(row, sigma): return fixated(row[1], row[0], sigma)
+
+def _in_frame(row, sigma):
+    return fixated(row[1], row[0], sigma)
+
 
 def _salicon_points(path):
     "{file name: [[height, width], points from 0]}"
@@ -220,173 +365,299 @@ def _salicon_points(path):
     for i, im in enumerate(elements(path, 'images')):
         at = f'{path}, image {i}'
         shape = [field(im, side, int, at) for side in ('height', 'width')]
-        if not all(0 < side <= 10_000 for side in shape): raise InputError(f'{at}: height and width are {short(shape)}; 1 to 10,000 pixels are needed')
+        if not all(0 < side <= 10_000 for side in shape):
+            raise InputError(f'{at}: height and width are {short(shape)}; 1 to 10,000 pixels are needed')
         frames[field(im, 'id', int, at)] = field(im, 'file_name', str, at), shape
     for i, a in enumerate(elements(path, 'annotations')):
         at = f'{path}, annotation {i}'
         n, p = field(a, 'image_id', int, at), field(a, 'fixations', list, at)
-        if n not in frames: raise InputError(f'{at}: its image {short(n)} is not among the images')
-        try: p = np.asarray(p, float).reshape(-1, 2) - 1
-        except (TypeError, ValueError, OverflowError) as e: raise InputError(f'{at}: fixations are not pairs of row and column ({e})') from e
+        if n not in frames:
+            raise InputError(f'{at}: its image {short(n)} is not among the images')
+        try:
+            p = np.asarray(p, float).reshape(-1, 2) - 1
+        except (TypeError, ValueError, OverflowError) as e:
+            raise InputError(f'{at}: fixations are not pairs of row and column ({e})') from e
         if not (np.isfinite(p).all() and (p >= 0).all() and (p < frames[n][1]).all()):
-            raise InputError(f'{at}: a fixation is outside of its photo ({frames[n][1][0]} × {frames[n][1][1]}, rows and columns counted from 1)')
+            raise InputError(
+                f'{at}: a fixation is outside of its photo ({frames[n][1][0]} × {frames[n][1][1]}, rows and columns counted from 1)'
+            )
         points.setdefault(n, []).extend(p.tolist())
     return {name: [shape, points.get(n, [])] for n, (name, shape) in frames.items()}
 
 # %% ../../nbs/datasets/11_gaze.ipynb #40f05ba7
 def multiply(
-    x,                           # (height, width, 3) pixels in [0, 1]
-    m,                           # (height, width) map in [0, 1]
-    a:float=1.,                  # How much the map hides; 0: nothing
-):                               # Like `x`
+    x,  # (height, width, 3) pixels in [0, 1]
+    m,  # (height, width) map in [0, 1]
+    a: float = 1.0,  # How much the map hides; 0: nothing
+):  # Like `x`
     "A picture seen through a map (S2, equation 2)"
     return x * ((1 - a) + a * m)[..., None]
 
-def _keys(images, i): return images.keys(i) if hasattr(images, 'keys') else [digest(Path(p)) for p in take(images.paths, i)]
+
+def _keys(images, i):
+    return images.keys(i) if hasattr(images, 'keys') else [digest(Path(p)) for p in take(images.paths, i)]
+
 
 class Squared:
     "A lazy sequence of pictures brought to a square, their aspect not kept: all of a picture and of its map is seen (S2, section 2.1)"
-    def __init__(self, images, size=260): self.images, self.size = images, size
-    def __len__(self): return len(self.images)
-    def __getitem__(self, i): return self._see(self.images[i]) if isinstance(i, (int, np.integer)) else [self._see(x) for x in self.images[i]]
-    def take(self, i): return Squared(take(self.images, i), self.size)
+
+    def __init__(self, images, size=260):
+        self.images, self.size = images, size
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self._see(self.images[i]) if isinstance(i, (int, np.integer)) else [self._see(x) for x in self.images[i]]
+
+    def take(self, i):
+        return Squared(take(self.images, i), self.size)
+
     @property
-    def digest(self): return digest('square', content(self.images), self.size)
-    def keys(self, i): return [digest('square', x, self.size) for x in _keys(self.images, i)]
+    def digest(self):
+        return digest('square', content(self.images), self.size)
+
+    def keys(self, i):
+        return [digest('square', x, self.size) for x in _keys(self.images, i)]
+
     def _see(self, picture):
         from PIL import Image
+
         return picture.convert('RGB').resize((self.size, self.size), Image.Resampling.BICUBIC)
+
 
 class Attended:
     "A lazy sequence of pictures seen through maps: `x[LongTensor] -> list` of RGB PIL images"
-    def __init__(self,
-        images,                  # A lazy sequence of pictures
-        maps,                    # One of as many maps
-        a=1.,                    # As in `multiply`; one number, or one a picture
-        even=False,              # Instead of each map, grey glass that lets as much light through
+
+    def __init__(
+        self,
+        images,  # A lazy sequence of pictures
+        maps,  # One of as many maps
+        a=1.0,  # As in `multiply`; one number, or one a picture
+        even=False,  # Instead of each map, grey glass that lets as much light through
     ):
-        if len(images) != len(maps): raise InputError(f'{len(images)} pictures, but {len(maps)} maps')
+        if len(images) != len(maps):
+            raise InputError(f'{len(images)} pictures, but {len(maps)} maps')
         self.images, self.maps, self.even = images, maps, even
         self.a = [float(v) for v in np.broadcast_to(np.asarray(a, float), len(images))]
-    def __len__(self): return len(self.images)
+
+    def __len__(self):
+        return len(self.images)
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return self._see(self.images[i], self.maps, i, self.a[i])
+        if isinstance(i, (int, np.integer)):
+            return self._see(self.images[i], self.maps, i, self.a[i])
         return [self._see(x, self.maps, int(j), a) for x, j, a in zip(self.images[i], i, take(self.a, i))]
-    def take(self, i): return Attended(take(self.images, i), take(self.maps, i), take(self.a, i), self.even)
+
+    def take(self, i):
+        return Attended(take(self.images, i), take(self.maps, i), take(self.a, i), self.even)
+
     @property
-    def digest(self): return digest(content(self.images), content(self.maps), self.a, self.even)
+    def digest(self):
+        return digest(content(self.images), content(self.maps), self.a, self.even)
+
     def keys(self, i):
-        return [digest(x, m, a, self.even) for x, m, a in zip(_keys(self.images, i), self.maps.keys(i), take(self.a, i))]
+        return [
+            digest(x, m, a, self.even) for x, m, a in zip(_keys(self.images, i), self.maps.keys(i), take(self.a, i))
+        ]
+
     def _see(self, picture, maps, i, a):
         from PIL import Image
-        if not a: return picture                                  # seen plainly: no map is drawn
+
+        if not a:
+            return picture  # seen plainly: no map is drawn
         x, m = np.asarray(picture.convert('RGB'), np.float32) / 255, maps[i]
-        if m.shape != x.shape[:2]: m = np.asarray(Image.fromarray(m).resize(x.shape[1::-1], Image.Resampling.BILINEAR))
-        if self.even: m = np.full_like(m, (x.sum(-1) * m).sum() / max(x.sum(), 1e-12))
+        if m.shape != x.shape[:2]:
+            m = np.asarray(Image.fromarray(m).resize(x.shape[1::-1], Image.Resampling.BILINEAR))
+        if self.even:
+            m = np.full_like(m, (x.sum(-1) * m).sum() / max(x.sum(), 1e-12))
         return Image.fromarray((255 * multiply(x, m, a)).round().astype(np.uint8))
 
 # %% ../../nbs/datasets/11_gaze.ipynb #2b3772ce
 def mean_map(
-    maps,                        # A lazy sequence of maps
-    shape=(48, 64),              # Of the result
-) -> np.ndarray:                 # (height, width) float32, its maximum 1
+    maps,  # A lazy sequence of maps
+    shape=(48, 64),  # Of the result
+) -> np.ndarray:  # (height, width) float32, its maximum 1
     "Where people look on average: the centre bias"
     from PIL import Image
+
     total = np.zeros(shape)
-    for i in range(len(maps)): total += np.asarray(Image.fromarray(maps[i]).resize(shape[::-1], Image.Resampling.BOX))
+    for i in range(len(maps)):
+        total += np.asarray(Image.fromarray(maps[i]).resize(shape[::-1], Image.Resampling.BOX))
     return (total / max(total.max(), 1e-12)).astype(np.float32)
 
-def given(row): return np.asarray(row, np.float32)      # a map that was made elsewhere, for `Maps`
+
+def given(row):
+    return np.asarray(row, np.float32)  # a map that was made elsewhere, for `Maps`
+
 
 def views_of(
-    views:Views,                 # With `image` and `gaze`, row by row of the same items
-    centre:np.ndarray,           # Of the training maps: see `mean_map`
-    a:float=1., seed:int=0,      # As in `multiply`; which other picture's map
-) -> Views:                      # `plain`, `gaze`, `centre`, `other`, `uniform`: the same pictures, seen in five ways
+    views: Views,  # With `image` and `gaze`, row by row of the same items
+    centre: np.ndarray,  # Of the training maps: see `mean_map`
+    a: float = 1.0,
+    seed: int = 0,  # As in `multiply`; which other picture's map
+) -> Views:  # `plain`, `gaze`, `centre`, `other`, `uniform`: the same pictures, seen in five ways
     "Pictures and all that they are compared with"
     image, maps = views['image'], views['gaze'].x
-    if views['gaze'].item.tolist() != image.item.tolist(): raise InputError('image and gaze must have the same items, row by row')
+    if views['gaze'].item.tolist() != image.item.tolist():
+        raise InputError('image and gaze must have the same items, row by row')
     n = len(image)
     order = np.random.default_rng(seed).permutation(n)
-    another = np.empty(n, int); another[order] = np.roll(order, 1)                        # one cycle through all: nobody keeps their own
-    ways = dict(gaze=(maps, False), centre=(Maps(given, [centre.round(4).tolist()] * n), False), other=(maps.take(another), False), uniform=(maps, True))
-    return Views(plain=image, **{k: image.with_features(Attended(image.x, m, a, even)) for k, (m, even) in ways.items()})
+    another = np.empty(n, int)
+    another[order] = np.roll(order, 1)  # one cycle through all: nobody keeps their own
+    ways = dict(
+        gaze=(maps, False),
+        centre=(Maps(given, [centre.round(4).tolist()] * n), False),
+        other=(maps.take(another), False),
+        uniform=(maps, True),
+    )
+    return Views(
+        plain=image, **{k: image.with_features(Attended(image.x, m, a, even)) for k, (m, even) in ways.items()}
+    )
+
 
 def cells(
-    maps,                        # A lazy sequence of maps
-    side=9,                      # Cells a side: of a picture encoder's grid of a `Squared` picture
-) -> np.ndarray:                 # (n, side²) float32, rows sum to 1
+    maps,  # A lazy sequence of maps
+    side=9,  # Cells a side: of a picture encoder's grid of a `Squared` picture
+) -> np.ndarray:  # (n, side²) float32, rows sum to 1
     "How much of the attention each cell of a picture gets"
     from PIL import Image
-    m = np.stack([np.asarray(Image.fromarray(maps[i]).resize((side, side), Image.Resampling.BOX)).ravel() for i in range(len(maps))]) + 1e-6
+
+    m = (
+        np.stack(
+            [
+                np.asarray(Image.fromarray(maps[i]).resize((side, side), Image.Resampling.BOX)).ravel()
+                for i in range(len(maps))
+            ]
+        )
+        + 1e-6
+    )
     return m / m.sum(1, keepdims=True)
 
 # %% ../../nbs/datasets/11_gaze.ipynb #1ef3ca85
 _colours = dict(red='#d62728', green='#2ca02c', blue='#1f77b4', yellow='#e7ba52', violet='#9467bd', white='#ffffff')
 _forms = 'circle', 'square', 'triangle', 'cross'
 
+
 class Drawn:
     "A lazy sequence of drawings: `x[LongTensor] -> list` of RGB PIL images"
-    def __init__(self, rows): self.rows = list(rows)             # each a list of [form, colour, x, y, radius], pixels
-    def __len__(self): return len(self.rows)
-    def __getitem__(self, i): return self._draw(self.rows[i]) if isinstance(i, (int, np.integer)) else [self._draw(r) for r in take(self.rows, i)]
-    def take(self, i): return Drawn(take(self.rows, i))
+
+    def __init__(self, rows):
+        self.rows = list(rows)  # each a list of [form, colour, x, y, radius], pixels
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return (
+            self._draw(self.rows[i])
+            if isinstance(i, (int, np.integer))
+            else [self._draw(r) for r in take(self.rows, i)]
+        )
+
+    def take(self, i):
+        return Drawn(take(self.rows, i))
+
     @property
-    def digest(self): return digest('drawn', self.rows)
-    def keys(self, i): return [digest('drawn', r) for r in take(self.rows, i)]
+    def digest(self):
+        return digest('drawn', self.rows)
+
+    def keys(self, i):
+        return [digest('drawn', r) for r in take(self.rows, i)]
+
     def _draw(self, row):
         from PIL import Image, ImageDraw
-        im = Image.new('RGB', (128, 96), '#777777'); d = ImageDraw.Draw(im)
+
+        im = Image.new('RGB', (128, 96), '#777777')
+        d = ImageDraw.Draw(im)
         for form, colour, x, y, r in row:
             c = _colours[colour]
-            if form == 'circle': d.ellipse([x - r, y - r, x + r, y + r], fill=c)
-            elif form == 'square': d.rectangle([x - r, y - r, x + r, y + r], fill=c)
-            elif form == 'triangle': d.polygon([x, y - r, x + r, y + r, x - r, y + r], fill=c)
-            else: d.line([x - r, y, x + r, y], fill=c, width=r // 2 + 1); d.line([x, y - r, x, y + r], fill=c, width=r // 2 + 1)
+            if form == 'circle':
+                d.ellipse([x - r, y - r, x + r, y + r], fill=c)
+            elif form == 'square':
+                d.rectangle([x - r, y - r, x + r, y + r], fill=c)
+            elif form == 'triangle':
+                d.polygon([x, y - r, x + r, y + r, x - r, y + r], fill=c)
+            else:
+                d.line([x - r, y, x + r, y], fill=c, width=r // 2 + 1)
+                d.line([x, y - r, x, y + r], fill=c, width=r // 2 + 1)
         return im
+
 
 def shapes(
     root=None,
-    n:int=300,                # Pictures
-    others:int=4,             # Shapes beside the one that matters
-    fold:int=0,               # 0 to 4: as in `didec`
-    seed:int=0,
-) -> dict[str, Views]:        # Views `image`, `gaze`, `text`; `item` = picture
+    n: int = 300,  # Pictures
+    others: int = 4,  # Shapes beside the one that matters
+    fold: int = 0,  # 0 to 4: as in `didec`
+    seed: int = 0,
+) -> dict[str, Views]:  # Views `image`, `gaze`, `text`; `item` = picture
     "A synthetic world: what the text names is where the map is"
     g, rows, texts = np.random.default_rng(seed), [], []
-    pick_ = lambda xs: xs[int(g.integers(len(xs)))]
+
+    def pick_(xs):
+        return xs[int(g.integers(len(xs)))]
+
     for _ in range(n):
-        row = [[pick_(_forms), pick_(list(_colours)), int(g.integers(14, 114)), int(g.integers(14, 82)), int(g.integers(8, 15))] for _ in range(others + 1)]
-        form, colour, x, y, r = row[-1]                                                              # drawn last, so nothing hides it
-        rows.append(row); texts.append(f'a {"large" if r > 11 else "small"} {colour} {form} on the {"left" if x < 64 else "right"}')
+        row = [
+            [
+                pick_(_forms),
+                pick_(list(_colours)),
+                int(g.integers(14, 114)),
+                int(g.integers(14, 82)),
+                int(g.integers(8, 15)),
+            ]
+            for _ in range(others + 1)
+        ]
+        form, colour, x, y, r = row[-1]  # drawn last, so nothing hides it
+        rows.append(row)
+        texts.append(f'a {"large" if r > 11 else "small"} {colour} {form} on the {"left" if x < 64 else "right"}')
     ids, out = [f'{i:04}' for i in range(n)], {}
-    maps = Maps(partial(fixated, shape=(96, 128), sigma=8.), [[[r[-1][3], r[-1][2]]] for r in rows])
+    maps = Maps(partial(fixated, shape=(96, 128), sigma=8.0), [[[r[-1][3], r[-1][2]]] for r in rows])
     for s, parts in dict(train=(2, 3, 4), valid=(1,), test=(0,)).items():
         here = [i for i in range(n) if (i - fold) % 5 in parts]
-        view = lambda x: View(take(x, here), take(ids, here), item=here)
+
+        def view(x):
+            return View(take(x, here), take(ids, here), item=here)
+
         out[s] = Views(image=view(Drawn(rows)), gaze=view(maps), text=view(texts))
     return out
 
 # %% ../../nbs/datasets/11_gaze.ipynb #a10a4fab
 def gaze(
-    root,                     # Folder with `pairs/` and `maps/`
-) -> dict[str, Views]:        # Views `image`, `gaze`, and those of the texts; `item` = picture or group
+    root,  # Folder with `pairs/` and `maps/`
+) -> dict[str, Views]:  # Views `image`, `gaze`, and those of the texts; `item` = picture or group
     "Pictures and texts as in the data set `captions`, and a grey picture for each picture"
-    out = captions(Path(root)/'pairs', 'gaze')
+    out = captions(Path(root) / 'pairs', 'gaze')
     for views in out.values():
         image = views['image']
-        paths = [Path(root)/'maps'/Path(n).with_suffix('.png').name for n in image.ids]
-        if gone := [p.name for p in paths if not p.is_file()]: raise MissingError(f'{root}/maps: no map {abbreviate(gone)}')
+        paths = [Path(root) / 'maps' / Path(n).with_suffix('.png').name for n in image.ids]
+        if gone := [p.name for p in paths if not p.is_file()]:
+            raise MissingError(f'{root}/maps: no map {abbreviate(gone)}')
         texts = {k: v for k, v in views.items() if k != 'image'}
-        views.clear(); views.update(image=image, gaze=View(Maps(painted, paths), list(image.ids), item=image.item), **texts)
+        views.clear()
+        views.update(image=image, gaze=View(Maps(painted, paths), list(image.ids), item=image.item), **texts)
     return out
+
 
 def files(name, root, **options):
     "What the digest covers: annotations by content, pictures and maps by name and size"
-    if name == 'shapes': return []
+    if name == 'shapes':
+        return []
     root = Path(root)
-    if name == 'salicon': return caption_files('coco', root, 'salicon')
-    if name == 'osie': return [root/'fixations.mat', root/'stimuli']
-    if name == 'gaze': return [*caption_files('captions', root/'pairs'), root/'maps']
-    return [root/n for n in ('annotations_all_participants.json', 'scanpaths_DS_CONTENT_bbox.json', 'didec_img2objs.json', 'imgs2.tsv',
-                             *(f'split_{s}.json' for s in ('train', 'val', 'test')), 'images')]
+    if name == 'salicon':
+        return caption_files('coco', root, 'salicon')
+    if name == 'osie':
+        return [root / 'fixations.mat', root / 'stimuli']
+    if name == 'gaze':
+        return [*caption_files('captions', root / 'pairs'), root / 'maps']
+    return [
+        root / n
+        for n in (
+            'annotations_all_participants.json',
+            'scanpaths_DS_CONTENT_bbox.json',
+            'didec_img2objs.json',
+            'imgs2.tsv',
+            *(f'split_{s}.json' for s in ('train', 'val', 'test')),
+            'images',
+        )
+    ]

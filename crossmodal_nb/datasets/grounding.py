@@ -11,11 +11,13 @@ import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError
 from ..data.images import Images
-from ..data.readers import file, lines, read_json, abbreviate
+from ..data.readers import abbreviate, file, lines, read_json
 from ..data.views import View
 from .captions import elements, field, short
 from .flowgraphs import boxes as flowgraph_boxes
@@ -23,49 +25,76 @@ from .gaze import Drawn
 
 # %% ../../nbs/datasets/15_grounding.ipynb #267f06d8
 def sights(
-    rows,                # As the functions below give them
-) -> tuple:              # `View` of the pictures, each once; (n,) which of them each row asks
+    rows,  # As the functions below give them
+) -> tuple:  # `View` of the pictures, each once; (n,) which of them each row asks
     "The pictures of rows"
     first = {}
-    for r in rows: first.setdefault(r['image'], r['picture'])
+    for r in rows:
+        first.setdefault(r['image'], r['picture'])
     at, pictures = {n: i for i, n in enumerate(first)}, list(first.values())
-    return View((Images if isinstance(pictures[0], Path) else Drawn)(pictures), list(first)), torch.tensor([at[r['image']] for r in rows])
+    return View((Images if isinstance(pictures[0], Path) else Drawn)(pictures), list(first)), torch.tensor(
+        [at[r['image']] for r in rows]
+    )
 
 # %% ../../nbs/datasets/15_grounding.ipynb #1630d294
-frame = 640, 480                 # Of DIDEC's objects: width and height, pixels
+frame = 640, 480  # Of DIDEC's objects: width and height, pixels
+
 
 def didec_objects(
-    root,                        # Folder with DIDEC; see the data set `didec`
-    lexicon=None,                # Dutch words of the categories, a json file (default: `didec_lexicon.json` in `root`; `''`: none)
-) -> list[dict]:                 # One row for each photo and category of an object in it; beside the common fields: number, words, mentions, one, person
+    root,  # Folder with DIDEC; see the data set `didec`
+    lexicon=None,  # Dutch words of the categories, a json file (default: `didec_lexicon.json` in `root`; `''`: none)
+) -> list[
+    dict
+]:  # One row for each photo and category of an object in it; beside the common fields: number, words, mentions, one, person
     "Objects of DIDEC's photos: `words` {Dutch word: descriptions}, `mentions` their sum; is there one box only, is it of people?"
     root, split = Path(root), {}
     for s, f in dict(train='train', valid='val', test='test').items():
-        for n in _object(root/f'split_{f}.json'):
-            if split.setdefault(n, s) != s: raise InputError(f'{root}: photo {short(n)} is in two splits')
+        for n in _object(root / f'split_{f}.json'):
+            if split.setdefault(n, s) != s:
+                raise InputError(f'{root}: photo {short(n)} is in two splits')
     objects = _didec_objects(root, split)
     name = _categories(root, objects)
-    said = _said(root, objects, name, root/'didec_lexicon.json' if lexicon is None else lexicon)
+    said = _said(root, objects, name, root / 'didec_lexicon.json' if lexicon is None else lexicon)
     rows = []
     for n, found in objects.items():
         for c, things in found.items():
             boxes, crowd = ([b for b, many in things if many == kind] for kind in (False, True))
-            if not boxes: continue                                   # nobody told these apart: there is nothing to find
+            if not boxes:
+                continue  # nobody told these apart: there is nothing to find
             words = said.get((n, c), {})
-            rows.append(dict(image=n, picture=root/'images'/f'{n}.jpg', size=frame, split=split[n], category=name[c], number=c, boxes=boxes, crowd=crowd, lang='en',
-                             words=words, mentions=sum(words.values()), one=len(things) == 1, person=name[c] == 'person'))
+            rows.append(
+                dict(
+                    image=n,
+                    picture=root / 'images' / f'{n}.jpg',
+                    size=frame,
+                    split=split[n],
+                    category=name[c],
+                    number=c,
+                    boxes=boxes,
+                    crowd=crowd,
+                    lang='en',
+                    words=words,
+                    mentions=sum(words.values()),
+                    one=len(things) == 1,
+                    person=name[c] == 'person',
+                )
+            )
     return rows
+
 
 def _object(path):
     found = read_json(path)
-    if not isinstance(found, dict): raise InputError(f'{path}: expected an object, not {short(found)}')
+    if not isinstance(found, dict):
+        raise InputError(f'{path}: expected an object, not {short(found)}')
     return found
+
 
 def _didec_objects(root, photos):
     "{photo: {category: [(box, crowd?), …]}}"
-    coco = dict(l.split('\t')[:2] for l in lines(root/'imgs2.tsv') if '\t' in l)
-    if gone := [n for n in photos if n not in coco]: raise InputError(f'{root/"imgs2.tsv"}: no number of COCO for photo {abbreviate(gone)}')
-    path, out = root/'didec_img2objs.json', {}
+    coco = dict(l.split('\t')[:2] for l in lines(root / 'imgs2.tsv') if '\t' in l)
+    if gone := [n for n in photos if n not in coco]:
+        raise InputError(f'{root / "imgs2.tsv"}: no number of COCO for photo {abbreviate(gone)}')
+    path, out = root / 'didec_img2objs.json', {}
     whole = _object(path)
     for n in photos:
         out[n] = {}
@@ -73,82 +102,120 @@ def _didec_objects(root, photos):
             at = f'{path}, image {short(coco[n])}, object {i}'
             c = field(o, 'category_id', int, at)
             field(o, 'id', int, at)
-            try: x, y, w, h = map(float, field(o, 'bbox', list, at))
-            except (TypeError, ValueError, OverflowError) as e: raise InputError(f'{at}: bbox {short(o["bbox"])} is not x, y, width, height ({e})') from e
-            if not (0 <= x < x + w <= frame[0] + .01 and 0 <= y < y + h <= frame[1] + .01): raise InputError(f'{at}: box {[x, y, w, h]} is not inside {frame[0]} × {frame[1]}')
+            try:
+                x, y, w, h = map(float, field(o, 'bbox', list, at))
+            except (TypeError, ValueError, OverflowError) as e:
+                raise InputError(f'{at}: bbox {short(o["bbox"])} is not x, y, width, height ({e})') from e
+            if not (0 <= x < x + w <= frame[0] + 0.01 and 0 <= y < y + h <= frame[1] + 0.01):
+                raise InputError(f'{at}: box {[x, y, w, h]} is not inside {frame[0]} × {frame[1]}')
             out[n].setdefault(c, []).append(((x, y, x + w, y + h), bool(o.get('iscrowd'))))
     return out
 
+
 def _categories(root, objects):
     "{number: English name}, from the objects that somebody looked at"
-    path, category, names = root/'scanpaths_DS_CONTENT_bbox.json', {}, {}
-    for found in _object(root/'didec_img2objs.json').values():
-        for o in found: category[o['id']] = o['category_id']
+    path, category, names = root / 'scanpaths_DS_CONTENT_bbox.json', {}, {}
+    for found in _object(root / 'didec_img2objs.json').values():
+        for o in found:
+            category[o['id']] = o['category_id']
     for who, photos in (scanpaths := _object(path)).items():
         for n, parts in field(scanpaths, who, dict, str(path)).items():
-            try: met = {(o, word) for part in parts for fixation in part for o, word in fixation}
-            except (TypeError, ValueError) as e: raise InputError(f'{path}, participant {short(who)}, photo {short(n)}: not lists of [object, name] ({e})') from e
+            try:
+                met = {(o, word) for part in parts for fixation in part for o, word in fixation}
+            except (TypeError, ValueError) as e:
+                raise InputError(
+                    f'{path}, participant {short(who)}, photo {short(n)}: not lists of [object, name] ({e})'
+                ) from e
             for o, word in met:
-                if o in category: names.setdefault(category[o], set()).add(word)
+                if o in category:
+                    names.setdefault(category[o], set()).add(word)
     here = {c for found in objects.values() for c in found}
-    if nameless := sorted(here - names.keys()): raise InputError(f'{path}: nobody looked at anything of category {abbreviate(nameless)}, so it has no name')
-    if odd := {c: sorted(map(str, w)) for c, w in names.items() if len(w) > 1}: raise InputError(f'{path}: categories with several names: {short(odd)}')
+    if nameless := sorted(here - names.keys()):
+        raise InputError(f'{path}: nobody looked at anything of category {abbreviate(nameless)}, so it has no name')
+    if odd := {c: sorted(map(str, w)) for c, w in names.items() if len(w) > 1}:
+        raise InputError(f'{path}: categories with several names: {short(odd)}')
     return {c: next(iter(names[c])) for c in here}
 
+
 def words_of(
-    path,                        # A json file: {category: its words, with spaces between}
-) -> dict[str, set]:             # {word: categories}
+    path,  # A json file: {category: its words, with spaces between}
+) -> dict[str, set]:  # {word: categories}
     "What each word of a lexicon can mean"
     meaning = {}
     for category, words in _object(file(path)).items():
-        for w in field({category: words}, category, str, str(path)).casefold().split(): meaning.setdefault(w, set()).add(category)
+        for w in field({category: words}, category, str, str(path)).casefold().split():
+            meaning.setdefault(w, set()).add(category)
     return meaning
+
 
 def _said(root, objects, name, path):
     "{(photo, category): {word: descriptions}}"
-    if not path: return {}
+    if not path:
+        return {}
     number, meaning, said = {n: c for c, n in name.items()}, words_of(path), {}
-    for i, a in enumerate(elements(root/'annotations_all_participants.json', None)):
+    for i, a in enumerate(elements(root / 'annotations_all_participants.json', None)):
         at = f'annotations_all_participants.json, description {i}'
         n, text = (field(a, k, str, at) for k in ('image', 'normalized_description'))
-        if n not in objects: raise InputError(f'{at}: its photo {short(n)} is in no split')
+        if n not in objects:
+            raise InputError(f'{at}: its photo {short(n)} is in no split')
         for w in sorted(set(re.findall(r"[\w']+", text.casefold()))):
             here = [number[c] for c in meaning.get(w, ()) if number.get(c) in objects[n]]
-            if len(here) == 1: said.setdefault((n, here[0]), Counter())[w] += 1
+            if len(here) == 1:
+                said.setdefault((n, here[0]), Counter())[w] += 1
     return {k: dict(v) for k, v in said.items()}
 
 # %% ../../nbs/datasets/15_grounding.ipynb #8ef33786
 def of_flowgraphs(
-    root,                        # Folder; see the data set `flowgraphs`
-    lang:str|None=None,          # Only recipes in this language
-) -> list[dict]:                 # Beside the common fields: recipe, step, tag, attribute (doing, done or both)
+    root,  # Folder; see the data set `flowgraphs`
+    lang: str | None = None,  # Only recipes in this language
+) -> list[dict]:  # Beside the common fields: recipe, step, tag, attribute (doing, done or both)
     "One row for each photo, tag and surface; its category is the surface"
     rows = {}
     for b in flowgraph_boxes(root, lang):
         key = str(b['image']), b['tag'], b['surface']
-        r = rows.setdefault(key, dict(image=b['image'].relative_to(Path(root)).as_posix(), picture=b['image'], size=b['size'], split=b['split'], category=b['surface'], boxes=[], crowd=[],
-                                      lang=b['lang'], recipe=b['recipe'], step=b['step'], tag=b['tag'], attribute=b['attribute']))
+        r = rows.setdefault(
+            key,
+            dict(
+                image=b['image'].relative_to(Path(root)).as_posix(),
+                picture=b['image'],
+                size=b['size'],
+                split=b['split'],
+                category=b['surface'],
+                boxes=[],
+                crowd=[],
+                lang=b['lang'],
+                recipe=b['recipe'],
+                step=b['step'],
+                tag=b['tag'],
+                attribute=b['attribute'],
+            ),
+        )
         r['boxes'].append(tuple(b['xyxy']))
-        if r['attribute'] != b['attribute']: r['attribute'] = 'both'
+        if r['attribute'] != b['attribute']:
+            r['attribute'] = 'both'
     return list(rows.values())
 
+
 def rows_with_query(
-    rows,                        # Rows
-    words:dict,                  # category: the query, where there is one
-    tags=('F', 'T'),             # Of rows that have a `tag`, these are asked
-) -> tuple:                      # rows with a `query`; {asked, answered, skipped: reason: how many}
+    rows,  # Rows
+    words: dict,  # category: the query, where there is one
+    tags=('F', 'T'),  # Of rows that have a `tag`, these are asked
+) -> tuple:  # rows with a `query`; {asked, answered, skipped: reason: how many}
     "The rows that can be asked, and why the others cannot"
     out, tally = [], Counter(asked=len(rows))
     for r in rows:
-        if r.get('tag', tags[0]) not in tags: tally[f'skipped: tag {r["tag"]}'] += 1
-        elif not words.get(r['category']): tally['skipped: no word'] += 1
-        else: out.append(r | dict(query=words[r['category']]))
+        if r.get('tag', tags[0]) not in tags:
+            tally[f'skipped: tag {r["tag"]}'] += 1
+        elif not words.get(r['category']):
+            tally['skipped: no word'] += 1
+        else:
+            out.append(r | dict(query=words[r['category']]))
     return out, dict(asked=len(rows), answered=len(out)) | {k: v for k, v in sorted(tally.items()) if k != 'asked'}
 
 # %% ../../nbs/datasets/15_grounding.ipynb #45e49194
 def of_shapes(
-    splits,                      # As `load('shapes')` gives them
-) -> list[dict]:                 # Beside the common fields: named (is it what the text names?)
+    splits,  # As `load('shapes')` gives them
+) -> list[dict]:  # Beside the common fields: named (is it what the text names?)
     "Every kind of shape in every picture, and its true boxes"
     rows = []
     for s, views in splits.items():
@@ -157,67 +224,104 @@ def of_shapes(
             kinds = {}
             for (form, colour, x, y, r), share in zip(shapes, _seen(shapes)):
                 boxes, hidden = kinds.setdefault(f'{colour} {form}', ([], []))
-                (boxes if share >= .5 else hidden).append((x - r, y - r, x + r + 1, y + r + 1))
+                (boxes if share >= 0.5 else hidden).append((x - r, y - r, x + r + 1, y + r + 1))
             last = f'{shapes[-1][1]} {shapes[-1][0]}'
-            rows += [dict(image=name, picture=shapes, size=(128, 96), split=s, category=k, boxes=b, crowd=h, lang='en', named=k == last, one=len(b) + len(h) == 1) for k, (b, h) in kinds.items() if b]
+            rows += [
+                dict(
+                    image=name,
+                    picture=shapes,
+                    size=(128, 96),
+                    split=s,
+                    category=k,
+                    boxes=b,
+                    crowd=h,
+                    lang='en',
+                    named=k == last,
+                    one=len(b) + len(h) == 1,
+                )
+                for k, (b, h) in kinds.items()
+                if b
+            ]
     return rows
+
 
 def _seen(shapes):
     "Share of each shape that no later one hides"
     blank = np.asarray(Drawn([[]])[0])
     own = [(np.asarray(Drawn([[s]])[0]) != blank).any(-1) for s in shapes]
     above, out = np.zeros_like(own[0]), []
-    for m in reversed(own): out.append(float((m & ~above).sum() / m.sum())); above |= m
+    for m in reversed(own):
+        out.append(float((m & ~above).sum() / m.sum()))
+        above |= m
     return out[::-1]
 
 # %% ../../nbs/datasets/15_grounding.ipynb #fc7b5ca8
-def folded(text:str) -> str:
+def folded(text: str) -> str:
     "Compatibility forms resolved, katakana as hiragana, lower case, no punctuation and no spaces"
     t = unicodedata.normalize('NFKC', text).casefold()
     return re.sub(r'[\W_]', '', ''.join(chr(ord(c) - 0x60) if 'ァ' <= c <= 'ヶ' else c for c in t))
 
+
 def pairs_of(
-    splits,                      # As `load` gives them
-    a:str, b:str,                # Two text views with a row an item
-) -> list[tuple]:                # (text of a, text of b), of all splits
+    splits,  # As `load` gives them
+    a: str,
+    b: str,  # Two text views with a row an item
+) -> list[tuple]:  # (text of a, text of b), of all splits
     "Texts about the same item"
     return [(v[a].x[i], v[b].x[j]) for v in splits.values() for i, j in zip(*(k.tolist() for k in v.pairs(a, b)[:2]))]
 
+
 def lexicon(
-    *pairs,                      # Lists of (foreign text, English text); what comes first goes first
-    path=None,                   # A json file {foreign word: English word} that goes before all of them
-) -> dict[str, str]:             # folded foreign word: English
+    *pairs,  # Lists of (foreign text, English text); what comes first goes first
+    path=None,  # A json file {foreign word: English word} that goes before all of them
+) -> dict[str, str]:  # folded foreign word: English
     "A dictionary from texts that say the same"
     known = {}
     for a, b in [*(_object(Path(path)).items() if path else ()), *(p for ps in pairs for p in ps)]:
-        if not isinstance(b, str): raise InputError(f'{path}: {short(a)} should be a word, not {short(b)}')
-        if k := folded(a): known.setdefault(k, english(b))
+        if not isinstance(b, str):
+            raise InputError(f'{path}: {short(a)} should be a word, not {short(b)}')
+        if k := folded(a):
+            known.setdefault(k, english(b))
     return known
 
-def english(text:str) -> str:
+
+def english(text: str) -> str:
     "Lower case, without a leading article and a final dot: how names of things are compared"
     return re.sub(r'^(an?|the)\s+', '', ' '.join(text.casefold().strip(' .!').split()))
 
+
 def translated(
-    text:str,                    # Foreign
-    known:dict,                  # As `lexicon` gives it
-) -> tuple[str, float]:          # English pieces, '' if there are none; the share of the characters that they cover
+    text: str,  # Foreign
+    known: dict,  # As `lexicon` gives it
+) -> tuple[str, float]:  # English pieces, '' if there are none; the share of the characters that they cover
     "Longest match from the left"
     t, i, found, covered = folded(text), 0, [], 0
     longest = max(map(len, known), default=0)
     while i < len(t):
-        piece = next((t[i:j] for j in range(min(len(t), i + longest), i, -1) if t[i:j] in known and (j - i > 1 or not 'ぁ' <= t[i] <= 'ゖ')), None)
-        if piece: found.append(known[piece]); covered += len(piece)
+        piece = next(
+            (
+                t[i:j]
+                for j in range(min(len(t), i + longest), i, -1)
+                if t[i:j] in known and (j - i > 1 or not 'ぁ' <= t[i] <= 'ゖ')
+            ),
+            None,
+        )
+        if piece:
+            found.append(known[piece])
+            covered += len(piece)
         i += len(piece or '.')
     return ' '.join(found), covered / max(len(t), 1)
 
+
 def foreign(
-    names,                       # English names: categories
-    pairs,                       # (foreign, English), what comes first goes first
-) -> dict[str, str]:             # name: foreign name, where there is one
+    names,  # English names: categories
+    pairs,  # (foreign, English), what comes first goes first
+) -> dict[str, str]:  # name: foreign name, where there is one
     "A foreign name for each English one: of a pair that is called exactly so; else of the shortest that ends so (*vertical traffic light*)"
     called = [(a, english(b)) for a, b in pairs]
+
     def one(n):
         same = [a for a, b in called if b == n]
         return same or [a for a, b in sorted(called, key=lambda p: len(p[1])) if b.endswith(f' {n}')]
+
     return {n: found[0] for n in names if (found := one(english(n)))}

@@ -10,12 +10,14 @@ __all__ = ['info', 'languages', 'spoken', 'tongues', 'household_map', 'files', '
 # %% ../../nbs/datasets/12_household.ipynb #imports0
 import re
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError, check_choice
 from ..data.images import Cutouts
 from ..data.meshes import Meshes, Turntable
-from ..data.readers import file, lines, encode_labels, abbreviate
+from ..data.readers import abbreviate, encode_labels, file, lines
 from ..data.sounds import Sounds
 from ..data.splits import item_groups, split
 from ..data.views import View, Views
@@ -23,30 +25,68 @@ from ..data.views import View, Views
 # %% ../../nbs/datasets/12_household.ipynb #a1f241b4
 _how = '`crossmodal data get {}` on a Debian or Ubuntu machine, as an ordinary user; elsewhere copy its folder work/data/debian'
 info = dict(
-    tuxpaint=dict(title='Tux Paint stamps: pictures, captions, spoken captions, noises', views=['image', 'text', 'speech', '…'],
-        labels='16 folders (or 75 subfolders)', n=950, size_mb=161, folder='debian', debian=['tuxpaint-stamps-default'], licence='GPL-2',
-        attribution='Bill Kendrick and the Tux Paint contributors', how=_how.format('tuxpaint'), embedded=False, publishable=False),
-    furniture=dict(title='Sweet Home 3D furniture: meshes, icons, names, turntable videos', views=['mesh', 'icon', 'name', 'video', '…'],
-        labels='12 categories', n=820, size_mb=120, folder='debian', debian=['sweethome3d-furniture'], licence='CC BY 3.0 (645) and CC0 (175)',
-        attribution='Scopia, Kator Legaz, Reallusion and the Blend Swap contributors; of each object: `credits`', how=_how.format('furniture'),
-        embedded=False, publishable=True),
-    household=dict(title='Tux Paint and Sweet Home 3D, joined by class', views=['image', 'text', 'speech', 'mesh', 'video'], labels='12 classes', n=712,
-        size_mb=281, folder='debian', debian=['tuxpaint-stamps-default', 'sweethome3d-furniture'], licence='GPL-2; CC BY 3.0 and CC0',
-        attribution='as tuxpaint and furniture', how=_how.format('household'), embedded=False, publishable=False))
+    tuxpaint=dict(
+        title='Tux Paint stamps: pictures, captions, spoken captions, noises',
+        views=['image', 'text', 'speech', '…'],
+        labels='16 folders (or 75 subfolders)',
+        n=950,
+        size_mb=161,
+        folder='debian',
+        debian=['tuxpaint-stamps-default'],
+        licence='GPL-2',
+        attribution='Bill Kendrick and the Tux Paint contributors',
+        how=_how.format('tuxpaint'),
+        embedded=False,
+        publishable=False,
+    ),
+    furniture=dict(
+        title='Sweet Home 3D furniture: meshes, icons, names, turntable videos',
+        views=['mesh', 'icon', 'name', 'video', '…'],
+        labels='12 categories',
+        n=820,
+        size_mb=120,
+        folder='debian',
+        debian=['sweethome3d-furniture'],
+        licence='CC BY 3.0 (645) and CC0 (175)',
+        attribution='Scopia, Kator Legaz, Reallusion and the Blend Swap contributors; of each object: `credits`',
+        how=_how.format('furniture'),
+        embedded=False,
+        publishable=True,
+    ),
+    household=dict(
+        title='Tux Paint and Sweet Home 3D, joined by class',
+        views=['image', 'text', 'speech', 'mesh', 'video'],
+        labels='12 classes',
+        n=712,
+        size_mb=281,
+        folder='debian',
+        debian=['tuxpaint-stamps-default', 'sweethome3d-furniture'],
+        licence='GPL-2; CC BY 3.0 and CC0',
+        attribution='as tuxpaint and furniture',
+        how=_how.format('household'),
+        embedded=False,
+        publishable=False,
+    ),
+)
 
-_inside = {'tuxpaint-stamps-default': 'usr/share/tuxpaint/stamps', 'sweethome3d-furniture': 'usr/share/sweethome3d/furniture'}
+_inside = {
+    'tuxpaint-stamps-default': 'usr/share/tuxpaint/stamps',
+    'sweethome3d-furniture': 'usr/share/sweethome3d/furniture',
+}
+
 
 def files(name, root):
     "What the digest covers: the packages' files, by name and size"
-    return [Path(root)/p/_inside[p] for p in info[name]['debian']]
+    return [Path(root) / p / _inside[p] for p in info[name]['debian']]
 
 # %% ../../nbs/datasets/12_household.ipynb #5fab413a
-languages = 'ca da de es fr it ja nl pl pt ru sv zh_CN'.split()      # beside `text`, English
+languages = 'ca da de es fr it ja nl pl pt ru sv zh_CN'.split()  # beside `text`, English
 spoken = dict(fr='_desc_fr', es='_desc_es', en='_desc')
 
+
 def caption(
-    path,                    # A stamp's text
-) -> dict:                   # {language: caption}
+    path,  # A stamp's text
+) -> dict:  # {language: caption}
     "The first line is English, the others say their language"
     first, *rest = lines(path) or ['']
     found = dict(text=first) | {m[1]: m[2] for l in rest if (m := re.fullmatch(r'([\w@]+)\.utf8=(.*)', l))}
@@ -54,65 +94,94 @@ def caption(
 
 # %% ../../nbs/datasets/12_household.ipynb #f8880263
 def tuxpaint(
-    root,                     # Folder of the unpacked Debian packages
-    texts=('text',),          # Caption views: `'text'` (English) or a language (`'fr'`, `'de'`, `'ja'`, …)
-    speech:str|None='fr',     # Spoken captions: `'fr'`, `'es'`, `'en'` (65 only) or None
-    effects:bool=False,       # Also the view `effect`: the noises
-    within:str='',            # Only stamps of this folder: `'animals'`
-    alphabets:bool=False,     # Also the letters of four alphabets: their captions say little and repeat
-    label:str='folder',       # What `y` is: `'folder'` (16) or `'subfolder'` (75)
-    size:int=224,             # Of the pictures, pixels
-) -> dict[str, Views]:        # Views `image`, `texts`, `speech`, `effect`; `item` = stamp; about 70/15/15
+    root,  # Folder of the unpacked Debian packages
+    texts=('text',),  # Caption views: `'text'` (English) or a language (`'fr'`, `'de'`, `'ja'`, …)
+    speech: str | None = 'fr',  # Spoken captions: `'fr'`, `'es'`, `'en'` (65 only) or None
+    effects: bool = False,  # Also the view `effect`: the noises
+    within: str = '',  # Only stamps of this folder: `'animals'`
+    alphabets: bool = False,  # Also the letters of four alphabets: their captions say little and repeat
+    label: str = 'folder',  # What `y` is: `'folder'` (16) or `'subfolder'` (75)
+    size: int = 224,  # Of the pictures, pixels
+) -> dict[str, Views]:  # Views `image`, `texts`, `speech`, `effect`; `item` = stamp; about 70/15/15
     "Stamps, their captions, written and spoken, and their noises"
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for t in texts: check_choice(t, ['text', *languages], 'tuxpaint text view')
-    if speech: check_choice(speech, spoken, 'spoken language')
-    names = {'image': 'image'} | {t: t for t in texts} | ({f'speech {speech}': 'speech'} if speech else {}) | ({'effect': 'effect'} if effects else {})
+    for t in texts:
+        check_choice(t, ['text', *languages], 'tuxpaint text view')
+    if speech:
+        check_choice(speech, spoken, 'spoken language')
+    names = (
+        {'image': 'image'}
+        | {t: t for t in texts}
+        | ({f'speech {speech}': 'speech'} if speech else {})
+        | ({'effect': 'effect'} if effects else {})
+    )
     views = _tuxpaint(root, label, size)
     chosen = _chosen(views['image'], within, alphabets)
-    return {s: Views({new: views[old] for old, new in names.items()}).subset(chosen[torch.isin(chosen, items)]) for s, items in stamp_splits(views, root).items()}
+    return {
+        s: Views({new: views[old] for old, new in names.items()}).subset(chosen[torch.isin(chosen, items)])
+        for s, items in stamp_splits(views, root).items()
+    }
+
 
 def stamp_splits(views, root):
     "{split: items}, of all views of all stamps"
     return {s: v['image'].item for s, v in split(views, 'tuxpaint', stems=stems('tuxpaint', root)).items()}
 
+
 def _chosen(image, within, alphabets):
     "Stamps of a folder, with or without the alphabets"
-    keep = [n.startswith(f'{within}/' if within else '') and (alphabets or not n.startswith('symbols/alphabets/')) for n in image.ids]
+    keep = [
+        n.startswith(f'{within}/' if within else '') and (alphabets or not n.startswith('symbols/alphabets/'))
+        for n in image.ids
+    ]
     return image.item[torch.tensor(keep)]
 
-_variants = set('''black white red green blue yellow pink purple brown grey gray orange golden gold silver clear small large little big left right front side open opened closed locked male female man woman boy girl zones seats panes pane type'''.split())
+
+_variants = set(
+    '''black white red green blue yellow pink purple brown grey gray orange golden gold silver clear small large little big left right front side open opened closed locked male female man woman boy girl zones seats panes pane type'''.split()
+)
 _glued = re.compile('^(black|white|red|green|blue|yellow|pink|purple|brown|grey|gray)(?=[a-z]{3})')
 
+
 def stem(
-    words,               # Of a name, in small letters
+    words,  # Of a name, in small letters
 ) -> str:
     "What is left of a name without numbers, colours, sizes, sides and sexes"
     words = [re.sub(r'\d.*$', '', w) for w in words]
     short = [_glued.sub('', w) for w in words if w not in _variants and len(w) > 1]
     return ' '.join(short) or ' '.join(words).strip()
 
+
 def stamp_stem(
-    name:str,            # Its path without the suffix
+    name: str,  # Its path without the suffix
 ) -> str:
     "The stem of a stamp's name, in its folder. Letters of the alphabets are no variants of each other"
     folder, last = name.lower().rsplit('/', 1)
     return name.lower() if folder.startswith('symbols/alphabets/') else f'{folder}/{stem(re.split("[-_ ]", last))}'
 
+
 def stems(name, root):
     "{item: its stem}: of stamps by the names of their files, of furniture by the English name"
     of = {}
-    if name in ('tuxpaint', 'household'): of |= {n: (stamp_stem(n),) for n in _stamps(root)}
-    if name in ('furniture', 'household'): of |= {i: (f'thing {stem(re.findall("[^ ,]+", o["name"].lower()))}',) for i, o in _objects(root).items()}
+    if name in ('tuxpaint', 'household'):
+        of |= {n: (stamp_stem(n),) for n in _stamps(root)}
+    if name in ('furniture', 'household'):
+        of |= {i: (f'thing {stem(re.findall("[^ ,]+", o["name"].lower()))}',) for i, o in _objects(root).items()}
     return of
+
 
 def _stamps(root):
     "{name: picture}, by name"
-    folder, found = Path(root)/'tuxpaint-stamps-default'/_inside['tuxpaint-stamps-default'], {}
-    for p in sorted([*folder.rglob('*.svg'), *folder.rglob('*.png')], key=lambda p: p.suffix):         # a PNG goes before an SVG of the same name
-        if not re.search('_(mirror|flip)$', p.stem): found.setdefault(p.relative_to(folder).with_suffix('').as_posix(), p)
-    if not found: raise MissingError(f'{folder}: there are no stamps. Fetch them again with `crossmodal data get tuxpaint`')
+    folder, found = Path(root) / 'tuxpaint-stamps-default' / _inside['tuxpaint-stamps-default'], {}
+    for p in sorted(
+        [*folder.rglob('*.svg'), *folder.rglob('*.png')], key=lambda p: p.suffix
+    ):  # a PNG goes before an SVG of the same name
+        if not re.search('_(mirror|flip)$', p.stem):
+            found.setdefault(p.relative_to(folder).with_suffix('').as_posix(), p)
+    if not found:
+        raise MissingError(f'{folder}: there are no stamps. Fetch them again with `crossmodal data get tuxpaint`')
     return dict(sorted(found.items()))
+
 
 def _tuxpaint(root, label='folder', size=224):
     "All views of all stamps"
@@ -120,162 +189,269 @@ def _tuxpaint(root, label='folder', size=224):
     y = _folders(stamps, label)[0]
     keep = [(i, n, p) for i, (n, p) in enumerate(stamps.items())]
     said = {i: caption(t) for i, _, p in keep if (t := p.with_suffix('.txt')).is_file()}
-    def sound(p, tail): return next((q for e in ('ogg', 'wav') if (q := p.with_name(f'{p.stem}{tail}.{e}')).is_file()), None)
+
+    def sound(p, tail):
+        return next((q for e in ('ogg', 'wav') if (q := p.with_name(f'{p.stem}{tail}.{e}')).is_file()), None)
+
     def view(make, rows):
         here = [(i, n, x) for i, n, x in rows if x]
         item = torch.tensor([i for i, *_ in here], dtype=torch.long)
         return View(make([x for *_, x in here]), [n for _, n, _ in here], y[item], item)
+
     out = Views(image=view(lambda ps: Cutouts(ps, size=size), keep))
-    for t in ['text', *sorted({l for s in said.values() for l in s if l != 'text'})]: out[t] = view(list, [(i, n, said.get(i, {}).get(t)) for i, n, _ in keep])
-    for l, tail in spoken.items(): out[f'speech {l}'] = view(Sounds, [(i, n, sound(p, tail)) for i, n, p in keep])
+    for t in ['text', *sorted({l for s in said.values() for l in s if l != 'text'})]:
+        out[t] = view(list, [(i, n, said.get(i, {}).get(t)) for i, n, _ in keep])
+    for l, tail in spoken.items():
+        out[f'speech {l}'] = view(Sounds, [(i, n, sound(p, tail)) for i, n, p in keep])
     out['effect'] = view(Sounds, [(i, n, None if n.startswith('symbols/') else sound(p, '')) for i, n, p in keep])
     return out
+
 
 def _folders(stamps, label):
     depth = dict(folder=1, subfolder=2)[check_choice(label, ('folder', 'subfolder'), 'tuxpaint label')]
     return encode_labels(['/'.join(n.split('/')[:-1][:depth]) for n in stamps])
 
 # %% ../../nbs/datasets/12_household.ipynb #7bdac54f
-tongues = 'de es fr it nl'.split()                                     # beside `name`, English
+tongues = 'de es fr it nl'.split()  # beside `name`, English
+
 
 def furniture(
-    root,                     # Folder of the unpacked Debian packages
-    texts=('name',),          # Text views: `'name'` (English) or a language (`'de'`, `'es'`, `'fr'`, `'it'`, `'nl'`)
-    frames:int=8,             # Of a video
-    size:int=128,             # Of its pictures and of the icon, pixels
-) -> dict[str, Views]:        # Views `mesh`, `icon`, `texts`, `video`; y = category; about 70/15/15
+    root,  # Folder of the unpacked Debian packages
+    texts=('name',),  # Text views: `'name'` (English) or a language (`'de'`, `'es'`, `'fr'`, `'it'`, `'nl'`)
+    frames: int = 8,  # Of a video
+    size: int = 128,  # Of its pictures and of the icon, pixels
+) -> dict[str, Views]:  # Views `mesh`, `icon`, `texts`, `video`; y = category; about 70/15/15
     "Meshes of furniture, and what they look like and are called"
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for t in texts: check_choice(t, ['name', *tongues], 'furniture text view')
+    for t in texts:
+        check_choice(t, ['name', *tongues], 'furniture text view')
     whole = split(_furniture(root, frames, size), 'furniture', stems=stems('furniture', root))
     return {s: v.select('mesh', 'icon', *texts, 'video') for s, v in whole.items()}
 
+
 def properties(
-    path,                     # A catalogue
-) -> dict:                    # {number: {key: value}}; what belongs to none is under 0
+    path,  # A catalogue
+) -> dict:  # {number: {key: value}}; what belongs to none is under 0
     "A Java properties file: Latin-1, with other characters as `\\uXXXX`"
     text = re.sub(r'\\u([0-9a-fA-F]{4})', lambda m: chr(int(m[1], 16)), file(path).read_text('latin-1'))
     out = {0: {}}
-    for key, _, number, value in re.findall(r'^(\w+)(#(\d+))?\s*=[ \t]*(.*)$', text, re.M): out.setdefault(int(number or 0), {})[key] = value.strip()
+    for key, _, number, value in re.findall(r'^(\w+)(#(\d+))?\s*=[ \t]*(.*)$', text, re.M):
+        out.setdefault(int(number or 0), {})[key] = value.strip()
     return out
+
 
 def _objects(root):
     "One dict an object, by id: what the catalogues say, and `path`, `picture`, `pose`"
-    folder, out = Path(root)/'sweethome3d-furniture'/_inside['sweethome3d-furniture'], {}
+    folder, out = Path(root) / 'sweethome3d-furniture' / _inside['sweethome3d-furniture'], {}
     for catalogue in sorted(folder.glob('*/PluginFurnitureCatalog.properties')):
         table, at = properties(catalogue), catalogue.parent
-        abroad = {t: properties(f) for t in tongues if (f := at/f'PluginFurnitureCatalog_{t}.properties').is_file()}
+        abroad = {t: properties(f) for t in tongues if (f := at / f'PluginFurnitureCatalog_{t}.properties').is_file()}
         for number, o in table.items():
-            if not number: continue
-            if lacking := [k for k in ('id', 'name', 'category', 'icon', 'model', 'width', 'depth', 'height') if k not in o]:
+            if not number:
+                continue
+            if lacking := [
+                k for k in ('id', 'name', 'category', 'icon', 'model', 'width', 'depth', 'height') if k not in o
+            ]:
                 raise InputError(f'{catalogue}: object {number} has no {abbreviate(lacking)}. Fetch the package again')
-            try: pose = [float(v) for v in o.get('modelRotation', '1 0 0 0 1 0 0 0 1').split()] + [float(o[k]) for k in ('width', 'height', 'depth')]
-            except ValueError as e: raise InputError(f'{catalogue}: object {number}: its size or rotation is no number ({e})') from e
-            if len(pose) != 12: raise InputError(f'{catalogue}: object {number}: a rotation has nine numbers')
+            try:
+                pose = [float(v) for v in o.get('modelRotation', '1 0 0 0 1 0 0 0 1').split()] + [
+                    float(o[k]) for k in ('width', 'height', 'depth')
+                ]
+            except ValueError as e:
+                raise InputError(f'{catalogue}: object {number}: its size or rotation is no number ({e})') from e
+            if len(pose) != 12:
+                raise InputError(f'{catalogue}: object {number}: a rotation has nine numbers')
             names = {t: n for t, a in abroad.items() if (n := a.get(number, {}).get('name'))}
             licence = 'CC0' if table[0].get('license', '').startswith('Public domain') else 'CC BY 3.0'
-            out[o['id']] = o | names | dict(path=at/o['model'].lstrip('/'), picture=at/o['icon'].lstrip('/'), pose=pose, licence=licence)
-    if not out: raise MissingError(f'{folder}: there are no catalogues of furniture. Fetch them again with `crossmodal data get furniture`')
+            out[o['id']] = (
+                o
+                | names
+                | dict(path=at / o['model'].lstrip('/'), picture=at / o['icon'].lstrip('/'), pose=pose, licence=licence)
+            )
+    if not out:
+        raise MissingError(
+            f'{folder}: there are no catalogues of furniture. Fetch them again with `crossmodal data get furniture`'
+        )
     if gone := [o[k].name for o in out.values() for k in ('path', 'picture') if not o[k].is_file()]:
         raise MissingError(f'{folder}: there is no {abbreviate(gone)}. Fetch the package again')
     return dict(sorted(out.items()))
 
-_first = 10_000       # items of furniture are counted from here: they are never those of Tux Paint
+
+_first = 10_000  # items of furniture are counted from here: they are never those of Tux Paint
+
 
 def _furniture(root, frames, size):
     "All views of all objects"
     objects = _objects(root)
     y = _categories(objects)[0]
     ids, every = list(objects), torch.arange(len(objects))
-    def view(x, rows=every): return View(x, [ids[i] for i in rows], y[rows], rows + _first)
+
+    def view(x, rows=every):
+        return View(x, [ids[i] for i in rows], y[rows], rows + _first)
+
     paths, poses = ([o[k] for o in objects.values()] for k in ('path', 'pose'))
-    out = Views(mesh=view(Meshes(paths, poses)), icon=view(Cutouts([o['picture'] for o in objects.values()], size=size)))
+    out = Views(
+        mesh=view(Meshes(paths, poses)), icon=view(Cutouts([o['picture'] for o in objects.values()], size=size))
+    )
     for t in ['name', *tongues]:
         rows = torch.tensor([i for i, o in enumerate(objects.values()) if o.get(t)], dtype=torch.long)
         out[t] = view([objects[ids[i]][t] for i in rows], rows)
     return Views(out | dict(video=view(Turntable(paths, poses, frames=frames, size=size))))
 
-def _categories(objects): return encode_labels([o['category'] for o in objects.values()])
+
+def _categories(objects):
+    return encode_labels([o['category'] for o in objects.values()])
+
 
 def credits(
-    root,                     # As for `furniture`
-) -> dict:                    # {id: 'name, creator, licence'}
+    root,  # As for `furniture`
+) -> dict:  # {id: 'name, creator, licence'}
     "Who made each object, and under which licence: to be shown wherever the object is"
     return {i: f'{o["name"]}, {o.get("creator", "unknown")}, {o["licence"]}' for i, o in _objects(root).items()}
 
 # %% ../../nbs/datasets/12_household.ipynb #4842f37e
-household_map = {   # class: (names of furniture, but not these; stamps, but not these)
-    'animal': (r'^(deer|chicken|horse|bulldog|siamese cat|cat|dog|rabbit)$', None,
-               r'^animals/(?!insects|fish|shellfish|amphib|lizard|dinosaur|birds/cartoon)', 'toys|teddy|mammals/aquatic'),
-    'road vehicle': (r'sedan|^truck$|^van$|suv|beetle|renault|peugeot|seat leon|ford focus|chevrolet|smart car|car model|\bbus$|fork lift|scooter|motorbike|^bike$'
-                     r'|^bicycle$|yamaha|tricycle', None,
-                     r'^vehicles/(auto|race|emergency|construction|masstransit|farming|cycle)|^vehicles/(iso_|blue_truck|toy_truck|garbagetruck)', None),
-    'plant': (r'flowers|plant$|tulips|lily|orchids|spathi|yucca|cactus|bamboo|tree$|acacia|ficus|pine|poplar|maple|copper beech|cypress|blossom|hedge|^bush$',
-              'christmas', r'^plants/(?!mushrooms)', 'pinecone|toadstool'),
-    'food': (r'^(apples|bread|hamburger|hot dog|cup cake|birthday cake|butter|steak|roasted chicken|french fries|sushi tray|bowl with fruits|bowl with salad'
-             r'|milk|yogurt bottle)$', None, '^food/', None),
-    'dishes': (r'coffee cup|coffee mug|^cup$|plastic cup|^glass$|beer glass|cocktail glass|wine bottle|beer bottle|^bottle$|teapot|creamer|^bowl$|plate|^fork$'
-               r'|^spoon$|knife$|large pan|^tray$|salt shaker|^sugar$|bowl$|kitchen tools', 'glass table', '^household/dishes', 'pressure_cooker'),
-    'clothing': (r'dress$|^cap$|^hat$|^helmet$|^short$|trousers|^jacket$|skirt|^suit$|sneakers|shoes|mocassin|bootie|slippers|^glove$|clothes$|sunglasses'
-                 r'|^glasses$|handbag', None, r'^clothes/(?!clothes)|santahat|elfhat|stocking', 'button'),
-    'electronics': (r'imac|ibook|laptop|keyboard|iphone|mobile phone|^phone$|wireless phone|tablet|^screen$|^camera$|reflex camera|printer|playstation|joystick'
-                    r'|stereo|mp3|^tv\b|flat tv|^radio$|dvd|headphones|speaker|projector|remote control', None, '^household/electronics|camera_35', None),
-    'tool & pen': (r'^tool$|^saw$|^drill$|hammer|screwdriver|grinder|shovel|pliers|scissors|tape|pencil|text marker|ruler|^brush$|stapler|spray bottle', None,
-                   '^household/(tools|arttools)', 'cementmixer'),
-    'appliance': (r'washing machine|microwave|fridge|refrigerator|oven$|stove$|cooker|toaster|kettle|^mixer$|blender|dryer|freezer|sandwich maker|fryer|coffee m'
-                  r'|coffee brewer|washbasin|toilets unit|bath', 'rug|bathmat',
-                  r'^household/(washing|microwave|vacuum|fridge|kettle|clothes_iron|toilet)|pressure_cooker', None),
-    'sport & music': (r'basketball|soccer ball|tennis|football goal|skateboard|punching|piano$|guitar|xylophone|chess', 'net$',
-                      '^sports/|^hobbies/music', 'stopwatch'),
-    'person': (r'male|female|^boy$|girl$|boy$|^girl$|mannequin|^doll$', None, '^people/(cartoon|fireman|toys)', 'snowman|scarecrow|mermaid'),
-    'sign & street': (r'crossing|^cone$|parking|sign$|arrow|fire hydrant|mailbox|letters box|street l|lamppost', None, '^town/roadsigns|mailbox|post_box', None),
+household_map = {  # class: (names of furniture, but not these; stamps, but not these)
+    'animal': (
+        r'^(deer|chicken|horse|bulldog|siamese cat|cat|dog|rabbit)$',
+        None,
+        r'^animals/(?!insects|fish|shellfish|amphib|lizard|dinosaur|birds/cartoon)',
+        'toys|teddy|mammals/aquatic',
+    ),
+    'road vehicle': (
+        r'sedan|^truck$|^van$|suv|beetle|renault|peugeot|seat leon|ford focus|chevrolet|smart car|car model|\bbus$|fork lift|scooter|motorbike|^bike$'
+        r'|^bicycle$|yamaha|tricycle',
+        None,
+        r'^vehicles/(auto|race|emergency|construction|masstransit|farming|cycle)|^vehicles/(iso_|blue_truck|toy_truck|garbagetruck)',
+        None,
+    ),
+    'plant': (
+        r'flowers|plant$|tulips|lily|orchids|spathi|yucca|cactus|bamboo|tree$|acacia|ficus|pine|poplar|maple|copper beech|cypress|blossom|hedge|^bush$',
+        'christmas',
+        r'^plants/(?!mushrooms)',
+        'pinecone|toadstool',
+    ),
+    'food': (
+        r'^(apples|bread|hamburger|hot dog|cup cake|birthday cake|butter|steak|roasted chicken|french fries|sushi tray|bowl with fruits|bowl with salad'
+        r'|milk|yogurt bottle)$',
+        None,
+        '^food/',
+        None,
+    ),
+    'dishes': (
+        r'coffee cup|coffee mug|^cup$|plastic cup|^glass$|beer glass|cocktail glass|wine bottle|beer bottle|^bottle$|teapot|creamer|^bowl$|plate|^fork$'
+        r'|^spoon$|knife$|large pan|^tray$|salt shaker|^sugar$|bowl$|kitchen tools',
+        'glass table',
+        '^household/dishes',
+        'pressure_cooker',
+    ),
+    'clothing': (
+        r'dress$|^cap$|^hat$|^helmet$|^short$|trousers|^jacket$|skirt|^suit$|sneakers|shoes|mocassin|bootie|slippers|^glove$|clothes$|sunglasses'
+        r'|^glasses$|handbag',
+        None,
+        r'^clothes/(?!clothes)|santahat|elfhat|stocking',
+        'button',
+    ),
+    'electronics': (
+        r'imac|ibook|laptop|keyboard|iphone|mobile phone|^phone$|wireless phone|tablet|^screen$|^camera$|reflex camera|printer|playstation|joystick'
+        r'|stereo|mp3|^tv\b|flat tv|^radio$|dvd|headphones|speaker|projector|remote control',
+        None,
+        '^household/electronics|camera_35',
+        None,
+    ),
+    'tool & pen': (
+        r'^tool$|^saw$|^drill$|hammer|screwdriver|grinder|shovel|pliers|scissors|tape|pencil|text marker|ruler|^brush$|stapler|spray bottle',
+        None,
+        '^household/(tools|arttools)',
+        'cementmixer',
+    ),
+    'appliance': (
+        r'washing machine|microwave|fridge|refrigerator|oven$|stove$|cooker|toaster|kettle|^mixer$|blender|dryer|freezer|sandwich maker|fryer|coffee m'
+        r'|coffee brewer|washbasin|toilets unit|bath',
+        'rug|bathmat',
+        r'^household/(washing|microwave|vacuum|fridge|kettle|clothes_iron|toilet)|pressure_cooker',
+        None,
+    ),
+    'sport & music': (
+        r'basketball|soccer ball|tennis|football goal|skateboard|punching|piano$|guitar|xylophone|chess',
+        'net$',
+        '^sports/|^hobbies/music',
+        'stopwatch',
+    ),
+    'person': (
+        r'male|female|^boy$|girl$|boy$|^girl$|mannequin|^doll$',
+        None,
+        '^people/(cartoon|fireman|toys)',
+        'snowman|scarecrow|mermaid',
+    ),
+    'sign & street': (
+        r'crossing|^cone$|parking|sign$|arrow|fire hydrant|mailbox|letters box|street l|lamppost',
+        None,
+        '^town/roadsigns|mailbox|post_box',
+        None,
+    ),
 }
 
+
 def household_class(
-    name:str,                 # Of a piece of furniture (English), or of a stamp (with its folders)
-    stamp:bool,               # Which of them?
-) -> int:                     # Number of the class; -1: none
+    name: str,  # Of a piece of furniture (English), or of a stamp (with its folders)
+    stamp: bool,  # Which of them?
+) -> int:  # Number of the class; -1: none
     "The first class whose pattern fits"
     for y, patterns in enumerate(household_map.values()):
         yes, no = patterns[2:] if stamp else patterns[:2]
-        if re.search(yes, name, re.I) and not (no and re.search(no, name, re.I)): return y
+        if re.search(yes, name, re.I) and not (no and re.search(no, name, re.I)):
+            return y
     return -1
 
+
 def household(
-    root,                     # Folder of the unpacked Debian packages
-    fold:int=0,               # 0 to 4: test on this fifth, validate on the next
-    repeat:int=0,             # Which way of making fifths: 0, 1, 2 …
-    text:str='text',          # Captions: `'text'` (English) or a language, as in `tuxpaint`
-    speech:str='fr',          # Spoken captions: `'fr'` or `'es'`
-    frames:int=8,             # Of a video
-    size:int=128,             # Of its pictures, pixels
-) -> dict[str, Views]:        # Views `image`, `text`, `speech` of stamps; `mesh`, `video` of furniture; y = class
+    root,  # Folder of the unpacked Debian packages
+    fold: int = 0,  # 0 to 4: test on this fifth, validate on the next
+    repeat: int = 0,  # Which way of making fifths: 0, 1, 2 …
+    text: str = 'text',  # Captions: `'text'` (English) or a language, as in `tuxpaint`
+    speech: str = 'fr',  # Spoken captions: `'fr'` or `'es'`
+    frames: int = 8,  # Of a video
+    size: int = 128,  # Of its pictures, pixels
+) -> dict[str, Views]:  # Views `image`, `text`, `speech` of stamps; `mesh`, `video` of furniture; y = class
     "Five modalities, joined by twelve classes: five stratified folds that tear no group"
-    check_choice(text, ['text', *languages], 'household text view'); check_choice(speech, spoken, 'spoken language'); check_choice(str(fold), '01234', 'fold')
+    check_choice(text, ['text', *languages], 'household text view')
+    check_choice(speech, spoken, 'spoken language')
+    check_choice(str(fold), '01234', 'fold')
     stamps, things = _tuxpaint(root), _furniture(root, frames, size)
     of = {i: household_class(n, True) for i, n in zip(stamps['image'].item.tolist(), stamps['image'].ids)}
     of |= {i: household_class(n, False) for i, n in zip(things['name'].item.tolist(), things['name'].x)}
     names, out = dict(image='image', text=text, speech=f'speech {speech}', mesh='mesh', video='video'), {}
-    parts = [fifths(views, of, repeat, stems('household', root)) for views in (stamps, things.select('mesh', 'icon', 'name', *tongues))]
+    parts = [
+        fifths(views, of, repeat, stems('household', root))
+        for views in (stamps, things.select('mesh', 'icon', 'name', *tongues))
+    ]
     for s, mine in dict(train=[(fold + k) % 5 for k in (2, 3, 4)], valid=[(fold + 1) % 5], test=[fold]).items():
-        here = Views({new: (stamps | things)[old] for new, old in names.items()}).subset(torch.cat([p[k] for p in parts for k in mine]))
+        here = Views({new: (stamps | things)[old] for new, old in names.items()}).subset(
+            torch.cat([p[k] for p in parts for k in mine])
+        )
         out[s] = Views({k: View(v.x, v.ids, [of[i] for i in v.item.tolist()], v.item) for k, v in here.items()})
     return out
 
+
 def fifths(
-    views:Views,              # All rows of one source: what makes its groups
-    of:dict,                  # {item: class}; items of class -1 are left out
-    repeat:int,               # Which way of making fifths
-    stems:dict={},            # As in `item_groups`
-) -> list:                    # Five tensors of items
+    views: Views,  # All rows of one source: what makes its groups
+    of: dict,  # {item: class}; items of class -1 are left out
+    repeat: int,  # Which way of making fifths
+    stems: dict = {},  # As in `item_groups`
+) -> list:  # Five tensors of items
     "Five folds with about the same share of each class; whole groups"
     from sklearn.model_selection import StratifiedGroupKFold
+
     group = item_groups(views, stems)
     items = np.array([i for i in group if of[i] >= 0])
-    folds = StratifiedGroupKFold(5, shuffle=True, random_state=repeat).split(items, [of[i] for i in items], [group[i] for i in items])
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=repeat).split(
+        items, [of[i] for i in items], [group[i] for i in items]
+    )
     return [torch.as_tensor(items[test]) for _, test in folds]
+
 
 def class_names(name, root=None, label='folder', **options):
     "Names of the classes, in the order of their codes"
-    if name == 'household': return list(household_map)
+    if name == 'household':
+        return list(household_map)
     return (_folders(_stamps(root), label) if name == 'tuxpaint' else _categories(_objects(root)))[1]

@@ -8,13 +8,17 @@ __all__ = ['sources', 'singular', 'ingredient', 'words', 'sets', 'pantry']
 # %% ../../nbs/datasets/09_ingredients.ipynb #imports0
 import collections
 import re
+
 import torch
+
 from ..core.checks import InputError, check_choice
 from ..data.content import normalise
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/09_ingredients.ipynb #85fe1255
-_after = re.compile(r'[,;:*]| (?:or|for|to|plus|and/or|such as|at|per|with) | [-–—] |/(?=[a-z])')   # what comes after one of these is no name
+_after = re.compile(
+    r'[,;:*]| (?:or|for|to|plus|and/or|such as|at|per|with) | [-–—] |/(?=[a-z])'
+)  # what comes after one of these is no name
 _units = '''cup teaspoon tsp tablespoon tbsp tb tbs gram g kg kilogram mg ounce oz pound lb ml cl dl l litre liter milliliter pint quart gallon inch cm mm each ea
     pinch dash drop handful bunch sprig clove head stalk rib slice piece stick can tin jar bottle bag packet package pkg pack box carton cube sheet strip leaf fillet dozen part
     few some several little bit about approximately around roughly approx c t x kilo cupful bowl scoop spoon serving lbs kgs knob block bulb ear fl fluid us uk metric'''
@@ -23,18 +27,22 @@ _looks = '''fresh freshly large medium small big extra ripe raw cooked uncooked 
     medium-size size sized flat pitted seeded rinsed drained frozen canned cut lean plain pure organic homemade prepared leftover heaping level packed firmly lightly well beaten toasted halved quartered'''
 _drop = set(_units.split()) | set(_looks.split())
 
+
 def singular(
-    word:str,                # In small letters
+    word: str,  # In small letters
 ) -> str:
     "*eggs* → *egg*, *tomatoes* → *tomato*, *cherries* → *cherry*, *leaves* → *leaf*; *asparagus* and *swiss* stay"
-    if len(word) < 4 or re.search(r'(ss|us|is|ous)$', word): return word
+    if len(word) < 4 or re.search(r'(ss|us|is|ous)$', word):
+        return word
     for end, one in (('ies', 'y'), ('oes', 'o'), ('eaves', 'eaf'), ('ches', 'ch'), ('shes', 'sh'), ('s', '')):
-        if word.endswith(end): return word[:-len(end)] + one
+        if word.endswith(end):
+            return word[: -len(end)] + one
     return word
 
+
 def ingredient(
-    line:str,                # As printed
-) -> str:                    # Its name, or '' where the rule finds none
+    line: str,  # As printed
+) -> str:  # Its name, or '' where the rule finds none
     "The ingredient that a line names"
     line = re.sub(r"\([^()]*\)|<[^<>]*>|'{2,}", ' ', line.replace('⁄', '/').lower())
     line = re.sub(r'[~≈]?\d[\d.,/–x-]*\s*', ' ', line)
@@ -43,42 +51,63 @@ def ingredient(
 
 # %% ../../nbs/datasets/09_ingredients.ipynb #c9dd76bf
 def words(
-    text:str,
+    text: str,
 ) -> list[str]:
     "Words of a text in the singular, without English function words (those of scikit-learn)"
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-    return [singular(w) for w in normalise(text).split() if w not in ENGLISH_STOP_WORDS and len(w) > 1 and not w.isdigit()]
 
-sources = dict(ingredients=lambda text: [ingredient(l) for l in text.split('\n')], detected=lambda text: text.split('\n'), words=words)
+    return [
+        singular(w) for w in normalise(text).split() if w not in ENGLISH_STOP_WORDS and len(w) > 1 and not w.isdigit()
+    ]
+
+
+sources = dict(
+    ingredients=lambda text: [ingredient(l) for l in text.split('\n')],
+    detected=lambda text: text.split('\n'),
+    words=words,
+)
+
 
 def sets(
-    view:View,               # Raw texts; one row or several an item
-    source:str,              # One of `sources`
-) -> dict[int, set]:         # item: its names
+    view: View,  # Raw texts; one row or several an item
+    source: str,  # One of `sources`
+) -> dict[int, set]:  # item: its names
     "What each item has, all of its texts together"
     found, of = {}, sources[check_choice(source, sources, 'source of the pantry')]
     for i in range(0, len(view), 1024):
         part = slice(i, min(i + 1024, len(view)))
-        texts = view.x[part] if isinstance(view.x, list) else view.x[torch.arange(part.start, part.stop)]     # a list, or a lazy sequence
-        for item, text in zip(view.item[part].tolist(), texts): found.setdefault(item, set()).update(filter(None, of(text)))
+        texts = (
+            view.x[part] if isinstance(view.x, list) else view.x[torch.arange(part.start, part.stop)]
+        )  # a list, or a lazy sequence
+        for item, text in zip(view.item[part].tolist(), texts):
+            found.setdefault(item, set()).update(filter(None, of(text)))
     return found
 
+
 def pantry(
-    raw:dict,                # split: `Views`, as `load` gives them
-    view:str,                # The view of texts
-    source:str='ingredients', # One of `sources`
-    min_items:int=0,             # Keep names that so many training items have (0: 10; 5 of fewer than 5,000 items; 20 of `words`)
-) -> tuple[dict, list[str]]: # split: a `View` of rows of yes and no, (n, names) bool, one an item; and the names, the most frequent first
+    raw: dict,  # split: `Views`, as `load` gives them
+    view: str,  # The view of texts
+    source: str = 'ingredients',  # One of `sources`
+    min_items: int = 0,  # Keep names that so many training items have (0: 10; 5 of fewer than 5,000 items; 20 of `words`)
+) -> tuple[
+    dict, list[str]
+]:  # split: a `View` of rows of yes and no, (n, names) bool, one an item; and the names, the most frequent first
     "Multi-hot sets of names, of a vocabulary that is counted on training rows only"
-    check_choice(view, raw['train'], 'view'); found = {s: sets(v[view], source) for s, v in raw.items()}
+    check_choice(view, raw['train'], 'view')
+    found = {s: sets(v[view], source) for s, v in raw.items()}
     min_items = min_items or (20 if source == 'words' else 10 if len(found['train']) >= 5000 else 5)
     count = collections.Counter(name for names in found['train'].values() for name in names)
     names = sorted((n for n, k in count.items() if k >= min_items), key=lambda n: (-count[n], n))
-    if not names: raise InputError(f'no name is in {min_items} training items or more: give a smaller least, or more rows (of view {view!r}, source {source!r})')
+    if not names:
+        raise InputError(
+            f'no name is in {min_items} training items or more: give a smaller least, or more rows (of view {view!r}, source {source!r})'
+        )
     at = {n: j for j, n in enumerate(names)}
     return {s: _rows(raw[s][view], f, at) for s, f in found.items()}, names
 
+
 def _rows(view, found, at):
     x = torch.zeros(len(found), len(at), dtype=torch.bool)
-    for row, has in zip(x, found.values()): row[[at[n] for n in has if n in at]] = True
+    for row, has in zip(x, found.values()):
+        row[[at[n] for n in has if n in at]] = True
     return View(x, [f'item {k}' for k in found], item=list(found))

@@ -11,104 +11,159 @@ import json
 import os
 import warnings
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError
 from ..core.files import atomic
-from ..data.readers import file, isolated, read_json, abbreviate
+from ..data.readers import abbreviate, file, isolated, read_json
 from ..data.splits import train_valid_split
-from ..data.views import check_finite, View, Views
+from ..data.views import View, Views, check_finite
 from .xmedia import _hdf5, _one
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #339e2d1d
 def joined(
-    *parts:Views,             # Of features: splits of one data set
-) -> Views:                   # All their rows, split after split
+    *parts: Views,  # Of features: splits of one data set
+) -> Views:  # All their rows, split after split
     "Several splits as one: the database that a query is searched in, for instance"
-    def cat(k, what): return None if getattr(parts[0][k], what) is None else torch.cat([getattr(p[k], what) for p in parts])
-    return Views({k: View(cat(k, 'x'), [i for p in parts for i in p[k].ids], cat(k, 'y'), cat(k, 'item')) for k in parts[0]})
+
+    def cat(k, what):
+        return None if getattr(parts[0][k], what) is None else torch.cat([getattr(p[k], what) for p in parts])
+
+    return Views(
+        {k: View(cat(k, 'x'), [i for p in parts for i in p[k].ids], cat(k, 'y'), cat(k, 'item')) for k in parts[0]}
+    )
+
 
 def write_split(
-    splits:dict[str, Views],  # As `load` gives them (with `database=True`, if there is one)
-    path:str|Path,            # A json file; the loaders below look for `split.json` beside their data
+    splits: dict[str, Views],  # As `load` gives them (with `database=True`, if there is one)
+    path: str | Path,  # A json file; the loaders below look for `split.json` beside their data
 ):
     "Write down which row is in which split, with digests"
-    def plain(i): return int(i) if i.isdecimal() and str(int(i)) == i else i
+
+    def plain(i):
+        return int(i) if i.isdecimal() and str(int(i)) == i else i
+
     rows = {s: list(dict.fromkeys(plain(i) for v in views.values() for i in v.ids)) for s, views in splits.items()}
-    with atomic(path) as f: json.dump({s: dict(rows=r, sha256=_sha(r), labels=_labels(splits[s], r)) for s, r in rows.items()}, f)
+    with atomic(path) as f:
+        json.dump({s: dict(rows=r, sha256=_sha(r), labels=_labels(splits[s], r)) for s, r in rows.items()}, f)
+
 
 def read_split(
-    path:str|Path,            # What `write_split` wrote; or, by hand, `{"train": {"rows": [2, 0, …]}, "test": …}`, perhaps with `valid` and `database`
-    views:Views,              # All rows
-) -> dict[str, Views]:        # The splits that the file has
+    path: str
+    | Path,  # What `write_split` wrote; or, by hand, `{"train": {"rows": [2, 0, …]}, "test": …}`, perhaps with `valid` and `database`
+    views: Views,  # All rows
+) -> dict[str, Views]:  # The splits that the file has
     "All rows, divided as a split file says, if its digests hold; rows that it does not name are left out"
     said, owner, known = read_json(path), {}, {i for v in views.values() for i in v.ids}
     if not isinstance(said, dict) or not {'train', 'test'} <= set(said) <= set(split_names):
-        raise InputError(f'{path}: it is expected to have train and test, perhaps valid and database, but has {abbreviate(said) if isinstance(said, dict) else "no names"}')
+        raise InputError(
+            f'{path}: it is expected to have train and test, perhaps valid and database, but has {abbreviate(said) if isinstance(said, dict) else "no names"}'
+        )
     for s, part in said.items():
         rows = part.get('rows') if isinstance(part, dict) else None
         if not isinstance(rows, list) or not (rows or s == 'database') or any(type(r) not in (int, str) for r in rows):
             raise InputError(f'{path}: {s} needs "rows", a list of row numbers or names')
         for r in map(str, rows):
-            if r not in known: raise InputError(f'{path}: {s} names row {abbreviate([r])}, which is not in the data, or was left out of it')
-            if owner.setdefault(r, s) != s: raise InputError(f'{path}: row {r} is in {owner[r]} and in {s} (database lists what is in no other split)')
-        if part.get('sha256', _sha(rows)) != _sha(rows): raise InputError(f'{path}: the rows of {s} are not those that were written: their sha256 is another')
+            if r not in known:
+                raise InputError(
+                    f'{path}: {s} names row {abbreviate([r])}, which is not in the data, or was left out of it'
+                )
+            if owner.setdefault(r, s) != s:
+                raise InputError(
+                    f'{path}: row {r} is in {owner[r]} and in {s} (database lists what is in no other split)'
+                )
+        if part.get('sha256', _sha(rows)) != _sha(rows):
+            raise InputError(f'{path}: the rows of {s} are not those that were written: their sha256 is another')
         if part.get('labels', same := _labels(views, rows)) != same:
-            raise InputError(f'{path}: the rows of {s} have other labels than when they were written: these are other data, or in another order')
-    return {s: Views({k: v[torch.tensor([owner.get(i) == s for i in v.ids])] for k, v in views.items()}) for s in split_names if s in said}
+            raise InputError(
+                f'{path}: the rows of {s} have other labels than when they were written: these are other data, or in another order'
+            )
+    return {
+        s: Views({k: v[torch.tensor([owner.get(i) == s for i in v.ids])] for k, v in views.items()})
+        for s in split_names
+        if s in said
+    }
+
 
 split_names = 'train', 'valid', 'test', 'database'
 
-def _sha(rows): return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+def _sha(rows):
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
 
 def _labels(views, rows):
     "The sha256 of the labels of rows, view by view"
     sha = hashlib.sha256()
     for v in views.values():
         at = {i: k for k, i in enumerate(v.ids)}
-        if v.y is not None: sha.update(v.y[[at[r] for r in map(str, rows) if r in at]].long().numpy().tobytes())
+        if v.y is not None:
+            sha.update(v.y[[at[r] for r in map(str, rows) if r in at]].long().numpy().tobytes())
     return sha.hexdigest()
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #98419bb5
-layouts = [[('XAll', 'YAll', 'LAll')], [('XAll', 'tags', 'labels')], [('images', 'YAll', 'LAll')], [('IAll', 'YAll', 'LAll')],       # all rows; or queries, database
-           [('VTest', 'YTest', 'testL'), ('VDatabase', 'YDatabase', 'databaseL')], [('XTest', 'YTest', 'testL'), ('XDatabase', 'YDatabase', 'databaseL')],
-           [('I_te', 'T_te', 'L_te'), ('I_db', 'T_db', 'L_db')], [('I_te', 'T_te', 'L_te'), ('I_tr', 'T_tr', 'L_tr')]]
+layouts = [
+    [('XAll', 'YAll', 'LAll')],
+    [('XAll', 'tags', 'labels')],
+    [('images', 'YAll', 'LAll')],
+    [('IAll', 'YAll', 'LAll')],  # all rows; or queries, database
+    [('VTest', 'YTest', 'testL'), ('VDatabase', 'YDatabase', 'databaseL')],
+    [('XTest', 'YTest', 'testL'), ('XDatabase', 'YDatabase', 'databaseL')],
+    [('I_te', 'T_te', 'L_te'), ('I_db', 'T_db', 'L_db')],
+    [('I_te', 'T_te', 'L_te'), ('I_tr', 'T_tr', 'L_tr')],
+]
+
 
 def matrices(
-    folder,                   # For the messages
-    paths,                    # `.mat`, `.npz` or HDF5 files in it
-) -> list[list]:              # Of all rows, or of queries and of database: [pictures, words, labels], float32 with a row a pair
+    folder,  # For the messages
+    paths,  # `.mat`, `.npz` or HDF5 files in it
+) -> list[list]:  # Of all rows, or of queries and of database: [pictures, words, labels], float32 with a row a pair
     "The arrays of the first layout that some files hold between them; call it through `base.isolated`"
     at, shape = {}, {}
     for p in paths:
         for k, s in _said(p, _shapes).items():
-            if k in at: raise InputError(f'{p}: {k} is in {Path(at[k]).name}, too. Keep one of them in the folder')
+            if k in at:
+                raise InputError(f'{p}: {k} is in {Path(at[k]).name}, too. Keep one of them in the folder')
             at[k], shape[k] = p, s
     there = [l for l in layouts if all(k in at for part in l for k in part)]
     if not there:
         names = ', or '.join(' '.join(sum(l, ())) for l in layouts)
-        raise InputError(f'{folder}: pictures, words and labels are expected as {names}; the files hold {abbreviate(at, 20) or "none of these"}')
+        raise InputError(
+            f'{folder}: pictures, words and labels are expected as {names}; the files hold {abbreviate(at, 20) or "none of these"}'
+        )
     flat = [l for l in there if all(len(shape[part[0]]) == 2 for part in l)]
     if not flat:
         picture, *others = there[0][0]
         own = next(l for l in layouts if list(l[0][1:]) == others)
-        raise InputError(f'{at[picture]}: {picture} is of shape {shape[picture]}: pixels. Features are needed, one row a picture: extract them with a network '
-                         f'of your choice, and put them into the folder as {" and ".join(part[0] for part in own)}')
+        raise InputError(
+            f'{at[picture]}: {picture} is of shape {shape[picture]}: pixels. Features are needed, one row a picture: extract them with a network '
+            f'of your choice, and put them into the folder as {" and ".join(part[0] for part in own)}'
+        )
     out = [_upright({k: _said(at[k], lambda p: _read(p, k)) for k in part}, at) for part in flat[0]]
     for k, j, x, z in zip(flat[0][0], flat[0][-1], out[0], out[-1]):
-        if x.shape[1] != z.shape[1]: raise InputError(f'{at[j]}: {k} has {x.shape[1]} columns, {j} has {z.shape[1]}')
+        if x.shape[1] != z.shape[1]:
+            raise InputError(f'{at[j]}: {k} has {x.shape[1]} columns, {j} has {z.shape[1]}')
     return out
+
 
 def _upright(part, at):
     "{name: matrix} of pictures, words, labels: their matrices, each with a row a pair"
     for k, x in part.items():
-        if x.ndim != 2: raise InputError(f'{at[k]}: {k} is of shape {x.shape}; a matrix with one row a pair is needed')
+        if x.ndim != 2:
+            raise InputError(f'{at[k]}: {k} is of shape {x.shape}; a matrix with one row a pair is needed')
     shapes = [x.shape for x in part.values()]
     n = {s[0] for s in shapes}
-    if len(n) > 1: n = set.intersection(*map(set, shapes))
+    if len(n) > 1:
+        n = set.intersection(*map(set, shapes))
     if len(n) != 1:
         said = ', '.join(f'{k} is {r} × {c}' for k, (r, c) in zip(part, shapes))
-        which = f'{" and ".join(map(str, sorted(n)))} both could be the number of pairs' if n else 'there is no number of pairs that all share'
+        which = (
+            f'{" and ".join(map(str, sorted(n)))} both could be the number of pairs'
+            if n
+            else 'there is no number of pairs that all share'
+        )
         raise InputError(f'{at[k]}: {said}: {which}')
     *rest, y = (x if len(x) in n else np.ascontiguousarray(x.T) for x in part.values())
     if (bad := (y != 0) & (y != 1)).any() or y.shape[1] < 2:
@@ -117,57 +172,107 @@ def _upright(part, at):
         raise InputError(f'{at[k]}: {k} needs a column for each label, with 0 or 1, but {found}')
     return [*rest, y]
 
+
 def _said(path, f):
-    try: return f(path)
-    except InputError: raise
-    except Exception as e: raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+    try:
+        return f(path)
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+
 
 def _format(path):
-    with open(path, 'rb') as f: head = f.read(10)
+    with open(path, 'rb') as f:
+        head = f.read(10)
     return 'HDF5' if head[:8] == b'\x89HDF\r\n\x1a\n' else 'MATLAB 7.3' if head == b'MATLAB 7.3' else Path(path).suffix
+
 
 def _shapes(path):
     "{name: shape} of the arrays that some layout names"
     import scipy.io
+
     known, kind = {k for l in layouts for part in l for k in part}, _format(path)
-    if kind == '.npz': z = np.load(path, allow_pickle=False); return {k: z[k].shape for k in z.files if k in known}
-    if kind == '.mat': return {k: s for k, s, _ in scipy.io.whosmat(path) if k in known}
+    if kind == '.npz':
+        z = np.load(path, allow_pickle=False)
+        return {k: z[k].shape for k in z.files if k in known}
+    if kind == '.mat':
+        return {k: s for k, s, _ in scipy.io.whosmat(path) if k in known}
     there, _ = _hdf5(path)
     import h5py
+
     with h5py.File(path) as f:
         own = {k for k in there if k in known and isinstance(f.get(k, getlink=True), h5py.HardLink)}
-        return {k: getattr(f[k], 'shape', (0, 0)) if k in own else (0, 0) for k in there if k in known}       # what is no array here, its reader refuses
+        return {
+            k: getattr(f[k], 'shape', (0, 0)) if k in own else (0, 0) for k in there if k in known
+        }  # what is no array here, its reader refuses
+
 
 def _read(path, k):
-    if _format(path) != 'HDF5': return _one(path, k)[k]
+    if _format(path) != 'HDF5':
+        return _one(path, k)[k]
     x = _hdf5(path)[1](k)
-    if x.dtype.kind not in 'fiub' or not x.size: raise InputError(f'{path}: {k} is {x.dtype} of shape {x.shape}; real numbers are needed')
-    with np.errstate(over='ignore'): x = x.astype(np.float32)
+    if x.dtype.kind not in 'fiub' or not x.size:
+        raise InputError(f'{path}: {k} is {x.dtype} of shape {x.shape}; real numbers are needed')
+    with np.errstate(over='ignore'):
+        x = x.astype(np.float32)
     check_finite(x, range(len(x)), f'{path}: {k}')
     return x
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #759cd6e3
 def _entry(title, n, labels, how, **more):
-    return dict(title=title, views=['image', 'text'], labels=f'{labels}, several a pair', n=n, size_mb=None, embedded=False, publishable=False, published=('test', 'database'),
+    return dict(
+        title=title,
+        views=['image', 'text'],
+        labels=f'{labels}, several a pair',
+        n=n,
+        size_mb=None,
+        embedded=False,
+        publishable=False,
+        published=('test', 'database'),
         how=f'{how}. In one folder, in files .mat, .npz, .h5 or .hdf5: XAll (features of the pictures, one row a pair), YAll (words) and LAll (labels, 0 or 1); '
-            'or under other names that public programs use (the notebook lists them). If there is a split.json, it says which row is in which split', **more)
+        'or under other names that public programs use (the notebook lists them). If there is a split.json, it says which row is in which split',
+        **more,
+    )
+
 
 _second_hand = 'Second-hand: names, counts and protocol are from public programs and papers, the files were not seen. '
 info = dict(
-    mirflickr=_entry('MIRFLICKR-25k: pictures and tags, for hashing (features)', 20015, '24 labels', 'the authors of DCMH (repository '
-        'jiangqy/DCMH-CVPR2017) name a file FLICKR-25K.mat with pixels, tags and labels; extract features of the pictures', folder='mirflickr',
-        licence='pictures: Creative Commons, each its own; matrices: ask the owners', attribution='Huiskes and Lew 2008; Jiang and Li 2017 (matrices)',
-        provenance=_second_hand + 'Image: what you extracted, or features of a VGG network, whose training data is not stated; text: 1,386 tags, how chosen is not stated'),
-    iapr=_entry('IAPR TC-12: pictures and descriptions, for hashing (features)', 20000, '255 labels', 'ask the authors of DCMH, who give their '
-        'matrices to those who write to them', folder='iapr', licence='ask the owners',
+    mirflickr=_entry(
+        'MIRFLICKR-25k: pictures and tags, for hashing (features)',
+        20015,
+        '24 labels',
+        'the authors of DCMH (repository '
+        'jiangqy/DCMH-CVPR2017) name a file FLICKR-25K.mat with pixels, tags and labels; extract features of the pictures',
+        folder='mirflickr',
+        licence='pictures: Creative Commons, each its own; matrices: ask the owners',
+        attribution='Huiskes and Lew 2008; Jiang and Li 2017 (matrices)',
+        provenance=_second_hand
+        + 'Image: what you extracted, or features of a VGG network, whose training data is not stated; text: 1,386 tags, how chosen is not stated',
+    ),
+    iapr=_entry(
+        'IAPR TC-12: pictures and descriptions, for hashing (features)',
+        20000,
+        '255 labels',
+        'ask the authors of DCMH, who give their matrices to those who write to them',
+        folder='iapr',
+        licence='ask the owners',
         attribution='Grubinger, Clough, Müller and Deselaers 2006; Jiang and Li 2017 (matrices)',
         provenance=_second_hand + 'Image: not stated; text: 2,912 words; labels: how 255 were chosen is not stated '
-            '(one public program takes them from the very descriptions: then the text says its label)'))
+        '(one public program takes them from the very descriptions: then the text says its label)',
+    ),
+)
+
 
 def files(name, root, seed=None, queries=None, train=None):
     "What the digest covers: all files that may hold arrays, and the split file, if that is asked"
-    found = sorted(p for end in ('mat', 'npz', 'h5', 'hdf5') for p in Path(root).glob(f'*.{end}')) or [Path(root)/dict(mirflickr='FLICKR-25K.mat', iapr='iapr-tc12.mat')[name]]
-    return found + [p for p in [Path(root)/'split.json'] if (seed, queries, train) == (None,) * 3 and os.path.lexists(p)]
+    found = sorted(p for end in ('mat', 'npz', 'h5', 'hdf5') for p in Path(root).glob(f'*.{end}')) or [
+        Path(root) / dict(mirflickr='FLICKR-25K.mat', iapr='iapr-tc12.mat')[name]
+    ]
+    return found + [
+        p for p in [Path(root) / 'split.json'] if (seed, queries, train) == (None,) * 3 and os.path.lexists(p)
+    ]
+
 
 def _pairs(name, root, whole):
     "All pairs, those without label or word too if `whole`; and how many of the first are queries, where the file tells"
@@ -177,46 +282,70 @@ def _pairs(name, root, whole):
     no_label, no_word = ~y.any(1), ~(t != 0).any(1)
     if bad := int((no_label | no_word).sum()):
         done = 'kept: as queries they find nothing, or by chance' if whole else 'left out'
-        warnings.warn(f'{name}: {int(no_label.sum())} pairs have no label, {int(no_word.sum())} no word; these {bad} are {done}', stacklevel=5)
+        warnings.warn(
+            f'{name}: {int(no_label.sum())} pairs have no label, {int(no_word.sum())} no word; these {bad} are {done}',
+            stacklevel=5,
+        )
     rows = torch.arange(len(y)) if whole else (~(no_label | no_word)).nonzero().ravel()
-    return Views({k: View(v[rows], [str(i) for i in rows.tolist()], y[rows], rows) for k, v in (('image', x), ('text', t))}), len(parts[0][0]) if len(parts) > 1 else None
+    return Views(
+        {k: View(v[rows], [str(i) for i in rows.tolist()], y[rows], rows) for k, v in (('image', x), ('text', t))}
+    ), len(parts[0][0]) if len(parts) > 1 else None
+
 
 def _drawn(name, views, told, seed, queries, train):
     "The protocol's split: the first of a permutation are queries (unless the file told them), the next to train on"
     item = views['image'].item
     rest, known = (item, item[:0]) if told is None else (item[item >= told], item[item < told])
-    if told is not None and queries is not None: raise InputError(f'{name}: queries={queries}, but the file says which rows are queries: {len(known)}. Leave the option out')
+    if told is not None and queries is not None:
+        raise InputError(
+            f'{name}: queries={queries}, but the file says which rows are queries: {len(known)}. Leave the option out'
+        )
     q, m = (2000 if queries is None else queries) if told is None else 0, 10_000 if train is None else train
     if min(m, q if told is None else 1) < 1 or q + m > len(rest) or not 0 <= seed < 2**32:
-        raise InputError(f'{name}: queries={q}, train={m}, seed={seed}, with {len(rest)} pairs to draw from: counts are 1 or more, '
-                         'and together no more than there are; a seed is 0 or more')
+        raise InputError(
+            f'{name}: queries={q}, train={m}, seed={seed}, with {len(rest)} pairs to draw from: counts are 1 or more, '
+            'and together no more than there are; a seed is 0 or more'
+        )
     p = rest[torch.from_numpy(np.random.RandomState(seed).permutation(len(rest)))]
-    return dict(train=views.subset(p[q:q + m]), test=views.subset(torch.cat([known, p[:q]])), database=views.subset(p[q + m:]))
+    return dict(
+        train=views.subset(p[q : q + m]),
+        test=views.subset(torch.cat([known, p[:q]])),
+        database=views.subset(p[q + m :]),
+    )
+
 
 def _protocol(name, root, own, seed, queries, train, database, whole):
-    path, (views, told) = Path(root)/'split.json', _pairs(name, root, whole)
-    if path in files(name, root, seed, queries, train): out = read_split(path, views)
-    else: out = _drawn(name, views, told, own if seed is None else seed, queries, train)
-    if 'valid' not in out: out = out | train_valid_split(out['train'], name)
-    if database and 'database' not in out: raise InputError(f'{path}: it has no database, which database=True asks for')
-    return {s: out[s] for s in split_names[:4 if database else 3]}
+    path, (views, told) = Path(root) / 'split.json', _pairs(name, root, whole)
+    if path in files(name, root, seed, queries, train):
+        out = read_split(path, views)
+    else:
+        out = _drawn(name, views, told, own if seed is None else seed, queries, train)
+    if 'valid' not in out:
+        out = out | train_valid_split(out['train'], name)
+    if database and 'database' not in out:
+        raise InputError(f'{path}: it has no database, which database=True asks for')
+    return {s: out[s] for s in split_names[: 4 if database else 3]}
+
 
 def mirflickr(
-    root,                     # Folder with the arrays
-    seed:int|None=None,       # Of the permutation. With seed, queries and train None: as `split.json` says, or else seed 6
-    queries:int|None=None,    # Pairs to test on (2,000, or those of the file)
-    train:int|None=None,      # Pairs to learn from, validation included (10,000)
-    database:bool=False,      # A fourth split `database`: the pairs to be searched beyond train and valid
-) -> dict[str, Views]:        # Views `image`, `text`, of the same pairs; y = (n, 24) of 0 and 1
+    root,  # Folder with the arrays
+    seed: int
+    | None = None,  # Of the permutation. With seed, queries and train None: as `split.json` says, or else seed 6
+    queries: int | None = None,  # Pairs to test on (2,000, or those of the file)
+    train: int | None = None,  # Pairs to learn from, validation included (10,000)
+    database: bool = False,  # A fourth split `database`: the pairs to be searched beyond train and valid
+) -> dict[str, Views]:  # Views `image`, `text`, of the same pairs; y = (n, 24) of 0 and 1
     "MIRFLICKR-25k by the protocol of hashing"
     return _protocol('mirflickr', root, 6, seed, queries, train, database, whole=False)
 
+
 def iapr(
-    root,                     # Folder with the arrays
-    seed:int|None=None,       # Of the permutation. With seed, queries and train None: as `split.json` says, or else seed 8
-    queries:int|None=None,    # Pairs to test on (2,000, or those of the file)
-    train:int|None=None,      # Pairs to learn from, validation included (10,000)
-    database:bool=False,      # A fourth split `database`: the pairs to be searched beyond train and valid
-) -> dict[str, Views]:        # Views `image`, `text`, of the same pairs; y = (n, 255) of 0 and 1
+    root,  # Folder with the arrays
+    seed: int
+    | None = None,  # Of the permutation. With seed, queries and train None: as `split.json` says, or else seed 8
+    queries: int | None = None,  # Pairs to test on (2,000, or those of the file)
+    train: int | None = None,  # Pairs to learn from, validation included (10,000)
+    database: bool = False,  # A fourth split `database`: the pairs to be searched beyond train and valid
+) -> dict[str, Views]:  # Views `image`, `text`, of the same pairs; y = (n, 255) of 0 and 1
     "IAPR TC-12 by the protocol of hashing"
     return _protocol('iapr', root, 8, seed, queries, train, database, whole=True)

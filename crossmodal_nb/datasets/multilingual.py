@@ -11,151 +11,231 @@ __all__ = ['info', 'relatives', 'copies', 'standings', 'files', 'tongue', 'count
 import collections
 import re
 import unicodedata
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, check_choice
 from ..data.content import normalise
 from ..data.views import View, Views
-from . import emoji as of_emoji, household
+from . import emoji as of_emoji
+from . import household
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #fd499c0f
-def _info(of, **more): return {k: of[k] for k in ('labels', 'licence', 'attribution', 'how', 'embedded', 'publishable', 'size_mb', 'folder', 'debian') if k in of} | dict(views=['image', 'text']) | more
+def _info(of, **more):
+    return (
+        {
+            k: of[k]
+            for k in (
+                'labels',
+                'licence',
+                'attribution',
+                'how',
+                'embedded',
+                'publishable',
+                'size_mb',
+                'folder',
+                'debian',
+            )
+            if k in of
+        }
+        | dict(views=['image', 'text'])
+        | more
+    )
 
-info = dict(emoji_tongues=_info(of_emoji.info['emoji'], title='Emoji: drawings, and their names in 14 languages', n=1903),
-            tuxpaint_tongues=_info(household.info['tuxpaint'], title='Tux Paint stamps: pictures, and captions in 78 languages', n=792,
-                how='`crossmodal data get tuxpaint` on a Debian or Ubuntu machine, as an ordinary user; elsewhere copy its folder work/data/debian'))
+
+info = dict(
+    emoji_tongues=_info(of_emoji.info['emoji'], title='Emoji: drawings, and their names in 14 languages', n=1903),
+    tuxpaint_tongues=_info(
+        household.info['tuxpaint'],
+        title='Tux Paint stamps: pictures, and captions in 78 languages',
+        n=792,
+        how='`crossmodal data get tuxpaint` on a Debian or Ubuntu machine, as an ordinary user; elsewhere copy its folder work/data/debian',
+    ),
+)
+
 
 def files(name, root=None):
     "What the digest covers: those of `emoji`, or of `tuxpaint`"
-    return of_emoji.files('emoji') if check_choice(name, info, 'dataset') == 'emoji_tongues' else household.files('tuxpaint', root)
+    return (
+        of_emoji.files('emoji')
+        if check_choice(name, info, 'dataset') == 'emoji_tongues'
+        else household.files('tuxpaint', root)
+    )
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #5804ca07
 def tongue(
-    ids,                 # Row names, `item@language`
+    ids,  # Row names, `item@language`
 ) -> list[str]:
     "The language of each row"
-    if lost := [i for i in ids if '@' not in i]: raise InputError(f'row {lost[0]!r} names no language: texts of several languages have rows named item@language')
+    if lost := [i for i in ids if '@' not in i]:
+        raise InputError(f'row {lost[0]!r} names no language: texts of several languages have rows named item@language')
     return [i.split('@', 1)[1] for i in ids]
 
+
 def counts(
-    view:View,           # Texts of several languages
-) -> dict[str, int]:     # language: rows; most first
+    view: View,  # Texts of several languages
+) -> dict[str, int]:  # language: rows; most first
     "How many rows each language has"
     return dict(sorted(collections.Counter(tongue(view.ids)).items(), key=lambda c: (-c[1], c[0])))
 
+
 def spoken(
-    view:View,
-    languages,           # One, or several
+    view: View,
+    languages,  # One, or several
 ) -> View:
     "Only the rows in these languages"
     languages, have = {languages} if isinstance(languages, str) else set(languages), tongue(view.ids)
-    for l in languages: check_choice(l, sorted(set(have)), 'language')
+    for l in languages:
+        check_choice(l, sorted(set(have)), 'language')
     return view[[i for i, l in enumerate(have) if l in languages]]
 
+
 def by_language(
-    views:Views,         # `image` and `text`; or `text` only
+    views: Views,  # `image` and `text`; or `text` only
     languages,
-) -> Views:              # The other views, and `text:de`, `text:ja`, …
+) -> Views:  # The other views, and `text:de`, `text:ja`, …
     "A view for each language, of the items that have all of them"
     some = Views({f'text:{l}': spoken(views['text'], l) for l in languages})
     return Views({k: v for k, v in views.items() if k != 'text'} | some).subset(some.shared_items)
 
+
 def permuted(
-    view:View,
-    languages,           # Whose rows
-    seed:int=0,
-) -> View:               # The same rows with other content: texts of each language are dealt out anew among its items
+    view: View,
+    languages,  # Whose rows
+    seed: int = 0,
+) -> View:  # The same rows with other content: texts of each language are dealt out anew among its items
     "The control: right language, right words, wrong thing"
     have, order, g = np.array(tongue(view.ids)), np.arange(len(view)), np.random.default_rng(seed)
-    for l in languages: at = np.flatnonzero(have == l); order[at] = g.permutation(at)
+    for l in languages:
+        at = np.flatnonzero(have == l)
+        order[at] = g.permutation(at)
     dealt = view[order]
     dealt.ids, dealt.item, dealt.y = view.ids, view.item, view.y
     return dealt
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #57aa47ed
 relatives = dict(
-    Germanic='en af da de is nb nl nn sv', Romance='an ast ca es fr gl it oc pt ro vec', Slavic='be bg cs hr mk pl ru sk sl sr uk', Baltic='lt lv', Celtic='cy ga gd', Iranian='fa ku',
-    Indic='gu hi', Dravidian='ml ta', Uralic='fi hu', Afroasiatic='am ar he kab', Bantu='nso sw zu', Malayic='id ms', Chinese='zh zh_CN')
-copies = dict(en_GB='en', en_AU='en', pt_BR='pt', zh_TW='zh_CN') | {'ca@valencia': 'ca', 'sr@latin': 'sr'}      # all but the same language
+    Germanic='en af da de is nb nl nn sv',
+    Romance='an ast ca es fr gl it oc pt ro vec',
+    Slavic='be bg cs hr mk pl ru sk sl sr uk',
+    Baltic='lt lv',
+    Celtic='cy ga gd',
+    Iranian='fa ku',
+    Indic='gu hi',
+    Dravidian='ml ta',
+    Uralic='fi hu',
+    Afroasiatic='am ar he kab',
+    Bantu='nso sw zu',
+    Malayic='id ms',
+    Chinese='zh zh_CN',
+)
+copies = dict(en_GB='en', en_AU='en', pt_BR='pt', zh_TW='zh_CN') | {
+    'ca@valencia': 'ca',
+    'sr@latin': 'sr',
+}  # all but the same language
 _family = {l: f for f, ls in relatives.items() for l in ls.split()}
 
+
 def script(
-    texts,               # Of one language
-) -> str:                # `'LATIN'`, `'CYRILLIC'`, `'CJK'`, …; `''` without letters
+    texts,  # Of one language
+) -> str:  # `'LATIN'`, `'CYRILLIC'`, `'CJK'`, …; `''` without letters
     "What they are written in"
-    names = collections.Counter(re.split('[ -]', unicodedata.name(c, '?'))[0] for t in texts for c in unicodedata.normalize('NFKC', t) if c.isalpha())
+    names = collections.Counter(
+        re.split('[ -]', unicodedata.name(c, '?'))[0]
+        for t in texts
+        for c in unicodedata.normalize('NFKC', t)
+        if c.isalpha()
+    )
     return {'HIRAGANA': 'CJK', 'KATAKANA': 'CJK'}.get(most := max(names, key=names.get, default=''), most)
+
 
 standings = ('learnt', 'near copy learnt', 'script and relatives seen', 'script seen', 'script unseen')
 
+
 def standing(
-    language:str,        # The one that is judged
-    learnt,              # Those that were learnt
-    scripts:dict,        # language: its script
-) -> str:                # One of `standings`
+    language: str,  # The one that is judged
+    learnt,  # Those that were learnt
+    scripts: dict,  # language: its script
+) -> str:  # One of `standings`
     "What a network that learnt some languages knows of another one"
     same, family = lambda l: copies.get(l, l), lambda l: _family.get(copies.get(l, l), l)
-    if language in learnt: return standings[0]
-    if any(same(l) == same(language) for l in learnt): return standings[1]
+    if language in learnt:
+        return standings[0]
+    if any(same(l) == same(language) for l in learnt):
+        return standings[1]
     near = [l for l in learnt if scripts[l] == scripts[language]]
-    return standings[4] if not near else standings[2] if any(family(l) == family(language) for l in near) else standings[3]
+    return (
+        standings[4] if not near else standings[2] if any(family(l) == family(language) for l in near) else standings[3]
+    )
+
 
 def apart_from(
-    language:str,        # The one that is held out
-    languages,           # Those that there are
-) -> list[str]:          # Those of them that may be learnt
+    language: str,  # The one that is held out
+    languages,  # Those that there are
+) -> list[str]:  # Those of them that may be learnt
     "All but this one and its near copies"
     return [l for l in languages if copies.get(l, l) != copies.get(language, language)]
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #c3738bdd
 def tongues(
-    x,                        # n pictures: a lazy sequence
-    ids:list,                 # n names
-    y,                        # (n,) classes
-    item,                     # (n,) items
-    said:list,                # n dicts, {language: text}
-    languages=None,           # Those to keep (default: all)
-) -> Views:                   # `image` and `text`
+    x,  # n pictures: a lazy sequence
+    ids: list,  # n names
+    y,  # (n,) classes
+    item,  # (n,) items
+    said: list,  # n dicts, {language: text}
+    languages=None,  # Those to keep (default: all)
+) -> Views:  # `image` and `text`
     "Pictures, and what they are called in every language"
     rows = [(i, l, t) for i, s in enumerate(said) for l, t in s.items() if languages is None or l in languages]
     at = torch.tensor([i for i, *_ in rows], dtype=torch.long)
     text = View([t for *_, t in rows], [f'{ids[i]}@{l}' for i, l, _ in rows], y[at], item[at])
     return Views(image=View(x, ids, y, item), text=text)
 
+
 def emoji_tongues(
-    root=None,                # Folder for the downloaded packages (default: `work/data/packages`)
-    languages=None,           # Of `emoji`'s fourteen (default: all)
-    flags:bool=True,          # With the flags, whose names are those of countries?
-    label:str='category',     # As in `emoji`
-    size:int=224,             # Of the pictures, pixels
-) -> dict[str, Views]:        # Views `image` and `text`; skin tones are left out, as in `emoji`
+    root=None,  # Folder for the downloaded packages (default: `work/data/packages`)
+    languages=None,  # Of `emoji`'s fourteen (default: all)
+    flags: bool = True,  # With the flags, whose names are those of countries?
+    label: str = 'category',  # As in `emoji`
+    size: int = 224,  # Of the pictures, pixels
+) -> dict[str, Views]:  # Views `image` and `text`; skin tones are left out, as in `emoji`
     "Emoji, and their names in fourteen languages"
-    for l in languages or (): check_choice(l, of_emoji.languages, 'language of emoji')
+    for l in languages or ():
+        check_choice(l, of_emoji.languages, 'language of emoji')
     out = {}
     for s, v in of_emoji.emoji(root, of_emoji.languages, label, size).items():
         said = [dict(zip(of_emoji.languages, texts)) for texts in zip(*(v[l].x for l in of_emoji.languages))]
         image = v['image']
         views = tongues(image.x, image.ids, image.y, image.item, said, languages)
-        out[s] = views if flags else views.subset([i for i, sign in zip(image.item.tolist(), image.ids) if not _flag(sign)])
+        out[s] = (
+            views if flags else views.subset([i for i, sign in zip(image.item.tolist(), image.ids) if not _flag(sign)])
+        )
     return out
 
-def _flag(sign): return all(0x1F1E6 <= int(c, 16) <= 0x1F1FF for c in sign.split('-')) or sign.startswith('1F3F4-E0067')
+
+def _flag(sign):
+    return all(0x1F1E6 <= int(c, 16) <= 0x1F1FF for c in sign.split('-')) or sign.startswith('1F3F4-E0067')
+
 
 def tuxpaint_tongues(
-    root,                     # Folder of the unpacked Debian packages
-    languages=None,           # (Default: all)
-    alphabets:bool=False,     # Also the letters of four alphabets: their captions say little and repeat
-    label:str='folder',       # As in `tuxpaint`
-    size:int=224,             # Of the pictures, pixels
-) -> dict[str, Views]:        # Views `image` and `text`
+    root,  # Folder of the unpacked Debian packages
+    languages=None,  # (Default: all)
+    alphabets: bool = False,  # Also the letters of four alphabets: their captions say little and repeat
+    label: str = 'folder',  # As in `tuxpaint`
+    size: int = 224,  # Of the pictures, pixels
+) -> dict[str, Views]:  # Views `image` and `text`
     "Tux Paint stamps, and their captions in all languages; English is `en`"
     whole = household._tuxpaint(root, label, size)
     image, said = whole['image'], {}
     for l, v in whole.items():
-        if l == 'image' or l == 'effect' or l.startswith('speech '): continue
-        for i, t in zip(v.item.tolist(), v.x): said.setdefault(i, {})[dict(text='en').get(l, l)] = t
+        if l == 'image' or l == 'effect' or l.startswith('speech '):
+            continue
+        for i, t in zip(v.item.tolist(), v.x):
+            said.setdefault(i, {})[dict(text='en').get(l, l)] = t
     known = sorted({l for s in said.values() for l in s})
-    for l in languages or (): check_choice(l, known, 'language of tuxpaint')
+    for l in languages or ():
+        check_choice(l, known, 'language of tuxpaint')
     chosen = [i for i in household._chosen(image, '', alphabets).tolist() if i in said]
     out = {}
     for s, items in household.stamp_splits(whole, root).items():
@@ -163,25 +243,40 @@ def tuxpaint_tongues(
         out[s] = tongues(here.x, here.ids, here.y, here.item, [said[i] for i in here.item.tolist()], languages)
     return out
 
+
 def stems(name, root=None):
     "{item: its stems}, as in `emoji` and `tuxpaint`"
     return of_emoji.stems('emoji', root) if name == 'emoji_tongues' else household.stems('tuxpaint', root)
 
+
 def class_names(name, root=None, label=None):
     "Names of the classes, in the order of their codes"
-    return of_emoji.class_names('emoji', root, label or 'category') if name == 'emoji_tongues' else household.class_names('tuxpaint', root, label or 'folder')
+    return (
+        of_emoji.class_names('emoji', root, label or 'category')
+        if name == 'emoji_tongues'
+        else household.class_names('tuxpaint', root, label or 'folder')
+    )
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #6c607799
 def stacked_languages(
-    views:Views,             # With `title`, `title_de`, …, or already with `text`
-    component:str='title',   # Which of them
-    first:str='en',          # The language of the view without a mark
-) -> Views:                  # The other views without texts (`image`), and `text`
+    views: Views,  # With `title`, `title_de`, …, or already with `text`
+    component: str = 'title',  # Which of them
+    first: str = 'en',  # The language of the view without a mark
+) -> Views:  # The other views without texts (`image`), and `text`
     "Views of one text in several languages as one view with rows `item@language`"
-    if 'text' in views: return views
+    if 'text' in views:
+        return views
     check_choice(component, views, 'view')
-    these = {first: views[component]} | {k.removeprefix(f'{component}_'): v for k, v in views.items() if k.startswith(f'{component}_')}
-    x = [t for v in these.values() for t in v.x[torch.arange(len(v))]] if not isinstance(views[component].x, list) else [t for v in these.values() for t in v.x]
+    these = {first: views[component]} | {
+        k.removeprefix(f'{component}_'): v for k, v in views.items() if k.startswith(f'{component}_')
+    }
+    x = (
+        [t for v in these.values() for t in v.x[torch.arange(len(v))]]
+        if not isinstance(views[component].x, list)
+        else [t for v in these.values() for t in v.x]
+    )
     y = None if any(v.y is None for v in these.values()) else torch.cat([v.y for v in these.values()])
-    text = View(x, [f'{i}@{l}' for l, v in these.items() for i in v.ids], y, torch.cat([v.item for v in these.values()]))
+    text = View(
+        x, [f'{i}@{l}' for l, v in these.items() for i in v.ids], y, torch.cat([v.item for v in these.values()])
+    )
     return Views({k: v for k, v in views.items() if k == 'image'} | dict(text=text))

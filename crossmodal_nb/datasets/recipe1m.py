@@ -21,213 +21,363 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError, check_choice
 from ..core.files import atomic, digest, locked
 from ..core.settings import settings
 from ..data.content import clean
 from ..data.images import open_image
-from ..data.readers import known_sha256, lines, Records, remember, abbreviate, stamped
+from ..data.readers import Records, abbreviate, known_sha256, lines, remember, stamped
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #f3bba50b
-info = dict(recipe1m=dict(title='Recipe1M: a million recipes, many with photos', views=['image', 'title', 'ingredients', 'instructions', 'all'],
-    labels=None, n=1029720, size_mb=139_000, licence='research use only, by request; may not be passed on',
-    attribution='Salvador et al. 2017; Marin et al. 2019', folder='recipe1m', embedded=False, publishable=False, published=('train', 'valid', 'test'),
-    how='request it from the im2recipe project (universities and research institutions); put layer1.json, layer2.json, det_ingrs.json, '
-        'remove1M.txt and the unpacked photos into one folder. No access? tests/lookalike.py makes files of the same form'))
+info = dict(
+    recipe1m=dict(
+        title='Recipe1M: a million recipes, many with photos',
+        views=['image', 'title', 'ingredients', 'instructions', 'all'],
+        labels=None,
+        n=1029720,
+        size_mb=139_000,
+        licence='research use only, by request; may not be passed on',
+        attribution='Salvador et al. 2017; Marin et al. 2019',
+        folder='recipe1m',
+        embedded=False,
+        publishable=False,
+        published=('train', 'valid', 'test'),
+        how='request it from the im2recipe project (universities and research institutions); put layer1.json, layer2.json, det_ingrs.json, '
+        'remove1M.txt and the unpacked photos into one folder. No access? tests/lookalike.py makes files of the same form',
+    )
+)
 
 texts = ('title', 'ingredients', 'instructions', 'all')
 
+
 def files(name, root, plus=False, languages=()):
     "What the digest covers: the texts, and which photos each recipe has. (The photos themselves are a million files; a feature store knows theirs)"
-    optional = [_layer2(plus), 'det_ingrs.json', 'remove1M.txt', 'recipes_with_nutritional_info.json', *(f'{s}.txt' for s in partitions)]
-    return [Path(root)/'layer1.json', *(p for f in optional if (p := Path(root)/f).exists()), *(Path(root)/f'layer1.{l}.json' for l in languages)]
+    optional = [
+        _layer2(plus),
+        'det_ingrs.json',
+        'remove1M.txt',
+        'recipes_with_nutritional_info.json',
+        *(f'{s}.txt' for s in partitions),
+    ]
+    return [
+        Path(root) / 'layer1.json',
+        *(p for f in optional if (p := Path(root) / f).exists()),
+        *(Path(root) / f'layer1.{l}.json' for l in languages),
+    ]
 
-def _layer2(plus): return 'layer2+.json' if plus else 'layer2.json'
+
+def _layer2(plus):
+    return 'layer2+.json' if plus else 'layer2.json'
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #f39e13b9
-shard = 2**14                # rows of an Arrow file
+shard = 2**14  # rows of an Arrow file
 _name = r'^\w[\w.+-]{0,99}$'  # what an id or the name of a photo looks like: no path in it, no line end
 nutrients = ('energy', 'fat', 'protein', 'salt', 'saturates', 'sugars')
 partitions = dict(train='train', val='valid', test='test')
 
-def _lines(xs): return [x['text'] for x in xs]
-def _recipe(r): return r['id'], r['title'], _lines(r['ingredients']), _lines(r['instructions']), r['partition'], r.get('url', '')
-def _translated(r): return r['id'], r['title'], _lines(r['ingredients']), _lines(r['instructions'])
-def _photos(r): return r['id'], [x['id'] for x in r['images']]
+
+def _lines(xs):
+    return [x['text'] for x in xs]
+
+
+def _recipe(r):
+    return r['id'], r['title'], _lines(r['ingredients']), _lines(r['instructions']), r['partition'], r.get('url', '')
+
+
+def _translated(r):
+    return r['id'], r['title'], _lines(r['ingredients']), _lines(r['instructions'])
+
+
+def _photos(r):
+    return r['id'], [x['id'] for x in r['images']]
+
+
 def _detected(r):
     names, valid = _lines(r['ingredients']), r['valid']
-    if len(names) != len(valid): raise ValueError(f'{len(names)} ingredients, but {len(valid)} marks of which are valid')
+    if len(names) != len(valid):
+        raise ValueError(f'{len(names)} ingredients, but {len(valid)} marks of which are valid')
     return r['id'], names, valid, len({n for n, v in zip(names, valid) if v})
-def _nutrition(r): return r['id'], [float(r['nutr_values_per100g'][k]) for k in nutrients]
 
-kinds = dict(   # kind: columns, and how a json element becomes a row of them
-    recipes=(dict(id='string', title='string', ingredients=['string'], instructions=['string'], partition='string', url='string'), _recipe),
+
+def _nutrition(r):
+    return r['id'], [float(r['nutr_values_per100g'][k]) for k in nutrients]
+
+
+kinds = dict(  # kind: columns, and how a json element becomes a row of them
+    recipes=(
+        dict(
+            id='string',
+            title='string',
+            ingredients=['string'],
+            instructions=['string'],
+            partition='string',
+            url='string',
+        ),
+        _recipe,
+    ),
     translated=(dict(id='string', title='string', ingredients=['string'], instructions=['string']), _translated),
     photos=(dict(id='string', images=['string']), _photos),
     detected=(dict(id='string', names=['string'], valid=['bool_'], n='int64'), _detected),
-    nutrition=(dict(id='string', per_100g=['float64']), _nutrition))
+    nutrition=(dict(id='string', per_100g=['float64']), _nutrition),
+)
+
 
 def _batch(kind, elements):
     "Elements as one Arrow batch, or an `InputError` that says what is wrong with one of them"
     import pyarrow as pa
+
     columns, row = kinds[kind]
-    plain = lambda t: pa.list_(plain(t[0])) if isinstance(t, list) else getattr(pa, t)()
-    try: batch = pa.record_batch([pa.array(c, plain(t)) for c, t in zip(zip(*map(row, elements)), columns.values())], names=list(columns))
-    except KeyError as e: raise InputError(f'no {e}') from e
-    except (TypeError, AttributeError, ValueError, OverflowError, pa.ArrowException) as e: raise InputError(str(e).splitlines()[0]) from e
+
+    def plain(t):
+        return pa.list_(plain(t[0])) if isinstance(t, list) else getattr(pa, t)()
+
+    try:
+        batch = pa.record_batch(
+            [pa.array(c, plain(t)) for c, t in zip(zip(*map(row, elements)), columns.values())], names=list(columns)
+        )
+    except KeyError as e:
+        raise InputError(f'no {e}') from e
+    except (TypeError, AttributeError, ValueError, OverflowError, pa.ArrowException) as e:
+        raise InputError(str(e).splitlines()[0]) from e
     _sound(batch)
     return batch
 
+
 def _sound(batch):
     "No absent values, names without paths, known partitions, finite numbers"
-    import pyarrow as pa, pyarrow.compute as pc
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     for k, c in zip(batch.schema.names, batch.columns):
         v = c.flatten() if pa.types.is_list(c.type) else c
-        if c.null_count or v.null_count: raise InputError(f'{k} is null')
+        if c.null_count or v.null_count:
+            raise InputError(f'{k} is null')
         if k in ('id', 'images') and not pc.all(pc.match_substring_regex(v, _name)).as_py() and len(v):
-            raise InputError(f'{k} is not a plain name: {v.filter(pc.invert(pc.match_substring_regex(v, _name)))[0].as_py()[:80]!r}')
+            raise InputError(
+                f'{k} is not a plain name: {v.filter(pc.invert(pc.match_substring_regex(v, _name)))[0].as_py()[:80]!r}'
+            )
         if k == 'partition' and not pc.all(pc.is_in(v, pa.array(list(partitions)))).as_py():
-            check_choice(v.filter(pc.invert(pc.is_in(v, pa.array(list(partitions)))))[0].as_py()[:80], partitions, 'partition')
-        if k == 'per_100g' and len(v) and not pc.all(pc.is_finite(v)).as_py(): raise InputError('a nutrient is NaN or Inf')
+            check_choice(
+                v.filter(pc.invert(pc.is_in(v, pa.array(list(partitions)))))[0].as_py()[:80], partitions, 'partition'
+            )
+        if k == 'per_100g' and len(v) and not pc.all(pc.is_finite(v)).as_py():
+            raise InputError('a nutrient is NaN or Inf')
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #73f85cb2
 def _opened(folder, files):
     import pyarrow as pa
-    return [pa.ipc.open_file(pa.memory_map(str(folder/f'{k:05}.arrow'))).get_batch(0) for k in range(files)]
+
+    return [pa.ipc.open_file(pa.memory_map(str(folder / f'{k:05}.arrow'))).get_batch(0) for k in range(files)]
+
 
 class Table:
     "Rows of an imported file: memory-mapped columns, `shard` rows a file"
+
     def __init__(self, folder):
-        self.folder, self.meta = Path(folder), json.loads((Path(folder)/'meta.json').read_text())
+        self.folder, self.meta = Path(folder), json.loads((Path(folder) / 'meta.json').read_text())
         batches = _opened(self.folder, self.meta['files'])
         self.columns = {name: [b.column(name) for b in batches] for name in self.meta['columns']}
 
-    def __len__(self): return self.meta['n']
-    def __reduce__(self): return Table, (self.folder,)
+    def __len__(self):
+        return self.meta['n']
+
+    def __reduce__(self):
+        return Table, (self.folder,)
+
     @property
-    def digest(self): return self.folder.name
-    def column(self, name): # A pyarrow ChunkedArray, nothing copied
+    def digest(self):
+        return self.folder.name
+
+    def column(self, name):  # A pyarrow ChunkedArray, nothing copied
         import pyarrow as pa
+
         return pa.chunked_array(self.columns[name])
-    def get(self, name, i): # The value of one row, as plain Python
+
+    def get(self, name, i):  # The value of one row, as plain Python
         return self.columns[name][i // shard][i % shard].as_py()
 
+
 def imported(
-    path,            # A json file of Recipe1M
-    kind:str,        # What is in it: one of `kinds`
+    path,  # A json file of Recipe1M
+    kind: str,  # What is in it: one of `kinds`
 ) -> Table:
     "The rows of a file: imported at the first call, opened at all others"
-    path, store = Path(path), settings().work/'imports'
-    if not path.is_file(): raise MissingError(f'{path}: there is no such file. {info["recipe1m"]["how"]}')
-    def there(sha): return store/f'{kind}-{digest(sha, kinds[kind][0], shard)}'
-    with locked(store/f'{kind}-{digest(str(path.resolve()))}'):
+    path, store = Path(path), settings().work / 'imports'
+    if not path.is_file():
+        raise MissingError(f'{path}: there is no such file. {info["recipe1m"]["how"]}')
+
+    def there(sha):
+        return store / f'{kind}-{digest(sha, kinds[kind][0], shard)}'
+
+    with locked(store / f'{kind}-{digest(str(path.resolve()))}'):
         sha = known_sha256(path)
         if not (sha and there(sha).exists()):
-            with _no_gc(): sha = _import(path, kind, store/f'{kind}-{digest(str(path.resolve()))}.part', there)
+            with _no_gc():
+                sha = _import(path, kind, store / f'{kind}-{digest(str(path.resolve()))}.part', there)
     return Table(there(sha))
+
 
 @contextlib.contextmanager
 def _no_gc():
     "Millions of small dicts that are no garbage: looking for cycles among them takes half of the time"
-    was = gc.isenabled(); gc.disable()
-    try: yield
-    finally: gc.enable() if was else None
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable() if was else None
+
 
 def _import(path, kind, part, there):
     "Fill the folder `part` from where an earlier try ended, and give it its name: the sha256 of the file"
     stamp = stamped(path)
-    done = json.loads((part/'progress.json').read_text()) if (part/'progress.json').exists() else {}
-    if done.get('stamp') != stamp: shutil.rmtree(part, ignore_errors=True); done = dict(files=0, n=0, byte=0, stamp=stamp)
-    try: done, sha = _shards(path, kind, part, done)
-    except InputError: shutil.rmtree(part, ignore_errors=True); raise      # a mended file is another file
-    if stamped(path) != stamp: raise InputError(f'{path}: the file changed while it was read. Run again when it is at rest')
-    with atomic(part/'meta.json') as f: json.dump(dict(kind=kind, columns=list(kinds[kind][0]), files=done['files'], n=done['n'], sha256=sha), f, indent=1)
-    for f in (part/'progress.json', *part.glob('.*.part')): f.unlink()      # what a killed import was writing goes, too
-    if not there(sha).exists(): os.replace(part, there(sha))
-    else: shutil.rmtree(part)
+    done = json.loads((part / 'progress.json').read_text()) if (part / 'progress.json').exists() else {}
+    if done.get('stamp') != stamp:
+        shutil.rmtree(part, ignore_errors=True)
+        done = dict(files=0, n=0, byte=0, stamp=stamp)
+    try:
+        done, sha = _shards(path, kind, part, done)
+    except InputError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise  # a mended file is another file
+    if stamped(path) != stamp:
+        raise InputError(f'{path}: the file changed while it was read. Run again when it is at rest')
+    with atomic(part / 'meta.json') as f:
+        json.dump(
+            dict(kind=kind, columns=list(kinds[kind][0]), files=done['files'], n=done['n'], sha256=sha), f, indent=1
+        )
+    for f in (part / 'progress.json', *part.glob('.*.part')):
+        f.unlink()  # what a killed import was writing goes, too
+    if not there(sha).exists():
+        os.replace(part, there(sha))
+    else:
+        shutil.rmtree(part)
     remember({path: stamp + [sha]})
     return sha
 
+
 def _shards(path, kind, part, done):
     said, size, sha = time.monotonic(), done['stamp'][0], _hashed(path, done['byte'])
-    records = Records(path, start=done['byte'], n=done['n'], sha=sha); elements = iter(records)
+    records = Records(path, start=done['byte'], n=done['n'], sha=sha)
+    elements = iter(records)
     while some_more := list(itertools.islice(elements, shard)):
-        _write(part/f'{done["files"]:05}.arrow', _checked(path, kind, some_more, done['n']))
+        _write(part / f'{done["files"]:05}.arrow', _checked(path, kind, some_more, done['n']))
         done |= dict(files=done['files'] + 1, n=records.n, byte=records.byte)
-        with atomic(part/'progress.json') as f: json.dump(done, f)
+        with atomic(part / 'progress.json') as f:
+            json.dump(done, f)
         if time.monotonic() - said > 5:
             said = time.monotonic()
             print(f'{path.name}: {records.n:,} records imported, {100 * records.byte / size:.0f} %', flush=True)
-    if not done['n']: raise InputError(f'{path}: the list is empty')
+    if not done['n']:
+        raise InputError(f'{path}: the list is empty')
     _unique(path, part, done['files'])
     return done, sha.hexdigest()
+
 
 def _hashed(path, n):
     "A sha256 that has seen the first n bytes"
     sha = hashlib.sha256()
     with open(path, 'rb') as f:
-        while n > 0 and (data := f.read(min(n, 2**22))): sha.update(data); n -= len(data)
+        while n > 0 and (data := f.read(min(n, 2**22))):
+            sha.update(data)
+            n -= len(data)
     return sha
 
+
 def _checked(path, kind, elements, n):
-    try: return _batch(kind, elements)
+    try:
+        return _batch(kind, elements)
     except InputError:
         for i, e in enumerate(elements):
-            try: _batch(kind, [e])
+            try:
+                _batch(kind, [e])
             except InputError as why:
                 who = f' (id {str(e["id"])[:40]!r})' if isinstance(e, dict) and 'id' in e else ''
                 raise InputError(f'{path}, record {n + i}{who}: {why}') from why
         raise
 
+
 def _write(path, batch):
     import pyarrow as pa
-    with atomic(path, 'wb') as f, pa.ipc.new_file(f, batch.schema) as out: out.write_batch(batch)
+
+    with atomic(path, 'wb') as f, pa.ipc.new_file(f, batch.schema) as out:
+        out.write_batch(batch)
+
 
 def _unique(path, part, files):
-    import pyarrow as pa, pyarrow.compute as pc
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     ids = pa.chunked_array([b.column('id') for b in _opened(part, files)])
-    if pc.count_distinct(ids).as_py() == len(ids): return
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
     twice = next(v['values'] for v in pc.value_counts(ids).to_pylist() if v['counts'] > 1)
     at = [i for i, v in enumerate(ids.to_pylist()) if v == twice]
-    raise InputError(f'{path}: the id {twice!r} stands in records {abbreviate(at)}. Each recipe has one id, so take one of them out')
+    raise InputError(
+        f'{path}: the id {twice!r} stands in records {abbreviate(at)}. Each recipe has one id, so take one of them out'
+    )
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #eccb9b8f
 def source(
-    root, plus=False,        # As in `recipe1m`
-) -> SimpleNamespace:        # recipes, photos, detected (Tables or None), and for each recipe: split (0, 1, 2), photo_row, detected_row (−1: none), n_photos
+    root,
+    plus=False,  # As in `recipe1m`
+) -> SimpleNamespace:  # recipes, photos, detected (Tables or None), and for each recipe: split (0, 1, 2), photo_row, detected_row (−1: none), n_photos
     "The joined tables of a folder"
     root = Path(root)
-    s = SimpleNamespace(root=root, recipes=imported(root/'layer1.json', 'recipes'), photos=None, detected=None, layer2=root/_layer2(plus))
-    if s.layer2.exists(): s.photos = imported(s.layer2, 'photos')
-    if (root/'det_ingrs.json').exists(): s.detected = imported(root/'det_ingrs.json', 'detected')
+    s = SimpleNamespace(
+        root=root,
+        recipes=imported(root / 'layer1.json', 'recipes'),
+        photos=None,
+        detected=None,
+        layer2=root / _layer2(plus),
+    )
+    if s.layer2.exists():
+        s.photos = imported(s.layer2, 'photos')
+    if (root / 'det_ingrs.json').exists():
+        s.detected = imported(root / 'det_ingrs.json', 'detected')
     s.split = _rows(s.recipes.column('partition'), list(partitions))
-    s.photo_row, s.detected_row = _joined(s.recipes, s.photos, s.layer2), _joined(s.recipes, s.detected, root/'det_ingrs.json')
+    s.photo_row, s.detected_row = (
+        _joined(s.recipes, s.photos, s.layer2),
+        _joined(s.recipes, s.detected, root / 'det_ingrs.json'),
+    )
     s.n_photos = _at(s.photos and _lengths(s.photos, 'images'), s.photo_row)
     return s
 
+
 def _rows(values, among):
     "(n,) the place of each value in a list of distinct ones, −1 where it is absent"
-    import pyarrow as pa, pyarrow.compute as pc
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     among = among if isinstance(among, (pa.Array, pa.ChunkedArray)) else pa.array(among)
     return pc.fill_null(pc.index_in(values, among), -1).to_numpy()
+
 
 def _joined(recipes, table, path):
     "(n,) the row of a table for each recipe"
     row = np.full(len(recipes), -1)
-    if table is None: return row
+    if table is None:
+        return row
     at = _rows(table.column('id'), recipes.column('id'))
     if (at < 0).any():
         lost = [table.get('id', i) for i in np.flatnonzero(at < 0)[:5].tolist()]
-        raise InputError(f'{path}: {int((at < 0).sum())} ids are not in layer1.json: {", ".join(lost)}. Are the files of one release?')
+        raise InputError(
+            f'{path}: {int((at < 0).sum())} ids are not in layer1.json: {", ".join(lost)}. Are the files of one release?'
+        )
     row[at] = np.arange(len(at))
     return row
 
+
 def _lengths(table, name):
     import pyarrow.compute as pc
+
     return pc.list_value_length(table.column(name)).to_numpy()
+
 
 def _at(values, rows):
     "values[rows], and 0 where there is no row"
@@ -235,135 +385,227 @@ def _at(values, rows):
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #89cd9aeb
 def selected(
-    s,                          # From `source`
-    select:str='filtered',      # `'all'`, `'with_image'`, `'filtered'` or `'listed'`
-    first_id_quirk:bool=True,   # The first line of `remove1M.txt` removes nothing, as in the published filter
-) -> np.ndarray:                # (n,) the split of each recipe: 0 train, 1 valid, 2 test, −1 left out
+    s,  # From `source`
+    select: str = 'filtered',  # `'all'`, `'with_image'`, `'filtered'` or `'listed'`
+    first_id_quirk: bool = True,  # The first line of `remove1M.txt` removes nothing, as in the published filter
+) -> np.ndarray:  # (n,) the split of each recipe: 0 train, 1 valid, 2 test, −1 left out
     "Which recipes take part, and where"
     check_choice(select, ('all', 'with_image', 'filtered', 'listed'), 'recipe1m select')
-    if select == 'listed': return _listed(s)
+    if select == 'listed':
+        return _listed(s)
     keep = np.ones(len(s.recipes), bool) if select == 'all' else s.n_photos > 0
     if select == 'filtered':
-        if s.detected is None: raise MissingError(f'{s.root/"det_ingrs.json"}: the official filter needs it; add it, or choose select="with_image"')
+        if s.detected is None:
+            raise MissingError(
+                f'{s.root / "det_ingrs.json"}: the official filter needs it; add it, or choose select="with_image"'
+            )
         n_valid = _at(s.detected.column('n').to_numpy(), s.detected_row)
         keep &= (_lengths(s.recipes, 'instructions') < 20) & (n_valid + 1 < 20)
-        removed = _ids(s.root/'remove1M.txt') if (s.root/'remove1M.txt').exists() else []
-        if not removed: warnings.warn(f'{s.root}: there is no remove1M.txt, so the filter keeps what the official one removes')
+        removed = _ids(s.root / 'remove1M.txt') if (s.root / 'remove1M.txt').exists() else []
+        if not removed:
+            warnings.warn(f'{s.root}: there is no remove1M.txt, so the filter keeps what the official one removes')
         keep[_rows(s.recipes.column('id'), removed[first_id_quirk:] or ['-']) >= 0] = False
     return np.where(keep, s.split, -1)
+
 
 def _ids(path):
     "The first word of each line, once"
     return list(dict.fromkeys(w for l in lines(path) for w in l.split()[:1]))
 
+
 def _listed(s):
     split = np.full(len(s.recipes), -1)
     for k, part in enumerate(partitions):
-        at = _rows(_strings(_ids(s.root/f'{part}.txt')), s.recipes.column('id'))
-        if not len(at) or (at < 0).any(): raise InputError(f'{s.root/f"{part}.txt"}: {int((at < 0).sum())} of {len(at)} ids are not in layer1.json')
-        if (split[at] >= 0).any(): raise InputError(f'{s.root/f"{part}.txt"}: {int((split[at] >= 0).sum())} ids stand in an earlier list, too')
+        at = _rows(_strings(_ids(s.root / f'{part}.txt')), s.recipes.column('id'))
+        if not len(at) or (at < 0).any():
+            raise InputError(f'{s.root / f"{part}.txt"}: {int((at < 0).sum())} of {len(at)} ids are not in layer1.json')
+        if (split[at] >= 0).any():
+            raise InputError(
+                f'{s.root / f"{part}.txt"}: {int((split[at] >= 0).sum())} ids stand in an earlier list, too'
+            )
         split[at] = k
     return split
 
+
 def _strings(xs):
     import pyarrow as pa
+
     return pa.array(xs, pa.string())
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #901008cb
-literature = dict(recipes_all=(720639, 155036, 154045), images_all=(619508, 133860, 134338), recipes_filtered=(238999, 51119, 51303))
+literature = dict(
+    recipes_all=(720639, 155036, 154045), images_all=(619508, 133860, 134338), recipes_filtered=(238999, 51119, 51303)
+)
+
 
 def counts(
-    s,                       # From `source`
-    first_id_quirk=True,     # As in `selected`
-) -> list[dict]:             # name, train, valid, test, total, literature (total, or None where no source gives one per split)
+    s,  # From `source`
+    first_id_quirk=True,  # As in `selected`
+) -> list[dict]:  # name, train, valid, test, total, literature (total, or None where no source gives one per split)
     "How many there are, by each of the names under which numbers circulate"
-    def by_split(split, weight=None): return [int(np.sum((split == k) if weight is None else weight[split == k])) for k in range(3)]
-    found = dict(recipes_all=by_split(s.split), images_all=by_split(s.split, s.n_photos), recipes_with_image=by_split(selected(s, 'with_image')))
-    if s.detected is not None: found['recipes_filtered'] = by_split(selected(s, 'filtered', first_id_quirk))
-    return [dict(name=k, **dict(zip(('train', 'valid', 'test'), v)), total=sum(v), literature=sum(literature[k]) if k in literature else 402760)
-            for k, v in found.items()]
+
+    def by_split(split, weight=None):
+        return [int(np.sum((split == k) if weight is None else weight[split == k])) for k in range(3)]
+
+    found = dict(
+        recipes_all=by_split(s.split),
+        images_all=by_split(s.split, s.n_photos),
+        recipes_with_image=by_split(selected(s, 'with_image')),
+    )
+    if s.detected is not None:
+        found['recipes_filtered'] = by_split(selected(s, 'filtered', first_id_quirk))
+    return [
+        dict(
+            name=k,
+            **dict(zip(('train', 'valid', 'test'), v)),
+            total=sum(v),
+            literature=sum(literature[k]) if k in literature else 402760,
+        )
+        for k, v in found.items()
+    ]
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #7915db60
-schemes = ('{split}/{tree}/{name}', 'images/{split}/{tree}/{name}', 'images/{tree}/{name}', '{tree}/{name}', 'images/{name}', '{name}')
+schemes = (
+    '{split}/{tree}/{name}',
+    'images/{split}/{tree}/{name}',
+    'images/{tree}/{name}',
+    '{tree}/{name}',
+    'images/{name}',
+    '{name}',
+)
+
 
 class Photos:
     "Lazy photos: `x[LongTensor] -> list` of upright RGB images"
-    def __init__(self,
-        root, scheme:str,    # The folder, and one of `schemes`
-        names:list, split,   # n file names; (n,) 0 train, 1 valid, 2 test
-        size,                # (n,) bytes, −1 where there is no such file
-    ): self.root, self.scheme, self.names, self.split, self.size = Path(root), scheme, names, split, size
+
+    def __init__(
+        self,
+        root,
+        scheme: str,  # The folder, and one of `schemes`
+        names: list,
+        split,  # n file names; (n,) 0 train, 1 valid, 2 test
+        size,  # (n,) bytes, −1 where there is no such file
+    ):
+        self.root, self.scheme, self.names, self.split, self.size = Path(root), scheme, names, split, size
 
     def path(self, i):
         name = self.names[i]
         return f'{self.root}/{self.scheme.format(split=list(partitions)[self.split[i]], tree="/".join(name[:4]), name=name)}'
+
     @property
-    def paths(self): return [Path(self.path(i)) for i in range(len(self))]
-    def __len__(self): return len(self.names)
+    def paths(self):
+        return [Path(self.path(i)) for i in range(len(self))]
+
+    def __len__(self):
+        return len(self.names)
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return open_image(self.path(i))
+        if isinstance(i, (int, np.integer)):
+            return open_image(self.path(i))
         return [open_image(self.path(j)) for j in torch.as_tensor(i).tolist()]
+
     def take(self, i):
         i = np.arange(len(self))[i if isinstance(i, slice) else np.asarray(i, dtype=np.int64)]
         return Photos(self.root, self.scheme, [self.names[j] for j in i.tolist()], self.split[i], self.size[i])
-    def keys(self, i): # What photos i are, for a store that wants to know whether it has them: path and size
+
+    def keys(self, i):  # What photos i are, for a store that wants to know whether it has them: path and size
         root = self.root.resolve()
-        return [f'{root} {self.scheme} {self.split[j]} {self.names[j]} {self.size[j]}' for j in torch.as_tensor(i).tolist()]
+        return [
+            f'{root} {self.scheme} {self.split[j]} {self.names[j]} {self.size[j]}' for j in torch.as_tensor(i).tolist()
+        ]
+
     @property
-    def digest(self): return digest(self.names, np.asarray(self.size))
+    def digest(self):
+        return digest(self.names, np.asarray(self.size))
+
 
 def photos(
-    s,              # From `source`
-) -> Photos:        # All photos that layer2 names, in its order
+    s,  # From `source`
+) -> Photos:  # All photos that layer2 names, in its order
     "Where the photos lie, and which of them are there: looked up once, and again for what was missing"
     names = [n for c in s.photos.columns['images'] for n in c.flatten().to_pylist()]
-    owner = np.empty(len(s.photos), int); owner[s.photo_row[s.photo_row >= 0]] = np.flatnonzero(s.photo_row >= 0)
+    owner = np.empty(len(s.photos), int)
+    owner[s.photo_row[s.photo_row >= 0]] = np.flatnonzero(s.photo_row >= 0)
     split = np.repeat(s.split[owner], _lengths(s.photos, 'images'))
     few = range(0, len(names), max(1, len(names) // 300))
-    def hits(scheme): return sum(os.path.exists(Photos(s.root, scheme, names, split, None).path(i)) for i in few)
+
+    def hits(scheme):
+        return sum(os.path.exists(Photos(s.root, scheme, names, split, None).path(i)) for i in few)
+
     scheme = max(schemes, key=hits)
-    store = settings().work/'imports'/f'listing-{digest(s.photos.digest, str(s.root.resolve()), scheme)}.npy'
+    store = settings().work / 'imports' / f'listing-{digest(s.photos.digest, str(s.root.resolve()), scheme)}.npy'
     x = Photos(s.root, scheme, names, split, np.load(store) if store.exists() else np.full(len(names), -1))
     lost = np.flatnonzero(x.size < 0)
     if len(lost) and hits(scheme):
-        with ThreadPoolExecutor(8) as pool: x.size[lost] = list(pool.map(lambda i: _size(x.path(i)), lost.tolist(), chunksize=4096))
+        with ThreadPoolExecutor(8) as pool:
+            x.size[lost] = list(pool.map(lambda i: _size(x.path(i)), lost.tolist(), chunksize=4096))
         if (x.size >= 0).any():
-            with atomic(store, 'wb') as f: np.save(f, x.size)
+            with atomic(store, 'wb') as f:
+                np.save(f, x.size)
     return x
 
+
 def _size(path):
-    try: return os.stat(path).st_size
-    except OSError: return -1
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #946dfbc6
-_half = re.compile(r'^(1[2348]|23|34)(?= +(?:cups?|c|teaspoons?|tsps?|tablespoons?|tbsps?|tbs|ounces?|oz|pounds?|lbs?|pints?|quarts?|gallons?|inch(?:es)?)\b)', re.M)
+_half = re.compile(
+    r'^(1[2348]|23|34)(?= +(?:cups?|c|teaspoons?|tsps?|tablespoons?|tbsps?|tbs|ounces?|oz|pounds?|lbs?|pints?|quarts?|gallons?|inch(?:es)?)\b)',
+    re.M,
+)
+
 
 def fixed_fractions(
-    text:str,      # Lines
+    text: str,  # Lines
 ) -> str:
     "12, 13, 14, 18, 23, 34 at the start of a line and before a unit are fractions that lost their slash"
     return _half.sub(lambda m: f'{m[1][0]}/{m[1][1]}', text)
 
+
 class Texts:
     "A component of recipes, read and cleaned when asked for: `x[LongTensor] -> list[str]`"
-    def __init__(self,
-        table:Table, rows,           # (n,) rows of the table
-        component:str,               # `'title'`, `'ingredients'`, `'instructions'`, `'all'`, or `'detected'`: valid normalised names
-        fix_fractions:bool=False,
-    ): self.table, self.rows, self.component, self.fix = table, rows, component, fix_fractions
 
-    def __len__(self): return len(self.rows)
+    def __init__(
+        self,
+        table: Table,
+        rows,  # (n,) rows of the table
+        component: str,  # `'title'`, `'ingredients'`, `'instructions'`, `'all'`, or `'detected'`: valid normalised names
+        fix_fractions: bool = False,
+    ):
+        self.table, self.rows, self.component, self.fix = table, rows, component, fix_fractions
+
+    def __len__(self):
+        return len(self.rows)
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return self._text(int(self.rows[i]))
+        if isinstance(i, (int, np.integer)):
+            return self._text(int(self.rows[i]))
         return [self._text(r) for r in self.rows[np.asarray(i, dtype=np.int64)].tolist()]
-    def take(self, i): return Texts(self.table, self.rows[i if isinstance(i, slice) else np.asarray(i, dtype=np.int64)], self.component, self.fix)
+
+    def take(self, i):
+        return Texts(
+            self.table,
+            self.rows[i if isinstance(i, slice) else np.asarray(i, dtype=np.int64)],
+            self.component,
+            self.fix,
+        )
+
     @property
-    def digest(self): return digest(self.table.digest, self.component, self.fix, np.asarray(self.rows))
+    def digest(self):
+        return digest(self.table.digest, self.component, self.fix, np.asarray(self.rows))
 
     def _text(self, r):
         if self.component == 'detected':
-            if r < 0: return ''
-            return '\n'.join(dict.fromkeys(n.replace('_', ' ') for n, v in zip(self.table.get('names', r), self.table.get('valid', r)) if v))
+            if r < 0:
+                return ''
+            return '\n'.join(
+                dict.fromkeys(
+                    n.replace('_', ' ') for n, v in zip(self.table.get('names', r), self.table.get('valid', r)) if v
+                )
+            )
         parts = ('title', 'ingredients', 'instructions') if self.component == 'all' else (self.component,)
         raw = (self.table.get(p, r) if p == 'title' else '\n'.join(self.table.get(p, r)) for p in parts)
         text = '\n'.join(filter(None, map(clean, raw)))
@@ -371,52 +613,75 @@ class Texts:
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #861b8556
 def recipe1m(
-    root,                          # The folder
-    select:str='filtered',         # Which recipes, see `selected`
-    images:str='first',            # `'first'`, `'random5'`, `'random_all'`, `'all_pairs'`; `'none'`: no photos
-    missing:float=0.,              # The share of photos that may be absent from the disk, 0 … 1
-    components=texts,              # Which texts; `'detected'`: the normalised ingredients
-    languages=(),                  # Further views `title_de` … from `layer1.de.json` …
-    nutrition:bool=False,          # A further view: six nutrients per 100 g, of the recipes that have them
-    plus:bool=False,               # The photos of Recipe1M+ (`layer2+.json`)
-    first_id_quirk:bool=True,      # See `selected`
-    fix_fractions:bool=False,      # See `fixed_fractions`
-) -> dict[str, Views]:             # Views `image` and the texts; `item` is the recipe
+    root,  # The folder
+    select: str = 'filtered',  # Which recipes, see `selected`
+    images: str = 'first',  # `'first'`, `'random5'`, `'random_all'`, `'all_pairs'`; `'none'`: no photos
+    missing: float = 0.0,  # The share of photos that may be absent from the disk, 0 … 1
+    components=texts,  # Which texts; `'detected'`: the normalised ingredients
+    languages=(),  # Further views `title_de` … from `layer1.de.json` …
+    nutrition: bool = False,  # A further view: six nutrients per 100 g, of the recipes that have them
+    plus: bool = False,  # The photos of Recipe1M+ (`layer2+.json`)
+    first_id_quirk: bool = True,  # See `selected`
+    fix_fractions: bool = False,  # See `fixed_fractions`
+) -> dict[str, Views]:  # Views `image` and the texts; `item` is the recipe
     "Recipe1M, by its own partition of the recipes"
     root = Path(root)
     check_choice(images, ('first', 'random5', 'random_all', 'all_pairs', 'none'), 'recipe1m images')
-    for c in components: check_choice(c, (*texts, 'detected'), 'recipe1m component')
+    for c in components:
+        check_choice(c, (*texts, 'detected'), 'recipe1m component')
     s = source(root, plus)
-    if images != 'none' and s.photos is None: raise MissingError(f'{s.layer2}: the file is not there; add it, or choose images="none" and select="all"')
+    if images != 'none' and s.photos is None:
+        raise MissingError(f'{s.layer2}: the file is not there; add it, or choose images="none" and select="all"')
     _warn_counts(s, first_id_quirk)
     split = selected(s, select, first_id_quirk)
     of = None if images == 'none' else _owned(s, split, missing)
-    if of and select != 'all': split = np.where(np.bincount(of.recipe, minlength=len(split)) > 0, split, -1)     # a recipe whose photos are all absent
-    others = {l: _translation(s, root/f'layer1.{l}.json') for l in languages}
+    if of and select != 'all':
+        split = np.where(
+            np.bincount(of.recipe, minlength=len(split)) > 0, split, -1
+        )  # a recipe whose photos are all absent
+    others = {l: _translation(s, root / f'layer1.{l}.json') for l in languages}
     extra = _nutrients(s, root) if nutrition else None
     out = {}
     for k, name in enumerate(partitions.values()):
         rows = np.flatnonzero(split == k)
-        if not len(rows): raise InputError(f'{root}: no recipe of select={select!r} is in the split {name}')
+        if not len(rows):
+            raise InputError(f'{root}: no recipe of select={select!r} is in the split {name}')
         ids, views = _taken(s.recipes.column('id'), rows), {}
-        if of: views['image'] = _image_view(s, of, split == k, images if name == 'train' or images == 'all_pairs' else 'first')
-        for c in components: views[c] = View(_component(s, c, rows, fix_fractions), ids, item=rows)
+        if of:
+            views['image'] = _image_view(
+                s, of, split == k, images if name == 'train' or images == 'all_pairs' else 'first'
+            )
+        for c in components:
+            views[c] = View(_component(s, c, rows, fix_fractions), ids, item=rows)
         for l, (table, at) in others.items():
             there = rows[at[rows] >= 0]
-            views |= {f'{c}_{l}': View(Texts(table, at[there], c, fix_fractions), _taken(s.recipes.column('id'), there), item=there)
-                      for c in components if c != 'detected'}
-        if extra: there = rows[extra[1][rows] >= 0]; views['nutrition'] = View(extra[0][extra[1][there]], _taken(s.recipes.column('id'), there), item=there)
+            views |= {
+                f'{c}_{l}': View(
+                    Texts(table, at[there], c, fix_fractions), _taken(s.recipes.column('id'), there), item=there
+                )
+                for c in components
+                if c != 'detected'
+            }
+        if extra:
+            there = rows[extra[1][rows] >= 0]
+            views['nutrition'] = View(extra[0][extra[1][there]], _taken(s.recipes.column('id'), there), item=there)
         out[name] = Views(views)
     return out
 
+
 def _component(s, c, rows, fix):
-    if c != 'detected': return Texts(s.recipes, rows, c, fix)
-    if s.detected is None: raise MissingError(f'{s.root/"det_ingrs.json"}: the file is not there, and the component "detected" is in it')
+    if c != 'detected':
+        return Texts(s.recipes, rows, c, fix)
+    if s.detected is None:
+        raise MissingError(f'{s.root / "det_ingrs.json"}: the file is not there, and the component "detected" is in it')
     return Texts(s.detected, s.detected_row[rows], c)
+
 
 def _taken(column, rows):
     import pyarrow as pa
+
     return column.take(pa.array(rows)).to_pylist()
+
 
 def _owned(s, split, missing):
     "The photos that are there: x (Photos), recipe (of each), k (its place among the recipe's photos)"
@@ -428,44 +693,70 @@ def _owned(s, split, missing):
     if len(lost):
         what = f'{s.root}: {len(lost):,} of {int(asked.sum()):,} photos are not there (looked for {x.scheme}), for instance {abbreviate(x.names[i] for i in lost[:3].tolist())}'
         if len(lost) > missing * asked.sum():
-            raise MissingError(f'{what}. Unpack the rest, or allow a share of missing photos (missing=…), or choose images="none"')
+            raise MissingError(
+                f'{what}. Unpack the rest, or allow a share of missing photos (missing=…), or choose images="none"'
+            )
         warnings.warn(f'{what}; they are left out')
     keep = np.flatnonzero(asked & (x.size >= 0))
     return SimpleNamespace(x=x, recipe=recipe[keep], k=k[keep], row=keep)
 
+
 def _image_view(s, of, mask, policy):
-    first = np.r_[True, of.recipe[1:] != of.recipe[:-1]]                     # the first photo that is there
+    first = np.r_[True, of.recipe[1:] != of.recipe[:-1]]  # the first photo that is there
     place = np.arange(len(of.recipe)) - np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
     i = np.flatnonzero(mask[of.recipe] & (place < dict(first=1, random5=5).get(policy, 10**9)))
     ids = _taken(s.recipes.column('id'), of.recipe[i])
     return View(of.x.take(of.row[i]), [f'{r}#{k}' for r, k in zip(ids, of.k[i].tolist())], item=of.recipe[i])
 
+
 def _translation(s, path):
     table = imported(path, 'translated')
     return table, _joined(s.recipes, table, path)
 
+
 def _nutrients(s, root):
-    path = root/'recipes_with_nutritional_info.json'
+    path = root / 'recipes_with_nutritional_info.json'
     table = imported(path, 'nutrition')
-    values = np.concatenate([c.flatten().to_numpy() for c in table.columns['per_100g']]).reshape(len(table), len(nutrients))
+    values = np.concatenate([c.flatten().to_numpy() for c in table.columns['per_100g']]).reshape(
+        len(table), len(nutrients)
+    )
     return torch.tensor(values, dtype=torch.float32), _joined(s.recipes, table, path)
 
+
 _warned = set()
+
+
 def _warn_counts(s, first_id_quirk):
-    if s.recipes.digest in _warned: return
+    if s.recipes.digest in _warned:
+        return
     _warned.add(s.recipes.digest)
     if odd := [c for c in counts(s, first_id_quirk) if c['literature'] != c['total']]:
-        warnings.warn(f'{s.root}: other counts than the literature\'s: ' + '; '.join(f'{c["name"]} {c["total"]:,} (not {c["literature"]:,})' for c in odd))
+        warnings.warn(
+            f'{s.root}: other counts than the literature\'s: '
+            + '; '.join(f'{c["name"]} {c["total"]:,} (not {c["literature"]:,})' for c in odd)
+        )
+
 
 def prepare(
-    name, root,          # The folder
-) -> str:                # What was found, in lines
+    name,
+    root,  # The folder
+) -> str:  # What was found, in lines
     "Import what is not imported yet, look for the photos, and tell"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        s = source(root); found = counts(s)
-    said = [f'{c["name"]:20}' + ''.join(f'{c[k]:>12,}' for k in ('train', 'valid', 'test', 'total')) + f'   literature {c["literature"]:,}' for c in found]
+        s = source(root)
+        found = counts(s)
+    said = [
+        f'{c["name"]:20}'
+        + ''.join(f'{c[k]:>12,}' for k in ('train', 'valid', 'test', 'total'))
+        + f'   literature {c["literature"]:,}'
+        for c in found
+    ]
     if s.photos is not None:
         x = photos(s)
-        said.append(f'photos on disk       {int((x.size >= 0).sum()):,} of {len(x):,}, as {x.scheme}' if (x.size >= 0).any() else 'photos on disk       none')
+        said.append(
+            f'photos on disk       {int((x.size >= 0).sum()):,} of {len(x):,}, as {x.scheme}'
+            if (x.size >= 0).any()
+            else 'photos on disk       none'
+        )
     return '\n'.join(said)

@@ -14,13 +14,15 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError
 from ..core.files import digest, locked
 from ..core.settings import settings
 from ..data.images import Images
-from ..data.readers import isolated, lines, sha256s, abbreviate
+from ..data.readers import abbreviate, isolated, lines, sha256s
 from ..data.views import View, Views
 from .captions import field, file_name, short
 
@@ -28,208 +30,361 @@ from .captions import field, file_name, short
 _parts = dict(train='train', val='valid', test='test')
 _counts = dict(train=238999, valid=51119, test=51303)
 
-info = dict(recipe1m_lmdb=dict(title='Recipe1M, LMDB release: sentence vectors and photos', views=['instructions', 'ingredients', 'image'],
-    labels='1,047 classes from titles; -1 = background', n=341421, size_mb=34000, licence='research use, on request',
-    attribution='Salvador, Hynes, Aytar, Marin, Ofli, Weber and Torralba 2017', folder='recipe1m_lmdb', embedded=False, publishable=False, published=('train', 'valid', 'test'),
-    how='register with the authors of Recipe1M; unpack train.tar, val.tar and test.tar into one folder ({train,val,test}_lmdb/data.mdb and '
-        '{train,val,test}_keys.pkl), and, where you have the photos, these as images/a/b/c/d/abcd….jpg'))
+info = dict(
+    recipe1m_lmdb=dict(
+        title='Recipe1M, LMDB release: sentence vectors and photos',
+        views=['instructions', 'ingredients', 'image'],
+        labels='1,047 classes from titles; -1 = background',
+        n=341421,
+        size_mb=34000,
+        licence='research use, on request',
+        attribution='Salvador, Hynes, Aytar, Marin, Ofli, Weber and Torralba 2017',
+        folder='recipe1m_lmdb',
+        embedded=False,
+        publishable=False,
+        published=('train', 'valid', 'test'),
+        how='register with the authors of Recipe1M; unpack train.tar, val.tar and test.tar into one folder ({train,val,test}_lmdb/data.mdb and '
+        '{train,val,test}_keys.pkl), and, where you have the photos, these as images/a/b/c/d/abcd….jpg',
+    )
+)
+
 
 def files(name, root):
     "What the digest covers: databases and key lists by content, photos by name and size"
-    images = Path(root)/'images'
-    return [Path(root)/f for p in _parts for f in (f'{p}_lmdb/data.mdb', f'{p}_keys.pkl')] + ([images] if images.is_dir() else [])
+    images = Path(root) / 'images'
+    return [Path(root) / f for p in _parts for f in (f'{p}_lmdb/data.mdb', f'{p}_keys.pkl')] + (
+        [images] if images.is_dir() else []
+    )
 
 # %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #6010cf4e
 class _Dtype:
     "Stands for `numpy.dtype`: numbers and truth values only"
+
     def __init__(self, code, align=False, copy=False):
-        if not re.fullmatch('b1|[iu][1248]|f[248]', code): raise ValueError(f'an array of type {short(code)}')
+        if not re.fullmatch('b1|[iu][1248]|f[248]', code):
+            raise ValueError(f'an array of type {short(code)}')
         self.dtype = np.dtype(code)
+
     def build(self, version, order, *rest):
-        if order not in ('<', '>', '|', '=') or any(type(r) not in (type(None), int) for r in rest): raise ValueError('an array of parts')
+        if order not in ('<', '>', '|', '=') or any(type(r) not in (type(None), int) for r in rest):
+            raise ValueError('an array of parts')
         self.dtype = self.dtype.newbyteorder(order)
+
 
 class _Array:
     "Stands for `numpy.ndarray`"
+
     array = None
+
     def build(self, version, shape, dtype, fortran, data):
-        if isinstance(data, str): data = data.encode('latin1')             # Python 2 had one type for both
-        if type(data) is not bytes or type(dtype) is not _Dtype: raise ValueError('an array that is not made of numbers')
-        if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 2**40 for n in shape): raise ValueError('an array without shape')
-        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order='F' if fortran else 'C')   # as many numbers as it asks for
+        if isinstance(data, str):
+            data = data.encode('latin1')  # Python 2 had one type for both
+        if type(data) is not bytes or type(dtype) is not _Dtype:
+            raise ValueError('an array that is not made of numbers')
+        if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+            raise ValueError('an array without shape')
+        self.array = np.frombuffer(data, dtype.dtype).reshape(
+            shape, order='F' if fortran else 'C'
+        )  # as many numbers as it asks for
 
-def _reconstruct(kind, shape, code): return _Array()
-def _scalar(dtype, data): a = _Array(); a.build(1, (), dtype, False, data); return a.array.item()
-def _frombuffer(data, dtype, shape, order): a = _Array(); a.build(1, shape, dtype, order == 'F', data); return a
-def _encode(text, code='latin1'): return text.encode('latin1')
-def _bytes(): return b''
 
-_names = {('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _Dtype, ('_codecs', 'encode'): _encode,
-          ('__builtin__', 'bytes'): _bytes, ('builtins', 'bytes'): _bytes}
+def _reconstruct(kind, shape, code):
+    return _Array()
+
+
+def _scalar(dtype, data):
+    a = _Array()
+    a.build(1, (), dtype, False, data)
+    return a.array.item()
+
+
+def _frombuffer(data, dtype, shape, order):
+    a = _Array()
+    a.build(1, shape, dtype, order == 'F', data)
+    return a
+
+
+def _encode(text, code='latin1'):
+    return text.encode('latin1')
+
+
+def _bytes():
+    return b''
+
+
+_names = {
+    ('numpy', 'ndarray'): _Array,
+    ('numpy', 'dtype'): _Dtype,
+    ('_codecs', 'encode'): _encode,
+    ('__builtin__', 'bytes'): _bytes,
+    ('builtins', 'bytes'): _bytes,
+}
 for _core in ('numpy.core', 'numpy._core'):
-    _names |= {(f'{_core}.multiarray', '_reconstruct'): _reconstruct, (f'{_core}.multiarray', 'scalar'): _scalar,
-               (f'{_core}.numeric', '_frombuffer'): _frombuffer}
+    _names |= {
+        (f'{_core}.multiarray', '_reconstruct'): _reconstruct,
+        (f'{_core}.multiarray', 'scalar'): _scalar,
+        (f'{_core}.numeric', '_frombuffer'): _frombuffer,
+    }
+
 
 class _Instructions(dict):
-    def __missing__(self, code): raise ValueError(f'instruction {bytes([code])!r}')
+    def __missing__(self, code):
+        raise ValueError(f'instruction {bytes([code])!r}')
+
 
 class _Machine(pickle._Unpickler):
     "The standard library's, with these instructions and no others"
-    dispatch = _Instructions({getattr(pickle, n)[0]: pickle._Unpickler.dispatch[getattr(pickle, n)[0]] for n in '''PROTO FRAME STOP MARK
+
+    dispatch = _Instructions(
+        {
+            getattr(pickle, n)[0]: pickle._Unpickler.dispatch[getattr(pickle, n)[0]]
+            for n in '''PROTO FRAME STOP MARK
         POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
         UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE
-        TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL'''.split()})
+        TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL'''.split()
+        }
+    )
 
     def find_class(self, module, name):
-        if (module, name) not in _names: raise ValueError(f'the name {short(module)}.{short(name)}')
+        if (module, name) not in _names:
+            raise ValueError(f'the name {short(module)}.{short(name)}')
         return _names[module, name]
 
     def call(self):
         args, f = self.stack.pop(), self.stack.pop()
-        if not any(f is known for known in _names.values()) or type(args) is not tuple: raise ValueError('a call of something unknown')
+        if not any(f is known for known in _names.values()) or type(args) is not tuple:
+            raise ValueError('a call of something unknown')
         self.append(f(*args))
 
     def build(self):
         state, x = self.stack.pop(), self.stack[-1]
-        if type(x) not in (_Dtype, _Array) or type(state) is not tuple: raise ValueError('an object of an unknown kind')
+        if type(x) not in (_Dtype, _Array) or type(state) is not tuple:
+            raise ValueError('an object of an unknown kind')
         x.build(*state)
 
-    def set_one(self): self.fill(self.stack, -2)
-    def set_many(self): self.fill(self.pop_mark(), 0)
-    def new_dict(self): pairs = self.pop_mark(); self.append({}); self.fill(pairs, 0)
-    def as_bytes(self): self.append(self.read(int.from_bytes(self.read(8), 'little')))
+    def set_one(self):
+        self.fill(self.stack, -2)
+
+    def set_many(self):
+        self.fill(self.pop_mark(), 0)
+
+    def new_dict(self):
+        pairs = self.pop_mark()
+        self.append({})
+        self.fill(pairs, 0)
+
+    def as_bytes(self):
+        self.append(self.read(int.from_bytes(self.read(8), 'little')))
 
     def fill(self, pairs, start):
-        keys, values = pairs[start::2], pairs[start + 1::2]
+        keys, values = pairs[start::2], pairs[start + 1 :: 2]
         del pairs[start:]
-        if type(self.stack[-1]) is not dict or len(keys) != len(values): raise ValueError('entries without a dict')
+        if type(self.stack[-1]) is not dict or len(keys) != len(values):
+            raise ValueError('entries without a dict')
         for k, v in zip(keys, values):
-            if type(k) not in (str, int, bytes): raise ValueError(f'a dict with a key of type {type(k).__name__}')
+            if type(k) not in (str, int, bytes):
+                raise ValueError(f'a dict with a key of type {type(k).__name__}')
             self.stack[-1][k] = v
 
-    dispatch |= {pickle.REDUCE[0]: call, pickle.BUILD[0]: build, pickle.SETITEM[0]: set_one, pickle.SETITEMS[0]: set_many,
-                 pickle.DICT[0]: new_dict, pickle.BYTEARRAY8[0]: as_bytes}
+    dispatch |= {
+        pickle.REDUCE[0]: call,
+        pickle.BUILD[0]: build,
+        pickle.SETITEM[0]: set_one,
+        pickle.SETITEMS[0]: set_many,
+        pickle.DICT[0]: new_dict,
+        pickle.BYTEARRAY8[0]: as_bytes,
+    }
+
 
 _plain = (type(None), bool, int, float, str, bytes, list, tuple, dict, np.ndarray)
 
+
 def unpickled(
-    data:bytes,     # A pickle
-    where:str,      # What to call it in the message
-):                  # Numbers, texts, bytes, None, lists, tuples, dicts; arrays at the top, or in a list or dict that is at the top
+    data: bytes,  # A pickle
+    where: str,  # What to call it in the message
+):  # Numbers, texts, bytes, None, lists, tuples, dicts; arrays at the top, or in a list or dict that is at the top
     "What a pickle holds, if it holds nothing but plain values and arrays of numbers; no code of it runs, and nothing is imported"
+
     def plain(x):
         x = x.array if type(x) is _Array else x
-        if type(x) not in _plain: raise ValueError('something unfinished')
+        if type(x) not in _plain:
+            raise ValueError('something unfinished')
         return x
+
     try:
         x = _Machine(io.BytesIO(data), encoding='latin1').load()
-        return {k: plain(v) for k, v in x.items()} if type(x) is dict else [plain(v) for v in x] if type(x) is list else plain(x)
+        return (
+            {k: plain(v) for k, v in x.items()}
+            if type(x) is dict
+            else [plain(v) for v in x]
+            if type(x) is list
+            else plain(x)
+        )
     except Exception as e:
         said = f'holds {e}' if type(e) is ValueError else f'is damaged: {type(e).__name__} {e}'
-        raise InputError(f'{where}: the pickle {said[:300]}. Only plain values and arrays of numbers are read; none of it was run') from e
+        raise InputError(
+            f'{where}: the pickle {said[:300]}. Only plain values and arrays of numbers are read; none of it was run'
+        ) from e
 
 # %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #5d5bf8c4
 def convert(
-    root,           # Folder with the databases and key lists
-    out,            # Folder to write: for each split instructions.npy (n, 1024), ingredients.npy (n, 20), classes.npy, ids.txt, images.txt
+    root,  # Folder with the databases and key lists
+    out,  # Folder to write: for each split instructions.npy (n, 1024), ingredients.npy (n, 20), classes.npy, ids.txt, images.txt
 ):
     "All three databases as plain arrays, rows sorted by id; call it through `base.isolated`"
     for part, split in _parts.items():
-        (Path(out)/split).mkdir(parents=True)
-        _convert(Path(root)/f'{part}_lmdb', _keys(Path(root)/f'{part}_keys.pkl'), Path(out)/split)
+        (Path(out) / split).mkdir(parents=True)
+        _convert(Path(root) / f'{part}_lmdb', _keys(Path(root) / f'{part}_keys.pkl'), Path(out) / split)
+
 
 def _keys(path):
     "Sorted ids"
     keys = unpickled(path.read_bytes(), str(path))
-    if type(keys) is not list or not keys: raise InputError(f'{path}: a list of recipe ids is expected, not {short(keys)}')
+    if type(keys) is not list or not keys:
+        raise InputError(f'{path}: a list of recipe ids is expected, not {short(keys)}')
     for i, k in enumerate(keys):
-        if type(k) is bytes: keys[i] = k = k.decode('latin1')
-        if type(k) is not str or not re.fullmatch('[A-Za-z0-9_-]{1,64}', k): raise InputError(f'{path}: id {i} is {short(k)}, no recipe id')
+        if type(k) is bytes:
+            keys[i] = k = k.decode('latin1')
+        if type(k) is not str or not re.fullmatch('[A-Za-z0-9_-]{1,64}', k):
+            raise InputError(f'{path}: id {i} is {short(k)}, no recipe id')
     keys = sorted(keys)
-    if twice := [a for a, b in zip(keys, keys[1:]) if a == b]: raise InputError(f'{path}: the same id twice: {abbreviate(twice)}')
+    if twice := [a for a, b in zip(keys, keys[1:]) if a == b]:
+        raise InputError(f'{path}: the same id twice: {abbreviate(twice)}')
     return keys
+
 
 def _convert(folder, ids, out):
     import lmdb
+
     try:
         with lmdb.open(str(folder), readonly=True, lock=False, create=False) as env, env.begin() as txn:
             _compare(folder, ids, (bytes(k) for k in txn.cursor().iternext(keys=True, values=False)))
-            with open(out/'instructions.npy', 'wb') as a, open(out/'ingredients.npy', 'wb') as b, open(out/'classes.npy', 'wb') as c, \
-                    open(out/'ids.txt', 'w') as d, open(out/'images.txt', 'w') as e:
+            with (
+                open(out / 'instructions.npy', 'wb') as a,
+                open(out / 'ingredients.npy', 'wb') as b,
+                open(out / 'classes.npy', 'wb') as c,
+                open(out / 'ids.txt', 'w') as d,
+                open(out / 'images.txt', 'w') as e,
+            ):
                 for f, code, *shape in ((a, '<f4', len(ids), 1024), (b, '<i4', len(ids), 20), (c, '<i8', len(ids))):
                     np.lib.format.write_array_header_1_0(f, dict(descr=code, fortran_order=False, shape=tuple(shape)))
                 for i, (k, v) in zip(ids, txn.cursor(), strict=True):
-                    if k != i.encode(): raise InputError(f'{folder}: recipe {i} is not where its key is: the file is damaged')
+                    if k != i.encode():
+                        raise InputError(f'{folder}: recipe {i} is not where its key is: the file is damaged')
                     mean, words, label, image = _record(unpickled(v, f'{folder}, recipe {i}'), f'{folder}, recipe {i}')
-                    a.write(mean.tobytes()); b.write(words.tobytes()); c.write(label.tobytes()); d.write(i + '\n'); e.write(image + '\n')
-                for f in (a, b, c, d, e): f.flush(); os.fsync(f.fileno())
-    except lmdb.Error as e: raise InputError(f'{folder}: not a readable LMDB ({type(e).__name__}: {e}). Fetch it again') from e
+                    a.write(mean.tobytes())
+                    b.write(words.tobytes())
+                    c.write(label.tobytes())
+                    d.write(i + '\n')
+                    e.write(image + '\n')
+                for f in (a, b, c, d, e):
+                    f.flush()
+                    os.fsync(f.fileno())
+    except lmdb.Error as e:
+        raise InputError(f'{folder}: not a readable LMDB ({type(e).__name__}: {e}). Fetch it again') from e
+
 
 def _compare(folder, ids, found):
     keys, last = set(), b''
     for k in found:
-        if k <= last: raise InputError(f'{folder}: its keys are out of order: the file is damaged. Fetch it again')
-        keys.add(k.decode('latin1')); last = k
+        if k <= last:
+            raise InputError(f'{folder}: its keys are out of order: the file is damaged. Fetch it again')
+        keys.add(k.decode('latin1'))
+        last = k
     only_list, only_here = [i for i in ids if i not in keys], sorted(keys - set(ids))
-    for who, where in ((only_list, 'in the list of keys, but not in the LMDB'), (only_here, 'in the LMDB, but not in the list of keys')):
-        if who: raise InputError(f'{folder}: {len(who)} recipes are {where}: {abbreviate(map(short, who))}. Are both of one release?')
+    for who, where in (
+        (only_list, 'in the list of keys, but not in the LMDB'),
+        (only_here, 'in the LMDB, but not in the list of keys'),
+    ):
+        if who:
+            raise InputError(
+                f'{folder}: {len(who)} recipes are {where}: {abbreviate(map(short, who))}. Are both of one release?'
+            )
+
 
 def _record(r, where):
     "Mean sentence vector, ingredient words, class (-1: background), name of the first photo or ''"
+
     def array(key, kinds, shape):
         x = r.get(key) if type(r) is dict else None
         is_a = f'{x.dtype} of shape {x.shape}' if type(x) is np.ndarray else short(x)
         if type(x) is not np.ndarray or x.dtype.kind not in kinds or x.ndim != len(shape) or x.shape[-1] != shape[-1]:
             raise InputError(f'{where}: {key} is {is_a}; an array of shape {shape} is needed')
         return x
+
     vectors, words = array('intrs', 'f', ('n', 1024)), array('ingrs', 'iu', (20,))
-    if not len(vectors): raise InputError(f'{where}: it has no instructions')
-    with np.errstate(over='ignore', invalid='ignore'): mean = vectors.mean(0, dtype=np.float64).astype('<f4')
-    if not np.isfinite(mean).all(): raise InputError(f'{where}: NaN or Inf in intrs')
-    if not (0 <= words.min() and words.max() < 2**31): raise InputError(f'{where}: ingrs are not word numbers')
+    if not len(vectors):
+        raise InputError(f'{where}: it has no instructions')
+    with np.errstate(over='ignore', invalid='ignore'):
+        mean = vectors.mean(0, dtype=np.float64).astype('<f4')
+    if not np.isfinite(mean).all():
+        raise InputError(f'{where}: NaN or Inf in intrs')
+    if not (0 <= words.min() and words.max() < 2**31):
+        raise InputError(f'{where}: ingrs are not word numbers')
     label, images = field(r, 'classes', int, where), field(r, 'imgs', list, where)
-    if not 0 <= label <= 1048: raise InputError(f'{where}: class {short(label)}; 0 to 1048 are expected')
-    return mean, words.astype('<i4'), np.array(label - 1, '<i8'), file_name(field(images[0], 'id', str, where), where) if images else ''
+    if not 0 <= label <= 1048:
+        raise InputError(f'{where}: class {short(label)}; 0 to 1048 are expected')
+    return (
+        mean,
+        words.astype('<i4'),
+        np.array(label - 1, '<i8'),
+        file_name(field(images[0], 'id', str, where), where) if images else '',
+    )
+
 
 def imported(
-    root,               # Folder of the release
-) -> Path:              # The folder that `convert` wrote, in `work/imports`
+    root,  # Folder of the release
+) -> Path:  # The folder that `convert` wrote, in `work/imports`
     "The release as plain arrays; made once for its content"
     root = Path(root)
     paths = [p for p in files('recipe1m_lmdb', root) if p.name != 'images']
     for p in paths:
-        if not p.is_file(): raise MissingError(f'{p}: the file is not there. Expected: {info["recipe1m_lmdb"]["how"]}')
-        if not p.resolve().is_relative_to(root.resolve()): raise InputError(f'{p}: a link that leads out of the folder. Put the file there')
-    store = settings().work/'imports'/f'lmdb-{digest(1, list(sha256s(paths).values()))}'
+        if not p.is_file():
+            raise MissingError(f'{p}: the file is not there. Expected: {info["recipe1m_lmdb"]["how"]}')
+        if not p.resolve().is_relative_to(root.resolve()):
+            raise InputError(f'{p}: a link that leads out of the folder. Put the file there')
+    store = settings().work / 'imports' / f'lmdb-{digest(1, list(sha256s(paths).values()))}'
     part = store.with_name(f'.{store.name}.{os.getpid()}.part')
     with locked(store):
-        if store.exists(): return store
-        for old in store.parent.glob(f'.{store.name}.*.part'): shutil.rmtree(old, ignore_errors=True)     # of a killed process
+        if store.exists():
+            return store
+        for old in store.parent.glob(f'.{store.name}.*.part'):
+            shutil.rmtree(old, ignore_errors=True)  # of a killed process
         try:
-            isolated(convert, root, part, memory=2**32 + 2*max(p.stat().st_size for p in paths))     # LMDB maps the whole file
+            isolated(
+                convert, root, part, memory=2**32 + 2 * max(p.stat().st_size for p in paths)
+            )  # LMDB maps the whole file
             os.replace(part, store)
-        finally: shutil.rmtree(part, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return store
 
 # %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #ffc962ad
 def recipe1m_lmdb(
-    root,                     # Folder of the release
-    missing:float=0.,         # Share of the recipes whose photo may be absent; they have no row in `image`, and a warning says how many
-) -> dict[str, Views]:        # Views `instructions`, `ingredients` and, with photos, `image`; y = class, or -1
+    root,  # Folder of the release
+    missing: float = 0.0,  # Share of the recipes whose photo may be absent; they have no row in `image`, and a warning says how many
+) -> dict[str, Views]:  # Views `instructions`, `ingredients` and, with photos, `image`; y = class, or -1
     "The LMDB release of Recipe1M, in its official split"
     root, out, at = Path(root), {}, 0
     store = imported(root)
     for part, split in _parts.items():
-        load = lambda name: torch.from_numpy(np.load(store/split/f'{name}.npy', mmap_mode='c'))
-        ids, y = lines(store/split/'ids.txt'), load('classes').clone()
-        if len(ids) != (n := _counts[split]): warnings.warn(f'recipe1m_lmdb: {len(ids)} recipes in {split}, officially {n}', stacklevel=2)
+
+        def load(name):
+            return torch.from_numpy(np.load(store / split / f'{name}.npy', mmap_mode='c'))
+
+        ids, y = lines(store / split / 'ids.txt'), load('classes').clone()
+        if len(ids) != (n := _counts[split]):
+            warnings.warn(f'recipe1m_lmdb: {len(ids)} recipes in {split}, officially {n}', stacklevel=2)
         rows = View(torch.zeros(len(ids)), ids, y, torch.arange(at, at + len(ids)))
-        out[split] = Views(instructions=rows.with_features(load('instructions')), ingredients=rows.with_features(load('ingredients')))
-        if (root/'images').is_dir():
-            names = (store/split/'images.txt').read_text().split('\n')[:-1]
-            out[split]['image'] = _photos(root/'images', part, names, rows, missing)
+        out[split] = Views(
+            instructions=rows.with_features(load('instructions')), ingredients=rows.with_features(load('ingredients'))
+        )
+        if (root / 'images').is_dir():
+            names = (store / split / 'images.txt').read_text().split('\n')[:-1]
+            out[split]['image'] = _photos(root / 'images', part, names, rows, missing)
         at += len(ids)
     return out
+
 
 def _photos(folder, part, names, rows, missing):
     "The view of the photos that are there"
@@ -240,6 +395,9 @@ def _photos(folder, part, names, rows, missing):
     if lost := len(names) - len(there):
         absent = set(range(len(names))) - set(there)
         said = f'{lost} of {len(names)} recipes of {part} have no photo in {folder}: {abbreviate((rows.ids[i] for i in sorted(absent)), 3)}'
-        if lost > missing * len(names) or not there: raise MissingError(f'{said}. Unpack them, or allow a share with missing=…')
+        if lost > missing * len(names) or not there:
+            raise MissingError(f'{said}. Unpack them, or allow a share with missing=…')
         warnings.warn(f'recipe1m_lmdb: {said}; they are left out', stacklevel=3)
-    return rows.with_features(torch.zeros(len(rows)))[torch.tensor(there)].with_features(Images([path(names[i]) for i in there]))
+    return rows.with_features(torch.zeros(len(rows)))[torch.tensor(there)].with_features(
+        Images([path(names[i]) for i in there])
+    )

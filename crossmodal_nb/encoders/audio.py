@@ -8,78 +8,116 @@ __all__ = ['mel_filters', 'resampled', 'log_mel', 'mfcc', 'MFCC', 'LogMel']
 # %% ../../nbs/encoders/06_audio.ipynb #imports0
 from functools import lru_cache
 from math import gcd
+
 import numpy as np
 import torch
+
 from ..data.sounds import Sound
 from .base import Encoder
 
 # %% ../../nbs/encoders/06_audio.ipynb #e9409066
 def mel_filters(
-    rate:int=16000,          # Samples a second
-    width:int=512,           # Of the Fourier transform, samples
-    bands:int=64,
-) -> np.ndarray:             # (bands, width // 2 + 1), each a triangle of area 1 over the frequency in Hz
+    rate: int = 16000,  # Samples a second
+    width: int = 512,  # Of the Fourier transform, samples
+    bands: int = 64,
+) -> np.ndarray:  # (bands, width // 2 + 1), each a triangle of area 1 over the frequency in Hz
     "Triangles, equally spaced on the mel scale (Slaney 1998: linear below 1 kHz, logarithmic above)"
     step = np.log(6.4) / 27
-    mel = lambda f: np.where(f < 1000, 3 * f / 200, 15 + np.log(np.maximum(f, 1000) / 1000) / step)
-    hertz = lambda m: np.where(m < 15, 200 * m / 3, 1000 * np.exp(step * (m - 15)))
+
+    def mel(f):
+        return np.where(f < 1000, 3 * f / 200, 15 + np.log(np.maximum(f, 1000) / 1000) / step)
+
+    def hertz(m):
+        return np.where(m < 15, 200 * m / 3, 1000 * np.exp(step * (m - 15)))
+
     edge, f = hertz(np.linspace(0, mel(rate / 2), bands + 2))[:, None], np.linspace(0, rate / 2, width // 2 + 1)
     rise, fall = (f - edge[:-2]) / (edge[1:-1] - edge[:-2]), (edge[2:] - f) / (edge[2:] - edge[1:-1])
     return np.maximum(0, np.minimum(rise, fall)) * 2 / (edge[2:] - edge[:-2])
 
+
 _filters = lru_cache(mel_filters)
 
+
 def resampled(
-    sound:Sound,
-    rate:int,                # Samples a second
-) -> np.ndarray:             # (n,)
+    sound: Sound,
+    rate: int,  # Samples a second
+) -> np.ndarray:  # (n,)
     "The wave at another rate"
     from scipy.signal import resample_poly
+
     d = gcd(sound.rate, rate)
     return sound.wave if sound.rate == rate else resample_poly(sound.wave, rate // d, sound.rate // d)
 
+
 def log_mel(
-    wave,                    # (n,) samples
-    rate:int=16000,          # Samples a second
-    width:int=512, hop:int=160,   # Of a frame, and from frame to frame, samples
-    bands:int=64,
-    floor:float=80.,         # dB below the loudest at which it is silent
-) -> np.ndarray:             # (1 + n // hop, bands) dB
+    wave,  # (n,) samples
+    rate: int = 16000,  # Samples a second
+    width: int = 512,
+    hop: int = 160,  # Of a frame, and from frame to frame, samples
+    bands: int = 64,
+    floor: float = 80.0,  # dB below the loudest at which it is silent
+) -> np.ndarray:  # (1 + n // hop, bands) dB
     "Logarithmic power in mel bands of frames under a Hann window; the ends are padded with silence"
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(wave, width // 2), width)[::hop]
-    power = abs(np.fft.rfft(frames * (.5 - .5 * np.cos(2 * np.pi * np.arange(width) / width)))) ** 2
+    power = abs(np.fft.rfft(frames * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(width) / width)))) ** 2
     m = 10 * np.log10(np.maximum(power @ _filters(rate, width, bands).T, 1e-10))
     return np.maximum(m, m.max() - floor)
 
+
 def mfcc(
-    m,                       # (t, bands) of `log_mel`
-    n:int=29,                # Coefficients
-) -> np.ndarray:             # (t, n)
+    m,  # (t, bands) of `log_mel`
+    n: int = 29,  # Coefficients
+) -> np.ndarray:  # (t, n)
     "The first cepstral coefficients of each frame"
     from scipy.fft import dct
+
     return dct(m, norm='ortho')[:, :n]
 
 # %% ../../nbs/encoders/06_audio.ipynb #1322222a
 class MFCC(Encoder):
     "Mean cepstra of a sound: `pooled` (n, 29)"
+
     rate = 16000
-    def __init__(self,
-        n:int=29,                # Coefficients
-    ): self.n = n
+
+    def __init__(
+        self,
+        n: int = 29,  # Coefficients
+    ):
+        self.n = n
+
     @property
-    def about(self): return dict(name='MFCC', n=self.n, pooling='mean', preprocessing=self._frames)
+    def about(self):
+        return dict(name='MFCC', n=self.n, pooling='mean', preprocessing=self._frames)
+
     @property
-    def width(self): return self.n
+    def width(self):
+        return self.n
+
     @property
-    def _frames(self): return f'mono, {self.rate} Hz, frames of 512 every 160 under a Hann window, 64 Slaney mel bands, dB, floor -80'
-    def prepare(self, row): return log_mel(resampled(row, self.rate), self.rate) if isinstance(row, Sound) else row
-    def pool(self, m): return mfcc(m, self.n).mean(0)
-    def __call__(self, rows): return {'pooled': torch.tensor(np.stack([self.pool(self.prepare(r)) for r in rows]), dtype=torch.float32)}
+    def _frames(self):
+        return f'mono, {self.rate} Hz, frames of 512 every 160 under a Hann window, 64 Slaney mel bands, dB, floor -80'
+
+    def prepare(self, row):
+        return log_mel(resampled(row, self.rate), self.rate) if isinstance(row, Sound) else row
+
+    def pool(self, m):
+        return mfcc(m, self.n).mean(0)
+
+    def __call__(self, rows):
+        return {'pooled': torch.tensor(np.stack([self.pool(self.prepare(r)) for r in rows]), dtype=torch.float32)}
+
 
 class LogMel(MFCC):
     "Mean and standard deviation of the power in mel bands, dB: `pooled` (n, 128)"
+
     width = 128
-    def __init__(self): pass
+
+    def __init__(self):
+        pass
+
     @property
-    def about(self): return dict(name='LogMel', pooling='mean, sd', preprocessing=self._frames)
-    def pool(self, m): return np.concatenate([m.mean(0), m.std(0)])
+    def about(self):
+        return dict(name='LogMel', pooling='mean, sd', preprocessing=self._frames)
+
+    def pool(self, m):
+        return np.concatenate([m.mean(0), m.std(0)])

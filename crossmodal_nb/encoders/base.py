@@ -9,9 +9,11 @@ __all__ = ['Ragged', 'Encoder', 'device', 'in_batches']
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import check_choice
 from ..core.files import digest
 from ..core.settings import settings
@@ -19,73 +21,99 @@ from ..core.settings import settings
 # %% ../../nbs/encoders/01_base.ipynb #532be46f
 class Ragged:
     "n sets of vectors, each of its own size: row i is `flat[start[i] : start[i] + length[i]]`"
-    def __init__(self,
-        flat:Tensor,               # (N, d) all vectors
-        length:Tensor,             # (n,) vectors of each row
-        start:Tensor|None=None,    # (n,) where each row begins (default: one after the other)
+
+    def __init__(
+        self,
+        flat: Tensor,  # (N, d) all vectors
+        length: Tensor,  # (n,) vectors of each row
+        start: Tensor | None = None,  # (n,) where each row begins (default: one after the other)
     ):
         self.flat, self.length = flat, length.long()
         self.start = self.length.cumsum(0) - self.length if start is None else start
 
-    def __len__(self): return len(self.length)
-    def __repr__(self): return f'Ragged({len(self)} rows, {int(self.length.sum())} vectors of {self.flat.shape[1]}, {self.flat.dtype})'
+    def __len__(self):
+        return len(self.length)
+
+    def __repr__(self):
+        return f'Ragged({len(self)} rows, {int(self.length.sum())} vectors of {self.flat.shape[1]}, {self.flat.dtype})'
+
     def __getitem__(self, i):
-        if isinstance(i, (int, np.integer)): return self.flat[self.start[i] : self.start[i] + self.length[i]]
+        if isinstance(i, (int, np.integer)):
+            return self.flat[self.start[i] : self.start[i] + self.length[i]]
         return [self[j] for j in torch.as_tensor(i).tolist()]
+
     def take(self, i):
         i = i if isinstance(i, slice) else torch.as_tensor(i)
         return Ragged(self.flat, self.length[i], self.start[i])
 
-    def pad(self) -> tuple[Tensor, Tensor]: # (n, longest, d) float32, zero where there is nothing; (n, longest) bool mask
+    def pad(
+        self,
+    ) -> tuple[Tensor, Tensor]:  # (n, longest, d) float32, zero where there is nothing; (n, longest) bool mask
         "All rows at one length; the mask is True where there is something"
         at = torch.arange(int(self.length.max()) if len(self) else 0, device=self.length.device)
         mask = at < self.length[:, None]
         return self.flat[(self.start[:, None] + at) * mask].float() * mask[..., None], mask
 
-    def packed(self) -> 'Ragged': # The same rows, `flat` in their order and without gaps
+    def packed(self) -> 'Ragged':  # The same rows, `flat` in their order and without gaps
         "Rows one after the other"
         at = torch.arange(int(self.length.sum())) - (self.length.cumsum(0) - self.length).repeat_interleave(self.length)
         return Ragged(self.flat[self.start.repeat_interleave(self.length) + at], self.length)
 
     @property
-    def digest(self): p = self.packed(); return digest(p.flat, p.length)
+    def digest(self):
+        p = self.packed()
+        return digest(p.flat, p.length)
 
 # %% ../../nbs/encoders/01_base.ipynb #ac99a80b
 class Encoder:
     "Frozen: a list of raw rows -> a dict of parts, each with as many rows"
-    shard = 1024                          # Rows between two safe points on disk
-    parts:tuple = ('pooled',)             # What it returns
-    about:dict                            # All that can change a number, in words and digests
+
+    shard = 1024  # Rows between two safe points on disk
+    parts: tuple = ('pooled',)  # What it returns
+    about: dict  # All that can change a number, in words and digests
 
     @property
-    def key(self) -> str: # A name that can be a folder's
+    def key(self) -> str:  # A name that can be a folder's
         "The encoder's class and the digest of all that can change a number"
         return f'{type(self).__name__}-{digest(self.about)}'
-    def prepare(self, row): return row
-    def __call__(self, rows:list) -> dict: raise NotImplementedError
+
+    def prepare(self, row):
+        return row
+
+    def __call__(self, rows: list) -> dict:
+        raise NotImplementedError
 
     def _parts(self, parts, known):
         return tuple(check_choice(p, known, 'part') for p in ((parts,) if isinstance(parts, str) else parts))
+
     def __getstate__(self):
         "Sent to another process without its network, which is loaded there anew"
         return {k: v for k, v in vars(self).items() if not isinstance(getattr(type(self), k, None), cached_property)}
 
+
 def device() -> torch.device:
     "Where networks run: `settings().device`, where `auto` is a GPU if there is one; of several processes, each has its own"
     name = settings().device
-    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if name == 'cuda' and torch.cuda.device_count() > 1: name = f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}'
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda' and torch.cuda.device_count() > 1:
+        name = f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}'
     return torch.device(name)
 
+
 def in_batches(
-    f,               # batch -> dict of tensors with a row each
-    batches,         # Their rows, in order
-) -> dict:           # Parts on the CPU
+    f,  # batch -> dict of tensors with a row each
+    batches,  # Their rows, in order
+) -> dict:  # Parts on the CPU
     "All batches through `f`, each on one thread, as many at once as torch has threads; the result may be trained on"
     threads = torch.get_num_threads()
+
     def one(batch):
-        torch.set_num_threads(1)    # this thread's own number
-        with torch.inference_mode(): return {k: v.cpu() for k, v in f(batch).items()}
-    with ThreadPoolExecutor(1 if device().type == 'cuda' else threads) as pool: done = list(pool.map(one, batches))
+        torch.set_num_threads(1)  # this thread's own number
+        with torch.inference_mode():
+            return {k: v.cpu() for k, v in f(batch).items()}
+
+    with ThreadPoolExecutor(1 if device().type == 'cuda' else threads) as pool:
+        done = list(pool.map(one, batches))
     torch.set_num_threads(threads)  # what threads to come begin with
-    return {k: torch.cat([d[k] for d in done]) for k in done[0]}   # joined out here, it is an ordinary tensor
+    return {k: torch.cat([d[k] for d in done]) for k in done[0]}  # joined out here, it is an ordinary tensor

@@ -17,113 +17,167 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, check_choice
 from ..core.files import atomic, digest, locked
 from ..core.processes import spawn
 from ..data.content import content
 from ..data.images import Images
 from ..data.rows import rows, take
-from ..data.views import mean_views, concatenated, check_finite, concat_rows, View, Views
-from .base import device, Ragged
+from ..data.views import View, Views, check_finite, concat_rows, concatenated, mean_views
+from .base import Ragged, device
 from .image import EfficientNetLite
 from .store import _allow, _raw, append, kind, mapped, meta, row_keys, store, stored
 from .text import MiniLM, TfIdf
 
 # %% ../../nbs/encoders/10_extraction.ipynb #c97f77a6
 def features(
-    views:Views,                # Raw
-    encoders:dict,              # `{'image': EfficientNetLite(), 'text': MiniLM()}`, or lists of encoders, whose pooled vectors are put side by side; other views pass through
-    cache:str|Path|None=None,   # Folder of all stores (default: `work/features`)
-    skip:float=0.,              # Largest share of a view's rows that may be dropped because they cannot be read, 0 <= skip < 1
-    processes:int=1,            # Processes on this machine; each has a GPU of its own where there are several
-) -> Views:                     # `x` is a dict of parts; y, item and ids are kept
+    views: Views,  # Raw
+    encoders: dict,  # `{'image': EfficientNetLite(), 'text': MiniLM()}`, or lists of encoders, whose pooled vectors are put side by side; other views pass through
+    cache: str | Path | None = None,  # Folder of all stores (default: `work/features`)
+    skip: float = 0.0,  # Largest share of a view's rows that may be dropped because they cannot be read, 0 <= skip < 1
+    processes: int = 1,  # Processes on this machine; each has a GPU of its own where there are several
+) -> Views:  # `x` is a dict of parts; y, item and ids are kept
     "Encode views, or read what was encoded before"
-    for name in encoders: check_choice(name, views, 'view')
-    if not 0 <= skip < 1: raise InputError(f'skip is a share of the rows, from 0 to below 1, not {skip}')
-    if processes < 1: raise InputError(f'processes is {processes}; at least 1 is needed')
+    for name in encoders:
+        check_choice(name, views, 'view')
+    if not 0 <= skip < 1:
+        raise InputError(f'skip is a share of the rows, from 0 to below 1, not {skip}')
+    if processes < 1:
+        raise InputError(f'processes is {processes}; at least 1 is needed')
+
     def made(name, v):
         several = encoders[name] if isinstance(encoders[name], (list, tuple)) else [encoders[name]]
         return _joined([_features(name, v, e, cache, skip, processes) for e in several])
+
     return Views({name: made(name, v) if name in encoders else v for name, v in views.items()})
 
+
 def _joined(views):
-    if len(views) == 1: return views[0]
+    if len(views) == 1:
+        return views[0]
     parts = {p: t for v in views[::-1] for p, t in v.x.items()}
     return views[0].with_features(parts | dict(pooled=concatenated(*views).x))
+
 
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
     if not folder.exists():
         with _turn(folder, f'view {name!r}, {encoder.key}'):
-            if not folder.exists(): extract(name, view, encoder, folder, skip, processes)
+            if not folder.exists():
+                extract(name, view, encoder, folder, skip, processes)
     x, meta = stored(folder)
     _allow(name, meta['skipped'], len(view), skip)
-    return view.with_features(x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view])
+    return view.with_features(
+        x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view]
+    )
+
 
 @contextlib.contextmanager
 def _turn(folder, what):
     from filelock import FileLock, Timeout
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.with_name(f'.{folder.name}.lock'), timeout=.2): pass
-    except Timeout: print(f'waiting for another process that computes {what}', flush=True)
-    with locked(folder): yield
+        with FileLock(folder.with_name(f'.{folder.name}.lock'), timeout=0.2):
+            pass
+    except Timeout:
+        print(f'waiting for another process that computes {what}', flush=True)
+    with locked(folder):
+        yield
 
 # %% ../../nbs/encoders/10_extraction.ipynb #07fb5719
 def frozen(
-    raw:dict,                   # split: `Views`, as `load` gives them; others, as class prompts, may have some of the views only
-    rich:bool=False,            # Three Lites, mirrored photos, and TF-IDF beside MiniLM; else EfficientNet-Lite0 and MiniLM
-    sets:bool=False,            # Also `grid` of photos (of the last Lite), `tokens` and `ids` of texts; then one row a photo in training, too
-    max_tokens:int=256,         # Longer texts are cut
-    cache:str|Path|None=None,   # As in `features`
-) -> dict:                      # split: `Views` of numbers
+    raw: dict,  # split: `Views`, as `load` gives them; others, as class prompts, may have some of the views only
+    rich: bool = False,  # Three Lites, mirrored photos, and TF-IDF beside MiniLM; else EfficientNet-Lite0 and MiniLM
+    sets: bool = False,  # Also `grid` of photos (of the last Lite), `tokens` and `ids` of texts; then one row a photo in training, too
+    max_tokens: int = 256,  # Longer texts are cut
+    cache: str | Path | None = None,  # As in `features`
+) -> dict:  # split: `Views` of numbers
     "Every raw view through the encoders of the house"
     kinds = {k: kind(v.x) for k, v in raw['train'].items()}
     photos = [k for k, what in kinds.items() if what == 'image']
-    texts = {k: [MiniLM(('pooled', 'tokens', 'ids') if sets else ('pooled',), max_tokens)] + ([TfIdf(2000, sublinear_tf=True).fit(raw['train'][k].x)] if rich else [])
-             for k, what in kinds.items() if what == 'text'}
+    texts = {
+        k: [MiniLM(('pooled', 'tokens', 'ids') if sets else ('pooled',), max_tokens)]
+        + ([TfIdf(2000, sublinear_tf=True).fit(raw['train'][k].x)] if rich else [])
+        for k, what in kinds.items()
+        if what == 'text'
+    }
     versions = (0, 1, 2) if rich else (0,)
-    def lites(flip): return [EfficientNetLite(('pooled', 'grid') if sets and v == versions[-1] and not flip else ('pooled',), flip=flip, version=v) for v in versions]
+
+    def lites(flip):
+        return [
+            EfficientNetLite(
+                ('pooled', 'grid') if sets and v == versions[-1] and not flip else ('pooled',), flip=flip, version=v
+            )
+            for v in versions
+        ]
+
     out = {}
     for split, views in raw.items():
         here = [k for k in photos if k in views]
-        out[split] = features(views, {k: lites(False) for k in here} | {k: e for k, e in texts.items() if k in views}, cache)
-        if not rich: continue
+        out[split] = features(
+            views, {k: lites(False) for k in here} | {k: e for k, e in texts.items() if k in views}, cache
+        )
+        if not rich:
+            continue
         for k, mirrored in features(views.select(*here), {k: lites(True) for k in here}, cache).items():
             v = out[split][k]
-            out[split][k] = concat_rows(v, mirrored) if split == 'train' and not sets else v.with_features(v.x | dict(pooled=mean_views(v, mirrored).x))
+            out[split][k] = (
+                concat_rows(v, mirrored)
+                if split == 'train' and not sets
+                else v.with_features(v.x | dict(pooled=mean_views(v, mirrored).x))
+            )
     return out
 
 # %% ../../nbs/encoders/10_extraction.ipynb #8cb9828a
 def extract(
-    name:str,        # The view's, for messages
-    view:View,       # Raw
-    encoder,         # See `Encoder`
-    folder:Path,     # The store; until it is whole its files lie in `folder.part`
-    skip:float=0.,   # As in `features`
-    processes:int=1, # As in `features`
+    name: str,  # The view's, for messages
+    view: View,  # Raw
+    encoder,  # See `Encoder`
+    folder: Path,  # The store; until it is whole its files lie in `folder.part`
+    skip: float = 0.0,  # As in `features`
+    processes: int = 1,  # As in `features`
 ):
     "Fill a store shard by shard, from where an earlier try ended. The caller holds the lock"
     n, part = len(view), folder.with_name(f'{folder.name}.part')
     if not n or len(set(view.ids)) < n or '\n' in ''.join(view.ids):
-        raise InputError(f'view {name!r}: {n} rows with {len(set(view.ids))} names. Give each row a name of its own, in one line')
-    if not (part/'progress.json').exists(): _begin(view, part, getattr(encoder, 'shard', 1024))
-    done, what = json.loads((part/'progress.json').read_text()), f'view {name!r}, {encoder.key}'
-    if done['copied']: print(f'{name}: {done["copied"]:,} of {n:,} rows are copied from stores that have them ({encoder.key})', flush=True)
+        raise InputError(
+            f'view {name!r}: {n} rows with {len(set(view.ids))} names. Give each row a name of its own, in one line'
+        )
+    if not (part / 'progress.json').exists():
+        _begin(view, part, getattr(encoder, 'shard', 1024))
+    done, what = json.loads((part / 'progress.json').read_text()), f'view {name!r}, {encoder.key}'
+    if done['copied']:
+        print(
+            f'{name}: {done["copied"]:,} of {n:,} rows are copied from stores that have them ({encoder.key})',
+            flush=True,
+        )
     todo = range(done['shards'], -(-n // done['shard']))
-    fill = lambda shards: _fill(name, view, part, skip, done, shards, encoder.key)
-    if processes == 1 or len(todo) < 2: fill(_computed(view, encoder, part, todo, what))
-    else: _several(min(processes, len(todo)), fill, view, encoder, part, todo, what)
+
+    def fill(shards):
+        return _fill(name, view, part, skip, done, shards, encoder.key)
+
+    if processes == 1 or len(todo) < 2:
+        fill(_computed(view, encoder, part, todo, what))
+    else:
+        _several(min(processes, len(todo)), fill, view, encoder, part, todo, what)
     _finish(part, view, encoder, done)
     os.replace(part, folder)
-    for f in folder.iterdir():      # the plan, the progress, what a killed process left
-        if f.stem not in done['size'] and f.name not in ('ids.txt', 'meta.json'): f.unlink()
+    for f in folder.iterdir():  # the plan, the progress, what a killed process left
+        if f.stem not in done['size'] and f.name not in ('ids.txt', 'meta.json'):
+            f.unlink()
     for k, (i, why) in enumerate(done['skipped'].items()):
-        if k == 0: print(f'{name}: {len(done["skipped"])} of {n:,} rows could not be read and are left out:')
-        if k < 20: print(f'  {i}: {why}')
-        if k == 20: print(f'  … all are listed in {folder/"meta.json"} (skipped)', flush=True)
+        if k == 0:
+            print(f'{name}: {len(done["skipped"])} of {n:,} rows could not be read and are left out:')
+        if k < 20:
+            print(f'  {i}: {why}')
+        if k == 20:
+            print(f'  … all are listed in {folder / "meta.json"} (skipped)', flush=True)
+
 
 def _begin(view, part, shard):
     "Plan which rows to copy from which other store of this encoder, and where they are there"
@@ -133,42 +187,67 @@ def _begin(view, part, shard):
     plan['key'], plan['donor'] = keys, -1
     known, which = np.unique(bytes16(keys), return_inverse=True)
     for other in sorted(filter(Path.is_dir, part.parent.iterdir())):
-        with contextlib.suppress(FileNotFoundError):        # finished or removed this very moment
+        with contextlib.suppress(FileNotFoundError):  # finished or removed this very moment
             have = mapped(other).get('rows', ())
-            if other == part or not len(have): continue
-            have = bytes16(have); at = np.searchsorted(known, have).clip(max=len(known) - 1)
+            if other == part or not len(have):
+                continue
+            have = bytes16(have)
+            at = np.searchsorted(known, have).clip(max=len(known) - 1)
             same, row = np.flatnonzero(known[at] == have)[::-1], np.full(len(known), -1)
-            row[at[same]] = same                            # of equal rows the first, since it is written last
+            row[at[same]] = same  # of equal rows the first, since it is written last
             hit = (row[which] >= 0) & (plan['donor'] < 0)
             plan['donor'][hit], plan['row'][hit] = len(donors), row[which][hit]
-            if hit.any(): donors.append(other.name.removesuffix('.part'))
-    with atomic(part/'plan', 'wb') as f: np.save(f, plan)
-    _save(part/'progress.json', dict(rows=0, shards=0, shard=shard, tries=0, seconds=0., skipped={}, size={},
-                                     donors=donors, copied=int((plan['donor'] >= 0).sum())))
+            if hit.any():
+                donors.append(other.name.removesuffix('.part'))
+    with atomic(part / 'plan', 'wb') as f:
+        np.save(f, plan)
+    _save(
+        part / 'progress.json',
+        dict(
+            rows=0,
+            shards=0,
+            shard=shard,
+            tries=0,
+            seconds=0.0,
+            skipped={},
+            size={},
+            donors=donors,
+            copied=int((plan['donor'] >= 0).sum()),
+        ),
+    )
+
 
 def _save(path, x):
-    with atomic(path) as f: json.dump(x, f, indent=1)
+    with atomic(path) as f:
+        json.dump(x, f, indent=1)
+
 
 def _fill(name, view, part, skip, done, shards, key):
     "Append shards as they come, and say how far it is; True when all came"
-    n, first, start = len(view), done['rows'], time.monotonic(); said = tick = start
-    done['tries'] += 1; _save(part/'progress.json', done)
+    n, first, start = len(view), done['rows'], time.monotonic()
+    said = tick = start
+    done['tries'] += 1
+    _save(part / 'progress.json', done)
     with contextlib.closing(shards):
         for files, lost in shards:
             done['skipped'] |= lost
             _allow(name, done['skipped'], n, skip)
-            for file, a in files.items(): _append(part/f'{file}.npy', a, done)
+            for file, a in files.items():
+                _append(part / f'{file}.npy', a, done)
             last, tick, hi = tick, time.monotonic(), min(done['rows'] + done['shard'], n)
-            done.update(rows=hi, shards=done['shards'] + 1, seconds=done['seconds'] + tick - last); _save(part/'progress.json', done)
+            done.update(rows=hi, shards=done['shards'] + 1, seconds=done['seconds'] + tick - last)
+            _save(part / 'progress.json', done)
             if tick - said > 5 or (hi == n and said > start):
                 said, rate = tick, (hi - first) / (tick - start)
                 left = str(timedelta(minutes=math.ceil((n - hi) / rate / 60)))[:-3]
                 print(f'{name}: {hi:,} of {n:,} rows, {rate:.1f} rows/s, {left} h left ({key})', flush=True)
     return done['rows'] == n
 
+
 def _append(path, a, done):
     had = done['size'].get(path.stem, 0)
-    try: append(path, a, had)
+    try:
+        append(path, a, had)
     except OSError as e:
         safe = f'{done["rows"]} rows are safe; free some space and run again, or choose another folder'
         raise OSError(e.errno, f'could not write {path}: {e.strerror}. {safe}') from e
@@ -177,48 +256,70 @@ def _append(path, a, done):
 # %% ../../nbs/encoders/10_extraction.ipynb #335f77af
 def _computed(view, encoder, part, todo, what):
     "Shards `todo`, each as what to append to which file, and what could not be read. Threads read and prepare the next meanwhile"
-    done, plan = json.loads((part/'progress.json').read_text()), np.load(part/'plan')
+    done, plan = json.loads((part / 'progress.json').read_text()), np.load(part / 'plan')
     n, size = len(view), done['shard']
     given = [_donor(part, name, plan[plan['donor'] == d]) for d, name in enumerate(done['donors'])]
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
-        def read(k): return {i: pool.submit(_row, view.x, i, encoder) for i in range(k*size, min((k + 1)*size, n)) if plan['donor'][i] < 0}
+
+        def read(k):
+            return {
+                i: pool.submit(_row, view.x, i, encoder)
+                for i in range(k * size, min((k + 1) * size, n))
+                if plan['donor'][i] < 0
+            }
+
         coming = read(todo[0]) if todo else {}
         for k, after in zip(todo, [*todo[1:], None]):
             now, coming = coming, {} if after is None else read(after)
-            lost = {view.ids[i]: str(r.exception()) for i, r in now.items() if isinstance(r.exception(), (ValueError, OSError))}
+            lost = {
+                view.ids[i]: str(r.exception())
+                for i, r in now.items()
+                if isinstance(r.exception(), (ValueError, OSError))
+            }
             kept, pieces = [i for i in now if view.ids[i] not in lost], []
             if kept:
                 made = _checked(encoder([now[i].result() for i in kept]), [view.ids[i] for i in kept], what)
                 pieces.append((kept, made | dict(rows=torch.from_numpy(plan['key'][kept]))))
-            donor = plan['donor'][k*size:(k + 1)*size]
+            donor = plan['donor'][k * size : (k + 1) * size]
             for d in sorted(set(donor.tolist()) - {-1}):
-                at = k*size + np.flatnonzero(donor == d)
+                at = k * size + np.flatnonzero(donor == d)
                 pieces.append((at, take(given[d], plan['row'][at])))
             yield _files(pieces), lost
 
-def _row(x, i, encoder): return encoder.prepare(_raw(x, i)) if hasattr(encoder, 'prepare') else _raw(x, i)
+
+def _row(x, i, encoder):
+    return encoder.prepare(_raw(x, i)) if hasattr(encoder, 'prepare') else _raw(x, i)
+
 
 def _donor(part, name, plan):
     "The store that rows are copied from, finished by now or not, if it still has them where they were"
     for folder in (part.with_name(name), part.with_name(f'{name}.part')):
         x = mapped(folder)
         have = x.get('rows', torch.zeros(0, 2))
-        if len(have) > plan['row'].max() and np.array_equal(take(have, plan['row']), plan['key']): return x
-    raise InputError(f'{part.with_name(name)}: rows were to be copied from this store, but they are gone. Delete {part} to begin anew')
+        if len(have) > plan['row'].max() and np.array_equal(take(have, plan['row']), plan['key']):
+            return x
+    raise InputError(
+        f'{part.with_name(name)}: rows were to be copied from this store, but they are gone. Delete {part} to begin anew'
+    )
+
 
 def _checked(made, ids, what):
     "As many rows as went in, none with NaN or Inf; sets of vectors in 16 bits, vectors in 32, flags and whole numbers as they are"
     out = {}
     for p, v in made.items():
-        if rows(v) != len(ids): raise ValueError(f'{what}: part {p!r} has {rows(v)} rows for {len(ids)}')
+        if rows(v) != len(ids):
+            raise ValueError(f'{what}: part {p!r} has {rows(v)} rows for {len(ids)}')
         if isinstance(v, Ragged):
-            v = v.packed(); v.flat = v.flat.half() if v.flat.is_floating_point() else v.flat
+            v = v.packed()
+            v.flat = v.flat.half() if v.flat.is_floating_point() else v.flat
             check_finite(v.flat, np.repeat(ids, v.length), f'{what}, {p}')
         else:
-            v = torch.as_tensor(v); v = v if v.dtype == torch.bool else v.float() if v.dim() < 3 else v.half()
+            v = torch.as_tensor(v)
+            v = v if v.dtype == torch.bool else v.float() if v.dim() < 3 else v.half()
             check_finite(v, ids, f'{what}, {p}')
         out[p] = v
     return out
+
 
 def _files(pieces):
     "Pieces (row numbers, parts) in one, in the order of the rows: {file: array}"
@@ -229,36 +330,66 @@ def _files(pieces):
             vs = [v.packed() for v in vs]
             v = Ragged(torch.cat([v.flat for v in vs]), torch.cat([v.length for v in vs])).take(order).packed()
             out |= {p: v.flat.numpy(), f'{p}.length': v.length.numpy()}
-        else: out[p] = torch.cat(vs)[order].numpy()
+        else:
+            out[p] = torch.cat(vs)[order].numpy()
     return out
 
+
 def _finish(part, view, encoder, done):
-    made = {p: np.load(part/f'{p}.npy', mmap_mode='r') for p in done['size'] if p != 'rows' and not p.endswith('.length')}
+    made = {
+        p: np.load(part / f'{p}.npy', mmap_mode='r') for p in done['size'] if p != 'rows' and not p.endswith('.length')
+    }
     flags = [p for p, a in made.items() if a.dtype == bool]
-    with atomic(part/'ids.txt') as f: f.write('\n'.join(i for i in view.ids if i not in done['skipped']))
+    with atomic(part / 'ids.txt') as f:
+        f.write('\n'.join(i for i in view.ids if i not in done['skipped']))
     parts = {p: dict(dtype=str(a.dtype), shape=list(a.shape)) for p, a in made.items() if p not in flags}
     rates, n = {p: float(made[p].mean()) for p in flags}, len(view) - len(done['skipped'])
     shards = dict(rows=done['shard'], n=done['shards'], tries=done['tries'])
-    made_by = dict(seconds=round(done['seconds'], 2), device=str(device()), versions=dict(torch=torch.__version__, numpy=np.__version__))
-    _save(part/'meta.json', dict(getattr(encoder, 'about', {}), encoder=encoder.key, parts=parts, rates=rates, n=n, copied=done['copied'],
-                                 skipped=done['skipped'], data=content(view.x), shards=shards, **made_by))
+    made_by = dict(
+        seconds=round(done['seconds'], 2),
+        device=str(device()),
+        versions=dict(torch=torch.__version__, numpy=np.__version__),
+    )
+    _save(
+        part / 'meta.json',
+        dict(
+            getattr(encoder, 'about', {}),
+            encoder=encoder.key,
+            parts=parts,
+            rates=rates,
+            n=n,
+            copied=done['copied'],
+            skipped=done['skipped'],
+            data=content(view.x),
+            shards=shards,
+            **made_by,
+        ),
+    )
 
 # %% ../../nbs/encoders/10_extraction.ipynb #7bd38f4c
 def _several(n, fill, view, encoder, part, todo, what):
     "`n` processes compute; a thread of this one appends"
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     if type(encoder).__module__ == '__main__' and not hasattr(sys.modules['__main__'], '__file__'):
-        raise InputError(f'{what}: other processes cannot import a class of a notebook. Define it in a file, or use processes=1')
-    (part/'stop').unlink(missing_ok=True)
+        raise InputError(
+            f'{what}: other processes cannot import a class of a notebook. Define it in a file, or use processes=1'
+        )
+    (part / 'stop').unlink(missing_ok=True)
     over, died = threading.Event(), None
     with ThreadPoolExecutor(1) as pool:
         filling = pool.submit(fill, _arriving(part, todo, over))
-        try: spawn(_worker, n, view, encoder, part, todo, what, torch.get_num_threads())
-        except ChildFailedError as e: died = e
-        finally: over.set()
+        try:
+            spawn(_worker, n, view, encoder, part, todo, what, torch.get_num_threads())
+        except ChildFailedError as e:
+            died = e
+        finally:
+            over.set()
         whole = filling.result()
     kept = 'What is computed is kept: run again, with fewer processes if memory ran out'
-    if not whole: raise RuntimeError(f'{what}: a process died. {kept}') from died
+    if not whole:
+        raise RuntimeError(f'{what}: a process died. {kept}') from died
+
 
 def _worker(view, encoder, part, todo, what, threads):
     "One of them: its shards, each a file. What goes wrong is left in the file `stop`"
@@ -268,22 +399,34 @@ def _worker(view, encoder, part, todo, what, threads):
     try:
         with contextlib.closing(_computed(view, encoder, part, mine, what)) as shards:
             for k, (files, lost) in zip(mine, shards):
-                if (part/'stop').exists() or not multiprocessing.parent_process().is_alive(): return
-                with atomic(_file(part, k), 'wb') as f: np.savez(f, json.dumps([list(files), lost]), *files.values())
+                if (part / 'stop').exists() or not multiprocessing.parent_process().is_alive():
+                    return
+                with atomic(_file(part, k), 'wb') as f:
+                    np.savez(f, json.dumps([list(files), lost]), *files.values())
     except (InputError, OSError) as e:
-        with atomic(part/'stop') as f: f.write(str(e))
+        with atomic(part / 'stop') as f:
+            f.write(str(e))
+
 
 def _arriving(part, todo, over):
     "Shards that other processes leave, in order; each file goes when the next is asked for"
     try:
         for k in todo:
             while not _file(part, k).exists():
-                ended = over.wait(.05)
-                if (part/'stop').exists(): raise InputError((part/'stop').read_text())
-                if ended and not _file(part, k).exists(): return
-            with np.load(_file(part, k)) as z: (names, lost), arrays = json.loads(str(z['arr_0'])), [z[a] for a in z.files[1:]]
-            try: yield dict(zip(names, arrays)), lost
-            finally: _file(part, k).unlink()
-    finally: (part/'stop').touch()
+                ended = over.wait(0.05)
+                if (part / 'stop').exists():
+                    raise InputError((part / 'stop').read_text())
+                if ended and not _file(part, k).exists():
+                    return
+            with np.load(_file(part, k)) as z:
+                (names, lost), arrays = json.loads(str(z['arr_0'])), [z[a] for a in z.files[1:]]
+            try:
+                yield dict(zip(names, arrays)), lost
+            finally:
+                _file(part, k).unlink()
+    finally:
+        (part / 'stop').touch()
 
-def _file(part, k): return part/f'{k:07}.npz'
+
+def _file(part, k):
+    return part / f'{k:07}.npz'

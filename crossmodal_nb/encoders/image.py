@@ -9,131 +9,201 @@ __all__ = ['ConvNet', 'EfficientNetLite', 'fold', 'ResNet50']
 import sys
 from functools import cached_property
 from pathlib import Path
+
 import numpy as np
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import InputError, check_choice
 from ..core.fetch import fetch, packages
-from .base import device, Encoder, in_batches
+from .base import Encoder, device, in_batches
 
 # %% ../../nbs/encoders/02_image.ipynb #957b033b
 class ConvNet(Encoder):
     "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
+
     shard, size, width = 256, 224, 1280
-    resize:int                                    # Length of the shorter side, before 224 x 224 are cut out; 256 or more for a corner
-    mean:tuple; std:tuple                         # Of a channel, in units of 0…255
-    def __init__(self,
-        parts=('pooled',),                        # Of `pooled` (n, d) float32 and `grid` (n, 49, d)
-        crop:str='centre',                        # What is cut out: `centre`, `top left`, `top right`, `bottom left`, `bottom right`
-        flip:bool=False,                          # Mirror the picture first?
+    resize: int  # Length of the shorter side, before 224 x 224 are cut out; 256 or more for a corner
+    mean: tuple
+    std: tuple  # Of a channel, in units of 0…255
+
+    def __init__(
+        self,
+        parts=('pooled',),  # Of `pooled` (n, d) float32 and `grid` (n, 49, d)
+        crop: str = 'centre',  # What is cut out: `centre`, `top left`, `top right`, `bottom left`, `bottom right`
+        flip: bool = False,  # Mirror the picture first?
     ):
-        self.parts, self.crop, self.flip = self._parts(parts, ('pooled', 'grid')), check_choice(crop, self.crops, 'crop'), flip
+        self.parts, self.crop, self.flip = (
+            self._parts(parts, ('pooled', 'grid')),
+            check_choice(crop, self.crops, 'crop'),
+            flip,
+        )
 
-    crops = {'centre': (.5, .5), 'top left': (0, 0), 'top right': (1, 0), 'bottom left': (0, 1), 'bottom right': (1, 1)}
-    @property
-    def shorter(self): return self.resize if self.crop == 'centre' else max(self.resize, self.size * 8 // 7)
-    @property
-    def cut(self): return f'{"mirrored, " if self.flip else ""}shorter side {self.shorter} bicubic, {self.crop} {self.size}'
+    crops = {
+        'centre': (0.5, 0.5),
+        'top left': (0, 0),
+        'top right': (1, 0),
+        'bottom left': (0, 1),
+        'bottom right': (1, 1),
+    }
 
-    def load(self) -> nn.Module: raise NotImplementedError  # (b, 3, 224, 224) -> (b, d, 7, 7)
+    @property
+    def shorter(self):
+        return self.resize if self.crop == 'centre' else max(self.resize, self.size * 8 // 7)
+
+    @property
+    def cut(self):
+        return f'{"mirrored, " if self.flip else ""}shorter side {self.shorter} bicubic, {self.crop} {self.size}'
+
+    def load(self) -> nn.Module:
+        raise NotImplementedError  # (b, 3, 224, 224) -> (b, d, 7, 7)
+
     @cached_property
-    def net(self): return self.load().eval().to(device(), memory_format=torch.channels_last)
+    def net(self):
+        return self.load().eval().to(device(), memory_format=torch.channels_last)
 
-    def prepare(self, row) -> Tensor: # (224, 224, 3) uint8
+    def prepare(self, row) -> Tensor:  # (224, 224, 3) uint8
         "Mirrored or not; the shorter side to `shorter` (bicubic); 224 x 224 cut out"
         from PIL import Image, ImageOps
-        if isinstance(row, Tensor): return row    # prepared already
-        if self.flip: row = ImageOps.mirror(row)
+
+        if isinstance(row, Tensor):
+            return row  # prepared already
+        if self.flip:
+            row = ImageOps.mirror(row)
         scale, s = self.shorter / min(row.size), self.size
         row = row.convert('RGB').resize([max(s, round(scale * side)) for side in row.size], Image.BICUBIC)
         left, top = (int(share * (side - s)) for share, side in zip(self.crops[self.crop], row.size))
         return torch.from_numpy(np.array(row.crop((left, top, left + s, top + s))))
 
-    def maps(self,
-        rows,                                         # b pictures, raw or prepared
-        net:nn.Module|None=None,                      # The network (default: the frozen one)
-    ) -> Tensor:                                      # (b, d, 7, 7), with gradients where they are asked for
+    def maps(
+        self,
+        rows,  # b pictures, raw or prepared
+        net: nn.Module | None = None,  # The network (default: the frozen one)
+    ) -> Tensor:  # (b, d, 7, 7), with gradients where they are asked for
         "The last maps of pictures"
         net = net or self.net
         dev = next(net.parameters()).device
         mean, std = torch.tensor(self.mean, device=dev), torch.tensor(self.std, device=dev)
         x = torch.stack([self.prepare(r) for r in rows]).to(dev)
-        return net(((x - mean) / std).permute(0, 3, 1, 2))                # these are the strides of channels_last
+        return net(((x - mean) / std).permute(0, 3, 1, 2))  # these are the strides of channels_last
 
     def __call__(self, rows):
         batch = 256 if device().type == 'cuda' else 4
         self.net
+
         def f(x):
             h = self.maps(x)
             return {'pooled': h.mean((2, 3))} | ({'grid': h.flatten(2).mT.half()} if 'grid' in self.parts else {})
-        out = in_batches(f, [rows[i:i+batch] for i in range(0, len(rows), batch)])
+
+        out = in_batches(f, [rows[i : i + batch] for i in range(0, len(rows), batch)])
         return {p: out[p] for p in self.parts}
+
 
 class EfficientNetLite(ConvNet):
     "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide; Lite0, 1 and 2 see 224, 240 and 260 pixels (18, 22 and 25 MB)"
-    mean, std = (127.,)*3, (128.,)*3
-    def __init__(self,
-        parts=('pooled',),                        # Of `pooled` (n, 1280) and `grid` (n, 49 or, for versions 1 and 2, 64 or 81, 1280)
-        crop:str='centre', flip:bool=False,       # As in `ConvNet`
-        version:int=0,                            # 0, 1 or 2
+
+    mean, std = (127.0,) * 3, (128.0,) * 3
+
+    def __init__(
+        self,
+        parts=('pooled',),  # Of `pooled` (n, 1280) and `grid` (n, 49 or, for versions 1 and 2, 64 or 81, 1280)
+        crop: str = 'centre',
+        flip: bool = False,  # As in `ConvNet`
+        version: int = 0,  # 0, 1 or 2
     ):
         super().__init__(parts, crop, flip)
         self.version = version
-        self.size = self.resize = dict(zip('012', (224, 240, 260)))[check_choice(str(version), '012', 'version of EfficientNet-Lite')]
+        self.size = self.resize = dict(zip('012', (224, 240, 260)))[
+            check_choice(str(version), '012', 'version of EfficientNet-Lite')
+        ]
 
     @property
     def about(self):
         weights, code = (packages[f'efficientnet-{p}'][3][:12] for p in (f'lite{self.version}', 'code'))
-        return dict(name=f'EfficientNet-Lite{self.version}', weights=weights, code=code, layer='last 7x7', pooling='mean', parts=self.parts,
-                    preprocessing=f'{self.cut}, (x-127)/128')
+        return dict(
+            name=f'EfficientNet-Lite{self.version}',
+            weights=weights,
+            code=code,
+            layer='last 7x7',
+            pooling='mean',
+            parts=self.parts,
+            preprocessing=f'{self.cut}, (x-127)/128',
+        )
+
     def load(self):
         code, name = str(fetch('efficientnet-code')), f'efficientnet-lite{self.version}'
         sys.path.insert(0, code)
-        try: from efficientnet_lite_pytorch import EfficientNet
-        finally: sys.path.remove(code)
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        finally:
+            sys.path.remove(code)
         net = EfficientNet.from_name(name)
         net.load_state_dict(torch.load(next(fetch(name).rglob('*.pth')), weights_only=True, map_location='cpu'))
         net.forward = fold(net.eval()).extract_features
         return net
 
+
 def fold(
-    net:nn.Module,  # An EfficientNet in eval mode; it is changed
+    net: nn.Module,  # An EfficientNet in eval mode; it is changed
 ) -> nn.Module:
     "Each batch norm into the convolution before it, symmetric padding into the convolution, activations in place"
     from torch.nn.utils.fusion import fuse_conv_bn_eval
-    after = dict(_conv_stem='_bn0', _expand_conv='_bn0', _depthwise_conv='_bn1', _project_conv='_bn2', _conv_head='_bn1')
+
+    after = dict(
+        _conv_stem='_bn0', _expand_conv='_bn0', _depthwise_conv='_bn1', _project_conv='_bn2', _conv_head='_bn1'
+    )
     for m in list(net.modules()):
         for conv, bn in after.items():
-            if not (hasattr(m, conv) and hasattr(m, bn)): continue
-            setattr(m, conv, fuse_conv_bn_eval(getattr(m, conv), getattr(m, bn))); setattr(m, bn, nn.Identity())
-        if isinstance(m, nn.ReLU6): m.inplace = True
+            if not (hasattr(m, conv) and hasattr(m, bn)):
+                continue
+            setattr(m, conv, fuse_conv_bn_eval(getattr(m, conv), getattr(m, bn)))
+            setattr(m, bn, nn.Identity())
+        if isinstance(m, nn.ReLU6):
+            m.inplace = True
     for m in net.modules():
         pad = getattr(m, 'static_padding', None)
-        if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1: m.padding, m.static_padding = pad.padding[:2], nn.Identity()
+        if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1:
+            m.padding, m.static_padding = pad.padding[:2], nn.Identity()
     return net
 
 # %% ../../nbs/encoders/02_image.ipynb #6d4c8ffc
 class ResNet50(ConvNet):
     "ResNet-50 (He et al. 2016) through torchvision: 2048 wide"
+
     width = 2048
-    resize, mean, std = 256, (.485*255, .456*255, .406*255), (.229*255, .224*255, .225*255)
-    def __init__(self,
-        weights:str|None='IMAGENET1K_V2', # `'IMAGENET1K_V1'`, `'IMAGENET1K_V2'`, or None: random, seed 0
-        parts=('pooled',),                # Of `pooled` (n, 2048) and `grid` (n, 49, 2048)
-        crop:str='centre', flip:bool=False, # As in `ConvNet`
+    resize, mean, std = 256, (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+    def __init__(
+        self,
+        weights: str | None = 'IMAGENET1K_V2',  # `'IMAGENET1K_V1'`, `'IMAGENET1K_V2'`, or None: random, seed 0
+        parts=('pooled',),  # Of `pooled` (n, 2048) and `grid` (n, 49, 2048)
+        crop: str = 'centre',
+        flip: bool = False,  # As in `ConvNet`
     ):
-        super().__init__(parts, crop, flip); self.weights = weights
+        super().__init__(parts, crop, flip)
+        self.weights = weights
 
     @property
     def about(self):
         from torchvision.models import ResNet50_Weights
-        if self.weights is not None: check_choice(self.weights, ResNet50_Weights.__members__, 'weights')
-        file = 'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem  # ends in its sha256
-        return dict(name='ResNet-50', weights=file, layer='last 7x7', pooling='mean', parts=self.parts,
-                    preprocessing=f'{self.cut}, ImageNet mean and sd')
+
+        if self.weights is not None:
+            check_choice(self.weights, ResNet50_Weights.__members__, 'weights')
+        file = (
+            'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem
+        )  # ends in its sha256
+        return dict(
+            name='ResNet-50',
+            weights=file,
+            layer='last 7x7',
+            pooling='mean',
+            parts=self.parts,
+            preprocessing=f'{self.cut}, ImageNet mean and sd',
+        )
 
     def load(self):
         from torchvision.models import resnet50
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             net = resnet50(weights=self.weights)

@@ -8,48 +8,71 @@ __all__ = ['on_surface', 'd2', 'MeshGeometry']
 # %% ../../nbs/encoders/07_mesh.ipynb #imports0
 import numpy as np
 import torch
+
 from ..core.checks import InputError
 from ..data.meshes import Mesh
 from .base import Encoder
 
 # %% ../../nbs/encoders/07_mesh.ipynb #7245d597
 def on_surface(
-    points, faces,           # Of a `Mesh`
-    n:int,
-    seed:int=0,
-) -> np.ndarray:             # (n, 3)
+    points,
+    faces,  # Of a `Mesh`
+    n: int,
+    seed: int = 0,
+) -> np.ndarray:  # (n, 3)
     "Random points, evenly on the surface (Osada et al. 2002, equation 1)"
     g, (a, b, c) = np.random.default_rng(seed), np.moveaxis(points[faces], 1, 0)
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).cumsum()
-    if not area[-1] > 0: raise InputError('a mesh without a surface: all of its triangles are flat. Replace it, or take its row out')
+    if not area[-1] > 0:
+        raise InputError('a mesh without a surface: all of its triangles are flat. Replace it, or take its row out')
     f = np.searchsorted(area, g.random(n) * area[-1], side='right')
     r, s = np.sqrt(g.random((n, 1))), g.random((n, 1))
     return (1 - r) * a[f] + r * (1 - s) * b[f] + r * s * c[f]
 
+
 def d2(
-    p, q,                    # (n, 3) points of one surface
-    bins:int=64,
-) -> np.ndarray:             # (bins,), sums to 1
+    p,
+    q,  # (n, 3) points of one surface
+    bins: int = 64,
+) -> np.ndarray:  # (bins,), sums to 1
     "Histogram of the distances between pairs of points, from 0 to three times their mean"
     d = np.linalg.norm(p - q, axis=1)
     return np.histogram(np.minimum(d / d.mean(), 3), bins, (0, 3))[0] / len(d)
 
+
 class MeshGeometry(Encoder):
     "Shape and size of a mesh: `pooled` (n, bins + 12)"
-    def __init__(self,
-        bins:int=64,             # Of the histogram of distances
-        pairs:int=16384,         # Pairs of points it is made of
-    ): self.bins, self.pairs = bins, pairs
+
+    def __init__(
+        self,
+        bins: int = 64,  # Of the histogram of distances
+        pairs: int = 16384,  # Pairs of points it is made of
+    ):
+        self.bins, self.pairs = bins, pairs
+
     @property
-    def about(self): return dict(name='MeshGeometry', bins=self.bins, pairs=self.pairs, seed=0, version=1,
-                                 parts='square root of D2; axes and extents: shares, logarithms')
+    def about(self):
+        return dict(
+            name='MeshGeometry',
+            bins=self.bins,
+            pairs=self.pairs,
+            seed=0,
+            version=1,
+            parts='square root of D2; axes and extents: shares, logarithms',
+        )
+
     @property
-    def width(self): return self.bins + 12
+    def width(self):
+        return self.bins + 12
+
     def prepare(self, row):
-        if not isinstance(row, Mesh): return row
+        if not isinstance(row, Mesh):
+            return row
         p, q = np.split(on_surface(row.points, row.faces, 2 * self.pairs), 2)
         axes = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(p.T))[::-1], 0))
         extents = np.ptp(row.points[np.unique(row.faces)], 0)
         shares = [v / v.sum() for v in (axes, extents)]
         return np.concatenate([np.sqrt(d2(p, q, self.bins)), *shares, np.log(axes + 1e-3), np.log(extents + 1e-3)])
-    def __call__(self, rows): return {'pooled': torch.tensor(np.stack([self.prepare(r) for r in rows]), dtype=torch.float32)}
+
+    def __call__(self, rows):
+        return {'pooled': torch.tensor(np.stack([self.prepare(r) for r in rows]), dtype=torch.float32)}

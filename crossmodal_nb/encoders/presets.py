@@ -8,6 +8,7 @@ __all__ = ['kind', 'encoded']
 # %% ../../nbs/encoders/11_presets.ipynb #imports0
 import numpy as np
 import torch
+
 from ..data.meshes import Meshes, Turntable
 from ..data.sounds import Sounds
 from .audio import MFCC
@@ -20,20 +21,24 @@ from .video import Video
 
 # %% ../../nbs/encoders/11_presets.ipynb #6f015c44
 def kind(
-    x,                       # Rows of a view
-) -> str:                    # `'sound'`, `'video'`, `'mesh'`, or as `features.kind` says: `'numbers'`, `'text'`, `'image'`
+    x,  # Rows of a view
+) -> str:  # `'sound'`, `'video'`, `'mesh'`, or as `features.kind` says: `'numbers'`, `'text'`, `'image'`
     "What rows are; no file is opened"
-    for what, of in dict(sound=Sounds, video=Turntable, mesh=Meshes).items():     # a turntable video is made of meshes
-        if isinstance(x, of): return what
+    for what, of in dict(sound=Sounds, video=Turntable, mesh=Meshes).items():  # a turntable video is made of meshes
+        if isinstance(x, of):
+            return what
     return kind_of_others(x)
 
 # %% ../../nbs/encoders/11_presets.ipynb #bf4df077
 def encoded(
-    raw:dict,                # split: `Views`, as `load` gives them
-    sound=None,              # Encoder of sounds (default: `MFCC()`)
-    cache=None,              # As in `features`
-) -> dict:                   # split: `Views` of numbers
+    raw: dict,  # split: `Views`, as `load` gives them
+    sound=None,  # Encoder of sounds (default: `MFCC()`)
+    cache=None,  # As in `features`
+) -> dict:  # split: `Views` of numbers
     "Every raw view through the encoder of its kind"
     own = dict(image=EfficientNetLite(), text=MiniLM(), sound=sound or MFCC(), mesh=MeshGeometry(), video=Video())
     kinds = {v: kind(x.x) for v, x in raw['train'].items()}
-    return {s: features(views, {v: own[k] for v, k in kinds.items() if k in own and v in views}, cache) for s, views in raw.items()}
+    return {
+        s: features(views, {v: own[k] for v, k in kinds.items() if k in own and v in views}, cache)
+        for s, views in raw.items()
+    }

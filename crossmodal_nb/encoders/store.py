@@ -13,9 +13,11 @@ import json
 import math
 import os
 from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import InputError, MissingError
 from ..core.files import digest
 from ..core.settings import settings
@@ -27,95 +29,127 @@ from .base import Ragged
 
 # %% ../../nbs/encoders/09_store.ipynb #65380db1
 def append(
-    path:Path,       # A `.npy` file; made if it is not there
-    a:np.ndarray,    # Rows to add
-    n:int,           # Rows that count already; what follows them in the file is discarded
+    path: Path,  # A `.npy` file; made if it is not there
+    a: np.ndarray,  # Rows to add
+    n: int,  # Rows that count already; what follows them in the file is discarded
 ):
     "Make `path` hold its first `n` rows and then `a`; at any moment its header promises no more than is there"
     with open(path, 'r+b' if n else 'wb') as f:
+
         def head(m):
             f.seek(0)
             descr = np.lib.format.dtype_to_descr(a.dtype)
             np.lib.format.write_array_header_1_0(f, dict(descr=descr, fortran_order=False, shape=(m, *a.shape[1:])))
+
         head(n)
-        f.seek(n * a.itemsize * int(np.prod(a.shape[1:])), 1); f.truncate()
+        f.seek(n * a.itemsize * int(np.prod(a.shape[1:])), 1)
+        f.truncate()
         f.write(np.ascontiguousarray(a).data if a.size else b'')
         head(n + len(a))
-        f.flush(); os.fsync(f.fileno())
+        f.flush()
+        os.fsync(f.fileno())
+
 
 def mapped(
-    folder:Path,     # A store, or an unfinished one: then the rows that are safe
-) -> dict:           # Parts, flags and the keys of the rows (part `rows`), memory-mapped; your changes stay in memory
+    folder: Path,  # A store, or an unfinished one: then the rows that are safe
+) -> dict:  # Parts, flags and the keys of the rows (part `rows`), memory-mapped; your changes stay in memory
     "All that a store holds of its rows"
     size = {f.stem: None for f in sorted(folder.glob('*.npy'))}
-    with contextlib.suppress(FileNotFoundError): size = json.loads((folder/'progress.json').read_text())['size']
-    x = {p: torch.from_numpy(np.load(folder/f'{p}.npy', mmap_mode='c')[:n]) for p, n in size.items()}
-    return {p: Ragged(v, x[f'{p}.length']) if f'{p}.length' in x else v for p, v in x.items() if not p.endswith('.length')}
+    with contextlib.suppress(FileNotFoundError):
+        size = json.loads((folder / 'progress.json').read_text())['size']
+    x = {p: torch.from_numpy(np.load(folder / f'{p}.npy', mmap_mode='c')[:n]) for p, n in size.items()}
+    return {
+        p: Ragged(v, x[f'{p}.length']) if f'{p}.length' in x else v for p, v in x.items() if not p.endswith('.length')
+    }
+
 
 def stored(
-    folder:str|Path,   # One store
-    ids=None,          # The rows wanted, in any order (default: all, as stored)
-) -> tuple[dict, dict]: # Parts (memory-mapped; your changes stay in memory), meta
+    folder: str | Path,  # One store
+    ids=None,  # The rows wanted, in any order (default: all, as stored)
+) -> tuple[dict, dict]:  # Parts (memory-mapped; your changes stay in memory), meta
     "Read a store, by row names"
     folder = Path(folder)
-    if not (folder/'meta.json').exists(): raise MissingError(f'{folder}: no features are stored here. Compute them with `features`')
-    meta, x = json.loads((folder/'meta.json').read_text()), mapped(folder)
-    x, have = {p: x[p] for p in meta['parts']}, (folder/'ids.txt').read_text().split('\n')
+    if not (folder / 'meta.json').exists():
+        raise MissingError(f'{folder}: no features are stored here. Compute them with `features`')
+    meta, x = json.loads((folder / 'meta.json').read_text()), mapped(folder)
+    x, have = {p: x[p] for p in meta['parts']}, (folder / 'ids.txt').read_text().split('\n')
     for p, v in x.items():
         if rows(v) != len(have):
-            raise InputError(f'{folder}: {p}.npy has {rows(v)} rows, ids.txt has {len(have)}. Delete the folder; it will be made again')
-    if ids is None or list(ids) == have: return x, meta
+            raise InputError(
+                f'{folder}: {p}.npy has {rows(v)} rows, ids.txt has {len(have)}. Delete the folder; it will be made again'
+            )
+    if ids is None or list(ids) == have:
+        return x, meta
     at = {i: k for k, i in enumerate(have)}
     lost = [i for i in ids if i not in at]
-    if lost: raise InputError(f'{folder} lacks {len(lost)} of {len(ids)} rows: {", ".join(lost[:5])}')
+    if lost:
+        raise InputError(f'{folder} lacks {len(lost)} of {len(ids)} rows: {", ".join(lost[:5])}')
     return take(x, torch.tensor([at[i] for i in ids])), meta
 
+
 def store(
-    view:View,               # Raw
-    encoder,                 # See `Encoder`
-    cache:str|Path|None=None, # Folder of all stores (default: `work/features`)
+    view: View,  # Raw
+    encoder,  # See `Encoder`
+    cache: str | Path | None = None,  # Folder of all stores (default: `work/features`)
 ) -> Path:
     "The folder of this view's features, whether it is there yet or not"
-    return Path(cache or settings().work/'features')/encoder.key/digest(content(view.x), view.ids)
+    return Path(cache or settings().work / 'features') / encoder.key / digest(content(view.x), view.ids)
 
 # %% ../../nbs/encoders/09_store.ipynb #26ec0cbf
 def kind(
-    x,             # Rows of a view
-) -> str:          # `'numbers'`, `'text'` or `'image'`
+    x,  # Rows of a view
+) -> str:  # `'numbers'`, `'text'` or `'image'`
     "What rows are, and so which encoder they need; no picture is opened"
-    if isinstance(x, (dict, Tensor)): return 'numbers'
+    if isinstance(x, (dict, Tensor)):
+        return 'numbers'
     return 'text' if not hasattr(x, 'paths') and isinstance(_raw(x, 0), str) else 'image'
 
+
 def row_keys(
-    x,                # Raw rows
-) -> Tensor:          # (n, 2) int64
+    x,  # Raw rows
+) -> Tensor:  # (n, 2) int64
     "The content of each row: 16 bytes of its sha256"
     lazy, where = not isinstance(x, (list, tuple, Tensor)), functools.cache(os.path.realpath)
+
     def file(p):
         size = os.stat(p).st_size if p.exists() else None
         return f'{where(p.parent)}/{p.name} {size}'
-    if lazy and hasattr(x, 'keys'): salt, of = 'key', x.keys
-    elif isinstance(x, Images): salt, of = 'file', lambda i: map(file, take(x.paths, i))
-    elif isinstance(x, Tensor): salt, of = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
-    elif kind(x) == 'text': salt, of = 'text', lambda i: x[i] if lazy else take(x, i)
-    else: salt, of = content(x), lambda i: i.tolist()
+
+    if lazy and hasattr(x, 'keys'):
+        salt, of = 'key', x.keys
+    elif isinstance(x, Images):
+        salt, of = 'file', lambda i: map(file, take(x.paths, i))
+    elif isinstance(x, Tensor):
+        salt, of = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
+    elif kind(x) == 'text':
+        salt, of = 'text', lambda i: x[i] if lazy else take(x, i)
+    else:
+        salt, of = content(x), lambda i: i.tolist()
     named = (k for i in torch.arange(rows(x)).split(4096) for k in of(i))
     named = (k if isinstance(k, bytes) else str(k).encode('utf-8', 'surrogatepass') for k in named)
     digests = bytearray().join(hashlib.sha256(salt.encode() + b'\0' + k).digest()[:16] for k in named)
     return torch.frombuffer(digests, dtype=torch.int64).view(-1, 2)
 
-def _raw(x, i): return x[i] if isinstance(x, (list, tuple, Tensor)) else x[torch.tensor([i])][0]
+
+def _raw(x, i):
+    return x[i] if isinstance(x, (list, tuple, Tensor)) else x[torch.tensor([i])][0]
 
 # %% ../../nbs/encoders/09_store.ipynb #c97f7701
 def _allow(name, lost, n, skip):
-    if len(lost) <= skip * n + 1e-9: return
+    if len(lost) <= skip * n + 1e-9:
+        return
     some, need = '; '.join(f'{i}: {e}' for i, e in list(lost.items())[:3]), math.ceil(1000 * len(lost) / n) / 1000
-    raise InputError(f'view {name!r}: {len(lost)} of {n} rows could not be read, and skip={skip} allows {int(skip * n + 1e-9)}. '
-                     f'{some}{"; …" if len(lost) > 3 else ""}. What is computed is kept: '
-                     f'run again with the files mended, or with skip={need} or more')
+    raise InputError(
+        f'view {name!r}: {len(lost)} of {n} rows could not be read, and skip={skip} allows {int(skip * n + 1e-9)}. '
+        f'{some}{"; …" if len(lost) > 3 else ""}. What is computed is kept: '
+        f'run again with the files mended, or with skip={need} or more'
+    )
+
 
 def meta(
-    view:View, encoder, cache:str|Path|None=None, # As in `store`
+    view: View,
+    encoder,
+    cache: str | Path | None = None,  # As in `store`
 ) -> dict:
     "How a raw view's features were made: encoder, weights, parts, rates of flags (truncation), skipped rows, copied rows, seconds, tries"
     return stored(store(view, encoder, cache))[1]

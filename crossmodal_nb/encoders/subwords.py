@@ -9,7 +9,9 @@ __all__ = ['grams', 'Grams', 'Pieces', 'translations', 'augmented', 'Translated'
 import re
 import unicodedata
 import zlib
+
 import torch
+
 from ..core.checks import InputError
 from ..core.files import digest
 from ..data.views import View, Views
@@ -17,12 +19,15 @@ from ..datasets.multilingual import tongue
 from .base import Encoder, Ragged
 
 # %% ../../nbs/encoders/04_subwords.ipynb #0e77b70e
-_dense = re.compile('[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]')    # Thai, Lao, Burmese, Khmer, kana, Han, Hangul
+_dense = re.compile(
+    '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]'
+)  # Thai, Lao, Burmese, Khmer, kana, Han, Hangul
+
 
 def grams(
-    text:str,
-    n=(2, 5),            # Shortest and longest run, characters
-    dense=(1, 3),        # The same, in words with letters of the scripts above
+    text: str,
+    n=(2, 5),  # Shortest and longest run, characters
+    dense=(1, 3),  # The same, in words with letters of the scripts above
 ) -> list[str]:
     "Runs of characters of each word, `<` and `>` at its ends; NFKC, case folded, without punctuation around words"
     out = []
@@ -30,117 +35,206 @@ def grams(
         inner = word.strip(''.join(c for c in set(word) if unicodedata.category(c)[0] in 'PSZC')) or word
         low, high = dense if _dense.search(inner) else n
         marked = f'<{inner}>'
-        out += [marked[i:i+k] for k in range(low, high + 1) for i in range(len(marked) - k + 1) if marked[i:i+k] not in '<>']
+        out += [
+            marked[i : i + k]
+            for k in range(low, high + 1)
+            for i in range(len(marked) - k + 1)
+            if marked[i : i + k] not in '<>'
+        ]
     return out
+
 
 class Grams(Encoder):
     "Hashed character n-grams: `ids`, a `Ragged` of bucket numbers"
+
     parts = ('ids',)
-    def __init__(self,
-        n=(2, 5), dense=(1, 3),    # As in `grams`
-        vocabulary:int=2**15,      # Buckets
-        max_grams:int=512,              # Longer texts are cut
-    ): self.n, self.dense, self.vocabulary, self.max_grams = tuple(n), tuple(dense), vocabulary, max_grams
+
+    def __init__(
+        self,
+        n=(2, 5),
+        dense=(1, 3),  # As in `grams`
+        vocabulary: int = 2**15,  # Buckets
+        max_grams: int = 512,  # Longer texts are cut
+    ):
+        self.n, self.dense, self.vocabulary, self.max_grams = tuple(n), tuple(dense), vocabulary, max_grams
+
     @property
-    def about(self): return dict(name='hashed n-grams', n=self.n, dense=self.dense, vocabulary=self.vocabulary, most=self.max_grams, hash='crc32', unicode=unicodedata.unidata_version, parts=self.parts)
-    def __call__(self, rows): return _ragged([[zlib.crc32(g.encode()) % self.vocabulary for g in grams(t, self.n, self.dense)[:self.max_grams]] for t in rows])
+    def about(self):
+        return dict(
+            name='hashed n-grams',
+            n=self.n,
+            dense=self.dense,
+            vocabulary=self.vocabulary,
+            most=self.max_grams,
+            hash='crc32',
+            unicode=unicodedata.unidata_version,
+            parts=self.parts,
+        )
+
+    def __call__(self, rows):
+        return _ragged(
+            [
+                [zlib.crc32(g.encode()) % self.vocabulary for g in grams(t, self.n, self.dense)[: self.max_grams]]
+                for t in rows
+            ]
+        )
+
 
 def _ragged(ids):
     "Lists of numbers; a text without any has an empty set"
-    return {'ids': Ragged(torch.tensor([i for row in ids for i in row], dtype=torch.int32)[:, None], torch.tensor([len(row) for row in ids], dtype=torch.long))}
+    return {
+        'ids': Ragged(
+            torch.tensor([i for row in ids for i in row], dtype=torch.int32)[:, None],
+            torch.tensor([len(row) for row in ids], dtype=torch.long),
+        )
+    }
 
 # %% ../../nbs/encoders/04_subwords.ipynb #e82ad766
 class Pieces(Encoder):
     "Byte-level byte-pair encoding (Sennrich et al. 2016; bytes as in GPT-2), by the library tokenizers: `ids`"
-    parts = ('ids',)
-    def __init__(self,
-        vocabulary:int=6000,       # Pieces, with the 256 bytes
-        max_pieces:int=128,              # Longer texts are cut
-    ): self.vocabulary, self.max_pieces, self.pieces = vocabulary, max_pieces, None
 
-    def fit(self, texts) -> 'Pieces': # itself
+    parts = ('ids',)
+
+    def __init__(
+        self,
+        vocabulary: int = 6000,  # Pieces, with the 256 bytes
+        max_pieces: int = 128,  # Longer texts are cut
+    ):
+        self.vocabulary, self.max_pieces, self.pieces = vocabulary, max_pieces, None
+
+    def fit(self, texts) -> 'Pieces':  # itself
         "Learn the pieces from training texts, and from nothing else"
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
         self.pieces = Tokenizer(models.BPE())
         self.pieces.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        self.pieces.pre_tokenizer, self.pieces.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
-        self.pieces.train_from_iterator(list(texts), trainers.BpeTrainer(vocab_size=self.vocabulary, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+        self.pieces.pre_tokenizer, self.pieces.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=True),
+            decoders.ByteLevel(),
+        )
+        self.pieces.train_from_iterator(
+            list(texts),
+            trainers.BpeTrainer(
+                vocab_size=self.vocabulary,
+                initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                show_progress=False,
+            ),
+        )
         return self
+
     @property
     def about(self):
-        if self.pieces is None: raise RuntimeError('Pieces has not seen any text: call fit(training texts) first')
-        return dict(name='byte pairs', weights=digest(self.pieces.to_str()), vocabulary=self.vocabulary, most=self.max_pieces, parts=self.parts)
+        if self.pieces is None:
+            raise RuntimeError('Pieces has not seen any text: call fit(training texts) first')
+        return dict(
+            name='byte pairs',
+            weights=digest(self.pieces.to_str()),
+            vocabulary=self.vocabulary,
+            most=self.max_pieces,
+            parts=self.parts,
+        )
+
     def __call__(self, rows):
         self.about
-        return _ragged([e.ids[:self.max_pieces] for e in self.pieces.encode_batch(list(rows))])
+        return _ragged([e.ids[: self.max_pieces] for e in self.pieces.encode_batch(list(rows))])
 
 # %% ../../nbs/encoders/04_subwords.ipynb #12000f22
 def translations(
-    texts,               # n texts
-    translator,          # list[str] -> list[str]
-    name:str,            # Of the translator, for the message
-) -> list[str]:          # n texts; what is empty stays empty and is not sent
+    texts,  # n texts
+    translator,  # list[str] -> list[str]
+    name: str,  # Of the translator, for the message
+) -> list[str]:  # n texts; what is empty stays empty and is not sent
     "Texts through a translator, each back in its place"
     full = [i for i, t in enumerate(texts) if t.strip()]
     made = list(translator([texts[i] for i in full]))
     if len(made) != len(full) or not all(isinstance(t, str) for t in made):
-        raise InputError(f'translator {name!r} returned {len(made)} texts for {len(full)}: it must return one for each, in the same order')
+        raise InputError(
+            f'translator {name!r} returned {len(made)} texts for {len(full)}: it must return one for each, in the same order'
+        )
     out = [''] * len(texts)
-    for i, t in zip(full, made): out[i] = t
+    for i, t in zip(full, made):
+        out[i] = t
     return out
 
+
 def augmented(
-    view:View,           # Texts, rows named `item@language` or `item`
-    translators:dict,    # name: translator
-    source:str='en',     # What is translated: rows of this language, or without one
-) -> View:               # The rows, and then those of each translator; without empty ones
+    view: View,  # Texts, rows named `item@language` or `item`
+    translators: dict,  # name: translator
+    source: str = 'en',  # What is translated: rows of this language, or without one
+) -> View:  # The rows, and then those of each translator; without empty ones
     "Texts and their translations"
     ids = [i if '@' in i else f'{i}@{source}' for i in view.ids]
     at = [k for k, l in enumerate(tongue(ids)) if l == source]
     x, item, y = [*view.x], view.item.tolist(), None if view.y is None else [*view.y]
     for name, f in translators.items():
         for k, t in zip(at, translations([view.x[k] for k in at], f, name)):
-            if not t.strip(): continue
-            x.append(t); ids.append(f'{ids[k].split("@", 1)[0]}@{name}'); item.append(item[k])
-            if y is not None: y.append(view.y[k])
+            if not t.strip():
+                continue
+            x.append(t)
+            ids.append(f'{ids[k].split("@", 1)[0]}@{name}')
+            item.append(item[k])
+            if y is not None:
+                y.append(view.y[k])
     return View(x, ids, None if y is None else torch.stack(y), item)
+
 
 class Translated(Encoder):
     "Another encoder's features of the translations of its rows: for a text tower of one language"
-    def __init__(self,
-        translator,      # list[str] -> list[str]
-        name:str,        # Which one, with its version: it names the store
-        then,            # The encoder of what it returns
-    ): self.translator, self.name, self.then, self.parts = translator, name, then, then.parts
+
+    def __init__(
+        self,
+        translator,  # list[str] -> list[str]
+        name: str,  # Which one, with its version: it names the store
+        then,  # The encoder of what it returns
+    ):
+        self.translator, self.name, self.then, self.parts = translator, name, then, then.parts
+
     @property
-    def about(self): return dict(name='translated', by=self.name, then=self.then.key)
-    def __call__(self, rows): return self.then(translations(list(rows), self.translator, self.name))
+    def about(self):
+        return dict(name='translated', by=self.name, then=self.then.key)
+
+    def __call__(self, rows):
+        return self.then(translations(list(rows), self.translator, self.name))
 
 # %% ../../nbs/encoders/04_subwords.ipynb #35e5519b
 def shares(
-    others=('de', 'ru', 'fr'),           # Other languages
-    back=('de-en', 'ru-en'),             # Round trips
-    source:str='en',
-) -> dict[str, float]:                   # language: how often it is drawn; the sum is 1
+    others=('de', 'ru', 'fr'),  # Other languages
+    back=('de-en', 'ru-en'),  # Round trips
+    source: str = 'en',
+) -> dict[str, float]:  # language: how often it is drawn; the sum is 1
     "Sampling of X-MRS as released"
-    english = 1. if not others else .5
+    english = 1.0 if not others else 0.5
     own = english / 2 if back else english
-    return {source: own} | {b: (english - own) / len(back) for b in back} | {l: (1 - english) / len(others) for l in others}
+    return (
+        {source: own}
+        | {b: (english - own) / len(back) for b in back}
+        | {l: (1 - english) / len(others) for l in others}
+    )
 
 # %% ../../nbs/encoders/04_subwords.ipynb #22a51d9b
 def united(
-    *sets:Views,         # Of the same views and parts, as `features` gives them, or raw texts
-) -> Views:              # All rows; items are renumbered, labels are dropped
+    *sets: Views,  # Of the same views and parts, as `features` gives them, or raw texts
+) -> Views:  # All rows; items are renumbered, labels are dropped
     "The rows of several datasets"
     start, out = 0, {}
     for views in sets:
         high = 1 + max(int(v.item.max()) for v in views.values() if len(v))
-        for k, v in views.items(): out.setdefault(k, []).append((v, v.item + start))
+        for k, v in views.items():
+            out.setdefault(k, []).append((v, v.item + start))
         start += high
-    return Views({k: View(_joined([v.x for v, _ in vs]), [i for v, _ in vs for i in v.ids], None, torch.cat([i for _, i in vs])) for k, vs in out.items()})
+    return Views(
+        {
+            k: View(
+                _joined([v.x for v, _ in vs]), [i for v, _ in vs for i in v.ids], None, torch.cat([i for _, i in vs])
+            )
+            for k, vs in out.items()
+        }
+    )
+
 
 def _joined(xs):
-    if isinstance(xs[0], dict): return {p: _joined([x[p] for x in xs]) for p in xs[0] if all(p in x for x in xs)}
+    if isinstance(xs[0], dict):
+        return {p: _joined([x[p] for x in xs]) for p in xs[0] if all(p in x for x in xs)}
     if isinstance(xs[0], Ragged):
         xs = [x.packed() for x in xs]
         return Ragged(torch.cat([x.flat for x in xs]), torch.cat([x.length for x in xs]))

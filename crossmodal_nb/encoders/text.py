@@ -8,128 +8,193 @@ __all__ = ['pool', 'Bert', 'MiniLM', 'TfIdf', 'WordPieces', 'GloVe']
 # %% ../../nbs/encoders/05_text.ipynb #imports0
 from functools import cached_property
 from pathlib import Path
+
 import numpy as np
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import check_choice
 from ..core.fetch import fetch, packages
 from ..core.files import digest
 from ..data.content import normalise
 from ..data.rows import take
-from .base import device, Encoder, in_batches, Ragged
+from .base import Encoder, Ragged, device, in_batches
 
 # %% ../../nbs/encoders/05_text.ipynb #8a82a48e
 def pool(
-    h:Tensor,      # (n, length, d) token states
-    mask:Tensor,   # (n, length) bool, True on real tokens; the first is [CLS], the last real one is [SEP]
-    how:str,       # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
-) -> Tensor:       # (n, d)
+    h: Tensor,  # (n, length, d) token states
+    mask: Tensor,  # (n, length) bool, True on real tokens; the first is [CLS], the last real one is [SEP]
+    how: str,  # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
+) -> Tensor:  # (n, d)
     "One vector a text"
-    if check_choice(how, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls': return h[:, 0]
-    if how == 'max': return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
+    if check_choice(how, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls':
+        return h[:, 0]
+    if how == 'max':
+        return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
     if how == 'mean_no_special':
-        inner = mask & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1) & (torch.arange(mask.shape[1], device=mask.device) > 0)
-        mask = torch.where(inner.any(1, keepdim=True), inner, mask)   # an empty text has nothing but the two
+        inner = (
+            mask
+            & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+            & (torch.arange(mask.shape[1], device=mask.device) > 0)
+        )
+        mask = torch.where(inner.any(1, keepdim=True), inner, mask)  # an empty text has nothing but the two
     return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 # %% ../../nbs/encoders/05_text.ipynb #b4284e0b
 class Bert(Encoder):
     "A transformer text encoder: `pooled` (n, d) float32; `tokens`, a `Ragged` of token states, and `ids`, one of their WordPiece numbers"
+
     shard = 128
-    def __init__(self,
-        model='bert-base-uncased',   # A model's name or folder, or a transformers config: random weights, seed 0
-        layer:int=-2,                # Which of the hidden states
-        pooling:str='mean',          # See `pool`
-        max_tokens:int=512,          # Longer texts are cut, and flagged
-        parts=('pooled',),           # Of `pooled`, `tokens` and `ids`
-        unit:bool=False,             # Pooled vectors at length 1?
+
+    def __init__(
+        self,
+        model='bert-base-uncased',  # A model's name or folder, or a transformers config: random weights, seed 0
+        layer: int = -2,  # Which of the hidden states
+        pooling: str = 'mean',  # See `pool`
+        max_tokens: int = 512,  # Longer texts are cut, and flagged
+        parts=('pooled',),  # Of `pooled`, `tokens` and `ids`
+        unit: bool = False,  # Pooled vectors at length 1?
     ):
         self.model, self.layer, self.pooling, self.max_tokens, self.unit = model, layer, pooling, max_tokens, unit
         self.parts = self._parts(parts, ('pooled', 'tokens', 'ids'))
 
     @cached_property
-    def weights(self) -> str: return digest(*(v.cpu() for v in self.net.state_dict().values()))   # A digest of the weights
+    def weights(self) -> str:
+        return digest(*(v.cpu() for v in self.net.state_dict().values()))  # A digest of the weights
+
     @property
     def about(self):
         name = Path(self.model).name if isinstance(self.model, str) else self.model.model_type
-        return dict(name=name, weights=self.weights, layer=self.layer, pooling=self.pooling, unit=self.unit, parts=self.parts,
-                    preprocessing=f'WordPiece, at most {self.max_tokens} tokens with [CLS] and [SEP]')
+        return dict(
+            name=name,
+            weights=self.weights,
+            layer=self.layer,
+            pooling=self.pooling,
+            unit=self.unit,
+            parts=self.parts,
+            preprocessing=f'WordPiece, at most {self.max_tokens} tokens with [CLS] and [SEP]',
+        )
 
-    def source(self): return self.model
+    def source(self):
+        return self.model
+
     @cached_property
     def tokenizer(self):
         from transformers import AutoTokenizer
-        return AutoTokenizer.from_pretrained(self.source() if isinstance(self.model, str) else _minilm())  # the vocabulary of BERT uncased
+
+        return AutoTokenizer.from_pretrained(
+            self.source() if isinstance(self.model, str) else _minilm()
+        )  # the vocabulary of BERT uncased
+
     @cached_property
-    def net(self): return self.load().eval().to(device())
+    def net(self):
+        return self.load().eval().to(device())
+
     @property
-    def width(self): return self.net.config.hidden_size
+    def width(self):
+        return self.net.config.hidden_size
+
     def load(self) -> nn.Module:
         from transformers import AutoModel
         from transformers.utils.logging import disable_progress_bar
-        disable_progress_bar()   # a widget in every saved notebook
-        if isinstance(self.model, str): return AutoModel.from_pretrained(self.source()).float()
+
+        disable_progress_bar()  # a widget in every saved notebook
+        if isinstance(self.model, str):
+            return AutoModel.from_pretrained(self.source()).float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return AutoModel.from_config(self.model).float()
 
-    def words(self, rows): return self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
-    def states(self,
-        ids,                                          # b lists of WordPiece numbers
-        net:nn.Module|None=None,                      # The network (default: the frozen one)
-    ) -> tuple[Tensor, Tensor]:                       # (b, longest, d), with gradients where they are asked for; (b, longest) bool mask
+    def words(self, rows):
+        return self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
+
+    def states(
+        self,
+        ids,  # b lists of WordPiece numbers
+        net: nn.Module | None = None,  # The network (default: the frozen one)
+    ) -> tuple[Tensor, Tensor]:  # (b, longest, d), with gradients where they are asked for; (b, longest) bool mask
         "Token states of texts"
         net = net or self.net
         dev = next(net.parameters()).device
         length = torch.tensor([len(i) for i in ids], device=dev)
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True, padding_value=self.tokenizer.pad_token_id).to(dev)
+        ids = nn.utils.rnn.pad_sequence(
+            [torch.tensor(i) for i in ids], batch_first=True, padding_value=self.tokenizer.pad_token_id
+        ).to(dev)
         mask = torch.arange(ids.shape[1], device=dev) < length[:, None]
         return net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer], mask
 
     def __call__(self, rows):
-        self.net; t = self.words(rows)
+        self.net
+        t = self.words(rows)
         order = np.argsort([len(i) for i in t['input_ids']], kind='stable')
+
         def f(i):
             h, mask = self.states([t['input_ids'][j] for j in i])
-            return {'pooled': pool(h, mask, self.pooling), 'length': mask.sum(1)} | ({'flat': h[mask].half()} if 'tokens' in self.parts else {})
+            return {'pooled': pool(h, mask, self.pooling), 'length': mask.sum(1)} | (
+                {'flat': h[mask].half()} if 'tokens' in self.parts else {}
+            )
+
         batch, back = 256 if device().type == 'cuda' else 32, torch.from_numpy(order.argsort())
         out = in_batches(f, np.array_split(order, -(-len(order) // batch)))
-        if self.unit: out['pooled'] = nn.functional.normalize(out['pooled'])
-        if 'tokens' in self.parts: out['tokens'] = Ragged(out['flat'], out['length'])
-        if 'ids' in self.parts: out['ids'] = Ragged(torch.tensor([w for j in order for w in t['input_ids'][j]], dtype=torch.int32)[:, None], out['length'])
-        return {p: take(out[p], back) for p in self.parts} | {'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings])}
+        if self.unit:
+            out['pooled'] = nn.functional.normalize(out['pooled'])
+        if 'tokens' in self.parts:
+            out['tokens'] = Ragged(out['flat'], out['length'])
+        if 'ids' in self.parts:
+            out['ids'] = Ragged(
+                torch.tensor([w for j in order for w in t['input_ids'][j]], dtype=torch.int32)[:, None], out['length']
+            )
+        return {p: take(out[p], back) for p in self.parts} | {
+            'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings])
+        }
 
-def _minilm(): return str(next(fetch('minilm').rglob('model.safetensors')).parent)
+
+def _minilm():
+    return str(next(fetch('minilm').rglob('model.safetensors')).parent)
+
 
 class MiniLM(Bert):
     "all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Apache-2.0): 384 wide, 91 MB; as its authors pool it, masked mean at length 1"
+
     shard, weights, width = 1024, packages['minilm'][3][:12], 384
-    def __init__(self,
-        parts=('pooled',),           # Of `pooled` (n, 384), `tokens` and `ids`
-        max_tokens:int=256,          # Longer texts are cut, and flagged
-        layer:int=-1,                # Which of the seven hidden states: 0 are words out of context
-    ): super().__init__('all-MiniLM-L6-v2', layer=layer, max_tokens=max_tokens, parts=parts, unit=True)
-    def source(self): return _minilm()
+
+    def __init__(
+        self,
+        parts=('pooled',),  # Of `pooled` (n, 384), `tokens` and `ids`
+        max_tokens: int = 256,  # Longer texts are cut, and flagged
+        layer: int = -1,  # Which of the seven hidden states: 0 are words out of context
+    ):
+        super().__init__('all-MiniLM-L6-v2', layer=layer, max_tokens=max_tokens, parts=parts, unit=True)
+
+    def source(self):
+        return _minilm()
 
 # %% ../../nbs/encoders/05_text.ipynb #1470e648
 class TfIdf(Encoder):
     "Words weighted by how rare they are, rows at length 1 (Salton & Buckley 1988), by scikit-learn"
-    def __init__(self,
-        max_features:int=1000,   # The most frequent words of the training texts are kept
-        **options,               # More for scikit-learn's `TfidfVectorizer`
+
+    def __init__(
+        self,
+        max_features: int = 1000,  # The most frequent words of the training texts are kept
+        **options,  # More for scikit-learn's `TfidfVectorizer`
     ):
         from sklearn.feature_extraction.text import TfidfVectorizer
+
         self.options = dict(options, max_features=max_features)
         self.vectorizer = TfidfVectorizer(**self.options, dtype=np.float32)
 
-    def fit(self, texts) -> 'TfIdf': # itself
+    def fit(self, texts) -> 'TfIdf':  # itself
         "Learn words and weights from training texts, and from nothing else"
-        self.vectorizer.fit(list(texts)); return self
+        self.vectorizer.fit(list(texts))
+        return self
+
     @property
     def about(self):
-        if not hasattr(self.vectorizer, 'vocabulary_'): raise RuntimeError('TfIdf has not seen any text: call fit(training texts) first')
+        if not hasattr(self.vectorizer, 'vocabulary_'):
+            raise RuntimeError('TfIdf has not seen any text: call fit(training texts) first')
         weights = digest(self.vectorizer.get_feature_names_out().tolist(), self.vectorizer.idf_)
         return dict(name='TF-IDF', weights=weights, preprocessing=repr(sorted(self.options.items())), parts=self.parts)
+
     def __call__(self, rows):
         self.about
         return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
@@ -137,50 +202,85 @@ class TfIdf(Encoder):
 # %% ../../nbs/encoders/05_text.ipynb #fc83e177
 class WordPieces(Encoder):
     "Texts as numbers of word pieces, found by merging pairs (Sennrich et al. 2016), by the library tokenizers; 0 is what was never seen"
-    parts = ('ids',)
-    def __init__(self,
-        vocabulary:int=2000,     # Different pieces
-        max_tokens:int=64,       # Longer texts are cut
-    ): self.vocabulary, self.max_tokens, self.pieces = vocabulary, max_tokens, None
 
-    def fit(self, texts) -> 'WordPieces': # itself
+    parts = ('ids',)
+
+    def __init__(
+        self,
+        vocabulary: int = 2000,  # Different pieces
+        max_tokens: int = 64,  # Longer texts are cut
+    ):
+        self.vocabulary, self.max_tokens, self.pieces = vocabulary, max_tokens, None
+
+    def fit(self, texts) -> 'WordPieces':  # itself
         "Learn the pieces from training texts, and from nothing else"
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
         self.pieces = Tokenizer(models.BPE(unk_token='[UNK]'))
         self.pieces.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         self.pieces.pre_tokenizer = pre_tokenizers.Whitespace()
-        self.pieces.train_from_iterator(list(texts), trainers.BpeTrainer(vocab_size=self.vocabulary, special_tokens=['[UNK]'], show_progress=False))
+        self.pieces.train_from_iterator(
+            list(texts), trainers.BpeTrainer(vocab_size=self.vocabulary, special_tokens=['[UNK]'], show_progress=False)
+        )
         return self
+
     @property
     def about(self):
-        if self.pieces is None: raise RuntimeError('WordPieces has not seen any text: call fit(training texts) first')
-        return dict(name='word pieces', weights=digest(self.pieces.to_str()), preprocessing=f'NFKC, lower case, at most {self.max_tokens}', parts=self.parts)
+        if self.pieces is None:
+            raise RuntimeError('WordPieces has not seen any text: call fit(training texts) first')
+        return dict(
+            name='word pieces',
+            weights=digest(self.pieces.to_str()),
+            preprocessing=f'NFKC, lower case, at most {self.max_tokens}',
+            parts=self.parts,
+        )
+
     def __call__(self, rows):
         self.about
-        ids = [e.ids[:self.max_tokens] for e in self.pieces.encode_batch(list(rows))]
-        return {'ids': Ragged(torch.tensor([i for row in ids for i in row], dtype=torch.int32)[:, None], torch.tensor([len(row) for row in ids]))}
+        ids = [e.ids[: self.max_tokens] for e in self.pieces.encode_batch(list(rows))]
+        return {
+            'ids': Ragged(
+                torch.tensor([i for row in ids for i in row], dtype=torch.int32)[:, None],
+                torch.tensor([len(row) for row in ids]),
+            )
+        }
 
 # %% ../../nbs/encoders/05_text.ipynb #02a0b253
 class GloVe(Encoder):
     "Mean of GloVe 6B word vectors (Pennington et al. 2014; PDDL): 50 wide, 400,000 words; or of your own"
-    def __init__(self,
-        words=None,      # Your own words (default: GloVe's)
-        vectors=None,    # (words, d) your own vectors
-    ): self.words, self.vectors = words, vectors
+
+    def __init__(
+        self,
+        words=None,  # Your own words (default: GloVe's)
+        vectors=None,  # (words, d) your own vectors
+    ):
+        self.words, self.vectors = words, vectors
 
     @property
     def about(self):
-        weights = packages['glove'][3][:12] if self.words is None else digest(list(self.words), np.asarray(self.vectors))
-        return dict(name='GloVe', weights=weights, pooling='mean of known words', preprocessing='data.normalise', parts=self.parts)
+        weights = (
+            packages['glove'][3][:12] if self.words is None else digest(list(self.words), np.asarray(self.vectors))
+        )
+        return dict(
+            name='GloVe',
+            weights=weights,
+            pooling='mean of known words',
+            preprocessing='data.normalise',
+            parts=self.parts,
+        )
+
     @cached_property
     def table(self):
-        if self.words is not None: words, vectors = self.words, torch.as_tensor(self.vectors)
+        if self.words is not None:
+            words, vectors = self.words, torch.as_tensor(self.vectors)
         else:
             from pyarrow.parquet import read_table
+
             folder = fetch('glove')
             words = read_table(next(folder.rglob('*.parquet')))['index'].to_pylist()
             vectors = torch.from_numpy(np.load(next(folder.rglob('*.npy')), mmap_mode='c'))
         return {w: i for i, w in enumerate(words)}, vectors.float()
+
     def __call__(self, rows):
         at, vectors = self.table
         known = [[at[w] for w in normalise(r).split() if w in at] for r in rows]

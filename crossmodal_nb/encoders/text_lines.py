@@ -8,7 +8,9 @@ __all__ = ['lines_of', 'Lines', 'LineWords', 'without', 'listed', 'piled', 'read
 # %% ../../nbs/encoders/03_text_lines.ipynb #imports0
 import collections
 import re
+
 import torch
+
 from ..core.checks import InputError
 from ..core.files import digest
 from ..data.content import normalise
@@ -19,8 +21,8 @@ from .text import MiniLM, TfIdf
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #9b60d069
 def lines_of(
-    text:str,
-    max_lines:int=20,     # Further lines are left out
+    text: str,
+    max_lines: int = 20,  # Further lines are left out
 ) -> list[str]:
     "The lines of a text that are not empty"
     return [l for l in text.split('\n') if l.strip()][:max_lines]
@@ -28,33 +30,52 @@ def lines_of(
 # %% ../../nbs/encoders/03_text_lines.ipynb #1e789c1f
 class Lines(Encoder):
     "A frozen vector for each line of a text: `lines`, a `Ragged`; `pooled`, their mean; the flag `truncated`: there were more lines"
+
     shard, parts = 4096, ('pooled', 'lines')
-    def __init__(self,
-        of=None,         # What encodes a line: a text encoder with `pooled` (default: `MiniLM(max_tokens=64)`)
-        max_lines:int=20,     # Lines of a text
-    ): self.of, self.max_lines = of or MiniLM(max_tokens=64), max_lines
+
+    def __init__(
+        self,
+        of=None,  # What encodes a line: a text encoder with `pooled` (default: `MiniLM(max_tokens=64)`)
+        max_lines: int = 20,  # Lines of a text
+    ):
+        self.of, self.max_lines = of or MiniLM(max_tokens=64), max_lines
 
     @property
-    def about(self): return dict(name='lines', of=self.of.about, most=self.max_lines, parts=self.parts)
+    def about(self):
+        return dict(name='lines', of=self.of.about, most=self.max_lines, parts=self.parts)
+
     def __call__(self, rows):
         texts = [lines_of(r, self.max_lines) for r in rows]
         distinct = {l: i for i, l in enumerate(dict.fromkeys(l for t in texts for l in t))}
         vectors = self.of(list(distinct) or [''])['pooled']
-        length, flat = torch.tensor([len(t) for t in texts]), vectors[torch.tensor([distinct[l] for t in texts for l in t], dtype=torch.long)]
-        pooled = vectors.new_zeros(len(texts), vectors.shape[1]).index_add_(0, torch.arange(len(texts)).repeat_interleave(length), flat)
-        return {'pooled': pooled / length.clamp(min=1)[:, None], 'lines': Ragged(flat.half(), length), 'truncated': torch.tensor([len(lines_of(r, self.max_lines + 1)) > self.max_lines for r in rows])}
+        length, flat = (
+            torch.tensor([len(t) for t in texts]),
+            vectors[torch.tensor([distinct[l] for t in texts for l in t], dtype=torch.long)],
+        )
+        pooled = vectors.new_zeros(len(texts), vectors.shape[1]).index_add_(
+            0, torch.arange(len(texts)).repeat_interleave(length), flat
+        )
+        return {
+            'pooled': pooled / length.clamp(min=1)[:, None],
+            'lines': Ragged(flat.half(), length),
+            'truncated': torch.tensor([len(lines_of(r, self.max_lines + 1)) > self.max_lines for r in rows]),
+        }
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #3408522d
 class LineWords(Encoder):
     "Numbers of the words of each line: `words`, a `Ragged` of (lines, `wide`) int32; the flag `truncated`: a line or word too many"
-    shard, parts = 4096, ('words',)
-    def __init__(self,
-        min_count:int=3,   # Rarer words are *unknown*
-        wide:int=15,       # Numbers a line, start and end among them
-        max_lines:int=20,       # Lines of a text
-    ): self.min_count, self.wide, self.max_lines, self.number = min_count, wide, max_lines, None
 
-    def fit(self, texts) -> 'LineWords': # itself
+    shard, parts = 4096, ('words',)
+
+    def __init__(
+        self,
+        min_count: int = 3,  # Rarer words are *unknown*
+        wide: int = 15,  # Numbers a line, start and end among them
+        max_lines: int = 20,  # Lines of a text
+    ):
+        self.min_count, self.wide, self.max_lines, self.number = min_count, wide, max_lines, None
+
+    def fit(self, texts) -> 'LineWords':  # itself
         "Learn the words of training texts, the most frequent first"
         count = collections.Counter(w for t in texts for w in normalise(t).split())
         known = sorted((w for w, n in count.items() if n >= self.min_count), key=lambda w: (-count[w], w))
@@ -64,23 +85,41 @@ class LineWords(Encoder):
     @property
     def vocabulary(self) -> int:
         "How many numbers there are: words, *nothing*, start, end, unknown"
-        if self.number is None: raise RuntimeError('LineWords has not seen any text: call fit(training texts) first')
+        if self.number is None:
+            raise RuntimeError('LineWords has not seen any text: call fit(training texts) first')
         return len(self.number) + 4
+
     @property
-    def about(self): return dict(name='words of lines', vocabulary=self.vocabulary, weights=digest(self.number), most=self.max_lines, wide=self.wide, preprocessing='data.normalise', parts=self.parts)
+    def about(self):
+        return dict(
+            name='words of lines',
+            vocabulary=self.vocabulary,
+            weights=digest(self.number),
+            most=self.max_lines,
+            wide=self.wide,
+            preprocessing='data.normalise',
+            parts=self.parts,
+        )
 
     def __call__(self, rows):
         unknown = self.vocabulary - 1
-        texts = [[[1, *(self.number.get(w, unknown) for w in normalise(l).split()), 2] for l in lines_of(r, self.max_lines)] for r in rows]
+        texts = [
+            [[1, *(self.number.get(w, unknown) for w in normalise(l).split()), 2] for l in lines_of(r, self.max_lines)]
+            for r in rows
+        ]
         flat = torch.zeros(sum(map(len, texts)), self.wide, dtype=torch.int32)
-        for row, line in zip(flat, (l for t in texts for l in t)): row[:len(line)] = torch.tensor(line[:self.wide], dtype=torch.int32)
-        cut = [len(lines_of(r, self.max_lines + 1)) > self.max_lines or any(len(l) > self.wide for l in t) for r, t in zip(rows, texts)]
+        for row, line in zip(flat, (l for t in texts for l in t)):
+            row[: len(line)] = torch.tensor(line[: self.wide], dtype=torch.int32)
+        cut = [
+            len(lines_of(r, self.max_lines + 1)) > self.max_lines or any(len(l) > self.wide for l in t)
+            for r, t in zip(rows, texts)
+        ]
         return {'words': Ragged(flat, torch.tensor([len(t) for t in texts])), 'truncated': torch.tensor(cut)}
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #9b076616
 def without(
-    text:str,
-    title:str,       # Its words go, in whatever case; other forms of a word (*pies* for *pie*) stay
+    text: str,
+    title: str,  # Its words go, in whatever case; other forms of a word (*pies* for *pie*) stay
 ) -> str:
     "A text without the words of another"
     gone = set(normalise(title).split())
@@ -88,41 +127,79 @@ def without(
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #42a460dd
 def listed(
-    views:Views,
-    *names:str,          # Which texts; the first is the title
-    also=(),             # Other views that go along: pictures
-) -> Views:              # Texts as lists; items are groups of recipes with the same title
+    views: Views,
+    *names: str,  # Which texts; the first is the title
+    also=(),  # Other views that go along: pictures
+) -> Views:  # Texts as lists; items are groups of recipes with the same title
     "Texts of recipes"
     x = {n: v.x if isinstance(v.x, list) else v.x[torch.arange(len(v))] for n, v in views.select(*names).items()}
-    if any(views[n].ids != views[names[0]].ids for n in names): raise InputError(f'{", ".join(names)} must have the same rows in the same order')
+    if any(views[n].ids != views[names[0]].ids for n in names):
+        raise InputError(f'{", ".join(names)} must have the same rows in the same order')
     first, item = {}, {}
-    for i, t in zip(views[names[0]].item.tolist(), x[names[0]]): item[i] = first.setdefault(normalise(t) or i, i)
-    of = lambda v: [item.get(i, i) for i in v.item.tolist()]
+    for i, t in zip(views[names[0]].item.tolist(), x[names[0]]):
+        item[i] = first.setdefault(normalise(t) or i, i)
+
+    def of(v):
+        return [item.get(i, i) for i in v.item.tolist()]
+
     return Views({n: View(x.get(n, views[n].x), views[n].ids, item=of(views[n])) for n in (*also, *names)})
 
+
 def piled(
-    *several:Views,
-) -> Views:              # The views that all have
+    *several: Views,
+) -> Views:  # The views that all have
     "The rows of several `Views` one below the other; items of different ones are different"
+
     def rows(x):
-        if isinstance(x[0], dict): return {k: rows([y[k] for y in x]) for k in x[0]}
-        if isinstance(x[0], Ragged): return Ragged(torch.cat([r.packed().flat for r in x]), torch.cat([r.length for r in x]))
+        if isinstance(x[0], dict):
+            return {k: rows([y[k] for y in x]) for k in x[0]}
+        if isinstance(x[0], Ragged):
+            return Ragged(torch.cat([r.packed().flat for r in x]), torch.cat([r.length for r in x]))
         return sum(x, []) if isinstance(x[0], list) else torch.cat(x)
+
     names = [v for v in several[0] if all(v in w for w in several)]
-    return Views({v: View(rows([w[v].x for w in several]), [f'{k}/{i}' for k, w in enumerate(several) for i in w[v].ids], item=torch.cat([w[v].item + k * 2**40 for k, w in enumerate(several)])) for v in names})
+    return Views(
+        {
+            v: View(
+                rows([w[v].x for w in several]),
+                [f'{k}/{i}' for k, w in enumerate(several) for i in w[v].ids],
+                item=torch.cat([w[v].item + k * 2**40 for k, w in enumerate(several)]),
+            )
+            for v in names
+        }
+    )
+
 
 def read(
-    views:Views,         # Lists of texts
-    encoders:dict,       # part: encoder. What it calls so is taken, else its `pooled`. Of a set `pooled` is the mean over its components; `TfIdf` reads its texts as one
-    sets=(),             # Further views, of several components: `'ingredients+instructions'`
-    cache=None,          # As in `features`
-) -> Views:              # x = {part: …}; of sets {part: …, component: {part: …}}
+    views: Views,  # Lists of texts
+    encoders: dict,  # part: encoder. What it calls so is taken, else its `pooled`. Of a set `pooled` is the mean over its components; `TfIdf` reads its texts as one
+    sets=(),  # Further views, of several components: `'ingredients+instructions'`
+    cache=None,  # As in `features`
+) -> Views:  # x = {part: …}; of sets {part: …, component: {part: …}}
     "Texts through several encoders"
-    rows = {v: x.x for v, x in views.items()} | {n: ['\n'.join(filter(None, t)) for t in zip(*(views[c].x for c in n.split('+')))] for n in sets}
+    rows = {v: x.x for v, x in views.items()} | {
+        n: ['\n'.join(filter(None, t)) for t in zip(*(views[c].x for c in n.split('+')))] for n in sets
+    }
     made = {}
     for part, e in encoders.items():
-        if isinstance(e, TfIdf): made[part] = {v: e(x)['pooled'] for v, x in rows.items()}; continue      # wide rows that take no time are not stored
-        made[part] = {v: x.x.get(part, x.x.get('pooled')) for v, x in features(views, dict.fromkeys(views, e), cache).items()}
-        if part == 'pooled': made[part] |= {n: sum(made[part][c] for c in n.split('+')) / len(n.split('+')) for n in sets}
-    parts = lambda v: {p: of[v] for p, of in made.items() if v in of}
-    return Views({v: views[v.split('+')[0]].with_features(parts(v) | ({c: parts(c) for c in v.split('+')} if v in sets else {}), of=[views[c] for c in v.split('+')]) for v in rows})
+        if isinstance(e, TfIdf):
+            made[part] = {v: e(x)['pooled'] for v, x in rows.items()}
+            continue  # wide rows that take no time are not stored
+        made[part] = {
+            v: x.x.get(part, x.x.get('pooled')) for v, x in features(views, dict.fromkeys(views, e), cache).items()
+        }
+        if part == 'pooled':
+            made[part] |= {n: sum(made[part][c] for c in n.split('+')) / len(n.split('+')) for n in sets}
+
+    def parts(v):
+        return {p: of[v] for p, of in made.items() if v in of}
+
+    return Views(
+        {
+            v: views[v.split('+')[0]].with_features(
+                parts(v) | ({c: parts(c) for c in v.split('+')} if v in sets else {}),
+                of=[views[c] for c in v.split('+')],
+            )
+            for v in rows
+        }
+    )

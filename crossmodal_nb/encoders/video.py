@@ -8,21 +8,33 @@ __all__ = ['Video']
 # %% ../../nbs/encoders/08_video.ipynb #imports0
 import numpy as np
 import torch
+
 from .base import Encoder
 from .image import EfficientNetLite
 
 # %% ../../nbs/encoders/08_video.ipynb #e603d2b6
 class Video(Encoder):
     "Mean and maximum of the features of a video's frames: `pooled` (n, 2d)"
+
     shard = 64
-    def __init__(self,
-        frames=None,             # A picture encoder (default: `EfficientNetLite()`); its part `pooled` is used
-    ): self.frames = frames or EfficientNetLite()
+
+    def __init__(
+        self,
+        frames=None,  # A picture encoder (default: `EfficientNetLite()`); its part `pooled` is used
+    ):
+        self.frames = frames or EfficientNetLite()
+
     @property
-    def about(self): return dict(name='Video', frames=self.frames.key, pooling='mean, max')
+    def about(self):
+        return dict(name='Video', frames=self.frames.key, pooling='mean, max')
+
     @property
-    def width(self): return 2 * self.frames.width
-    def prepare(self, row): return [self.frames.prepare(f) for f in row]
+    def width(self):
+        return 2 * self.frames.width
+
+    def prepare(self, row):
+        return [self.frames.prepare(f) for f in row]
+
     def __call__(self, rows):
         x = self.frames([f for r in rows for f in r])['pooled'].split([len(r) for r in rows])
         return {'pooled': torch.stack([torch.cat([f.mean(0), f.amax(0)]) for f in x])}

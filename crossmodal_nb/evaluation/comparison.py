@@ -10,112 +10,180 @@ __all__ = ['ranked', 'rank_score', 'compare_rsum', 'exclude_self', 'evaluate_exc
 import base64
 import itertools
 from functools import partial
+
 import numpy as np
+
 from ..core.checks import InputError
-from ..data.views import relevance, Views
-from .retrieval import (
-    _norm, _Task, _whole, retrieval_task, evaluate, query_ranks, random_run, standard)
+from ..data.views import Views, relevance
+from crossmodal_nb.evaluation.retrieval import (
+    _norm,
+    _Task,
+    _whole,
+    evaluate,
+    query_ranks,
+    random_run,
+    retrieval_task,
+    standard,
+)
 from ..methods.base import Method
 from ..metrics.average_precision import mean_ap
-from ..metrics.comparison import compare, Comparison, margin
-from ..metrics.uncertainty import class_score, item_score, PROJECTIONS, Score
+from ..metrics.comparison import Comparison, compare, margin
+from ..metrics.uncertainty import PROJECTIONS, Score, class_score, item_score
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #8e3de23b
 def ranked(
-    method, views:Views,
-) -> dict:                  # direction: `item` and `rank` of each query, as text: compact in a record; `random` as in `Score`
+    method,
+    views: Views,
+) -> dict:  # direction: `item` and `rank` of each query, as text: compact in a record; `random` as in `Score`
     "Every query's rank, for `rank_score` and `compare_rsum`"
-    def text(v): return ' '.join(f'{x:g}' if isinstance(x, float) else str(x) for x in v.tolist())
-    return {f'{a}→{b}': dict(item=text(retrieval_task(views, a, b, 'item')[0].item), rank=text(query_ranks(method, views, a, b)), random=random_run(method))
-            for a, b in itertools.permutations(views, 2)}
+
+    def text(v):
+        return ' '.join(f'{x:g}' if isinstance(x, float) else str(x) for x in v.tolist())
+
+    return {
+        f'{a}→{b}': dict(
+            item=text(retrieval_task(views, a, b, 'item')[0].item),
+            rank=text(query_ranks(method, views, a, b)),
+            random=random_run(method),
+        )
+        for a, b in itertools.permutations(views, 2)
+    }
+
 
 def rank_score(
-    found:dict,             # As `ranked` gives it
+    found: dict,  # As `ranked` gives it
     ks=(1, 5, 10),
-) -> Score:                 # A fraction
+) -> Score:  # A fraction
     "The mean recall: over directions, and over the first 1, 5 and 10"
     scores = []
     for d in found.values():
         rank = np.array(d['rank'].split(), float)
-        scores.append(item_score(np.mean([rank <= k for k in ks], 0), np.array(d['item'].split(), int), d.get('random', True)))
+        scores.append(
+            item_score(np.mean([rank <= k for k in ks], 0), np.array(d['item'].split(), int), d.get('random', True))
+        )
     return sum(scores[1:], scores[0]) / len(scores)
 
+
 def compare_rsum(
-    first:list[dict], second:list[dict], # As in `rank_score`, one a run: of the same queries
-    overlap:float=.25,                   # Of folds: test items divided by training items
-) -> Comparison:                         # In units of the rsum: 0 to 3 a direction
+    first: list[dict],
+    second: list[dict],  # As in `rank_score`, one a run: of the same queries
+    overlap: float = 0.25,  # Of folds: test items divided by training items
+) -> Comparison:  # In units of the rsum: 0 to 3 a direction
     "How far the first is ahead of the second in rsum. The margin is one point of mean recall"
     times = 3 * len(first[0])
     return _compared(*([times * rank_score(f) for f in runs] for runs in (first, second)), overlap, times * margin)
+
 
 def _compared(a, b, overlap, margin):
     folds = any(not np.array_equal(x.item, runs[0].item) for runs in (a, b) for x in runs)
     return compare(a, b, 'folds' if folds else 'seeds', overlap, margin=margin)
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #6f50d856
-def exclude_self(method, views:Views, a:str, b:str) -> tuple: # (n, m) scores, (n, m) bool relevance, queries (View), gallery (View)
+def exclude_self(
+    method, views: Views, a: str, b: str
+) -> tuple:  # (n, m) scores, (n, m) bool relevance, queries (View), gallery (View)
     "Scores and relevance by label where a query's own item cannot be found"
     q, g, (yq, yg) = retrieval_task(views, a, b, 'label')
     own, s = q.item[:, None] == g.item, method.score(a, q.x, b, g.x)
     return s.masked_fill(own, float(s.min()) - 1), relevance(yq, yg) & ~own, q, g
 
+
 def evaluate_exclude_self(
-    method, views:Views, /,
-    pairs=(),                 # Pairs of views of the same things: `[['mesh', 'video']]`
-    metrics:dict|None=None, split:str='test', boot:int=1000, permutations:int=200, seed:int=0, **tags, # As in `evaluate`
-) -> list[dict]:              # Tidy rows
+    method,
+    views: Views,
+    /,
+    pairs=(),  # Pairs of views of the same things: `[['mesh', 'video']]`
+    metrics: dict | None = None,
+    split: str = 'test',
+    boot: int = 1000,
+    permutations: int = 200,
+    seed: int = 0,
+    **tags,  # As in `evaluate`
+) -> list[dict]:  # Tidy rows
     "`evaluate` by label; between `pairs` without a query's own item"
-    own, metrics = [p for a, b in pairs for p in ((a, b), (b, a)) if a in views and b in views], metrics or standard['label']
-    rows = [r for r in evaluate(method, views, 'label', metrics, split=split, boot=boot, permutations=permutations, seed=seed, **tags)
-            if (r['query'], r['gallery']) not in own]
+    own, metrics = (
+        [p for a, b in pairs for p in ((a, b), (b, a)) if a in views and b in views],
+        metrics or standard['label'],
+    )
+    rows = [
+        r
+        for r in evaluate(
+            method, views, 'label', metrics, split=split, boot=boot, permutations=permutations, seed=seed, **tags
+        )
+        if (r['query'], r['gallery']) not in own
+    ]
     for a, b in own:
         s, relevant, q, g = exclude_self(method, views, a, b)
         task = _Task(q, g, relevant, len(q), {}, lambda s=s: s, random_run(method))
         found = _whole(task, metrics, 'label', boot, permutations, seed)
-        rows += [dict(query=a, gallery=b, metric=m, pool='all', **found[m], relevance='label', split=split, **_norm(f), **tags)
-                 for m, f in metrics.items()]
+        rows += [
+            dict(
+                query=a, gallery=b, metric=m, pool='all', **found[m], relevance='label', split=split, **_norm(f), **tags
+            )
+            for m, f in metrics.items()
+        ]
     return rows
 
+
 def per_query_ap(
-    method, views:Views, pairs=(),  # As in `evaluate_exclude_self`
-) -> dict:                          # direction: what `class_score` found, as text: compact in a record
+    method,
+    views: Views,
+    pairs=(),  # As in `evaluate_exclude_self`
+) -> dict:  # direction: what `class_score` found, as text: compact in a record
     "The mAP of each direction, and what every item contributes to it, for `ap_score` and `compare_map`"
     out, own = {}, [set(p) for p in pairs]
     for a, b in itertools.permutations(views, 2):
-        if {a, b} in own: s, relevant, q, g = exclude_self(method, views, a, b)
+        if {a, b} in own:
+            s, relevant, q, g = exclude_self(method, views, a, b)
         else:
             q, g, relevant = retrieval_task(views, a, b, 'label')
             s = method.score_batches(a, q.x, b, g.x)
         out[f'{a}→{b}'] = packed(class_score(s, relevant, (q.item, g.item), random=random_run(method)))
     return out
 
+
 def packed(
-    s:Score,
-) -> dict:             # value, item (text), influence (text: base64 of half-precision numbers, times the number of items), random
+    s: Score,
+) -> dict:  # value, item (text), influence (text: base64 of half-precision numbers, times the number of items), random
     "A score as plain data"
     numbers = len(s.item) * np.column_stack([s.influence, s.interaction])
-    return dict(value=s.value, item=' '.join(map(str, s.item.tolist())), random=s.random,
-                influence=base64.b64encode(numbers.astype('<f2').tobytes()).decode())
+    return dict(
+        value=s.value,
+        item=' '.join(map(str, s.item.tolist())),
+        random=s.random,
+        influence=base64.b64encode(numbers.astype('<f2').tobytes()).decode(),
+    )
+
 
 def unpacked(
-    d:dict,            # As `packed` gives it
+    d: dict,  # As `packed` gives it
 ) -> Score:
     "The reverse of `packed`, to three digits"
-    if 'influence' not in d: raise InputError('this record holds no influences of items: it was made before they were kept. Run its entry again')
+    if 'influence' not in d:
+        raise InputError(
+            'this record holds no influences of items: it was made before they were kept. Run its entry again'
+        )
     item = np.array(d['item'].split(), int)
-    numbers = np.frombuffer(base64.b64decode(d['influence']), '<f2').astype(float).reshape(len(item), 1 + PROJECTIONS) / len(item)
+    numbers = np.frombuffer(base64.b64decode(d['influence']), '<f2').astype(float).reshape(
+        len(item), 1 + PROJECTIONS
+    ) / len(item)
     return Score(d['value'], item, numbers[:, 0] - numbers[:, 0].mean(), numbers[:, 1:], d['random'])
 
+
 def ap_score(
-    found:dict,        # As `per_query_ap` gives it
+    found: dict,  # As `per_query_ap` gives it
 ) -> Score:
     "The mAP, mean over directions"
     scores = [unpacked(d) for d in found.values()]
     return sum(scores[1:], scores[0]) / len(scores)
 
+
 def compare_map(
-    first:list[dict], second:list[dict],  # As `per_query_ap` gives them, one a run: the same queries in both
-    overlap:float=.25,                    # As in `compare_rsum`
+    first: list[dict],
+    second: list[dict],  # As `per_query_ap` gives them, one a run: the same queries in both
+    overlap: float = 0.25,  # As in `compare_rsum`
 ) -> Comparison:
     "How far the first is ahead of the second in mAP, mean over directions"
-    return _compared(*([ap_score({k: d[k] for k in first[0]}) for d in runs] for runs in (first, second)), overlap, margin)
+    return _compared(
+        *([ap_score({k: d[k] for k in first[0]}) for d in runs] for runs in (first, second)), overlap, margin
+    )

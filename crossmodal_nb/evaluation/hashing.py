@@ -7,10 +7,12 @@ __all__ = ['code_histograms', 'evaluate_codes', 'radii', 'bit_use', 'confusion']
 
 # %% ../../nbs/evaluation/04_hashing.ipynb #imports0
 import itertools
+
 import numpy as np
 import torch
-from ..data.views import relevance, Views
-from .retrieval import _null_fields, _scorer, _Task, _two_sided, retrieval_task, random_run
+
+from ..data.views import Views, relevance
+from .retrieval import _null_fields, _scorer, _Task, _two_sided, random_run, retrieval_task
 from ..methods.base import Method
 from ..metrics.average_precision import mean_ap
 from ..metrics.hamming import DistanceHistogram, distance_histogram
@@ -18,17 +20,20 @@ from ..metrics.null import permutation_null
 
 # %% ../../nbs/evaluation/04_hashing.ipynb #c234d893
 def code_histograms(
-    method,                # Its `encode` gives ±1
-    views:Views,           # Whose rows ask
-    a:str, b:str,          # Queries, gallery
-    database:Views=None,   # Whose rows are searched (default: `views`)
-) -> tuple:                # queries (View), and a function: the labels that they ask for → `DistanceHistogram`
+    method,  # Its `encode` gives ±1
+    views: Views,  # Whose rows ask
+    a: str,
+    b: str,  # Queries, gallery
+    database: Views = None,  # Whose rows are searched (default: `views`)
+) -> tuple:  # queries (View), and a function: the labels that they ask for → `DistanceHistogram`
     "What lies how far from each query, counted for whatever the queries ask. Rows without a label are left out"
     q, g, (_, y) = retrieval_task(Views({a: views[a], b: (database or views)[b]}), a, b, 'label')
     z, zg = method.encode(a, q.x, to=b), method.encode(b, g.x, to=a)
     return q, lambda ask: distance_histogram(z, zg, (ask, y))
 
+
 _ties = {'mAP': 'expected', 'mAP, best ties': 'best', 'mAP, worst ties': 'worst'}
+
 
 def _values(found, y):
     "metric: value, of `DistanceHistogram` counted for queries with labels `y`"
@@ -37,9 +42,17 @@ def _values(found, y):
     by_class = (asks.T @ ap['mAP'] / asks.sum(0)).nanmean()
     return {m: float(v.mean()) for m, v in ap.items()} | {'mAP by class': float(by_class)}
 
+
 def evaluate_codes(
-    method, views:Views, database:Views=None, /, # As in `code_histograms`
-    split:str='test', boot:int=1000, permutations:int=200, seed:int=0, **tags, # As in `evaluate`
+    method,
+    views: Views,
+    database: Views = None,
+    /,  # As in `code_histograms`
+    split: str = 'test',
+    boot: int = 1000,
+    permutations: int = 200,
+    seed: int = 0,
+    **tags,  # As in `evaluate`
 ) -> list[dict]:
     """`evaluate` by label for codes of ±1, counted and not sorted. Tidy rows: `mAP` with interval and null, its bounds, and `mAP by class`, the mean
     over classes of the mAP of the queries of that class"""
@@ -48,46 +61,108 @@ def evaluate_codes(
         q, ring = code_histograms(method, views, a, b, database)
         _, g, relevant = retrieval_task(Views({a: views[a], b: (database or views)[b]}), a, b, 'label')
         found = ring(q.y)
-        alike = DistanceHistogram(*(x.sum(1, keepdims=True) for x in found))                  # to codes without bits all are equally far
+        alike = DistanceHistogram(
+            *(x.sum(1, keepdims=True) for x in found)
+        )  # to codes without bits all are equally far
         task = _Task(q, g, relevant, 0, {}, _scorer(method, a, q, b, g), random_run(method))
         sure = _two_sided(task, mean_ap) if boot else {}
-        if permutations: sure |= _null_fields(permutation_null(task.scores(), relevant, mean_ap, permutations, seed), 'mAP')
+        if permutations:
+            sure |= _null_fields(permutation_null(task.scores(), relevant, mean_ap, permutations, seed), 'mAP')
         luck = _values(alike, q.y)
         for m, v in _values(found, q.y).items():
-            rows.append(dict(query=a, gallery=b, metric=m, pool='all', value=v, n=len(q), chance=luck['mAP' if m in _ties else m], relevance='label',
-                             split=split, norm='relevant', database='test' if database is None else 'all', **(sure if m == 'mAP' else {}), **tags))
+            rows.append(
+                dict(
+                    query=a,
+                    gallery=b,
+                    metric=m,
+                    pool='all',
+                    value=v,
+                    n=len(q),
+                    chance=luck['mAP' if m in _ties else m],
+                    relevance='label',
+                    split=split,
+                    norm='relevant',
+                    database='test' if database is None else 'all',
+                    **(sure if m == 'mAP' else {}),
+                    **tags,
+                )
+            )
     return rows
 
 # %% ../../nbs/evaluation/04_hashing.ipynb #970d730a
 def radii(
-    method, views:Views, database:Views=None, /, **tags, # As in `evaluate_codes`
-) -> list[dict]:           # Rows: query, gallery, average (`'micro'`, `'macro'`), radius, precision, recall, database
+    method,
+    views: Views,
+    database: Views = None,
+    /,
+    **tags,  # As in `evaluate_codes`
+) -> list[dict]:  # Rows: query, gallery, average (`'micro'`, `'macro'`), radius, precision, recall, database
     "Precision and recall of the ball of each radius 0 … bits, in every direction"
-    found = {(a, b): ring(q.y) for a, b in itertools.permutations(views, 2) for q, ring in [code_histograms(method, views, a, b, database)]}
-    return [dict(query=a, gallery=b, average=average, radius=i, precision=float(p), recall=float(r), database='test' if database is None else 'all', **tags)
-            for (a, b), rings in found.items() for average in ('micro', 'macro') for i, (p, r) in enumerate(zip(*rings.curve(average)))]
+    found = {
+        (a, b): ring(q.y)
+        for a, b in itertools.permutations(views, 2)
+        for q, ring in [code_histograms(method, views, a, b, database)]
+    }
+    return [
+        dict(
+            query=a,
+            gallery=b,
+            average=average,
+            radius=i,
+            precision=float(p),
+            recall=float(r),
+            database='test' if database is None else 'all',
+            **tags,
+        )
+        for (a, b), rings in found.items()
+        for average in ('micro', 'macro')
+        for i, (p, r) in enumerate(zip(*rings.curve(average)))
+    ]
 
 # %% ../../nbs/evaluation/04_hashing.ipynb #39cba53b
 def bit_use(
-    method, views:Views, /, **tags,
-) -> list[dict]:           # Rows: view, n, distinct (codes), plus (share of +1), rarer (mean over bits of the share of the rarer sign), idle (bits that never change), correlation (mean |r| of two that do)
+    method,
+    views: Views,
+    /,
+    **tags,
+) -> list[
+    dict
+]:  # Rows: view, n, distinct (codes), plus (share of +1), rarer (mean over bits of the share of the rarer sign), idle (bits that never change), correlation (mean |r| of two that do)
     "How much the codes of each view make of their bits"
     rows = []
     for view, v in views.items():
         z = method.encode(view, v.x)
-        share = (z > 0).double().mean(0); used = z[:, (share > 0) & (share < 1)]
+        share = (z > 0).double().mean(0)
+        used = z[:, (share > 0) & (share < 1)]
         r = np.abs(np.corrcoef(used.T.double())) if used.shape[1] > 1 else None
-        rows.append(dict(view=view, n=len(z), distinct=len(z.unique(dim=0)), plus=float(share.mean()), rarer=float(torch.minimum(share, 1 - share).mean()), idle=z.shape[1] - used.shape[1],
-                         correlation=None if r is None else float(r[~np.eye(len(r), dtype=bool)].mean()), **tags))
+        rows.append(
+            dict(
+                view=view,
+                n=len(z),
+                distinct=len(z.unique(dim=0)),
+                plus=float(share.mean()),
+                rarer=float(torch.minimum(share, 1 - share).mean()),
+                idle=z.shape[1] - used.shape[1],
+                correlation=None if r is None else float(r[~np.eye(len(r), dtype=bool)].mean()),
+                **tags,
+            )
+        )
     return rows
 
+
 def confusion(
-    method, views:Views, a:str, b:str,
-    k:int=10,              # How many are looked at; rows tied at the last place share it
-) -> torch.Tensor:         # (classes, classes): of what is found for queries of class i, the share that is of class j. Without queries: NaN
+    method,
+    views: Views,
+    a: str,
+    b: str,
+    k: int = 10,  # How many are looked at; rows tied at the last place share it
+) -> (
+    torch.Tensor
+):  # (classes, classes): of what is found for queries of class i, the share that is of class j. Without queries: NaN
     "Which class is found instead"
     q, g, _ = retrieval_task(views, a, b, 'label')
-    s = method.score(a, q.x, b, g.x); k = min(k, len(g))
+    s = method.score(a, q.x, b, g.x)
+    k = min(k, len(g))
     last = s.topk(k).values[:, -1:]
     above, tied = s > last, s == last
     w = (above + tied * (k - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)) / k

@@ -9,8 +9,10 @@ __all__ = ['standard', 'retrieval_task', 'evaluate', 'random_run', 'query_ranks'
 import itertools
 from functools import partial
 from typing import NamedTuple
+
 import numpy as np
 import torch
+
 from ..core.checks import InputError, check_choice
 from ..data.rows import take
 from ..data.splits import merged_items
@@ -18,57 +20,72 @@ from ..data.views import Views
 from ..methods.base import Method, product, sides
 from ..metrics.aggregate import aggregate, chance
 from ..metrics.average_precision import mean_ap
-from ..metrics.null import ceiling, Null, null_draws, permutation_null
+from ..metrics.null import Null, ceiling, null_draws, permutation_null
 from ..metrics.pools import draw_pools, pool_counts
 from ..metrics.ranking import counts, mean_reciprocal_rank, median_rank, ranks, recall_at
 from ..metrics.uncertainty import bootstrap, class_score, estimate, item_score
 
 # %% ../../nbs/evaluation/01_retrieval.ipynb #d1055e06
 standard = {
-    'item': {'R@1': partial(recall_at, k=1), 'R@5': partial(recall_at, k=5), 'R@10': partial(recall_at, k=10), 'medR': median_rank,
-             'MRR': mean_reciprocal_rank},
-    'label': {'mAP': mean_ap, 'mAP@50': partial(mean_ap, k=50, norm='hits')}}
+    'item': {
+        'R@1': partial(recall_at, k=1),
+        'R@5': partial(recall_at, k=5),
+        'R@10': partial(recall_at, k=10),
+        'medR': median_rank,
+        'MRR': mean_reciprocal_rank,
+    },
+    'label': {'mAP': mean_ap, 'mAP@50': partial(mean_ap, k=50, norm='hits')},
+}
+
 
 def retrieval_task(
-    views:Views,        # One split
-    a:str, b:str,       # Queries, gallery
-    by:str,             # `'item'` or `'label'`
-) -> tuple:             # queries (View), gallery (View), and their pair of codes
+    views: Views,  # One split
+    a: str,
+    b: str,  # Queries, gallery
+    by: str,  # `'item'` or `'label'`
+) -> tuple:  # queries (View), gallery (View), and their pair of codes
     """The queries that have an answer, the gallery, and what relevance compares: items, those that share an equal row as one; or labels. Rows
     without a label (code −1) are left out by label"""
     q, g = views[a], views[b]
     for name, v in ((a, q), (b, g)):
-        if not len(v): raise InputError(f'view {name!r} has no rows: the split is empty, or nothing of it was kept')
+        if not len(v):
+            raise InputError(f'view {name!r} has no rows: the split is empty, or nothing of it was kept')
     if check_choice(by, standard, 'relevance') == 'item':
         codes, among = merged_items(q, g)
         has = torch.isin(codes, among)
         if not has.any():
-            raise InputError(f'no item of view {a!r} is in view {b!r}, too, so no query has a right answer. Give rows of one thing the same '
-                             "`item`, or judge by='label'")
+            raise InputError(
+                f'no item of view {a!r} is in view {b!r}, too, so no query has a right answer. Give rows of one thing the same '
+                "`item`, or judge by='label'"
+            )
         return (q, g, (codes, among)) if has.all() else (q[has], g, (codes[has], among))
     for name, v in ((a, q), (b, g)):
-        if v.y is None: raise ValueError(f'relevance by label, but view {name!r} has no labels')
+        if v.y is None:
+            raise ValueError(f'relevance by label, but view {name!r} has no labels')
     q, g = (v if v.y.dim() > 1 else v[v.y >= 0] for v in (q, g))
     for name, v in ((a, q), (b, g)):
-        if not len(v): raise InputError(f'relevance by label, but no row of view {name!r} has one')
+        if not len(v):
+            raise InputError(f'relevance by label, but no row of view {name!r} has one')
     if q.y.dim() == 1 and len(torch.cat([q.y, g.y]).unique()) < 2:
-        raise InputError(f'all rows of {a!r} and {b!r} are of one class, so every ranking is right. At least two classes are needed')
+        raise InputError(
+            f'all rows of {a!r} and {b!r} are of one class, so every ranking is right. At least two classes are needed'
+        )
     return q, g, (q.y, g.y)
 
 # %% ../../nbs/evaluation/01_retrieval.ipynb #4066a06a
 def evaluate(
-    method,                   # Anything with `score_batches` (every `Method`)
-    views:Views,              # The split to judge on
+    method,  # Anything with `score_batches` (every `Method`)
+    views: Views,  # The split to judge on
     /,
-    by:str='item',            # What counts as found: `'item'` or `'label'`
-    metrics:dict|None=None,   # name: metric (default: `standard[by]`)
-    pools=('all',),           # Galleries: `'all'`, or numbers of items, in any order
-    split:str='test',         # Which split this is: it stands in every row
-    draws:int=10,             # Pools drawn of each size
-    boot:int=1000,            # Bootstrap resamples of scores by item (0: no intervals at all)
-    permutations:int=200,     # Permutations for the null, of each side (0: no null)
-    seed:int=0,               # Of pools, bootstrap and permutations
-    **tags,                   # Further fields for every row, e.g. `dim=50`
+    by: str = 'item',  # What counts as found: `'item'` or `'label'`
+    metrics: dict | None = None,  # name: metric (default: `standard[by]`)
+    pools=('all',),  # Galleries: `'all'`, or numbers of items, in any order
+    split: str = 'test',  # Which split this is: it stands in every row
+    draws: int = 10,  # Pools drawn of each size
+    boot: int = 1000,  # Bootstrap resamples of scores by item (0: no intervals at all)
+    permutations: int = 200,  # Permutations for the null, of each side (0: no null)
+    seed: int = 0,  # Of pools, bootstrap and permutations
+    **tags,  # Further fields for every row, e.g. `dim=50`
 ) -> list[dict]:
     """Judge a method in every direction. Tidy rows: query, gallery, metric, value (a fraction, or a rank), low and high (95 %), se, sd (over pools), n
     (queries), pool, pools, chance, null, null_high (95 % quantile; of medR the 5 %), ceiling, official, relevance, norm, split"""
@@ -77,53 +94,78 @@ def evaluate(
         task = _task(method, views, a, b, by, pools, seed, draws)
         for pool in pools:
             drawn = task.drawn.get(pool)
-            if pool == 'all': found = _whole(task, metrics, by, boot, permutations, seed)
-            elif drawn: found = _pooled(task, metrics, drawn, permutations, seed)
-            else: found = {m: dict(value=None, n=task.items, why=f'{task.items} items') for m in metrics}
-            rows += [dict(query=a, gallery=b, metric=m, pool=pool, **found[m], relevance=by, split=split, **_norm(f), **tags)
-                     for m, f in metrics.items()]
+            if pool == 'all':
+                found = _whole(task, metrics, by, boot, permutations, seed)
+            elif drawn:
+                found = _pooled(task, metrics, drawn, permutations, seed)
+            else:
+                found = {m: dict(value=None, n=task.items, why=f'{task.items} items') for m in metrics}
+            rows += [
+                dict(query=a, gallery=b, metric=m, pool=pool, **found[m], relevance=by, split=split, **_norm(f), **tags)
+                for m, f in metrics.items()
+            ]
     return rows
+
 
 class _Task(NamedTuple):
     "One direction: who asks, what is searched, what is right"
+
     queries: object
     gallery: object
-    relevant: tuple      # Codes of both
-    items: int           # Items that can be drawn
-    drawn: dict          # size: pools of items; without those that do not fit
-    scores: object       # (rows, columns; default all) → blocks of scores
-    random: bool         # Whether learning the method once more could give other scores
+    relevant: tuple  # Codes of both
+    items: int  # Items that can be drawn
+    drawn: dict  # size: pools of items; without those that do not fit
+    scores: object  # (rows, columns; default all) → blocks of scores
+    random: bool  # Whether learning the method once more could give other scores
+
 
 def _task(method, views, a, b, by, pools, seed, draws):
     q, g, relevant = retrieval_task(views, a, b, by)
     items = q.item.unique()
     drawn = {p: draw_pools(items, p, draws, seed) for p in pools if p != 'all' and p <= len(items)}
     need = None
-    if 'all' not in pools and drawn: need = torch.as_tensor(np.unique(np.concatenate([i for p in drawn.values() for i in p])))
+    if 'all' not in pools and drawn:
+        need = torch.as_tensor(np.unique(np.concatenate([i for p in drawn.values() for i in p])))
     return _Task(q, g, relevant, len(items), drawn, _scorer(method, a, q, b, g, need), random_run(method))
+
 
 def random_run(method) -> bool:
     """Whether learning once more, with another seed, could give another method: of networks yes, of closed forms no, and of what is made of several
     methods if it could of one of them"""
-    parts = [*getattr(method, 'methods', ()), *(m for m, _ in getattr(method, 'both', ())), *(getattr(method, name, None) for name in ('first', 'second', 'method'))]
+    parts = [
+        *getattr(method, 'methods', ()),
+        *(m for m, _ in getattr(method, 'both', ())),
+        *(getattr(method, name, None) for name in ('first', 'second', 'method')),
+    ]
     return hasattr(method, 'trainer') or hasattr(method, 'seed') or any(random_run(p) for p in parts if p is not None)
+
 
 def _scorer(method, a, q, b, g, need=None):
     "(rows, columns; default all) → blocks of scores. Where a method compares codes, the rows about items that are needed are encoded once"
     if getattr(type(method), 'score_batches', None) is not Method.score_batches:
         every = slice(None)
-        return lambda i=every, j=every: method.score_batches(a, q.x if i == every else take(q.x, i), b, g.x if j == every else take(g.x, j))
+        return lambda i=every, j=every: method.score_batches(
+            a, q.x if i == every else take(q.x, i), b, g.x if j == every else take(g.x, j)
+        )
     kept = [torch.ones(len(v), dtype=bool) if need is None else torch.isin(v.item, need) for v in (q, g)]
-    codes = [method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), to=to)
-             for name, v, to, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))]
+    codes = [
+        method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), to=to)
+        for name, v, to, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))
+    ]
     za, zb = sides(*codes, method.similarity)
-    at = [k.long().cumsum(0) - 1 for k in kept]                               # where a kept row stands among the kept
+    at = [k.long().cumsum(0) - 1 for k in kept]  # where a kept row stands among the kept
+
     def scores(i=slice(None), j=slice(None), rows=1024):
         A, B = za[at[0][i]], zb[at[1][j]]
-        for k in range(0, len(A), rows): yield slice(k, min(k + rows, len(A))), product(A[k:k+rows], B, method.similarity)
+        for k in range(0, len(A), rows):
+            yield slice(k, min(k + rows, len(A))), product(A[k : k + rows], B, method.similarity)
+
     return scores
 
-def _every(metrics): return any(getattr(f, 'func', f) is mean_ap for f in metrics.values())
+
+def _every(metrics):
+    return any(getattr(f, 'func', f) is mean_ap for f in metrics.values())
+
 
 def _whole(task, metrics, by, boot, permutations, seed):
     "metric: fields of its row, for the whole gallery"
@@ -133,75 +175,108 @@ def _whole(task, metrics, by, boot, permutations, seed):
     null = permutation_null(task.scores(), relevant, metrics, permutations, seed) if permutations else {}
     out = {}
     for m, f in metrics.items():
-        if boot and getattr(f, 'func', f) is mean_ap: spread = _two_sided(task, f)
-        elif boot: spread = _queries(f(c, mean=False), relevant[0] if by == 'item' else q.item, aggregate(f), boot, seed)
-        else: spread = {}
+        if boot and getattr(f, 'func', f) is mean_ap:
+            spread = _two_sided(task, f)
+        elif boot:
+            spread = _queries(f(c, mean=False), relevant[0] if by == 'item' else q.item, aggregate(f), boot, seed)
+        else:
+            spread = {}
         out[m] = dict(value=f(c), n=len(c.R), chance=luck[m], **_null_fields(null.get(m), m)) | spread
-    if by == 'item': _official(out, task, metrics)
+    if by == 'item':
+        _official(out, task, metrics)
     return out
+
 
 def _two_sided(task, metric):
     e = estimate(class_score(task.scores(), task.relevant, (task.queries.item, task.gallery.item), metric))
-    return dict(low=max(0., e.low), high=min(1., e.high), se=e.se)
+    return dict(low=max(0.0, e.low), high=min(1.0, e.high), se=e.se)
+
 
 def _queries(values, cluster, of, boot, seed):
     low, high = bootstrap(values, of, boot, seed, cluster)
-    return dict(low=low, high=high, se=None if of is np.median else item_score(values, cluster).variance**.5)
+    return dict(low=low, high=high, se=None if of is np.median else item_score(values, cluster).variance ** 0.5)
+
 
 def _null_fields(null, m):
     return {} if null is None else dict(null=null.mean, null_high=null.low if m == 'medR' else null.high)
+
 
 def _official(out, task, metrics):
     "Where rows are equal: the scores without counting them as right, and what they leave possible"
     own = task.queries.item, task.gallery.item
     distinct = [len(torch.cat(codes).unique()) for codes in (own, task.relevant)]
-    if distinct[0] == distinct[1] or not torch.isin(*own).all(): return
+    if distinct[0] == distinct[1] or not torch.isin(*own).all():
+        return
     official, top = counts(task.scores(), own), ceiling(metrics, own, task.relevant)
-    for m, f in metrics.items(): out[m] |= dict(official=f(official), ceiling=top[m])
+    for m, f in metrics.items():
+        out[m] |= dict(official=f(official), ceiling=top[m])
+
 
 def _pooled(task, metrics, drawn, permutations, seed):
     "metric: fields of its row, the mean over pools"
     q, g = task.queries, task.gallery
-    few = len(drawn) * len(drawn[0])**2 < task.items**2                       # small pools of a large split: only their own scores
+    few = len(drawn) * len(drawn[0]) ** 2 < task.items**2  # small pools of a large split: only their own scores
     cs = pool_counts(task.scores if few else task.scores(), drawn, task.relevant, (q.item, g.item), _every(metrics))
     luck = [chance(metrics, c) for c in cs]
     null = _pool_null(task, metrics, drawn, permutations, seed) if permutations else {}
     out = {}
     for m, f in metrics.items():
         v = np.array([f(c) for c in cs])
-        out[m] = dict(value=float(v.mean()), sd=float(v.std(ddof=1)), n=len(cs[0].R), pools=len(v), chance=float(np.mean([x[m] for x in luck])),
-                      **_null_fields(null.get(m), m))
+        out[m] = dict(
+            value=float(v.mean()),
+            sd=float(v.std(ddof=1)),
+            n=len(cs[0].R),
+            pools=len(v),
+            chance=float(np.mean([x[m] for x in luck])),
+            **_null_fields(null.get(m), m),
+        )
     return out
+
 
 def _pool_null(task, metrics, drawn, permutations, seed):
     "metric: `Null` of the mean over pools"
     draws = []
     for pool in drawn:
         i, j = (torch.isin(v.item, torch.as_tensor(pool)).nonzero().ravel() for v in (task.queries, task.gallery))
-        draws.append(null_draws(task.scores(i, j), tuple(x[k] for x, k in zip(task.relevant, (i, j))), metrics, permutations, seed))
+        draws.append(
+            null_draws(
+                task.scores(i, j), tuple(x[k] for x, k in zip(task.relevant, (i, j))), metrics, permutations, seed
+            )
+        )
     means = {m: [np.mean(side, 0) for side in zip(*(d[m] for d in draws))] for m in metrics}
     return {m: max(map(Null.from_draws, of_sides), key=lambda null: null.high) for m, of_sides in means.items()}
 
+
 def _norm(metric):
-    if getattr(metric, 'func', metric) is not mean_ap: return {}
+    if getattr(metric, 'func', metric) is not mean_ap:
+        return {}
     return dict(norm=getattr(metric, 'keywords', {}).get('norm', 'relevant'))
 
 # %% ../../nbs/evaluation/01_retrieval.ipynb #9c70a43e
-def query_ranks(method, views:Views, a:str, b:str, by:str='item') -> torch.Tensor:
+def query_ranks(method, views: Views, a: str, b: str, by: str = 'item') -> torch.Tensor:
     "(n,) rank of each query's best positive (queries as `retrieval_task` returns them)"
     q, g, relevant = retrieval_task(views, a, b, by)
     return ranks(method.score_batches(a, q.x, b, g.x), relevant)
 
+
 def top_k(
-    method, views:Views, a:str, b:str,
-    queries,                # Rows of the queries, as `retrieval_task` returns them
-    k:int=5,                # How many
-    by:str='item',
-) -> list[list[dict]]:      # For each query: `row` of the gallery, `score`, `true`
+    method,
+    views: Views,
+    a: str,
+    b: str,
+    queries,  # Rows of the queries, as `retrieval_task` returns them
+    k: int = 5,  # How many
+    by: str = 'item',
+) -> list[list[dict]]:  # For each query: `row` of the gallery, `score`, `true`
     "The first k of the gallery for some queries"
     q, g, (kq, kg) = retrieval_task(views, a, b, by)
     queries = torch.as_tensor(queries)
     s, i = method.score(a, take(q.x, queries), b, g.x).topk(min(k, len(g)))
-    return [[dict(row=int(j), score=float(v), true=bool(_same(kq[p], kg[j]))) for v, j in zip(s[n], i[n])] for n, p in enumerate(queries)]
+    return [
+        [dict(row=int(j), score=float(v), true=bool(_same(kq[p], kg[j]))) for v, j in zip(s[n], i[n])]
+        for n, p in enumerate(queries)
+    ]
 
-def _same(x, y): return x == y if x.dim() == 0 else (x * y).any()
+
+def _same(x, y):
+    return x == y if x.dim() == 0 else (x * y).any()

@@ -8,72 +8,100 @@ __all__ = ['selection_metrics', 'grid', 'best', 'checker', 'marks']
 # %% ../../nbs/evaluation/02_selection.ipynb #imports0
 import itertools
 from functools import partial
+
 import numpy as np
+
 from ..core.checks import check_choice
 from ..data.views import Views
 from .retrieval import evaluate, random_run, standard
 
 # %% ../../nbs/evaluation/02_selection.ipynb #c5d090a1
-selection_metrics = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}   # the metrics by which settings are chosen
+selection_metrics = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}  # the metrics by which settings are chosen
+
 
 def grid(
-    method,             # A fitted method with `at(**setting)`
-    valid:Views,        # The split to choose on: never test
-    by:str='item',
-    pools=('all',),     # Galleries to choose by: one kind of pool, e.g. `(1000,)` where the split is too large for all settings
-    **space,            # hyper-parameter: list of values. Dimensions beyond the method's rank are left out (n/a)
-):                      # Tidy rows with `chance`, tagged by their setting
+    method,  # A fitted method with `at(**setting)`
+    valid: Views,  # The split to choose on: never test
+    by: str = 'item',
+    pools=(
+        'all',
+    ),  # Galleries to choose by: one kind of pool, e.g. `(1000,)` where the split is too large for all settings
+    **space,  # hyper-parameter: list of values. Dimensions beyond the method's rank are left out (n/a)
+):  # Tidy rows with `chance`, tagged by their setting
     "Judge every combination of hyper-parameters"
     rows = []
     for values in itertools.product(*space.values()):
         setting = dict(zip(space, values))
-        if setting.get('dim', 0) > method.with_params(**setting | dict(dim=1)).rank: continue
-        rows += evaluate(method.with_params(**setting), valid, by, pools=pools, split='valid', boot=0, permutations=0, **setting)
+        if setting.get('dim', 0) > method.with_params(**setting | dict(dim=1)).rank:
+            continue
+        rows += evaluate(
+            method.with_params(**setting), valid, by, pools=pools, split='valid', boot=0, permutations=0, **setting
+        )
     return rows
 
+
 def best(
-    rows:list[dict],    # As `grid` gives them
-    by:str='item',
-    names=('dim', 'ridge', 'rho_power'), # The hyper-parameters that were varied
-) -> dict:              # The best setting
+    rows: list[dict],  # As `grid` gives them
+    by: str = 'item',
+    names=('dim', 'ridge', 'rho_power'),  # The hyper-parameters that were varied
+) -> dict:  # The best setting
     "The setting with the highest mean of the chief metrics over all directions; the earlier one of equals"
     total = {}
     for r in rows:
-        if r['split'] == 'test': raise ValueError('settings are chosen on validation, and these rows are of the test split')
-        if r['metric'] in selection_metrics[by] and r['value'] is not None: total.setdefault(tuple(r[k] for k in names), []).append(r['value'])
-    if not total: raise ValueError('there are no rows to choose by: was every pool larger than the validation split, or every dimension beyond the rank?')
+        if r['split'] == 'test':
+            raise ValueError('settings are chosen on validation, and these rows are of the test split')
+        if r['metric'] in selection_metrics[by] and r['value'] is not None:
+            total.setdefault(tuple(r[k] for k in names), []).append(r['value'])
+    if not total:
+        raise ValueError(
+            'there are no rows to choose by: was every pool larger than the validation split, or every dimension beyond the rank?'
+        )
     return dict(zip(names, max(total, key=lambda k: np.mean(total[k]))))
 
+
 def checker(
-    valid:Views,             # Validation views
-    metric:str|None=None,    # A metric of `standard[by]` (default: the mean of the chief ones)
-    by:str='item',
-):                           # `check(method) -> float`, larger is better
+    valid: Views,  # Validation views
+    metric: str | None = None,  # A metric of `standard[by]` (default: the mean of the chief ones)
+    by: str = 'item',
+):  # `check(method) -> float`, larger is better
     "What `fit(train, check)` wants: a method's validation score, mean over directions"
     wanted = [check_choice(metric, standard[by], 'metric')] if metric else list(selection_metrics[by])
-    return partial(_check, valid=valid, by=by, metrics={m: standard[by][m] for m in wanted}, sign=-1 if metric == 'medR' else 1)
+    return partial(
+        _check, valid=valid, by=by, metrics={m: standard[by][m] for m in wanted}, sign=-1 if metric == 'medR' else 1
+    )
+
 
 def _check(method, valid, by, metrics, sign):
-    return sign * float(np.mean([r['value'] for r in evaluate(method, valid, by, metrics, split='valid', boot=0, permutations=0)]))
+    return sign * float(
+        np.mean([r['value'] for r in evaluate(method, valid, by, metrics, split='valid', boot=0, permutations=0)])
+    )
 
 # %% ../../nbs/evaluation/02_selection.ipynb #3ccc0131
 def marks(
-    method,                # A fitted method
-    chosen:dict={},        # The setting that was chosen
-    tried=(),              # All settings among which it was (dicts)
-    ends:dict={},          # Hyper-parameter: a value beyond which there is nothing, such as the rank for `dim`; 0 always is one
-    max_settings:int=0,            # The largest number of settings that any method of the table was given
-    published:int=0,       # Epochs of the published schedule
-    runs:int=1,            # How often the method was learnt
+    method,  # A fitted method
+    chosen: dict = {},  # The setting that was chosen
+    tried=(),  # All settings among which it was (dicts)
+    ends: dict = {},  # Hyper-parameter: a value beyond which there is nothing, such as the rank for `dim`; 0 always is one
+    max_settings: int = 0,  # The largest number of settings that any method of the table was given
+    published: int = 0,  # Epochs of the published schedule
+    runs: int = 1,  # How often the method was learnt
 ) -> list[str]:
     "What weakens a method's score, in a few words each"
-    values = {k: {s[k] for s in tried if isinstance(s.get(k), (int, float)) and not isinstance(s[k], bool)} for k in chosen}
-    at_end = [k for k, v in values.items() if len(v) > 1 and chosen[k] in (min(v), max(v)) and chosen[k] not in (0, ends.get(k))]
+    values = {
+        k: {s[k] for s in tried if isinstance(s.get(k), (int, float)) and not isinstance(s[k], bool)} for k in chosen
+    }
+    at_end = [
+        k
+        for k, v in values.items()
+        if len(v) > 1 and chosen[k] in (min(v), max(v)) and chosen[k] not in (0, ends.get(k))
+    ]
     seen = [r['check'] for r in getattr(method, 'history', []) if 'check' in r]
     epochs = getattr(method, 'epochs', None) or getattr(getattr(method, 'trainer', None), 'epochs', 0)
-    found = {f'edge of its grid: {", ".join(at_end)}': at_end,
-             'best at the last epoch': len(seen) > 1 and seen.index(max(seen)) == len(seen) - 1,
-             f'short budget: {epochs} of {published} epochs': epochs < published,
-             'fewer settings tried': len(tried) < max_settings,
-             'one run': runs == 1 and random_run(method)}
+    found = {
+        f'edge of its grid: {", ".join(at_end)}': at_end,
+        'best at the last epoch': len(seen) > 1 and seen.index(max(seen)) == len(seen) - 1,
+        f'short budget: {epochs} of {published} epochs': epochs < published,
+        'fewer settings tried': len(tried) < max_settings,
+        'one run': runs == 1 and random_run(method),
+    }
     return [said for said, holds in found.items() if holds]

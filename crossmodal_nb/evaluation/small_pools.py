@@ -8,6 +8,7 @@ __all__ = ['SmallPoolEvaluation', 'Curve']
 # %% ../../nbs/evaluation/06_small_pools.ipynb #imports0
 import numpy as np
 import torch
+
 from ..data.views import Views
 from ..methods.base import unit
 from ..metrics.uncertainty import bootstrap
@@ -15,56 +16,99 @@ from ..metrics.uncertainty import bootstrap
 # %% ../../nbs/evaluation/06_small_pools.ipynb #d7f0c1c4
 class SmallPoolEvaluation:
     "Is the partner the nearest in a pool, how likely is it, and how similar? One number a query, mean over draws (S2, Tables 2 to 5)"
-    def __init__(self,
-        views:Views,           # Of two views, the first asks the second
-        size:int=30,           # V items a pool; the last, short pool is left out
-        draws:int=1,           # How often each item's rows are drawn
-        scale:float=1/.07,     # Of the loss: 1 / temperature
-        seed:int=0,            # Of the pools and the draws
-        average:bool=False,    # Mean of the draws' similarities first, then ask (Monte-Carlo over what is drawn)
+
+    def __init__(
+        self,
+        views: Views,  # Of two views, the first asks the second
+        size: int = 30,  # V items a pool; the last, short pool is left out
+        draws: int = 1,  # How often each item's rows are drawn
+        scale: float = 1 / 0.07,  # Of the loss: 1 / temperature
+        seed: int = 0,  # Of the pools and the draws
+        average: bool = False,  # Mean of the draws' similarities first, then ask (Monte-Carlo over what is drawn)
     ):
         items, (self.a, self.b) = views.shared_items, list(views)[:2]
-        if len(items) < size: raise ValueError(f'{len(items)} items are fewer than a pool of {size}')
-        self.item = items[torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))][:len(items) // size * size]
+        if len(items) < size:
+            raise ValueError(f'{len(items)} items are fewer than a pool of {size}')
+        self.item = items[torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))][
+            : len(items) // size * size
+        ]
         self.size, self.scale, self.seed, self.average = size, scale, seed, average
         self.draws = [views.batch(self.item, seed=1000 * seed + d) for d in range(draws)]
 
-    def scores(self, method) -> torch.Tensor: # (draws, pools, V, V) cosines
+    def scores(self, method) -> torch.Tensor:  # (draws, pools, V, V) cosines
         "Everybody in a pool against everybody"
         pair = (self.a, self.b), (self.b, self.a)
-        z = [[unit(method.encode(v, batch[v].x, to=w)).double().unflatten(0, (-1, self.size)) for v, w in pair] for batch in self.draws]
+        z = [
+            [unit(method.encode(v, batch[v].x, to=w)).double().unflatten(0, (-1, self.size)) for v, w in pair]
+            for batch in self.draws
+        ]
         s = torch.stack([a @ b.mT for a, b in z])
         return s.mean(0, keepdim=True) if self.average else s
 
-    def measures(self, s) -> dict[str, torch.Tensor]: # each (queries,)
+    def measures(self, s) -> dict[str, torch.Tensor]:  # each (queries,)
         "What the scores say of each query: mean over the draws"
         own, top = s.diagonal(dim1=2, dim2=3), s.amax(3)
-        found = dict(accuracy=(own == top) / (s == top[..., None]).sum(3), loss=(self.scale * s).logsumexp(3) - self.scale * own,
-                     sim_pos=own, sim_neg=(s.sum(3) - own) / (self.size - 1))
+        found = dict(
+            accuracy=(own == top) / (s == top[..., None]).sum(3),
+            loss=(self.scale * s).logsumexp(3) - self.scale * own,
+            sim_pos=own,
+            sim_neg=(s.sum(3) - own) / (self.size - 1),
+        )
         return {k: v.double().mean(0).flatten() for k, v in found.items()}
 
-    def __call__(self, method): return self.measures(self.scores(method))
+    def __call__(self, method):
+        return self.measures(self.scores(method))
 
-    def rows(self,
-        s,                                    # As `scores` gives them; those of several folds side by side
-        boot:int=1000, permutations:int=200,  # As in `evaluate`
+    def rows(
+        self,
+        s,  # As `scores` gives them; those of several folds side by side
+        boot: int = 1000,
+        permutations: int = 200,  # As in `evaluate`
         **tags,
-    ) -> list[dict]:                          # Tidy rows: accuracy, loss, sim_pos, sim_neg
+    ) -> list[dict]:  # Tidy rows: accuracy, loss, sim_pos, sim_neg
         "Means with intervals; of the accuracy chance and permutation null, of the loss the value at equal scores"
-        g, luck, out = torch.Generator().manual_seed(self.seed), dict(accuracy=1 / self.size, loss=float(np.log(self.size))), []
-        null = sorted(float(self.measures(s[..., torch.randperm(self.size, generator=g)])['accuracy'].mean()) for _ in range(permutations))
+        g, luck, out = (
+            torch.Generator().manual_seed(self.seed),
+            dict(accuracy=1 / self.size, loss=float(np.log(self.size))),
+            [],
+        )
+        null = sorted(
+            float(self.measures(s[..., torch.randperm(self.size, generator=g)])['accuracy'].mean())
+            for _ in range(permutations)
+        )
         for k, v in self.measures(s).items():
             low, high = bootstrap(v, n=boot, seed=self.seed) if boot else (None, None)
-            zero = dict(null=float(np.mean(null)), null_high=null[int(.95 * len(null))]) if null and k == 'accuracy' else dict(null=None, null_high=None)
-            out.append(dict(query=self.a, gallery=self.b, metric=k, value=float(v.mean()), low=low, high=high, n=len(v), pool=self.size, chance=luck.get(k), relevance='item', **zero, **tags))
+            zero = (
+                dict(null=float(np.mean(null)), null_high=null[int(0.95 * len(null))])
+                if null and k == 'accuracy'
+                else dict(null=None, null_high=None)
+            )
+            out.append(
+                dict(
+                    query=self.a,
+                    gallery=self.b,
+                    metric=k,
+                    value=float(v.mean()),
+                    low=low,
+                    high=high,
+                    n=len(v),
+                    pool=self.size,
+                    chance=luck.get(k),
+                    relevance='item',
+                    **zero,
+                    **tags,
+                )
+            )
         return out
 
 # %% ../../nbs/evaluation/06_small_pools.ipynb #f132100f
 class Curve:
     "A check that keeps what it saw after each epoch (in one process)"
-    def __init__(self, **pools): # `valid`, by whose accuracy epochs are compared, and others to be looked at
+
+    def __init__(self, **pools):  # `valid`, by whose accuracy epochs are compared, and others to be looked at
         self.pools, self.rows, self.last = pools, [], {}
+
     def __call__(self, method) -> float:
-        self.last = {k: p(method) for k, p in self.pools.items()}         # of each query, at the last epoch
+        self.last = {k: p(method) for k, p in self.pools.items()}  # of each query, at the last epoch
         self.rows.append({f'{k}_{m}': float(v.mean()) for k, found in self.last.items() for m, v in found.items()})
         return self.rows[-1]['valid_accuracy']

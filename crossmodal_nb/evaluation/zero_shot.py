@@ -8,6 +8,7 @@ __all__ = ['analogies', 'prompts', 'zero_shot']
 # %% ../../nbs/evaluation/05_zero_shot.ipynb #imports0
 import numpy as np
 import torch
+
 from ..data.rows import take
 from ..data.views import Views
 from ..methods.base import arithmetic, nearest, unit
@@ -15,56 +16,105 @@ from ..metrics.uncertainty import bootstrap
 
 # %% ../../nbs/evaluation/05_zero_shot.ipynb #d0e17b2a
 def analogies(
-    method, views:Views, a:str, b:str,
-    n:int=200,              # Pairs drawn
-    seed:int=0,
-) -> list[dict]:            # Each: `i`, `j` (rows of a), `text_i`, `text_j` (rows of b), `rank` and `control` rank of a's row j, `nearest` (row of a, cosine)
+    method,
+    views: Views,
+    a: str,
+    b: str,
+    n: int = 200,  # Pairs drawn
+    seed: int = 0,
+) -> list[
+    dict
+]:  # Each: `i`, `j` (rows of a), `text_i`, `text_j` (rows of b), `rank` and `control` rank of a's row j, `nearest` (row of a, cosine)
     "a(i) − b(i) + b(j) → a(j), and b(j) → a(j) as its control, for n seeded pairs"
     va, vb, g = views[a], views[b], np.random.default_rng(seed)
     za, zb = (unit(z - z.mean(0)) for z in (method.encode(a, va.x, to=b), method.encode(b, vb.x, to=a)))
     ra, rb, _ = views.pairs(a, b)
-    first = np.unique(ra.numpy(), return_index=True)[1]           # one partner a row
+    first = np.unique(ra.numpy(), return_index=True)[1]  # one partner a row
     ra, rb, out = ra[first], rb[first], []
     y = va.y[ra] if va.y is not None and va.y.dim() == 1 else torch.zeros(len(ra), dtype=torch.long)
     for p in g.integers(len(ra), size=n):
         same = torch.nonzero((y == y[p]) & (va.item[ra] != va.item[ra[p]])).ravel()
-        if not len(same): continue
+        if not len(same):
+            continue
         s = same[g.integers(len(same))]
         i, j, ti, tj = (int(r) for r in (ra[p], ra[s], rb[p], rb[s]))
         keep = torch.arange(len(za)) != i
-        rank = lambda q: int(1 + ((s := za @ q)[keep] > s[j]).sum())        # j's score from the same product: another differs in the last bit
-        q = arithmetic(torch.stack([za[i], zb[ti], zb[tj]]), [1., -1., 1.])
+
+        def rank(q):
+            return int(
+                1 + ((s := za @ q)[keep] > s[j]).sum()
+            )  # j's score from the same product: another differs in the last bit
+
+        q = arithmetic(torch.stack([za[i], zb[ti], zb[tj]]), [1.0, -1.0, 1.0])
         near, score = nearest(q, za, exclude=[i], k=5)
-        out.append(dict(i=i, j=j, text_i=ti, text_j=tj, rank=rank(q), control=rank(zb[tj]), nearest=list(zip(near.tolist(), score.tolist()))))
+        out.append(
+            dict(
+                i=i,
+                j=j,
+                text_i=ti,
+                text_j=tj,
+                rank=rank(q),
+                control=rank(zb[tj]),
+                nearest=list(zip(near.tolist(), score.tolist())),
+            )
+        )
     return out
 
 # %% ../../nbs/evaluation/05_zero_shot.ipynb #e4dfa671
 def prompts(
-    names,                        # Class names
+    names,  # Class names
     templates=('a photo of a {}',),
-) -> list[str]:                   # Class by class
+) -> list[str]:  # Class by class
     "Every name in every template"
     return [t.format(n) for n in names for t in templates]
 
+
 def zero_shot(
-    method, a:str, xa,            # The view to be classified, and its rows
-    y:torch.Tensor,               # (n,) their classes
-    b:str, xb,                    # The text view, and its rows: as `prompts` gives them, encoded
-    names,                        # Class names
-    boot:int=1000, seed:int=0,
+    method,
+    a: str,
+    xa,  # The view to be classified, and its rows
+    y: torch.Tensor,  # (n,) their classes
+    b: str,
+    xb,  # The text view, and its rows: as `prompts` gives them, encoded
+    names,  # Class names
+    boot: int = 1000,
+    seed: int = 0,
     **tags,
-) -> list[dict]:                  # Tidy rows: `accuracy`, `accuracy@5` where there are more than five classes, and the accuracy within each class
+) -> list[
+    dict
+]:  # Tidy rows: `accuracy`, `accuracy@5` where there are more than five classes, and the accuracy within each class
     "Nearest class name, with intervals, chance and permutation null"
     c, y = len(names), torch.as_tensor(y)
     z = unit(unit(method.encode(b, xb, to=a)).view(c, -1, method.encode(b, take(xb, [0]), to=a).shape[1]).mean(1))
     order = (unit(method.encode(a, xa, to=b)) @ z.T).argsort(dim=1, descending=True, stable=True)
     g, rows = np.random.default_rng(seed), []
     for k in (1, 5) if c > 5 else (1,):
-        hit = lambda y: (order[:, :k] == y[:, None]).any(1).double()
+
+        def hit(y):
+            return (order[:, :k] == y[:, None]).any(1).double()
+
         null = sorted(float(hit(y[torch.from_numpy(g.permutation(len(y)))]).mean()) for _ in range(200))
-        for name, only in [('all', torch.ones(len(y), dtype=torch.bool)), *(((n, y == i) for i, n in enumerate(names)) if k == 1 else ())]:
-            if not only.any(): continue
+        for name, only in [
+            ('all', torch.ones(len(y), dtype=torch.bool)),
+            *(((n, y == i) for i, n in enumerate(names)) if k == 1 else ()),
+        ]:
+            if not only.any():
+                continue
             low, high = bootstrap(hit(y)[only], n=boot, seed=seed)
-            rows.append(dict(query=a, gallery=b, metric='accuracy' if k == 1 else f'accuracy@{k}', value=float(hit(y)[only].mean()), low=low, high=high, of=name,
-                             n=int(only.sum()), chance=k / c, null=float(np.mean(null)) if name == 'all' else None, null_high=null[int(.95 * len(null))] if name == 'all' else None, **tags))
+            rows.append(
+                dict(
+                    query=a,
+                    gallery=b,
+                    metric='accuracy' if k == 1 else f'accuracy@{k}',
+                    value=float(hit(y)[only].mean()),
+                    low=low,
+                    high=high,
+                    of=name,
+                    n=int(only.sum()),
+                    chance=k / c,
+                    null=float(np.mean(null)) if name == 'all' else None,
+                    null_high=null[int(0.95 * len(null))] if name == 'all' else None,
+                    **tags,
+                )
+            )
     return rows

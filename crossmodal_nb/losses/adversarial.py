@@ -7,49 +7,57 @@ __all__ = ['gradient_reversal', 'reversal_strength', 'modality_bce', 'wgan_gp']
 
 # %% ../../nbs/losses/05_adversarial.ipynb #imports0
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from ..core.checks import check_choice
 from .correlation import _wide
 
 # %% ../../nbs/losses/05_adversarial.ipynb #f5b7a408
 def gradient_reversal(
-    x:Tensor,                # Codes, of any shape
-    strength:float=1.,       # λ
-) -> Tensor:                 # x
+    x: Tensor,  # Codes, of any shape
+    strength: float = 1.0,  # λ
+) -> Tensor:  # x
     "Forwards the identity, backwards the gradient times -λ (Ganin and Lempitsky, 2015)"
     y = x.view_as(x)
-    if y.requires_grad: y.register_hook(lambda grad: -strength * grad)
+    if y.requires_grad:
+        y.register_hook(lambda grad: -strength * grad)
     return y
 
+
 def reversal_strength(
-    progress:float,          # 0 at the beginning of the training … 1 at its end
-) -> float:                  # λ, 0 … 1
+    progress: float,  # 0 at the beginning of the training … 1 at its end
+) -> float:  # λ, 0 … 1
     "How strongly a gradient is turned round, tanh(5 progress) (Ganin and Lempitsky, 2015)"
     return math.tanh(5 * progress)
 
 # %% ../../nbs/losses/05_adversarial.ipynb #b17f6419
 def modality_bce(
-    a:Tensor, b:Tensor,      # (n,) logits of codes of two views: D's belief that a code is of the first
-    role:str='critic',       # `'critic'`: -L_MA, what D pays · `'minimax'`: L_MA, what the encoders pay · `'non-saturating'`
+    a: Tensor,
+    b: Tensor,  # (n,) logits of codes of two views: D's belief that a code is of the first
+    role: str = 'critic',  # `'critic'`: -L_MA, what D pays · `'minimax'`: L_MA, what the encoders pay · `'non-saturating'`
 ) -> Tensor:
     "The alignment game in logarithms (S0; ACME, Wang et al., 2019)"
     check_choice(role, ('critic', 'minimax', 'non-saturating'), 'role')
-    if role == 'non-saturating': return F.softplus(_wide(a)).mean() + F.softplus(-_wide(b)).mean()
+    if role == 'non-saturating':
+        return F.softplus(_wide(a)).mean() + F.softplus(-_wide(b)).mean()
     pays = F.softplus(-_wide(a)).mean() + F.softplus(_wide(b)).mean()
     return pays if role == 'critic' else -pays
 
+
 def wgan_gp(
-    critic,                  # f: (n, d) → (n,) or (n, 1)
-    a:Tensor, b:Tensor,      # (n, d) codes of two views
-    alpha:Tensor,            # (n, 1) of 0 … 1: where between them the slope is looked at
-    weight:float=10.,        # Of the penalty
-) -> dict:                   # loss = apart + weight · penalty, and the two
+    critic,  # f: (n, d) → (n,) or (n, 1)
+    a: Tensor,
+    b: Tensor,  # (n, d) codes of two views
+    alpha: Tensor,  # (n, 1) of 0 … 1: where between them the slope is looked at
+    weight: float = 10.0,  # Of the penalty
+) -> dict:  # loss = apart + weight · penalty, and the two
     "Wasserstein critic with gradient penalty (Gulrajani et al., 2017). The penalty has no gradient for the codes"
     with torch.autocast(a.device.type, enabled=False):
         a, b, alpha = _wide(a), _wide(b), alpha.to(a.device)
         x = (alpha * a + (1 - alpha) * b).detach().requires_grad_()
-        slope, = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
         apart, penalty = critic(b).mean() - critic(a).mean(), (slope.norm(dim=1) - 1).square().mean()
     return dict(loss=apart + weight * penalty, apart=apart, penalty=penalty)

@@ -8,123 +8,147 @@ __all__ = ['pairwise_cosine', 'triplet_hinge', 'triplet', 'info_nce', 'queue_nce
 
 # %% ../../nbs/losses/02_contrastive.ipynb #imports0
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from ..core.checks import check_choice
 from .correlation import _product, _unit, _wide
 
 # %% ../../nbs/losses/02_contrastive.ipynb #d5669b96
 def pairwise_cosine(
-    a:Tensor,            # (n, d) codes of one view
-    b:Tensor,            # (n, d) codes of their partners
-) -> Tensor:             # (n, n) from -1 to 1, float32 or better; pairs on the diagonal
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, d) codes of their partners
+) -> Tensor:  # (n, n) from -1 to 1, float32 or better; pairs on the diagonal
     "Cosine of every row of `a` with every row of `b`"
-    if a.shape != b.shape: raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
+    if a.shape != b.shape:
+        raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
     return _product(_unit(_wide(a), 1), _unit(_wide(b), 1).T)
+
 
 def _same(n, item, device):
     "(n, n) bool: which rows are about the same item"
-    if item is None: return torch.eye(n, dtype=torch.bool, device=device)
+    if item is None:
+        return torch.eye(n, dtype=torch.bool, device=device)
     item = torch.as_tensor(item, device=device)
-    if item.shape != (n,): raise ValueError(f'item is {tuple(item.shape)}, but there are {n} rows')
+    if item.shape != (n,):
+        raise ValueError(f'item is {tuple(item.shape)}, but there are {n} rows')
     return item[:, None] == item
 
 # %% ../../nbs/losses/02_contrastive.ipynb #5d29afd4
 def triplet_hinge(
-    s:Tensor,                # (n, n) scores, pairs on the diagonal
-    margin:float=.2,         # In the unit of the scores
-    mining:str='mean',       # `'mean'`: over n² · `'sum'` · `'max'`: the hardest, over n (VSE++ sums) · `'adaptive'` · `'semi-hard'`: over n
-    item:Tensor=None,        # (n,) what each row is about (default all distinct): rows of one item are no negatives
-) -> Tensor:                 # 0 or more
+    s: Tensor,  # (n, n) scores, pairs on the diagonal
+    margin: float = 0.2,  # In the unit of the scores
+    mining: str = 'mean',  # `'mean'`: over n² · `'sum'` · `'max'`: the hardest, over n (VSE++ sums) · `'adaptive'` · `'semi-hard'`: over n
+    item: Tensor = None,  # (n,) what each row is about (default all distinct): rows of one item are no negatives
+) -> Tensor:  # 0 or more
     "Triplet hinges of a matrix of scores, rows and columns both as anchors"
     check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
     n, same = len(s), _same(len(s), item, s.device)
     total = active = 0
-    for dim in (1, 0):                                              # anchors are the rows, then the columns
-        above = s - s.diagonal().unsqueeze(dim)                     # by how much a negative beats the pair
+    for dim in (1, 0):  # anchors are the rows, then the columns
+        above = s - s.diagonal().unsqueeze(dim)  # by how much a negative beats the pair
         cost = (margin + above).relu().masked_fill(same, 0)
-        if mining == 'semi-hard': cost = cost.masked_fill(above >= 0, 0)
-        if mining == 'adaptive': active = active + (cost > 0).sum()
+        if mining == 'semi-hard':
+            cost = cost.masked_fill(above >= 0, 0)
+        if mining == 'adaptive':
+            active = active + (cost > 0).sum()
         total = total + (cost.amax(dim) if mining in ('max', 'semi-hard') else cost).sum()
     return total / {'sum': 1, 'mean': n**2, 'adaptive': max(active, 1)}.get(mining, n)
 
+
 def triplet(
-    a:Tensor,                # (n, d) codes of one view
-    b:Tensor,                # (n, d) codes of their partners
-    margin:float=.2,         # In cosines
-    mining:str='mean',       # As in `triplet_hinge`
-    item:Tensor=None,        # (n,) what each row is about (default all distinct)
-) -> Tensor:                 # 0 or more
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, d) codes of their partners
+    margin: float = 0.2,  # In cosines
+    mining: str = 'mean',  # As in `triplet_hinge`
+    item: Tensor = None,  # (n,) what each row is about (default all distinct)
+) -> Tensor:  # 0 or more
     "Bidirectional triplet loss on cosines"
     return triplet_hinge(pairwise_cosine(a, b), margin, mining, item)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #f3c580a8
 def info_nce(
-    a:Tensor,                # (n, d) codes of one view
-    b:Tensor,                # (n, d) codes of their partners
-    scale:Tensor|float,      # eˢ, what cosines are multiplied with: 1 / temperature
-    item:Tensor=None,        # (n,) what each row is about (default all distinct)
-    positives:str='mask',    # Rows of one item: `'mask'` · `'supcon'` · `'inside'`
-    direction:str='both',    # `'ab'`: rows of a choose among b · `'ba'` · `'both'`: the mean of the two
-) -> Tensor:                 # 0 or more; ln n by guessing
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, d) codes of their partners
+    scale: Tensor | float,  # eˢ, what cosines are multiplied with: 1 / temperature
+    item: Tensor = None,  # (n,) what each row is about (default all distinct)
+    positives: str = 'mask',  # Rows of one item: `'mask'` · `'supcon'` · `'inside'`
+    direction: str = 'both',  # `'ab'`: rows of a choose among b · `'ba'` · `'both'`: the mean of the two
+) -> Tensor:  # 0 or more; ln n by guessing
     "Cross entropy of finding the partner in the batch (Radford et al., 2021, figure 3)"
     check_choice(positives, ('mask', 'supcon', 'inside'), 'positives')
     check_choice(direction, ('both', 'ab', 'ba'), 'direction')
     logits, same = scale * pairwise_cosine(a, b), _same(len(a), item, a.device)
-    if same.sum() == len(a): positives = 'one'                      # nothing is shared: the three are the same
-    elif positives == 'mask': logits = logits.masked_fill(same.fill_diagonal_(False), -torch.inf)
+    if same.sum() == len(a):
+        positives = 'one'  # nothing is shared: the three are the same
+    elif positives == 'mask':
+        logits = logits.masked_fill(same.fill_diagonal_(False), -torch.inf)
     dims = {'both': (1, 0), 'ab': (1,), 'ba': (0,)}[direction]
     return -sum(_likelihood(logits.log_softmax(dim), same, positives, dim).mean() for dim in dims) / len(dims)
 
+
 def _likelihood(log_p, same, positives, dim):
     "(n,) log-likelihood of each row's positives (`dim` 1), or of each column's (0)"
-    if positives in ('one', 'mask'): return log_p.diagonal()
-    if positives == 'supcon': return log_p.masked_fill(~same, 0).sum(dim) / same.sum(dim)
+    if positives in ('one', 'mask'):
+        return log_p.diagonal()
+    if positives == 'supcon':
+        return log_p.masked_fill(~same, 0).sum(dim) / same.sum(dim)
     return log_p.masked_fill(~same, -torch.inf).logsumexp(dim)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #b9af37bf
 def queue_nce(
-    a:Tensor,                # (n, d) codes of one view, the queries
-    b:Tensor,                # (n, d) codes of their partners
-    queue:Tensor,            # (K, d) further codes of the other view, kept from before
-    scale:Tensor|float,      # eˢ, what cosines are multiplied with: 1 / temperature
-    item:Tensor=None,        # (n,) and (K,): what each row, and
-    of:Tensor=None,          # each kept code is about; those of a query's own item are left out (default: all are strangers)
-    n:int=0,                 # Only so many kept codes, each query's hardest (0: all)
-) -> Tensor:                 # 0 or more
+    a: Tensor,  # (n, d) codes of one view, the queries
+    b: Tensor,  # (n, d) codes of their partners
+    queue: Tensor,  # (K, d) further codes of the other view, kept from before
+    scale: Tensor | float,  # eˢ, what cosines are multiplied with: 1 / temperature
+    item: Tensor = None,  # (n,) and (K,): what each row, and
+    of: Tensor = None,  # each kept code is about; those of a query's own item are left out (default: all are strangers)
+    n: int = 0,  # Only so many kept codes, each query's hardest (0: all)
+) -> Tensor:  # 0 or more
     "Cross entropy of finding the partner among kept codes"
-    if a.shape != b.shape: raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
-    if (item is None) != (of is None): raise ValueError('item and of belong together: what the rows, and what the kept codes are about')
+    if a.shape != b.shape:
+        raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
+    if (item is None) != (of is None):
+        raise ValueError('item and of belong together: what the rows, and what the kept codes are about')
     a, b, queue = (_unit(_wide(x), 1) for x in (a, b, queue))
     right, wrong = scale * (a * b).sum(1, keepdim=True), scale * _product(a, queue.T)
-    if item is not None: wrong = wrong.masked_fill(item[:, None] == of, -torch.inf)
-    if n: wrong = wrong.gather(1, wrong.detach().sort(dim=1, descending=True, stable=True).indices[:, :n])      # ties: the earlier one
+    if item is not None:
+        wrong = wrong.masked_fill(item[:, None] == of, -torch.inf)
+    if n:
+        wrong = wrong.gather(
+            1, wrong.detach().sort(dim=1, descending=True, stable=True).indices[:, :n]
+        )  # ties: the earlier one
     return (torch.cat([right, wrong], 1).logsumexp(1) - right[:, 0]).mean()
 
-def rerank_nce(a:Tensor, b:Tensor, bank:Tensor, n:int, scale:Tensor|float, item:Tensor=None, of:Tensor=None) -> Tensor:
+
+def rerank_nce(
+    a: Tensor, b: Tensor, bank: Tensor, n: int, scale: Tensor | float, item: Tensor = None, of: Tensor = None
+) -> Tensor:
     "Cross entropy of finding the partner among the `n` candidates of a bank that score highest (S2, section 3.1)"
-    if n < 1: raise ValueError(f'n is {n}: how many candidates, at least 1')
+    if n < 1:
+        raise ValueError(f'n is {n}: how many candidates, at least 1')
     return queue_nce(a, b, bank, scale, item, of, n)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #6fc0539f
 def sigmoid_pairs(
-    a:Tensor,                # (n, d) codes of one view
-    b:Tensor,                # (n, d) codes of their partners
-    scale:Tensor|float,      # eᵗ, what cosines are multiplied with
-    bias:Tensor|float,       # β, added to them
-    item:Tensor=None,        # (n,) what each row is about (default all distinct): the same item is a match
-) -> Tensor:                 # 0 or more: the sum over all n² pairs, over n
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, d) codes of their partners
+    scale: Tensor | float,  # eᵗ, what cosines are multiplied with
+    bias: Tensor | float,  # β, added to them
+    item: Tensor = None,  # (n,) what each row is about (default all distinct): the same item is a match
+) -> Tensor:  # 0 or more: the sum over all n² pairs, over n
     "Binary cross entropy of every pair (Zhai et al., 2023, section 3.2)"
     z = 2 * _same(len(a), item, a.device).to(_wide(a).dtype) - 1
     return -F.logsigmoid(z * (scale * pairwise_cosine(a, b) + bias)).sum() / len(a)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #aa560408
 def masked_region_kl(
-    logits:Tensor,           # (…, regions, classes) what the network says
-    target:Tensor,           # (…, regions, classes) distributions
-    mask:Tensor,             # (…, regions) which regions were hidden
-) -> Tensor:                 # 0 or more, nats a region
+    logits: Tensor,  # (…, regions, classes) what the network says
+    target: Tensor,  # (…, regions, classes) distributions
+    mask: Tensor,  # (…, regions) which regions were hidden
+) -> Tensor:  # 0 or more, nats a region
     "KL(target ‖ softmax(logits)) of the masked regions (Lu et al., 2019)"
     mask = mask.bool()
     kl = F.kl_div(_wide(logits[mask]).log_softmax(-1), _wide(target[mask]), reduction='sum')

@@ -8,30 +8,45 @@ __all__ = ['cca_corr', 'gcca_corr', 'standardised', 'soft_decorrelation', 'l2_af
 # %% ../../nbs/losses/01_correlation.ipynb #imports0
 import math
 import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from ..core.checks import check_choice
 
 # %% ../../nbs/losses/01_correlation.ipynb #2e87b6e2
 def _views(zs, ridge):
     "For each view, centred codes over √(n-1) in float64 (which autocast leaves alone), and the Cholesky factor of their covariance"
     n, d = len(zs[0]), max(z.shape[1] for z in zs)
-    if any(len(z) != n for z in zs): raise ValueError(f'rows of all views belong together, but there are {[len(z) for z in zs]} of them')
-    if n < 2: raise ValueError(f'a correlation needs two rows or more, got {n}')
-    if n <= d + 1: warnings.warn(f'batch of {n} rows for {d} coordinates: correlations are 1 whatever the codes. '
-                                 f'Take {10 * d} rows or more', stacklevel=3)
+    if any(len(z) != n for z in zs):
+        raise ValueError(f'rows of all views belong together, but there are {[len(z) for z in zs]} of them')
+    if n < 2:
+        raise ValueError(f'a correlation needs two rows or more, got {n}')
+    if n <= d + 1:
+        warnings.warn(
+            f'batch of {n} rows for {d} coordinates: correlations are 1 whatever the codes. Take {10 * d} rows or more',
+            stacklevel=3,
+        )
     ridge = ridge if isinstance(ridge, (tuple, list)) else [ridge] * len(zs)
-    zs = [(z - z.mean(0)) / (n - 1)**.5 for z in (z.double() for z in zs)]
+    zs = [(z - z.mean(0)) / (n - 1) ** 0.5 for z in (z.double() for z in zs)]
     return [(z, _factor(z.T @ z, r)) for z, r in zip(zs, ridge, strict=True)]
+
 
 def _factor(S, r):
     "L with LLᵀ = S + rI. Where rounding made that indefinite, ten times the ridge, three times at most"
     for r in (r, 10 * r, 100 * r, 1000 * r):
         L, failed = torch.linalg.cholesky_ex(S + r * torch.eye(len(S), dtype=S.dtype, device=S.device))
-        if not failed: return L
-        warnings.warn(f'the covariance of the codes is not positive definite with ridge {r:g}; trying ten times that', stacklevel=4)
-    raise ValueError(f'the covariance of the codes is not positive definite with ridge {r:g}. Give a larger ridge, or smaller codes')
+        if not failed:
+            return L
+        warnings.warn(
+            f'the covariance of the codes is not positive definite with ridge {r:g}; trying ten times that',
+            stacklevel=4,
+        )
+    raise ValueError(
+        f'the covariance of the codes is not positive definite with ridge {r:g}. Give a larger ridge, or smaller codes'
+    )
+
 
 def _block(a, b):
     "Covariance of two whitened views, L⁻¹ Σ M⁻ᵀ"
@@ -39,36 +54,44 @@ def _block(a, b):
     T = torch.linalg.solve_triangular(L, a.T @ b, upper=False)
     return torch.linalg.solve_triangular(M, T.T, upper=False).T
 
-def _wide(z): return z.to(torch.promote_types(z.dtype, torch.float32))
 
-def _nan(zs): return sum(_wide(z).sum() for z in zs) * torch.nan
+def _wide(z):
+    return z.to(torch.promote_types(z.dtype, torch.float32))
+
+
+def _nan(zs):
+    return sum(_wide(z).sum() for z in zs) * torch.nan
+
 
 def cca_corr(
-    a:Tensor,                      # (n, d) codes of one view
-    b:Tensor,                      # (n, e) codes of the other
-    ridge:float|tuple=1e-3,        # Added to the variances, in their unit: r, or (r of a, r of b)
-    objective:str='tracenorm',     # `'tracenorm'` Σσ · `'frobenius_sq'` Σσ² · `'sqrt_trace'` √Σσ²
-    k:int|None=None,               # Only the k largest σ (default all)
-) -> Tensor:                       # 0 … min(d, e) for the trace norm; larger is better
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, e) codes of the other
+    ridge: float | tuple = 1e-3,  # Added to the variances, in their unit: r, or (r of a, r of b)
+    objective: str = 'tracenorm',  # `'tracenorm'` Σσ · `'frobenius_sq'` Σσ² · `'sqrt_trace'` √Σσ²
+    k: int | None = None,  # Only the k largest σ (default all)
+) -> Tensor:  # 0 … min(d, e) for the trace norm; larger is better
     "Canonical correlation of two sets of codes (Andrew et al., 2013, equation 10)"
     check_choice(objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace'), 'objective')
-    if not (a.isfinite().all() and b.isfinite().all()): return _nan([a, b])
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return _nan([a, b])
     s = torch.linalg.svdvals(_block(*_views([a, b], ridge)))[:k]
     corr = s.sum() if objective == 'tracenorm' else s.square().sum() if objective == 'frobenius_sq' else s.norm()
     return corr.to(_wide(a).dtype)
 
 # %% ../../nbs/losses/01_correlation.ipynb #5f2445fe
 def gcca_corr(
-    zs:list,                       # Two or more tensors (n, dᵢ): codes of each view
-    ridge:float|tuple=1e-3,        # Added to the variances: one r, or one for each view
-    k:int|None=None,               # How many eigenvalues (default: the width of the first view)
-) -> Tensor:                       # 0 … V·k; larger is better
+    zs: list,  # Two or more tensors (n, dᵢ): codes of each view
+    ridge: float | tuple = 1e-3,  # Added to the variances: one r, or one for each view
+    k: int | None = None,  # How many eigenvalues (default: the width of the first view)
+) -> Tensor:  # 0 … V·k; larger is better
     "Generalised correlation of several sets of codes: top eigenvalues of the sum of projections (Benton et al., 2017)"
-    if len(zs) < 2: raise ValueError(f'a correlation is between two views or more, got {len(zs)}')
-    if not all(z.isfinite().all() for z in zs): return _nan(zs)
+    if len(zs) < 2:
+        raise ValueError(f'a correlation is between two views or more, got {len(zs)}')
+    if not all(z.isfinite().all() for z in zs):
+        return _nan(zs)
     Z, L = zip(*_views(zs, ridge))
     together = torch.cat(Z, 1), torch.block_diag(*L)
-    return torch.linalg.eigvalsh(_block(together, together))[-(k or zs[0].shape[1]):].sum().to(_wide(zs[0]).dtype)
+    return torch.linalg.eigvalsh(_block(together, together))[-(k or zs[0].shape[1]) :].sum().to(_wide(zs[0]).dtype)
 
 # %% ../../nbs/losses/01_correlation.ipynb #08713799
 def _unit(z, dim, floor=1e-12):
@@ -76,40 +99,45 @@ def _unit(z, dim, floor=1e-12):
     length = z.norm(dim=dim, keepdim=True)
     return z / length.masked_fill(length <= floor, 1)
 
+
 def _product(a, b):
     "a @ b, in full precision within autocast too"
-    with torch.autocast(a.device.type, enabled=False): return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
 
 def standardised(
-    z:Tensor,            # (n, d) codes
-) -> Tensor:             # (n, d) columns of mean 0 and variance 1, or of 0
+    z: Tensor,  # (n, d) codes
+) -> Tensor:  # (n, d) columns of mean 0 and variance 1, or of 0
     "Batch norm without its affine part (population variance)"
-    if len(z) < 2: raise ValueError(f'statistics of a batch need two rows or more, got {len(z)}')
+    if len(z) < 2:
+        raise ValueError(f'statistics of a batch need two rows or more, got {len(z)}')
     z = _wide(z)
-    return len(z)**.5 * _unit(z - z.mean(0), 0, 8 * torch.finfo(z.dtype).eps * z.norm(dim=0))
+    return len(z) ** 0.5 * _unit(z - z.mean(0), 0, 8 * torch.finfo(z.dtype).eps * z.norm(dim=0))
 
 # %% ../../nbs/losses/01_correlation.ipynb #8e7a1628
 def soft_decorrelation(
-    z:Tensor,            # (n, d) codes of one view
-) -> Tensor:             # 0 … d(d-1)·n/(n-1)
+    z: Tensor,  # (n, d) codes of one view
+) -> Tensor:  # 0 … d(d-1)·n/(n-1)
     "Sum of the absolute correlations between coordinates of one view (Chang et al., 2018, section 3; one batch)"
     z = standardised(z)
     C = _product(z.T, z) / (len(z) - 1)
     return (C - C.diagonal().diag()).abs().sum()
 
+
 def l2_after_bn(
-    a:Tensor,            # (n, d) codes of one view
-    b:Tensor,            # (n, d) codes of their partners
-) -> Tensor:             # 0 … 4d
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, d) codes of their partners
+) -> Tensor:  # 0 … 4d
     "Mean squared distance of standardised partners (Chang et al., 2018)"
     return (standardised(a) - standardised(b)).square().sum(1).mean()
 
 # %% ../../nbs/losses/01_correlation.ipynb #969f1428
 def barlow_twins(
-    a:Tensor,            # (n, d) codes of one view
-    b:Tensor,            # (n, d) codes of their partners
-    lam:float=5e-3,      # λ, the weight of the off-diagonal
-) -> Tensor:             # 0 or more
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (n, d) codes of their partners
+    lam: float = 5e-3,  # λ, the weight of the off-diagonal
+) -> Tensor:  # 0 or more
     "Distance of the cross-correlation from the identity (Zbontar et al., 2021, equation 1)"
     C = _product(standardised(a).T, standardised(b)) / len(a)
     on = C.diagonal()

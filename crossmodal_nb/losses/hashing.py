@@ -7,58 +7,67 @@ __all__ = ['dcmh', 'dcmh_rows', 'label_affinity', 'seph']
 
 # %% ../../nbs/losses/04_hashing.ipynb #imports0
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from .contrastive import _same
 from .correlation import _product, _unit, _wide
 
 # %% ../../nbs/losses/04_hashing.ipynb #f49947d2
 def dcmh(
-    f:Tensor, g:Tensor,      # (n, c) real codes of two views, row i of both about one item
-    s:Tensor,                # (n, n) 1 or true where a label is shared
-    b:Tensor,                # (n, c) binary codes of ±1, of the items
-    gamma:float=1.,          # γ, weight of the quantisation
-    eta:float=1.,            # η, weight of the balance
-) -> dict:                   # loss = nll + γ quantisation + η balance, and the three
+    f: Tensor,
+    g: Tensor,  # (n, c) real codes of two views, row i of both about one item
+    s: Tensor,  # (n, n) 1 or true where a label is shared
+    b: Tensor,  # (n, c) binary codes of ±1, of the items
+    gamma: float = 1.0,  # γ, weight of the quantisation
+    eta: float = 1.0,  # η, weight of the balance
+) -> dict:  # loss = nll + γ quantisation + η balance, and the three
     "Likelihood, quantisation and balance (Jiang and Li, 2017), summed over pairs and entries"
     one, two = dcmh_rows(f, g, s, b), dcmh_rows(g, f, s.T, b)
     return _dcmh(one['nll'], one['quantisation'] + two['quantisation'], one['balance'] + two['balance'], gamma, eta)
 
+
 def dcmh_rows(
-    f:Tensor,                # (n, c) codes of some rows of one view
-    g:Tensor,                # (m, c) stored codes of all rows of the other
-    s:Tensor,                # (n, m) 1 or true where a label is shared
-    b:Tensor,                # (n, c) binary codes of those rows
-    rest:Tensor|float=0.,    # (c,) sum of the stored codes of f's other rows
-    gamma:float=1.,          # γ
-    eta:float=1.,            # η
-) -> dict:                   # As `dcmh`
+    f: Tensor,  # (n, c) codes of some rows of one view
+    g: Tensor,  # (m, c) stored codes of all rows of the other
+    s: Tensor,  # (n, m) 1 or true where a label is shared
+    b: Tensor,  # (n, c) binary codes of those rows
+    rest: Tensor | float = 0.0,  # (c,) sum of the stored codes of f's other rows
+    gamma: float = 1.0,  # γ
+    eta: float = 1.0,  # η
+) -> dict:  # As `dcmh`
     "What `dcmh` asks of some rows of one view, all else being fixed"
     f, g, b = map(_wide, (f, g, b))
-    nll = F.binary_cross_entropy_with_logits(_product(f, g.T) / 2, s.to(f.dtype), reduction='sum')      # log(1 + e^Θ) - SΘ, no overflow
+    nll = F.binary_cross_entropy_with_logits(
+        _product(f, g.T) / 2, s.to(f.dtype), reduction='sum'
+    )  # log(1 + e^Θ) - SΘ, no overflow
     return _dcmh(nll, (b - f).square().sum(), (rest + f.sum(0)).square().sum(), gamma, eta)
+
 
 def _dcmh(nll, quantisation, balance, gamma, eta):
     return dict(loss=nll + gamma * quantisation + eta * balance, nll=nll, quantisation=quantisation, balance=balance)
 
 # %% ../../nbs/losses/04_hashing.ipynb #2c8a212a
 def label_affinity(
-    y:Tensor,                # (n,) classes, or (n, C) multi-hot
-) -> Tensor:                 # (n, n) P: symmetric, 0 on the diagonal, of sum 1 (0 if nothing is shared)
+    y: Tensor,  # (n,) classes, or (n, C) multi-hot
+) -> Tensor:  # (n, n) P: symmetric, 0 on the diagonal, of sum 1 (0 if nothing is shared)
     "Cosines of labels as a distribution over pairs (Lin et al., 2015)"
     P = (y[:, None] == y).float() if y.dim() == 1 else _unit(_wide(y), 1) @ _unit(_wide(y), 1).T
     P = P.fill_diagonal_(0)
     return P / P.sum().clamp(min=torch.finfo(P.dtype).tiny)
 
+
 def seph(
-    c:Tensor,                # (n, bits) real codes, of the items
-    p:Tensor,                # (n, n) P from `label_affinity`
-    alpha:float=.01,         # α, weight of the penalty
-) -> dict:                   # loss = kl + penalty, and the two (the penalty with its weight)
+    c: Tensor,  # (n, bits) real codes, of the items
+    p: Tensor,  # (n, n) P from `label_affinity`
+    alpha: float = 0.01,  # α, weight of the penalty
+) -> dict:  # loss = kl + penalty, and the two (the penalty with its weight)
     "KL(P ‖ Q) of the codes' distances, and how far they are from ±1 (Lin et al., 2015)"
-    c = _wide(c); p, square = p.to(c.dtype), c.square().sum(1)
-    away = (square[:, None] + square - 2 * _product(c, c.T)).clamp(min=0) / 4             # for ±1, the Hamming distance
+    c = _wide(c)
+    p, square = p.to(c.dtype), c.square().sum(1)
+    away = (square[:, None] + square - 2 * _product(c, c.T)).clamp(min=0) / 4  # for ±1, the Hamming distance
     Z = (1 / (1 + away)).masked_fill(_same(len(c), None, c.device), 0).sum().clamp(min=torch.finfo(c.dtype).tiny)
     kl, penalty = (torch.xlogy(p, p) + p * (away.log1p() + Z.log())).sum(), alpha * (c.abs() - 1).square().mean()
     return dict(loss=kl + penalty, kl=kl, penalty=penalty)

@@ -7,113 +7,150 @@ __all__ = ['class_triplet', 'semi_hard_triplet', 'dscmr', 'acmr_triplet', 'batch
 
 # %% ../../nbs/losses/03_supervised.ipynb #imports0
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from ..core.checks import check_choice
 from .contrastive import _same, pairwise_cosine
 from .correlation import _nan, _product, _unit, _wide
 
 # %% ../../nbs/losses/03_supervised.ipynb #5954edae
 def class_triplet(
-    a:Tensor, ya:Tensor,     # (n, d) codes of the anchors, (n,) their classes
-    b:Tensor, yb:Tensor,     # (m, d) and (m,): where positives and negatives are from; may be `a` itself
-    margin:float=1.,         # In squared distances
-    select:str='tf',         # `'tf'`, `'semi_mean'` or `'all'`
-    own:Tensor=None,         # (n, m) bool: pairs that are no positives, as an anchor and itself
-) -> Tensor:                 # 0 or more
+    a: Tensor,
+    ya: Tensor,  # (n, d) codes of the anchors, (n,) their classes
+    b: Tensor,
+    yb: Tensor,  # (m, d) and (m,): where positives and negatives are from; may be `a` itself
+    margin: float = 1.0,  # In squared distances
+    select: str = 'tf',  # `'tf'`, `'semi_mean'` or `'all'`
+    own: Tensor = None,  # (n, m) bool: pairs that are no positives, as an anchor and itself
+) -> Tensor:  # 0 or more
     "Triplet loss by class, mean over the selected triplets"
     check_choice(select, ('tf', 'semi_mean', 'all'), 'select')
     a, b, same = _wide(a), _wide(b), ya[:, None] == yb
-    d = (a[:, None] - b).square().sum(2) if a.shape[1] < 8 else (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * _product(a, b.T)).clamp(min=0)
+    d = (
+        (a[:, None] - b).square().sum(2)
+        if a.shape[1] < 8
+        else (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * _product(a, b.T)).clamp(min=0)
+    )
     positive = same if own is None else same & ~own
-    i, p = (positive & (~same).any(1, keepdim=True)).nonzero(as_tuple=True)     # anchors and positives that have a negative
-    if not len(i): return 0. * d.sum()
-    near, far, wrong = d[i, p][:, None], d[i], ~same[i]                         # (pairs, m)
+    i, p = (positive & (~same).any(1, keepdim=True)).nonzero(
+        as_tuple=True
+    )  # anchors and positives that have a negative
+    if not len(i):
+        return 0.0 * d.sum()
+    near, far, wrong = d[i, p][:, None], d[i], ~same[i]  # (pairs, m)
     if select == 'tf':
         outside = torch.where(wrong & (far > near), far, torch.inf).amin(1)
         farthest = torch.where(wrong, far, -torch.inf).amax(1)
         return (near[:, 0] - torch.where(outside.isfinite(), outside, farthest) + margin).relu().mean()
     chosen = wrong & (far > near) & (far - near < margin) if select == 'semi_mean' else wrong
-    return torch.where(chosen, near - far + margin, 0.).relu().sum() / chosen.sum().clamp(min=1)
+    return torch.where(chosen, near - far + margin, 0.0).relu().sum() / chosen.sum().clamp(min=1)
 
 # %% ../../nbs/losses/03_supervised.ipynb #8aad794c
 def semi_hard_triplet(
-    x:Tensor, yx:Tensor,     # (n, d) codes of the anchors, (n,) their classes
-    w:Tensor, yw:Tensor,     # (m, d) and (m,): where positives and negatives are from
-    margin:float=1.,         # In squared distances
-    kind:str='tf',           # `'tf'` or `'semi_mean'`, see `class_triplet`
-    same:bool=False,         # w is x, row for row
-) -> Tensor:                 # 0 or more
+    x: Tensor,
+    yx: Tensor,  # (n, d) codes of the anchors, (n,) their classes
+    w: Tensor,
+    yw: Tensor,  # (m, d) and (m,): where positives and negatives are from
+    margin: float = 1.0,  # In squared distances
+    kind: str = 'tf',  # `'tf'` or `'semi_mean'`, see `class_triplet`
+    same: bool = False,  # w is x, row for row
+) -> Tensor:  # 0 or more
     "Semi-hard triplets by class (S3, equation 3.1.6)"
     check_choice(kind, ('tf', 'semi_mean'), 'kind')
-    if same and len(x) != len(w): raise ValueError(f'same=True: w is x, but x has {len(x)} rows and w has {len(w)}')
-    if not (x.isfinite().all() and w.isfinite().all()): return _nan([x, w])         # no comparison would select them
+    if same and len(x) != len(w):
+        raise ValueError(f'same=True: w is x, but x has {len(x)} rows and w has {len(w)}')
+    if not (x.isfinite().all() and w.isfinite().all()):
+        return _nan([x, w])  # no comparison would select them
     own = torch.eye(len(x), dtype=torch.bool, device=x.device) if same else None
     return class_triplet(x, yx, w, yw, margin, kind, own)
 
 # %% ../../nbs/losses/03_supervised.ipynb #247b7862
 def dscmr(
-    u:Tensor, v:Tensor,      # (n, d) codes of two views; row i of both is one pair
-    pu:Tensor, pv:Tensor,    # (n, C) what one linear classifier says of them (no softmax)
-    y:Tensor,                # (n,) classes, or (n, C) multi-hot
-    lam:float=1e-3,          # λ, weight of the common space
-    eta:float=.1,            # η, weight of the invariance
-    form:str='row_mean',     # ‖·‖ is the mean length of rows (`'row_mean'`) or the Frobenius norm over n (`'frobenius'`)
-) -> dict:                   # loss = J1 + λ J2 + η J3, and the three
+    u: Tensor,
+    v: Tensor,  # (n, d) codes of two views; row i of both is one pair
+    pu: Tensor,
+    pv: Tensor,  # (n, C) what one linear classifier says of them (no softmax)
+    y: Tensor,  # (n,) classes, or (n, C) multi-hot
+    lam: float = 1e-3,  # λ, weight of the common space
+    eta: float = 0.1,  # η, weight of the invariance
+    form: str = 'row_mean',  # ‖·‖ is the mean length of rows (`'row_mean'`) or the Frobenius norm over n (`'frobenius'`)
+) -> dict:  # loss = J1 + λ J2 + η J3, and the three
     "Label space, common space and invariance (Zhen et al., 2019)"
     check_choice(form, ('row_mean', 'frobenius'), 'form')
     u, v, pu, pv = map(_wide, (u, v, pu, pv))
     Y = (F.one_hot(y, pu.shape[1]) if y.dim() == 1 else y).to(pu.dtype)
-    if Y.shape != pu.shape: raise ValueError(f'labels are {tuple(y.shape)}, but the classifier says {tuple(pu.shape)}')
+    if Y.shape != pu.shape:
+        raise ValueError(f'labels are {tuple(y.shape)}, but the classifier says {tuple(pu.shape)}')
     S = (Y @ Y.T > 0).to(u.dtype)
-    size = lambda x: x.norm(dim=1).mean() if form == 'row_mean' else x.norm() / len(x)
-    ask = lambda a, b: F.binary_cross_entropy_with_logits(pairwise_cosine(a, b) / 2, S)          # log(1 + e^θ) - Sθ
+
+    def size(x):
+        return x.norm(dim=1).mean() if form == 'row_mean' else x.norm() / len(x)
+
+    def ask(a, b):
+        return F.binary_cross_entropy_with_logits(pairwise_cosine(a, b) / 2, S)  # log(1 + e^θ) - Sθ
+
     J1, J2, J3 = size(pu - Y) + size(pv - Y), ask(u, v) + ask(u, u) + ask(v, v), size(u - v)
     return dict(loss=J1 + lam * J2 + eta * J3, J1=J1, J2=J2, J3=J3)
 
 # %% ../../nbs/losses/03_supervised.ipynb #fa86c47e
 def acmr_triplet(
-    a:Tensor, p:Tensor, n:Tensor,    # (n, d) each: anchors, their positives and negatives, row by row
-    margin:float=.1,                 # m, in half squared distances
-    alpha:float=5.,                  # α, weight of the positive
-) -> Tensor:                         # 0 or more
+    a: Tensor,
+    p: Tensor,
+    n: Tensor,  # (n, d) each: anchors, their positives and negatives, row by row
+    margin: float = 0.1,  # m, in half squared distances
+    alpha: float = 5.0,  # α, weight of the positive
+) -> Tensor:  # 0 or more
     "A hinge for each triplet, and their mean (Wang et al., 2017)"
-    away = lambda a, b: (_wide(a) - _wide(b)).square().sum(1) / 2
+
+    def away(a, b):
+        return (_wide(a) - _wide(b)).square().sum(1) / 2
+
     return (margin + alpha * away(a, p) - away(a, n)).relu().mean()
 
 # %% ../../nbs/losses/03_supervised.ipynb #37c4efd6
 def batch_hard(
-    z:Tensor,                # (n, d) codes of all views, one below the other
-    item:Tensor,             # (n,) what each row is about
-    margin:float=.3,         # m, in the unit of the distance
-    metric:str='euclid',     # `'euclid'`, 0 … 2 · `'cosine'`: 1 - cos, 0 … 2
-    mining:str='hardest',    # Of negatives: `'hardest'`, the nearest · `'mean'`, their mean distance
-    modality:Tensor=None,    # (n,) the view of each row: if given, only pairs across views count
-) -> Tensor:                 # 0 or more
+    z: Tensor,  # (n, d) codes of all views, one below the other
+    item: Tensor,  # (n,) what each row is about
+    margin: float = 0.3,  # m, in the unit of the distance
+    metric: str = 'euclid',  # `'euclid'`, 0 … 2 · `'cosine'`: 1 - cos, 0 … 2
+    mining: str = 'hardest',  # Of negatives: `'hardest'`, the nearest · `'mean'`, their mean distance
+    modality: Tensor = None,  # (n,) the view of each row: if given, only pairs across views count
+) -> Tensor:  # 0 or more
     "Farthest positive against nearest negative, whatever the view (ACME and X-MRS, as released)"
-    check_choice(metric, ('euclid', 'cosine'), 'metric'); check_choice(mining, ('hardest', 'mean'), 'mining')
+    check_choice(metric, ('euclid', 'cosine'), 'metric')
+    check_choice(mining, ('hardest', 'mean'), 'mining')
     u, item = _unit(_wide(z), 1), item.to(z.device)
     cos, square = _product(u, u.T), u.square().sum(1)
     d = 1 - cos if metric == 'cosine' else (square[:, None] + square - 2 * cos).clamp(min=1e-12).sqrt()
-    same, apart = item[:, None] == item, ~_same(len(z), None, z.device) if modality is None else (modality[:, None] != modality).to(z.device)
+    same, apart = (
+        item[:, None] == item,
+        ~_same(len(z), None, z.device) if modality is None else (modality[:, None] != modality).to(z.device),
+    )
     positive, negative = same & apart, ~same & apart
     far = torch.where(positive, d, -torch.inf).amax(1)
-    near = torch.where(negative, d, torch.inf).amin(1) if mining == 'hardest' else torch.where(negative, d, 0.).sum(1) / negative.sum(1).clamp(min=1)
+    near = (
+        torch.where(negative, d, torch.inf).amin(1)
+        if mining == 'hardest'
+        else torch.where(negative, d, 0.0).sum(1) / negative.sum(1).clamp(min=1)
+    )
     has = positive.any(1) & negative.any(1)
-    return (far - near + margin)[has].relu().mean() if has.any() else 0. * d.sum()
+    return (far - near + margin)[has].relu().mean() if has.any() else 0.0 * d.sum()
 
 # %% ../../nbs/losses/03_supervised.ipynb #bb1491ee
 def positive_weight(
-    y:Tensor,                # (n, C) multi-hot, of training rows
-    max_weight:float=10.,          # The largest weight
-) -> Tensor:                 # (C,), for `binary_cross_entropy_with_logits`
+    y: Tensor,  # (n, C) multi-hot, of training rows
+    max_weight: float = 10.0,  # The largest weight
+) -> Tensor:  # (C,), for `binary_cross_entropy_with_logits`
     "How many noes for each yes, but no more than `max_weight`"
     yes = y.to(torch.get_default_dtype()).sum(0)
     return ((len(y) - yes) / yes).clamp(max=max_weight)
 
+
 def rescale_losses(
-    *losses:Tensor,          # Scalars, 0 or more
+    *losses: Tensor,  # Scalars, 0 or more
 ) -> Tensor:
     "Their sum, each scaled to the value of the least (ACME's released code, for two)"
     least = min(l.detach() for l in losses)

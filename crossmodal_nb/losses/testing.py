@@ -14,11 +14,14 @@ def tensor(x) -> Tensor:
     "In double precision"
     return torch.as_tensor(x, dtype=torch.float64)
 
+
 def gradients(f, *xs):
     "f(*xs) and its gradients"
     xs = [tensor(x).clone().requires_grad_() for x in xs]
     value = f(*xs)
     return value.detach(), *torch.autograd.grad(value, xs)
 
+
 def check(got, *want):
-    for x, y in zip(got, want, strict=True): torch.testing.assert_close(x, tensor(y), rtol=1e-8, atol=1e-9)
+    for x, y in zip(got, want, strict=True):
+        torch.testing.assert_close(x, tensor(y), rtol=1e-8, atol=1e-9)

@@ -7,13 +7,15 @@ __all__ = ['Halved', 'ACME', 'modality_read', 'Translation', 'threshold', 'set_s
 
 # %% ../../nbs/methods/15_acme.ipynb #imports0
 import itertools
+
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import check_choice
 from ..data.views import Views
-from ..losses.adversarial import modality_bce, reversal_strength, gradient_reversal, wgan_gp
-from ..losses.supervised import rescale_losses, batch_hard, positive_weight
+from ..losses.adversarial import gradient_reversal, modality_bce, reversal_strength, wgan_gp
+from ..losses.supervised import batch_hard, positive_weight, rescale_losses
 from .acmr import entropy
 from .base import parts_of, product, sides, unit
 from .dual_encoder import Dual
@@ -24,38 +26,75 @@ from ..nn.trainer import Collapse
 # %% ../../nbs/methods/15_acme.ipynb #549b41a7
 class Halved:
     "A check on held-out data that raises `Collapse` when what it finds has been less than half of its best three times in a row"
-    def __init__(self, validate): self.validate, self.seen = validate, []
+
+    def __init__(self, validate):
+        self.validate, self.seen = validate, []
+
     def __call__(self, m):
         self.seen.append(float(self.validate(m)))
         if 0 < max(self.seen) and max(self.seen[-3:]) < max(self.seen) / 2:
-            raise Collapse(f'the check on held-out data was {max(self.seen):.3g}, and has been no more than {max(self.seen[-3:]):.3g} three times in a row: what was learnt is being lost. '
-                           'Lower lr, or the weights of the other terms; lengthen the warm-up (warmup_epochs=…)')
+            raise Collapse(
+                f'the check on held-out data was {max(self.seen):.3g}, and has been no more than {max(self.seen[-3:]):.3g} three times in a row: what was learnt is being lost. '
+                'Lower lr, or the weights of the other terms; lengthen the warm-up (warmup_epochs=…)'
+            )
         return self.seen[-1]
+
 
 class ACME(Dual):
     "Adversarial cross-modal embeddings, on features (after Wang et al. 2019): no pixels are generated"
-    def __init__(self,
-        w_align=.001,            # Weight of the critic (released, of `wgan_gp`: .005; here so much does harm)
-        form='bce',              # Of the critic: `'bce'` (S0) or `'wgan_gp'` (released code)
-        sides='both',            # Whose codes unlearn: of `'both'` views, or of the `'second'` (released code)
-        w_translate=.1,          # Weight of saying the other view's features
-        w_ingredients=.1,        # Weight of the basket, where training has one
-        w_class=.05,             # Weight of the classes, where there are labels; −1 is none
-        balance=False,           # The larger of the two translations is scaled to the smaller (released code)
-        basket='basket',         # Name of the training view with the sets
-        critic_lr_scale=10.,                # The critic's learning rate, over that of the codes
-        margin=.3, metric='euclid',  # Of the triplet: see `batch_hard`
-        same_view_negatives=True,             # Negatives of the triplet are of both views; else of the other only
-        warmup_epochs=5,                  # Epochs of mean negatives before the hardest
-        dim=256, hidden=512, dropout=.2, init='cca', ridge=1., similarity='cosine', trainer=None, # As in `Dual`
+
+    def __init__(
+        self,
+        w_align=0.001,  # Weight of the critic (released, of `wgan_gp`: .005; here so much does harm)
+        form='bce',  # Of the critic: `'bce'` (S0) or `'wgan_gp'` (released code)
+        sides='both',  # Whose codes unlearn: of `'both'` views, or of the `'second'` (released code)
+        w_translate=0.1,  # Weight of saying the other view's features
+        w_ingredients=0.1,  # Weight of the basket, where training has one
+        w_class=0.05,  # Weight of the classes, where there are labels; −1 is none
+        balance=False,  # The larger of the two translations is scaled to the smaller (released code)
+        basket='basket',  # Name of the training view with the sets
+        critic_lr_scale=10.0,  # The critic's learning rate, over that of the codes
+        margin=0.3,
+        metric='euclid',  # Of the triplet: see `batch_hard`
+        same_view_negatives=True,  # Negatives of the triplet are of both views; else of the other only
+        warmup_epochs=5,  # Epochs of mean negatives before the hardest
+        dim=256,
+        hidden=512,
+        dropout=0.2,
+        init='cca',
+        ridge=1.0,
+        similarity='cosine',
+        trainer=None,  # As in `Dual`
     ):
         super().__init__(dim, hidden, dropout, init, ridge, ('pooled',), similarity, trainer)
-        self.form, self.sides, self.metric = check_choice(form, ('bce', 'wgan_gp'), 'form of the critic'), check_choice(sides, ('both', 'second'), 'sides'), check_choice(metric, ('euclid', 'cosine'), 'metric')
-        self.w_align, self.w_translate, self.w_ingredients, self.w_class, self.balance = w_align, w_translate, w_ingredients, w_class, balance
-        self.basket, self.critic_lr_scale, self.margin, self.same_view_negatives, self.warmup_epochs, self.names, self.classes = basket, critic_lr_scale, margin, same_view_negatives, warmup_epochs, 0, 0
+        self.form, self.sides, self.metric = (
+            check_choice(form, ('bce', 'wgan_gp'), 'form of the critic'),
+            check_choice(sides, ('both', 'second'), 'sides'),
+            check_choice(metric, ('euclid', 'cosine'), 'metric'),
+        )
+        self.w_align, self.w_translate, self.w_ingredients, self.w_class, self.balance = (
+            w_align,
+            w_translate,
+            w_ingredients,
+            w_class,
+            balance,
+        )
+        (
+            self.basket,
+            self.critic_lr_scale,
+            self.margin,
+            self.same_view_negatives,
+            self.warmup_epochs,
+            self.names,
+            self.classes,
+        ) = basket, critic_lr_scale, margin, same_view_negatives, warmup_epochs, 0, 0
 
-    def coded(self, views): return Views({v: x for v, x in views.items() if v != self.basket})
-    def fit(self, train, validate=None): return super().fit(train, validate and Halved(validate))
+    def coded(self, views):
+        return Views({v: x for v, x in views.items() if v != self.basket})
+
+    def fit(self, train, validate=None):
+        return super().fit(train, validate and Halved(validate))
+
     def infer_schema(self, train):
         views = self.coded(train)
         super().infer_schema(views, max_views=2)
@@ -66,123 +105,198 @@ class ACME(Dual):
     def build(self):
         super().build()
         a, b = self.views
-        self.critic = nn.Sequential(nn.Linear(self.dim, 256), nn.LeakyReLU(.2), nn.Linear(256, 128), nn.LeakyReLU(.2), nn.Linear(128, 1))
+        self.critic = nn.Sequential(
+            nn.Linear(self.dim, 256), nn.LeakyReLU(0.2), nn.Linear(256, 128), nn.LeakyReLU(0.2), nn.Linear(128, 1)
+        )
         self.translators = nn.ModuleDict({v: mlp(self.dim, 512, self.views[w]['pooled']) for v, w in ((a, b), (b, a))})
-        if self.names: self.cook = mlp(self.dim, 512, self.names); self.register_buffer('rare', torch.ones(self.names))
-        if self.classes: self.classifier = nn.Linear(self.dim, self.classes)
+        if self.names:
+            self.cook = mlp(self.dim, 512, self.names)
+            self.register_buffer('rare', torch.ones(self.names))
+        if self.classes:
+            self.classifier = nn.Linear(self.dim, self.classes)
 
     def init_from_data(self, train):
         super().init_from_data(self.coded(train))
-        if self.names: self.rare.copy_(positive_weight(train[self.basket].x))
-    def net(self, view, x): return x['pooled'] if view == self.basket else super().net(view, x)       # a basket passes as it is
-    def lr_multipliers(self, epoch): return {'critic.': self.critic_lr_scale}
+        if self.names:
+            self.rare.copy_(positive_weight(train[self.basket].x))
+
+    def net(self, view, x):
+        return x['pooled'] if view == self.basket else super().net(view, x)  # a basket passes as it is
+
+    def lr_multipliers(self, epoch):
+        return {'critic.': self.critic_lr_scale}
 
     @property
-    def now(self): return 'mean' if self.epoch < self.warmup_epochs else 'hardest'
-    def sphere(self, z): return unit(z.float()) * self.dim**.5          # unit codes, of coordinates around 1: what all networks but the heads read
+    def now(self):
+        return 'mean' if self.epoch < self.warmup_epochs else 'hardest'
+
+    def sphere(self, z):
+        return (
+            unit(z.float()) * self.dim**0.5
+        )  # unit codes, of coordinates around 1: what all networks but the heads read
 
     def losses(self, z, batch):
         basket, (a, b), out = z.pop(self.basket, None), self.views, {}
         u = {v: self.sphere(z[v]) for v in (a, b)}
         view = None if self.same_view_negatives else torch.arange(2).repeat_interleave(len(batch.item))
-        out['triplet'] = batch_hard(torch.cat([z[a], z[b]]), batch.item.repeat(2), self.margin, self.metric, self.now, view)
+        out['triplet'] = batch_hard(
+            torch.cat([z[a], z[b]]), batch.item.repeat(2), self.margin, self.metric, self.now, view
+        )
         self.watched(out['triplet'])
-        if self.w_align: out['align'] = self.align(u[a], u[b], batch.seed)
-        if self.w_translate: out['translate'] = self.translation(u, batch)
-        if self.w_ingredients and self.names: out['ingredients'] = F.binary_cross_entropy_with_logits(self.cook(u[a]), basket, pos_weight=self.rare)
-        if self.w_class and self.classes: out['class'] = self.classed(u, batch.y.to(u[a].device))
-        weights = dict(triplet=1., align=self.w_align, translate=self.w_translate, ingredients=self.w_ingredients) | {'class': self.w_class}
+        if self.w_align:
+            out['align'] = self.align(u[a], u[b], batch.seed)
+        if self.w_translate:
+            out['translate'] = self.translation(u, batch)
+        if self.w_ingredients and self.names:
+            out['ingredients'] = F.binary_cross_entropy_with_logits(self.cook(u[a]), basket, pos_weight=self.rare)
+        if self.w_class and self.classes:
+            out['class'] = self.classed(u, batch.y.to(u[a].device))
+        weights = dict(triplet=1.0, align=self.w_align, translate=self.w_translate, ingredients=self.w_ingredients) | {
+            'class': self.w_class
+        }
         return dict(loss=sum(weights[k] * v for k, v in out.items())) | out
 
     def watched(self, loss):
         "All codes equal: then the triplet is its margin, whatever the network does"
-        if not self.training: return
+        if not self.training:
+            return
         self.still = self.still + 1 if abs(float(loss.detach()) - self.margin) < 1e-3 else 0
-        if self.still >= 50: raise Collapse(f'epoch {self.epoch}: for 50 steps the triplet has been its margin, {self.margin:g}, which it is when all codes are equal. '
-                                            'Lower lr; lengthen the warm-up with mean negatives (warmup_epochs=…)')
+        if self.still >= 50:
+            raise Collapse(
+                f'epoch {self.epoch}: for 50 steps the triplet has been its margin, {self.margin:g}, which it is when all codes are equal. '
+                'Lower lr; lengthen the warm-up with mean negatives (warmup_epochs=…)'
+            )
 
     def align(self, u, v, seed):
         "What the critic pays; on its way to the codes the gradient is turned round"
         strength = reversal_strength(self.epoch / max(self.trainer.epochs - 1, 1))
         u, v = u.detach() if self.sides == 'second' else gradient_reversal(u, strength), gradient_reversal(v, strength)
-        if self.form == 'bce': return modality_bce(self.critic(u), self.critic(v))
-        return wgan_gp(self.critic, u, v, torch.rand(len(u), 1, generator=torch.Generator().manual_seed(seed)))['loss']     # the same on every process
+        if self.form == 'bce':
+            return modality_bce(self.critic(u), self.critic(v))
+        return wgan_gp(self.critic, u, v, torch.rand(len(u), 1, generator=torch.Generator().manual_seed(seed)))[
+            'loss'
+        ]  # the same on every process
 
     def translation(self, u, batch):
         costs = []
         for v, w in itertools.permutations(u):
-            said, true = self.translators[v](u[v]), self.standard(w, self.inputs(parts_of(batch[w].x), slice(None))['pooled'])
+            said, true = (
+                self.translators[v](u[v]),
+                self.standard(w, self.inputs(parts_of(batch[w].x), slice(None))['pooled']),
+            )
             costs.append((1 - F.cosine_similarity(said, true)).mean() + F.mse_loss(said, true))
         return (rescale_losses(*costs) if self.balance else sum(costs)) / 2
 
     def classed(self, u, y):
         has = y >= 0 if y.dim() == 1 else y.any(1)
-        return sum(entropy(self.classifier(c[has]), y[has]) for c in u.values()) / 2 if has.any() else 0. * u[next(iter(u))].sum()
+        return (
+            sum(entropy(self.classifier(c[has]), y[has]) for c in u.values()) / 2
+            if has.any()
+            else 0.0 * u[next(iter(u))].sum()
+        )
 
-    def standard(self, view, x): return self.heads[view].scale['pooled'](x)
+    def standard(self, view, x):
+        return self.heads[view].scale['pooled'](x)
 
     @torch.no_grad()
-    def translate(self, view, x) -> Tensor:     # (n, width of the other view)
+    def translate(self, view, x) -> Tensor:  # (n, width of the other view)
         "What the other view's standardised features would be"
         z = self.encode(view, x)
         return self.translators[view](self.sphere(z.to(self.critic[0].weight.device))).float().cpu()
 
     @torch.no_grad()
-    def ingredients(self, x) -> Tensor:         # (n, names) log-odds
+    def ingredients(self, x) -> Tensor:  # (n, names) log-odds
         "What is in it, of rows of the first view. A yes that weighed w in training raised the logit by log w, which is taken back"
-        if not self.names: raise RuntimeError(f'this {type(self).__name__} has learnt no ingredients: there was no view {self.basket!r} in training')
-        return (self.cook(self.sphere(self.encode(next(iter(self.views)), x).to(self.rare.device))) - self.rare.clamp(min=1e-3).log()).float().cpu()
+        if not self.names:
+            raise RuntimeError(
+                f'this {type(self).__name__} has learnt no ingredients: there was no view {self.basket!r} in training'
+            )
+        return (
+            (
+                self.cook(self.sphere(self.encode(next(iter(self.views)), x).to(self.rare.device)))
+                - self.rare.clamp(min=1e-3).log()
+            )
+            .float()
+            .cpu()
+        )
 
-    def state(self): return self.state_dict(), dict(names=self.names, classes=self.classes)
+    def state(self):
+        return self.state_dict(), dict(names=self.names, classes=self.classes)
+
     def restore(self, tensors, data):
         self.names, self.classes = data['names'], data['classes']
         super().restore(tensors, data)
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, dropout=0., warmup_epochs=2, trainer=dict(epochs=10, batch=80, lr=1e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(
+            dim=32,
+            hidden=64,
+            dropout=0.0,
+            warmup_epochs=2,
+            trainer=dict(epochs=10, batch=80, lr=1e-3, accelerator='cpu'),
+        )
 
 # %% ../../nbs/methods/15_acme.ipynb #b83ad017
 def modality_read(
-    method,                  # Fitted, with codes
-    views:Views,             # Two views
-    seed:int=0,              # Which row of an item, and which items are learnt from
-) -> float:                  # Accuracy; .5 where nothing can be told
+    method,  # Fitted, with codes
+    views: Views,  # Two views
+    seed: int = 0,  # Which row of an item, and which items are learnt from
+) -> float:  # Accuracy; .5 where nothing can be told
     "How well a fresh linear classifier tells from a unit code which view it is of: learnt on one half of the items, asked about the other, and the reverse"
     from sklearn.linear_model import LogisticRegression
+
     batch = views.batch(views.shared_items, seed=seed)
     u = [unit(method.encode(v, x.x)) for v, x in batch.items()]
     half = torch.randperm(len(u[0]), generator=torch.Generator().manual_seed(seed)) % 2
-    rows = lambda k: (torch.cat([c[half == k] for c in u]) * u[0].shape[1]**.5, torch.arange(2).repeat_interleave(int((half == k).sum())))
+
+    def rows(k):
+        return (
+            torch.cat([c[half == k] for c in u]) * u[0].shape[1] ** 0.5,
+            torch.arange(2).repeat_interleave(int((half == k).sum())),
+        )
+
     return sum(LogisticRegression(max_iter=1000).fit(*rows(k)).score(*rows(1 - k)) for k in (0, 1)) / 2
 
 # %% ../../nbs/methods/15_acme.ipynb #592e953e
 class Translation:
     "Scores between what a method *says* the other view's features are, and what they are"
-    def __init__(self, method:ACME): self.method = method
+
+    def __init__(self, method: ACME):
+        self.method = method
+
     def score_batches(self, a, xa, b, xb, rows=1024):
         m = self.method
         x = parts_of(xb)['pooled']
-        za, zb = sides(m.translate(a, xa), m.standard(b, m.inputs(dict(pooled=x), slice(None))['pooled']).detach().float().cpu())
-        for i in range(0, max(len(za), 1), rows): yield slice(i, min(i + rows, len(za))), product(za[i:i+rows], zb)
+        za, zb = sides(
+            m.translate(a, xa), m.standard(b, m.inputs(dict(pooled=x), slice(None))['pooled']).detach().float().cpu()
+        )
+        for i in range(0, max(len(za), 1), rows):
+            yield slice(i, min(i + rows, len(za))), product(za[i : i + rows], zb)
 
 # %% ../../nbs/methods/15_acme.ipynb #b764ae57
 def threshold(
-    logits:Tensor,           # (n, C)
-    y:Tensor,                # (n, C) bool
-) -> float:                  # Say yes from here on
+    logits: Tensor,  # (n, C)
+    y: Tensor,  # (n, C) bool
+) -> float:  # Say yes from here on
     "The threshold of the best micro F1"
     s, order = logits.flatten().sort(descending=True)
     hits = y.flatten()[order].cumsum(0)
     f1 = 2 * hits / (torch.arange(1, len(s) + 1) + hits[-1])
-    f1[:-1] = torch.where(s[:-1] > s[1:], f1[:-1], 0)               # equal scores are all taken or none
+    f1[:-1] = torch.where(s[:-1] > s[1:], f1[:-1], 0)  # equal scores are all taken or none
     return float(s[f1.argmax()])
 
+
 def set_scores(
-    logits:Tensor,           # (n, C)
-    y:Tensor,                # (n, C) bool
-    threshold:float=0.,             # Say yes from here on
-) -> dict:                   # `F1` (micro), `IoU` (mean over rows; both empty: 1), `mAP` (of each row's ranking of names; rows without any are left out)
+    logits: Tensor,  # (n, C)
+    y: Tensor,  # (n, C) bool
+    threshold: float = 0.0,  # Say yes from here on
+) -> dict:  # `F1` (micro), `IoU` (mean over rows; both empty: 1), `mAP` (of each row's ranking of names; rows without any are left out)
     "How well sets are said"
     y, says = y.bool(), logits >= threshold
     both, either = (says & y).sum(1), (says | y).sum(1)
-    return dict(F1=float(2 * both.sum() / (says.sum() + y.sum()).clamp(min=1)), IoU=float(torch.where(either > 0, both / either.clamp(min=1), 1.).mean()), mAP=float(mean_ap(logits, y)))
+    return dict(
+        F1=float(2 * both.sum() / (says.sum() + y.sum()).clamp(min=1)),
+        IoU=float(torch.where(either > 0, both / either.clamp(min=1), 1.0).mean()),
+        mAP=float(mean_ap(logits, y)),
+    )

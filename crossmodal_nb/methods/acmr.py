@@ -7,51 +7,89 @@ __all__ = ['entropy', 'nearest_stranger', 'ACMR']
 
 # %% ../../nbs/methods/13_acmr.ipynb #imports0
 import itertools
+
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
-from ..data.views import relevance, Views
-from ..losses.adversarial import reversal_strength, gradient_reversal
+from torch import Tensor, nn
+
+from ..data.views import Views, relevance
+from ..losses.adversarial import gradient_reversal, reversal_strength
 from ..losses.supervised import acmr_triplet
 from .dscmr import Labelled
 from ..nn.layers import Standard
 
 # %% ../../nbs/methods/13_acmr.ipynb #85e902a0
 def entropy(
-    logits:Tensor,           # (n, C)
-    y:Tensor,                # (n,) classes, or (n, C) multi-hot
+    logits: Tensor,  # (n, C)
+    y: Tensor,  # (n,) classes, or (n, C) multi-hot
 ) -> Tensor:
     "Cross entropy of the classes; of several labels, of each by itself"
-    return F.cross_entropy(logits, y) if y.dim() == 1 else F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype)) * logits.shape[1]
+    return (
+        F.cross_entropy(logits, y)
+        if y.dim() == 1
+        else F.binary_cross_entropy_with_logits(logits, y.to(logits.dtype)) * logits.shape[1]
+    )
+
 
 def nearest_stranger(
-    u:Tensor, v:Tensor,      # (n, d) codes of two views
-    y:Tensor,                # (n,) or (n, C)
+    u: Tensor,
+    v: Tensor,  # (n, d) codes of two views
+    y: Tensor,  # (n,) or (n, C)
 ) -> tuple[Tensor, Tensor]:  # rows of u that have one, and its row of v
     "The nearest code of another class"
     far = torch.cdist(u.detach().float(), v.detach().float()).masked_fill(relevance(y, y), torch.inf)
     found, row = far.min(1)
     return found.isfinite().nonzero().ravel(), row
 
+
 class ACMR(Labelled):
     "Adversarial cross-modal retrieval (Wang et al. 2017)"
-    def __init__(self,
-        w_triplet=1.,            # Weight of the triplets
-        w_adversary=.1,          # Weight of the modality classifier
-        critic_lr_scale=20.,                # Its learning rate, over that of the codes
-        margin=.1, alpha=5.,     # Of a triplet: see `acmr_triplet`
-        dim=64, hidden=256, dropout=.3, order='shuffled', trainer=None, # As in `DSCMR`
+
+    def __init__(
+        self,
+        w_triplet=1.0,  # Weight of the triplets
+        w_adversary=0.1,  # Weight of the modality classifier
+        critic_lr_scale=20.0,  # Its learning rate, over that of the codes
+        margin=0.1,
+        alpha=5.0,  # Of a triplet: see `acmr_triplet`
+        dim=64,
+        hidden=256,
+        dropout=0.3,
+        order='shuffled',
+        trainer=None,  # As in `DSCMR`
     ):
         super().__init__(dim, hidden, dropout, order, trainer)
-        self.w_triplet, self.w_adversary, self.critic_lr_scale, self.margin, self.alpha = w_triplet, w_adversary, critic_lr_scale, margin, alpha
+        self.w_triplet, self.w_adversary, self.critic_lr_scale, self.margin, self.alpha = (
+            w_triplet,
+            w_adversary,
+            critic_lr_scale,
+            margin,
+            alpha,
+        )
 
     def build(self):
-        net = lambda d: nn.Sequential(Standard(d), nn.Dropout(self.dropout), nn.Linear(d, self.hidden), nn.Tanh(), nn.Dropout(self.dropout), nn.Linear(self.hidden, self.dim), nn.Tanh())
-        self.heads, self.classifier = nn.ModuleDict({v: net(w['pooled']) for v, w in self.views.items()}), nn.Linear(self.dim, self.classes)
+        def net(d):
+            return nn.Sequential(
+                Standard(d),
+                nn.Dropout(self.dropout),
+                nn.Linear(d, self.hidden),
+                nn.Tanh(),
+                nn.Dropout(self.dropout),
+                nn.Linear(self.hidden, self.dim),
+                nn.Tanh(),
+            )
+
+        self.heads, self.classifier = (
+            nn.ModuleDict({v: net(w['pooled']) for v, w in self.views.items()}),
+            nn.Linear(self.dim, self.classes),
+        )
         self.adversary = nn.Sequential(nn.Linear(self.dim, self.dim), nn.ReLU(), nn.Linear(self.dim, len(self.views)))
 
-    def net(self, view, x): return self.heads[view](x['pooled'])
-    def lr_multipliers(self, epoch): return {'adversary.': self.critic_lr_scale}
+    def net(self, view, x):
+        return self.heads[view](x['pooled'])
+
+    def lr_multipliers(self, epoch):
+        return {'adversary.': self.critic_lr_scale}
 
     def losses(self, z, batch):
         y = batch.y.to(self.classifier.weight.device)
@@ -59,12 +97,14 @@ class ACMR(Labelled):
         hinges = []
         for u, v in itertools.permutations(z.values(), 2):
             has, n = nearest_stranger(u, v, y)
-            if len(has): hinges.append(acmr_triplet(u[has], v[has], v[n[has]], self.margin, self.alpha))
-        hinge = sum(hinges) / len(hinges) if hinges else 0. * ce
+            if len(has):
+                hinges.append(acmr_triplet(u[has], v[has], v[n[has]], self.margin, self.alpha))
+        hinge = sum(hinges) / len(hinges) if hinges else 0.0 * ce
         strength = reversal_strength(self.epoch / max(self.trainer.epochs - 1, 1))
         which = torch.arange(len(z), device=y.device).repeat_interleave(len(y))
         told = F.cross_entropy(self.adversary(gradient_reversal(torch.cat(list(z.values())), strength)), which)
         return dict(loss=ce + self.w_triplet * hinge + self.w_adversary * told, ce=ce, triplet=hinge, adversary=told)
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, trainer=dict(epochs=12, batch=40, lr=3e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(dim=32, hidden=64, trainer=dict(epochs=12, batch=40, lr=3e-3, accelerator='cpu'))

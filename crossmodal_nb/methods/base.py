@@ -18,12 +18,14 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+
 import numpy as np
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
 from ..core.checks import InputError, check_choice
-from ..core.files import save_tensors, load_tensors
+from ..core.files import load_tensors, save_tensors
 from ..core.names import current_name, current_parameters
 from ..core.processes import gather, rank_and_world_size
 from ..data.rows import rows, take
@@ -34,63 +36,76 @@ from ..nn.trainer import Trainer
 # %% ../../nbs/methods/01_base.ipynb #d9a7f9fc
 similarities = ('cosine', 'pearson', 'dot', 'euclid')
 
+
 def unit(
-    z:Tensor,            # (n, d) rows
-    size:Tensor=None,    # (n, 1) what a row's length is compared with (default: nothing, only exact zeros count as zero)
-) -> Tensor:             # (n, d) rows of length 1; a row of no length stays 0
+    z: Tensor,  # (n, d) rows
+    size: Tensor = None,  # (n, 1) what a row's length is compared with (default: nothing, only exact zeros count as zero)
+) -> Tensor:  # (n, d) rows of length 1; a row of no length stays 0
     "Rows divided by their length; a row that is zero up to rounding becomes exactly 0, and so scores 0 with everything"
     n = z.norm(dim=1, keepdim=True)
     floor = 0 if size is None else 8 * torch.finfo(z.dtype).eps * size
     return torch.where(n > floor, z / n.clamp(min=torch.finfo(z.dtype).tiny), 0)
 
+
 def sides(
-    za:Tensor,                  # (n, d) codes of the queries
-    zb:Tensor,                  # (m, d) codes of the gallery
-    similarity:str='cosine',    # One of `similarities`
-) -> tuple[Tensor, Tensor]:     # Both sides, so that `product` of any rows of them gives scores
+    za: Tensor,  # (n, d) codes of the queries
+    zb: Tensor,  # (m, d) codes of the gallery
+    similarity: str = 'cosine',  # One of `similarities`
+) -> tuple[Tensor, Tensor]:  # Both sides, so that `product` of any rows of them gives scores
     "Prepare each side once. With `pearson` and d < 3 (where it is ±1 or undefined) it warns and takes the cosine"
     check_choice(similarity, similarities, 'similarity')
-    if za.shape[1] != zb.shape[1]: raise ValueError(f'queries have {za.shape[1]} coordinates, the gallery {zb.shape[1]}')
+    if za.shape[1] != zb.shape[1]:
+        raise ValueError(f'queries have {za.shape[1]} coordinates, the gallery {zb.shape[1]}')
     if similarity == 'pearson' and za.shape[1] < 3:
-        warnings.warn(f'pearson over {za.shape[1]} coordinates is ±1 or undefined; taking the cosine instead', stacklevel=2)
+        warnings.warn(
+            f'pearson over {za.shape[1]} coordinates is ±1 or undefined; taking the cosine instead', stacklevel=2
+        )
         similarity = 'cosine'
-    if similarity == 'cosine': return unit(za), unit(zb)
-    if similarity == 'pearson': return tuple(unit(z - z.mean(1, keepdim=True), z.norm(dim=1, keepdim=True)) for z in (za, zb))
-    if similarity == 'dot': return za, zb
+    if similarity == 'cosine':
+        return unit(za), unit(zb)
+    if similarity == 'pearson':
+        return tuple(unit(z - z.mean(1, keepdim=True), z.norm(dim=1, keepdim=True)) for z in (za, zb))
+    if similarity == 'dot':
+        return za, zb
     a2, b2 = (z.square().sum(1, keepdim=True) for z in (za, zb))
-    return torch.cat([2*za, -a2, -torch.ones_like(a2)], 1), torch.cat([zb, torch.ones_like(b2), b2], 1)
+    return torch.cat([2 * za, -a2, -torch.ones_like(a2)], 1), torch.cat([zb, torch.ones_like(b2), b2], 1)
+
 
 def product(
-    a:Tensor, b:Tensor,         # Rows of the two sides that `sides` prepared
-    similarity:str='cosine',    # The same as there
-) -> Tensor:                    # (n, m) scores, larger is closer
+    a: Tensor,
+    b: Tensor,  # Rows of the two sides that `sides` prepared
+    similarity: str = 'cosine',  # The same as there
+) -> Tensor:  # (n, m) scores, larger is closer
     "The scores of prepared rows: one matrix product"
     s = a @ b.T
     return -(-s).clamp(min=0).sqrt() if similarity == 'euclid' else s
 
+
 def compare(
-    za:Tensor, zb:Tensor,       # (n, d) and (m, d) codes
-    similarity:str='cosine',    # One of `similarities`
-) -> Tensor:                    # (n, m) scores, larger is closer
+    za: Tensor,
+    zb: Tensor,  # (n, d) and (m, d) codes
+    similarity: str = 'cosine',  # One of `similarities`
+) -> Tensor:  # (n, m) scores, larger is closer
     "All scores at once, for sizes that fit"
     return product(*sides(za, zb, similarity), similarity)
 
 # %% ../../nbs/methods/01_base.ipynb #86011437
 def arithmetic(
-    codes:Tensor,         # (k, d) the terms, rows of unit length (see `unit`)
-    weights,              # k numbers: +1 adds, -1 takes away
-    means:Tensor=0.,      # (k, d) or (d,) what to subtract from each term first: the mean code of its modality
-) -> Tensor:              # (d,) a query of length 1
+    codes: Tensor,  # (k, d) the terms, rows of unit length (see `unit`)
+    weights,  # k numbers: +1 adds, -1 takes away
+    means: Tensor = 0.0,  # (k, d) or (d,) what to subtract from each term first: the mean code of its modality
+) -> Tensor:  # (d,) a query of length 1
     "The direction of a weighted sum of codes"
     q = torch.as_tensor(weights).to(codes) @ (codes - means)
     return unit(q[None])[0]
 
+
 def nearest(
-    query:Tensor,      # (d,)
-    codes:Tensor,      # (n, d) the gallery
-    exclude=(),        # Rows of the gallery that may not be found: the operands
-    k:int|None=None,   # How many (default all)
-) -> tuple[Tensor, Tensor]: # rows of the gallery, nearest first, and their cosines
+    query: Tensor,  # (d,)
+    codes: Tensor,  # (n, d) the gallery
+    exclude=(),  # Rows of the gallery that may not be found: the operands
+    k: int | None = None,  # How many (default all)
+) -> tuple[Tensor, Tensor]:  # rows of the gallery, nearest first, and their cosines
     "Rows of `codes` by cosine with `query`, without the operands"
     s = compare(query[None], codes)[0]
     order = s.argsort(descending=True, stable=True)
@@ -99,65 +114,75 @@ def nearest(
 
 # %% ../../nbs/methods/01_base.ipynb #2e1592f0
 def parts_of(
-    x,                     # A tensor or array (its own `pooled`), a dict of parts, or raw rows
-    names=('pooled',),     # The parts that can be read
-) -> dict:                 # Tensors, `Ragged` sets, or raw rows
+    x,  # A tensor or array (its own `pooled`), a dict of parts, or raw rows
+    names=('pooled',),  # The parts that can be read
+) -> dict:  # Tensors, `Ragged` sets, or raw rows
     "Those of the parts `names` that `x` has: at least one"
-    if isinstance(x, (Tensor, np.ndarray)): x = {'pooled': x}
+    if isinstance(x, (Tensor, np.ndarray)):
+        x = {'pooled': x}
     elif not isinstance(x, dict):
-        if 'raw' in names: return {'raw': x}
-        raise TypeError(f'a method reads numbers, but these rows are a {type(x).__name__}: '
-                        'pass them through features(views, encoders) first')
+        if 'raw' in names:
+            return {'raw': x}
+        raise TypeError(
+            f'a method reads numbers, but these rows are a {type(x).__name__}: '
+            'pass them through features(views, encoders) first'
+        )
     have = [n for n in names if n in x] or [check_choice(names[0], x, 'part')]
     return {n: x[n] if isinstance(x[n], Ragged) else torch.as_tensor(x[n]) for n in have}
 
 # %% ../../nbs/methods/01_base.ipynb #47790fab
-def width(x) -> int|None:
+def width(x) -> int | None:
     "How many numbers a row's vectors have; raw rows have none"
     return x.flat.shape[1] if isinstance(x, Ragged) else x.shape[-1] if isinstance(x, Tensor) else None
 
 # %% ../../nbs/methods/01_base.ipynb #7a063f10
 class Method(ABC):
     "fit → encode → score: the verbs of everything that learns a common space"
-    parts = ('pooled',)      # what it reads of each row
-    similarity = 'cosine'    # how codes are compared
-    views = None             # learnt in fit: {view: {part: width}}
-    history = ()             # learnt in fit: one dict an epoch (or one in all), of plain numbers
+
+    parts = ('pooled',)  # what it reads of each row
+    similarity = 'cosine'  # how codes are compared
+    views = None  # learnt in fit: {view: {part: width}}
+    history = ()  # learnt in fit: one dict an epoch (or one in all), of plain numbers
 
     @abstractmethod
-    def fit(self,
-        train,               # `Views`, two to five
-        validate=None,          # `Callable[[Method], float]`, larger is better, asked about held-out data while fitting
+    def fit(
+        self,
+        train,  # `Views`, two to five
+        validate=None,  # `Callable[[Method], float]`, larger is better, asked about held-out data while fitting
     ) -> 'Method':
         "Learn; returns self"
 
     @abstractmethod
-    def state(self) -> tuple[dict[str, Tensor], dict]: # tensors, and plain data for the json
+    def state(self) -> tuple[dict[str, Tensor], dict]:  # tensors, and plain data for the json
         "What fit has learnt"
 
     @abstractmethod
     def restore(self, tensors, data):
         "The reverse of `state`"
 
-    def encode(self,
-        view:str,            # The view these rows belong to
-        x,                   # n rows: a tensor or a dict of parts
-        to:str|None=None,    # The view they will be compared with; most methods ignore it
-    ) -> Tensor:             # (n, d) unnormalised codes
+    def encode(
+        self,
+        view: str,  # The view these rows belong to
+        x,  # n rows: a tensor or a dict of parts
+        to: str | None = None,  # The view they will be compared with; most methods ignore it
+    ) -> Tensor:  # (n, d) unnormalised codes
         "Codes of rows"
         raise TypeError(f'{type(self).__name__} scores pairs and has no codes: use score or blocks')
 
-    def score_batches(self,
-        a:str, xa,           # The queries: their view and rows
-        b:str, xb,           # The gallery
-        rows:int=1024,       # Queries a block
-    ):                       # Yields (slice of the queries, (rows, m) scores)
+    def score_batches(
+        self,
+        a: str,
+        xa,  # The queries: their view and rows
+        b: str,
+        xb,  # The gallery
+        rows: int = 1024,  # Queries a block
+    ):  # Yields (slice of the queries, (rows, m) scores)
         "Scores, a block of queries at a time; each side is encoded and prepared once"
         za, zb = sides(self.encode(a, xa, to=b), self.encode(b, xb, to=a), self.similarity)
         for i in range(0, max(len(za), 1), rows):
-            yield slice(i, min(i + rows, len(za))), product(za[i:i+rows], zb, self.similarity)
+            yield slice(i, min(i + rows, len(za))), product(za[i : i + rows], zb, self.similarity)
 
-    def score(self, a:str, xa, b:str, xb) -> Tensor: # (n, m), larger is closer
+    def score(self, a: str, xa, b: str, xb) -> Tensor:  # (n, m), larger is closer
         "All scores of queries `xa` of view `a` against gallery `xb` of view `b`"
         return torch.cat([s for _, s in self.score_batches(a, xa, b, xb)])
 
@@ -166,53 +191,76 @@ class Method(ABC):
         "The hyper-parameters, by the names of the constructor"
         return {k: getattr(self, k) for k in inspect.signature(type(self)).parameters}
 
-    def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in self.params.items())})'
+    def __repr__(self):
+        return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in self.params.items())})'
 
-    def infer_schema(self,
-        train,               # `Views`
-        min_views:int=2, max_views:int=5, # How many views this method takes
-        instead:str='',      # What to do when there are too many
+    def infer_schema(
+        self,
+        train,  # `Views`
+        min_views: int = 2,
+        max_views: int = 5,  # How many views this method takes
+        instead: str = '',  # What to do when there are too many
     ):
         "Remember the names and widths of the views, after checking their number"
         if not min_views <= len(train) <= max_views:
-            raise ValueError(f'{type(self).__name__} takes {min_views if min_views == max_views else f"{min_views} to {max_views}"} views, not {len(train)} '
-                             f'({", ".join(train)}). {instead or "Choose with views.select(...)"}')
+            raise ValueError(
+                f'{type(self).__name__} takes {min_views if min_views == max_views else f"{min_views} to {max_views}"} views, not {len(train)} '
+                f'({", ".join(train)}). {instead or "Choose with views.select(...)"}'
+            )
         self.views = {v: {p: width(t) for p, t in parts_of(view.x, self.parts).items()} for v, view in train.items()}
 
-    def validate_input(self,
-        view:str, x,         # As in `encode`
+    def validate_input(
+        self,
+        view: str,
+        x,  # As in `encode`
     ) -> dict[str, Tensor]:  # The parts this method reads
         "The parts of `x`, after checking that the method is fitted, knows the view, and that widths and values are right"
-        if not self.views: raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')
+        if not self.views:
+            raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')
         x = parts_of(x, self.parts)
         for part, wide in self.views[check_choice(view, self.views, 'view')].items():
             have = width(x[check_choice(part, x, f'part of view {view!r}')])
             if have != wide:
                 known = ', '.join(f'{v} ({w[part]})' for v, w in self.views.items() if part in w)
-                raise ValueError(f'view {view!r}, part {part!r}: rows are {have} wide, '
-                                 f'but {type(self).__name__} was fitted on {wide}. It knows {known}')
+                raise ValueError(
+                    f'view {view!r}, part {part!r}: rows are {have} wide, '
+                    f'but {type(self).__name__} was fitted on {wide}. It knows {known}'
+                )
             if isinstance(x[part], Tensor) and not x[part].sum(dtype=torch.float64).isfinite():
                 check_finite(x[part], range(len(x[part])), f'view {view!r}, part {part!r}')
         return x
 
-    def save(self,
-        path:str|Path,       # A folder
+    def save(
+        self,
+        path: str | Path,  # A folder
     ):
         "Write `method.json` and one `.safetensors` into `path`. The json names the tensors and is renamed into place last: whole or absent"
         cls, (tensors, data) = type(self), self.state()
         if not cls.__module__.startswith('crossmodal_nb.methods.'):
-            raise ValueError(f'{cls.__name__} lives in {cls.__module__!r}; a saved method is found again '
-                             'by its module in crossmodal_nb.methods, so export its notebook first')
-        save_tensors(Path(path)/'method.json', tensors, {'class': f'{cls.__module__}:{cls.__name__}', 'params': self.params, 'views': self.views,
-                                                 'history': list(self.history), **data})
+            raise ValueError(
+                f'{cls.__name__} lives in {cls.__module__!r}; a saved method is found again '
+                'by its module in crossmodal_nb.methods, so export its notebook first'
+            )
+        save_tensors(
+            Path(path) / 'method.json',
+            tensors,
+            {
+                'class': f'{cls.__module__}:{cls.__name__}',
+                'params': self.params,
+                'views': self.views,
+                'history': list(self.history),
+                **data,
+            },
+        )
 
     @staticmethod
     def load(
-        path:str|Path,       # A folder that `save` wrote
+        path: str | Path,  # A folder that `save` wrote
     ) -> 'Method':
         "The saved method. Only classes within `crossmodal_nb.methods` are ever looked up, and tensors that changed on disk are refused"
-        path = Path(path)/'method.json'
-        if not path.exists(): raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
+        path = Path(path) / 'method.json'
+        if not path.exists():
+            raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
         cls, params = saved_class(json.loads(path.read_text()))
         tensors, about = load_tensors(path)
         self = cls(**params)
@@ -223,9 +271,12 @@ class Method(ABC):
 # %% ../../nbs/methods/01_base.ipynb #91c6df67
 class Neural(nn.Module, Method):
     "A method whose codes come from a network"
-    epoch = 0                # the trainer counts it
-    def __init__(self,
-        trainer=None,        # A `Trainer`, or a dict of its fields
+
+    epoch = 0  # the trainer counts it
+
+    def __init__(
+        self,
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__()
         self.trainer = trainer if isinstance(trainer, Trainer) else Trainer(**(trainer or {}))
@@ -235,29 +286,35 @@ class Neural(nn.Module, Method):
         "Make the layers for `self.views`"
 
     @abstractmethod
-    def net(self,
-        view:str,
-        x:dict,              # Parts of n rows: tensors on the network's device; a `Ragged` part `p` comes padded, with its mask as `p_mask`
-    ) -> Tensor:             # (n, d)
+    def net(
+        self,
+        view: str,
+        x: dict,  # Parts of n rows: tensors on the network's device; a `Ragged` part `p` comes padded, with its mask as `p_mask`
+    ) -> Tensor:  # (n, d)
         "Codes of rows"
 
     @abstractmethod
-    def losses(self,
-        z:dict,              # view: (n, d) codes of the whole batch
-        batch,               # The `Batch` they are of
-    ) -> dict:               # `loss`, and other scalars to be kept in the history
+    def losses(
+        self,
+        z: dict,  # view: (n, d) codes of the whole batch
+        batch,  # The `Batch` they are of
+    ) -> dict:  # `loss`, and other scalars to be kept in the history
         "What these codes cost"
 
     def init_from_data(self, train):
         "Statistics taken of the training data, or a start better than chance, before the first step"
+
     def before_eval(self, train):
         "What must be mended before the network is judged; called before each check, and at the end with all of `train`"
+
     def lr_multipliers(self, epoch) -> dict:
         "Factors of the learning rate, by the start of a parameter's name"
         return {}
+
     def after_step(self):
         "Keep learned scales within their range; called after each step"
-    def collapse_loss(self, n) -> float|None:
+
+    def collapse_loss(self, n) -> float | None:
         "The loss of a batch of n when all scores are equal"
 
     def fit(self, train, validate=None):
@@ -265,9 +322,11 @@ class Neural(nn.Module, Method):
         self.infer_schema(train)
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)
-            self.build(); self.init_from_data(train)
+            self.build()
+            self.init_from_data(train)
             self.history = self.trainer.fit(self, train, validate)
-        self.eval(); self.before_eval(train)
+        self.eval()
+        self.before_eval(train)
         return self
 
     def inputs(self, x, i) -> dict:
@@ -275,7 +334,8 @@ class Neural(nn.Module, Method):
         own, out = next(self.parameters()), {}
         for part, v in x.items():
             v = take(v, i)
-            if isinstance(v, Ragged): v, out[f'{part}_mask'] = v.pad()
+            if isinstance(v, Ragged):
+                v, out[f'{part}_mask'] = v.pad()
             out[part] = v.to(own.dtype) if isinstance(v, Tensor) else v
         return {k: v.to(own.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in out.items()}
 
@@ -301,19 +361,28 @@ class Neural(nn.Module, Method):
     def params(self):
         "The hyper-parameters; of the trainer, what differs from its defaults and can change a number"
         standard = Trainer()
-        own = {f.name: getattr(self.trainer, f.name) for f in fields(Trainer) if f.name not in ('devices', 'accelerator', 'ckpt')}
+        own = {
+            f.name: getattr(self.trainer, f.name)
+            for f in fields(Trainer)
+            if f.name not in ('devices', 'accelerator', 'ckpt')
+        }
         return super().params | dict(trainer={k: v for k, v in own.items() if v != getattr(standard, k)})
+
     __repr__ = Method.__repr__
 
-    def state(self): return self.state_dict(), {}
+    def state(self):
+        return self.state_dict(), {}
+
     def restore(self, tensors, data):
         self.build()
-        self.load_state_dict(tensors); self.eval()
+        self.load_state_dict(tensors)
+        self.eval()
+
 
 @torch.no_grad()
 def embedding_variance(
-    z:dict,            # view: (n, d) codes
-) -> Tensor:           # 0 when all codes of a view point the same way (or are 0), 1 when they point everywhere
+    z: dict,  # view: (n, d) codes
+) -> Tensor:  # 0 when all codes of a view point the same way (or are 0), 1 when they point everywhere
     "Mean squared distance of unit codes from their mean; the least of all views"
     us = [unit(v.detach().float()) for v in z.values()]
     return torch.stack([u.square().sum(1).mean() - u.mean(0).square().sum() for u in us]).min()
@@ -323,28 +392,38 @@ def methods() -> dict[str, type]:
     "Every concrete method class in `crossmodal_nb.methods`: `{'linear:CCA': CCA, …}`"
     package = importlib.import_module('crossmodal_nb.methods')
     modules = [importlib.import_module(f'{package.__name__}.{m.name}') for m in pkgutil.iter_modules(package.__path__)]
-    return {f'{m.__name__.rpartition(".")[2]}:{name}': c for m in modules for name, c in inspect.getmembers(m, inspect.isclass)
-            if issubclass(c, Method) and c.__module__ == m.__name__ and not inspect.isabstract(c)}
+    return {
+        f'{m.__name__.rpartition(".")[2]}:{name}': c
+        for m in modules
+        for name, c in inspect.getmembers(m, inspect.isclass)
+        if issubclass(c, Method) and c.__module__ == m.__name__ and not inspect.isabstract(c)
+    }
+
 
 def find(
-    name:str,      # `'module:Class'`, with or without `crossmodal_nb.methods.` in front
-) -> type:         # The class
+    name: str,  # `'module:Class'`, with or without `crossmodal_nb.methods.` in front
+) -> type:  # The class
     "A method class by name, within `crossmodal_nb.methods` only; an old name is an `InputError` that says the new one"
     known, name = methods(), name.removeprefix('crossmodal_nb.methods.')
     if name not in known and (now := _present(name, known)):
         changed = current_name('names', name) != name.rpartition(':')[2]
-        raise InputError(f'no method {name!r}' + (f': it is called {now!r} now' if changed else f'; did you mean {now!r}?'))
+        raise InputError(
+            f'no method {name!r}' + (f': it is called {now!r} now' if changed else f'; did you mean {now!r}?')
+        )
     return known[check_choice(name, known, 'method')]
+
 
 def _present(name, known):
     "The key of a class that was saved as `name`: by its own name, whatever module it stands in now"
-    if not re.fullmatch(r'[\w.]+:\w+', name): return None
+    if not re.fullmatch(r'[\w.]+:\w+', name):
+        return None
     ends = (name.rpartition(':')[2], current_name('names', name))
     return next((key for end in ends for key in known if key.rpartition(':')[2] == end), None)
 
+
 def saved_class(
-    saved:dict,    # `class` and `params`, as `Method.save` wrote them, now or earlier
-) -> tuple[type, dict]: # The class, and its hyper-parameters by today's names
+    saved: dict,  # `class` and `params`, as `Method.save` wrote them, now or earlier
+) -> tuple[type, dict]:  # The class, and its hyper-parameters by today's names
     "What a saved method is an object of. Names that have changed since are read by `names.toml`"
     known, name = methods(), saved['class'].removeprefix('crossmodal_nb.methods.')
     cls = find(name if name in known else _present(name, known) or name)
@@ -352,14 +431,22 @@ def saved_class(
 
 # %% ../../nbs/methods/01_base.ipynb #270917a7
 def check_score_invariance(
-    method,              # A fitted method
-    a:str, xa,           # Queries (a tensor, or a dict of parts)
-    b:str, xb,           # Gallery
-    atol:float=1e-5,     # How far apart equal scores may lie
-    seed:int=1,          # The permutation
-) -> dict[str, bool]:    # `{'gallery': …, 'queries': …}`
+    method,  # A fitted method
+    a: str,
+    xa,  # Queries (a tensor, or a dict of parts)
+    b: str,
+    xb,  # Gallery
+    atol: float = 1e-5,  # How far apart equal scores may lie
+    seed: int = 1,  # The permutation
+) -> dict[str, bool]:  # `{'gallery': …, 'queries': …}`
     "Does the method's `score` obey the two laws?"
     g, s = torch.Generator().manual_seed(seed), method.score(a, xa, b, xb)
-    p, q = torch.randperm(rows(xb), generator=g), torch.randperm(rows(xa), generator=g)[:max(rows(xa) // 3, 1)]
-    same = lambda x, y: torch.allclose(x.double(), y.double(), atol=atol, rtol=1e-4)
-    return dict(gallery=same(method.score(a, xa, b, take(xb, p)), s[:, p]), queries=same(method.score(a, take(xa, q), b, xb), s[q]))
+    p, q = torch.randperm(rows(xb), generator=g), torch.randperm(rows(xa), generator=g)[: max(rows(xa) // 3, 1)]
+
+    def same(x, y):
+        return torch.allclose(x.double(), y.double(), atol=atol, rtol=1e-4)
+
+    return dict(
+        gallery=same(method.score(a, xa, b, take(xb, p)), s[:, p]),
+        queries=same(method.score(a, take(xa, q), b, xb), s[q]),
+    )

@@ -8,27 +8,36 @@ __all__ = ['frozen_forward', 'real_fake_loss', 'CMGAN']
 # %% ../../nbs/methods/14_cmgan.ipynb #imports0
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
+
 from .acmr import entropy, nearest_stranger
 from .base import parts_of
 from .dscmr import Labelled
 
 # %% ../../nbs/methods/14_cmgan.ipynb #ba46f2a4
-def frozen_forward(net:nn.Module, *x:Tensor) -> Tensor:
+def frozen_forward(net: nn.Module, *x: Tensor) -> Tensor:
     "What a network says, with no gradient for itself"
     return functional_call(net, {k: p.detach() for k, p in net.named_parameters()}, x)
 
-def real_fake_loss(logits:Tensor, real:bool) -> Tensor:
+
+def real_fake_loss(logits: Tensor, real: bool) -> Tensor:
     "Binary cross entropy of saying `real`"
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
+
 class CMGAN(Labelled):
     "Cross-modal generative adversarial network, on features (Peng and Qi 2019)"
-    def __init__(self,
-        w_adversary=.03,         # Weight of fooling the judges
-        critic_lr_scale=1.,                 # The judges' learning rate, over that of the codes
-        dim=128, hidden=256, dropout=.3, order='shuffled', trainer=None, # As in `DSCMR`
+
+    def __init__(
+        self,
+        w_adversary=0.03,  # Weight of fooling the judges
+        critic_lr_scale=1.0,  # The judges' learning rate, over that of the codes
+        dim=128,
+        hidden=256,
+        dropout=0.3,
+        order='shuffled',
+        trainer=None,  # As in `DSCMR`
     ):
         super().__init__(dim, hidden, dropout, order, trainer)
         self.w_adversary, self.critic_lr_scale = w_adversary, critic_lr_scale
@@ -36,31 +45,50 @@ class CMGAN(Labelled):
     def build(self):
         super().build()
         wide = {v: w['pooled'] for v, w in self.views.items()}
-        layer = lambda i, o: nn.Sequential(nn.Linear(i, self.hidden), nn.LeakyReLU(.2), nn.Linear(self.hidden, o))
-        self.decoders = nn.ModuleDict({v: layer(self.dim, d) for v, d in wide.items()})
-        self.judges = nn.ModuleDict({'within': nn.ModuleDict({v: nn.Linear(d, 1) for v, d in wide.items()}),
-                                     'across': nn.ModuleDict({v: layer(self.dim + d, 1) for v, d in wide.items()})})
 
-    def lr_multipliers(self, epoch): return {'judges.': self.critic_lr_scale}
+        def layer(i, o):
+            return nn.Sequential(nn.Linear(i, self.hidden), nn.LeakyReLU(0.2), nn.Linear(self.hidden, o))
+
+        self.decoders = nn.ModuleDict({v: layer(self.dim, d) for v, d in wide.items()})
+        self.judges = nn.ModuleDict(
+            {
+                'within': nn.ModuleDict({v: nn.Linear(d, 1) for v, d in wide.items()}),
+                'across': nn.ModuleDict({v: layer(self.dim + d, 1) for v, d in wide.items()}),
+            }
+        )
+
+    def lr_multipliers(self, epoch):
+        return {'judges.': self.critic_lr_scale}
 
     def losses(self, z, batch):
         y = batch.y.to(self.classifier.weight.device)
         x = {v: self.heads[v][0](self.inputs(parts_of(view.x), slice(None))['pooled']) for v, view in batch.items()}
         ce = sum(entropy(self.classifier(c), y) for c in z.values()) / len(z)
-        told, fooled, within, across = 0., 0., self.judges['within'], self.judges['across']
+        told, fooled, within, across = 0.0, 0.0, self.judges['within'], self.judges['across']
         for v, c in z.items():
             rebuilt = self.decoders[v](c)
             fooled = fooled + real_fake_loss(frozen_forward(within[v], rebuilt), True)
             told = told + real_fake_loss(within[v](x[v]), True) + real_fake_loss(within[v](rebuilt.detach()), False)
-            beside = lambda code: torch.cat([code, x[v]], 1)
+
+            def beside(code):
+                return torch.cat([code, x[v]], 1)
+
             has, n = nearest_stranger(c, c, y)
             told = told + real_fake_loss(across[v](beside(c.detach())), True)
-            if len(has): told = told + real_fake_loss(across[v](beside(c.detach()[n])[has]), False) / 2
+            if len(has):
+                told = told + real_fake_loss(across[v](beside(c.detach()[n])[has]), False) / 2
             for w in z:
-                if w == v: continue
+                if w == v:
+                    continue
                 told = told + real_fake_loss(across[v](beside(z[w].detach())), False) / (2 * (len(z) - 1))
                 fooled = fooled + real_fake_loss(frozen_forward(across[v], beside(z[w])), True) / (len(z) - 1)
-        return dict(loss=ce + self.w_adversary * fooled / len(z) + told / len(z), ce=ce, fooled=fooled / len(z), told=told / len(z))
+        return dict(
+            loss=ce + self.w_adversary * fooled / len(z) + told / len(z),
+            ce=ce,
+            fooled=fooled / len(z),
+            told=told / len(z),
+        )
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, trainer=dict(epochs=12, batch=40, lr=3e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(dim=32, hidden=64, trainer=dict(epochs=12, batch=40, lr=3e-3, accelerator='cpu'))

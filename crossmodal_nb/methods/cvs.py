@@ -8,9 +8,11 @@ __all__ = ['PKSampler', 'CVS', 'MCVS', 'RVS', 'Prototypes', 'leaky_scores']
 # %% ../../nbs/methods/10_cvs.ipynb #imports0
 import itertools
 from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from ..data.views import Views
@@ -21,19 +23,28 @@ from ..nn.layers import AlignedAttention, Standard
 # %% ../../nbs/methods/10_cvs.ipynb #a598939c
 class PKSampler(Views):
     "Labelled views whose items are places in an epoch, and whose batches are P classes × K rows of every view"
-    def __init__(self, views, K:int, classes=None):
+
+    def __init__(self, views, K: int, classes=None):
         super().__init__(views)
         for v, view in views.items():
-            if view.y is None or view.y.dim() != 1 or view.y.is_floating_point(): raise InputError(f'view {v!r} has no labels, one whole number a row: these methods learn from classes')
+            if view.y is None or view.y.dim() != 1 or view.y.is_floating_point():
+                raise InputError(f'view {v!r} has no labels, one whole number a row: these methods learn from classes')
         there = [set(view.y[view.y >= 0].tolist()) for view in views.values()]
         common = set.intersection(*there)
-        if lost := set(classes or ()) - common: raise InputError(f'class {min(lost)} has no rows in {" and ".join(v for v, t in zip(views, there) if min(lost) not in t)}')
+        if lost := set(classes or ()) - common:
+            raise InputError(
+                f'class {min(lost)} has no rows in {" and ".join(v for v, t in zip(views, there) if min(lost) not in t)}'
+            )
         self.K, self.classes = K, torch.tensor(sorted(common if classes is None else classes))
-        if len(self.classes) < 2: raise InputError(f'{len(self.classes)} classes to learn from are in every view ({", ".join(f"{v}: {len(t)}" for v, t in zip(views, there))}); at least 2 are needed')
+        if len(self.classes) < 2:
+            raise InputError(
+                f'{len(self.classes)} classes to learn from are in every view ({", ".join(f"{v}: {len(t)}" for v, t in zip(views, there))}); at least 2 are needed'
+            )
         self.rows_ = max(len(view) for view in views.values())
 
     @property
-    def shared_items(self): return torch.arange(max(self.rows_, len(self.classes) * self.K))
+    def shared_items(self):
+        return torch.arange(max(self.rows_, len(self.classes) * self.K))
 
     def batch(self, ids, by='item', seed=0):
         g, P = torch.Generator().manual_seed(seed), min(max(2, len(ids) // self.K), len(self.classes))
@@ -43,29 +54,58 @@ class PKSampler(Views):
 # %% ../../nbs/methods/10_cvs.ipynb #0fb9709d
 class CVS(Neural):
     "Common Vector Space (S3, 3.1): heads, a block a pair of modalities, cross entropy and triplets of classes"
-    supervised = True            # learns from labels, and is judged by them
-    def __init__(self,
-        dim=512,                     # D
-        hidden=512,                  # Of the heads
-        dropout=0.,                  # Between their layers
-        alpha=1., beta=1.,           # Weights of cross entropy and triplets (S3, 3.1.7)
-        gammas=(.25, .25, .5),       # Of triplets within the first, within the second, across
-        margin=1., select='tf',      # As in `class_triplet`
-        block=True,                  # Attention at all? Without, codes are head outputs of length 1
-        wi=True, ws=True, wis=True,  # Its terms
-        gain=1.,                     # Its γ
-        K=8,                         # Rows of a class in a batch
-        partner=(.5, .25),           # In training: share of rows turned by the context, and by a row of their own class; the rest by any
-        delta=0.,                    # Weight of the reconstruction of head outputs from codes (S3 tried it and left it)
-        n_classes=0,                     # Classes of the classifier, where training has seen fewer yet
-        mode='context',              # Who turns a code at test: the `'context'`, or in `'all_pairs'` everybody it is compared with
-        trainer=None,                # A `Trainer`, or a dict of its fields
+
+    supervised = True  # learns from labels, and is judged by them
+
+    def __init__(
+        self,
+        dim=512,  # D
+        hidden=512,  # Of the heads
+        dropout=0.0,  # Between their layers
+        alpha=1.0,
+        beta=1.0,  # Weights of cross entropy and triplets (S3, 3.1.7)
+        gammas=(0.25, 0.25, 0.5),  # Of triplets within the first, within the second, across
+        margin=1.0,
+        select='tf',  # As in `class_triplet`
+        block=True,  # Attention at all? Without, codes are head outputs of length 1
+        wi=True,
+        ws=True,
+        wis=True,  # Its terms
+        gain=1.0,  # Its γ
+        K=8,  # Rows of a class in a batch
+        partner=(
+            0.5,
+            0.25,
+        ),  # In training: share of rows turned by the context, and by a row of their own class; the rest by any
+        delta=0.0,  # Weight of the reconstruction of head outputs from codes (S3 tried it and left it)
+        n_classes=0,  # Classes of the classifier, where training has seen fewer yet
+        mode='context',  # Who turns a code at test: the `'context'`, or in `'all_pairs'` everybody it is compared with
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.dim, self.hidden, self.dropout, self.alpha, self.beta, self.gammas, self.margin, self.select = dim, hidden, dropout, alpha, beta, gammas, margin, select
-        self.block, self.wi, self.ws, self.wis, self.gain, self.K, self.partner, self.delta, self.n_classes = block, wi, ws, wis, gain, K, tuple(partner), delta, n_classes
+        self.dim, self.hidden, self.dropout, self.alpha, self.beta, self.gammas, self.margin, self.select = (
+            dim,
+            hidden,
+            dropout,
+            alpha,
+            beta,
+            gammas,
+            margin,
+            select,
+        )
+        self.block, self.wi, self.ws, self.wis, self.gain, self.K, self.partner, self.delta, self.n_classes = (
+            block,
+            wi,
+            ws,
+            wis,
+            gain,
+            K,
+            tuple(partner),
+            delta,
+            n_classes,
+        )
         self.mode = check_choice(mode, ('context', 'all_pairs'), 'mode')
-        self.classes, self.active = 0, None     # learnt in fit: how many the classifier knows, and which of them take part
+        self.classes, self.active = 0, None  # learnt in fit: how many the classifier knows, and which of them take part
 
     # The network
 
@@ -74,34 +114,57 @@ class CVS(Neural):
         self.classes = max(self.n_classes, *(1 + int(v.y.max()) for v in train.values()))
 
     def build(self):
-        self.heads, self.aligned, self.decoders, self.classifier = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict(), nn.Linear(self.dim, self.classes)
-        self.context = nn.Module()                                          # buffers: no optimiser touches them
-        for v in self.views: self.add(v)
+        self.heads, self.aligned, self.decoders, self.classifier = (
+            nn.ModuleDict(),
+            nn.ModuleDict(),
+            nn.ModuleDict(),
+            nn.Linear(self.dim, self.classes),
+        )
+        self.context = nn.Module()  # buffers: no optimiser touches them
+        for v in self.views:
+            self.add(v)
 
     def add(self, view):
         "A head, its context, and its blocks with those that are there"
         d = self.views[view]['pooled']
-        for other in self.partners(view): self.aligned[self.name(other, view)] = self.attention(other, view)
-        self.heads[view] = nn.Sequential(Standard(d), nn.Linear(d, self.hidden), nn.ReLU(), nn.Dropout(self.dropout), nn.Linear(self.hidden, self.dim))
-        if self.delta: self.decoders[view] = nn.Linear(self.dim, self.dim)
+        for other in self.partners(view):
+            self.aligned[self.name(other, view)] = self.attention(other, view)
+        self.heads[view] = nn.Sequential(
+            Standard(d),
+            nn.Linear(d, self.hidden),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden, self.dim),
+        )
+        if self.delta:
+            self.decoders[view] = nn.Linear(self.dim, self.dim)
         self.context.register_buffer(view, torch.zeros(self.dim))
 
-    def context_of(self, view): return self.context.get_buffer(view)
-    def partners(self, view): return [v for v in self.heads if v != view] if self.block else []
-    def attention(self, other, view): return AlignedAttention(self.dim, self.wi, self.ws, self.wis, gain=self.gain)
+    def context_of(self, view):
+        return self.context.get_buffer(view)
+
+    def partners(self, view):
+        return [v for v in self.heads if v != view] if self.block else []
+
+    def attention(self, other, view):
+        return AlignedAttention(self.dim, self.wi, self.ws, self.wis, gain=self.gain)
+
     def name(self, u, v):
         at = list(self.views)
         return '×'.join(sorted((u, v), key=at.index))
 
     def init_from_data(self, train):
-        for v in train: self.heads[v][0].fit(parts_of(train[v].x, self.parts)['pooled'])
+        for v in train:
+            self.heads[v][0].fit(parts_of(train[v].x, self.parts)['pooled'])
 
-    def net(self, view, x): return self.heads[view](x['pooled'])
+    def net(self, view, x):
+        return self.heads[view](x['pooled'])
 
-    def cross_attend(self, u, gu, v, gv) -> tuple[Tensor, Tensor]: # (n, D) each: of length 1
+    def cross_attend(self, u, gu, v, gv) -> tuple[Tensor, Tensor]:  # (n, D) each: of length 1
         "Two sides after their block, in the order in which they are given"
         key = self.name(u, v)
-        if key not in self.aligned: return F.normalize(gu, dim=-1), F.normalize(gv, dim=-1)
+        if key not in self.aligned:
+            return F.normalize(gu, dim=-1), F.normalize(gv, dim=-1)
         return self.aligned[key](gu, gv) if key.startswith(f'{u}×') else self.aligned[key](gv, gu)[::-1]
 
     # Learning
@@ -112,53 +175,85 @@ class CVS(Neural):
         return super().fit(own, validate)
 
     @property
-    def pairs(self): return list(itertools.combinations(self.views, 2))     # that learn
+    def pairs(self):
+        return list(itertools.combinations(self.views, 2))  # that learn
 
     def losses(self, g, batch):
-        out = dict(ce=0., triplet=0.) | (dict(reconstruction=0.) if self.delta else {})
+        out = dict(ce=0.0, triplet=0.0) | (dict(reconstruction=0.0) if self.delta else {})
         for u, v in self.pairs:
-            z = [self.cross_attend(u, g[u], v, self.sample_partner(g[v], v, batch))[0], self.cross_attend(u, self.sample_partner(g[u], u, batch), v, g[v])[1]]
+            z = [
+                self.cross_attend(u, g[u], v, self.sample_partner(g[v], v, batch))[0],
+                self.cross_attend(u, self.sample_partner(g[u], u, batch), v, g[v])[1],
+            ]
             y, item = [batch[w].y.to(z[0].device) for w in (u, v)], [batch[w].item.to(z[0].device) for w in (u, v)]
             out['ce'] = out['ce'] + sum(self.entropy(x, t) for x, t in zip(z, y)) / 2
-            within = [class_triplet(x, t, x, t, self.margin, self.select, i[:, None] == i) for x, t, i in zip(z, y, item)]
+            within = [
+                class_triplet(x, t, x, t, self.margin, self.select, i[:, None] == i) for x, t, i in zip(z, y, item)
+            ]
             same = item[0][:, None] == item[1]
-            across = (class_triplet(z[0], y[0], z[1], y[1], self.margin, self.select, same) + class_triplet(z[1], y[1], z[0], y[0], self.margin, self.select, same.T)) / 2
+            across = (
+                class_triplet(z[0], y[0], z[1], y[1], self.margin, self.select, same)
+                + class_triplet(z[1], y[1], z[0], y[0], self.margin, self.select, same.T)
+            ) / 2
             out['triplet'] = out['triplet'] + sum(c * t for c, t in zip(self.gammas, (*within, across)))
-            if self.delta: out['reconstruction'] = out['reconstruction'] + sum((self.decoders[w](x) - g[w]).square().sum(1).mean() for w, x in zip((u, v), z)) / 2
+            if self.delta:
+                out['reconstruction'] = (
+                    out['reconstruction']
+                    + sum((self.decoders[w](x) - g[w]).square().sum(1).mean() for w, x in zip((u, v), z)) / 2
+                )
         out = {k: v / len(self.pairs) for k, v in out.items()}
-        return dict(loss=self.alpha * out['ce'] + self.beta * out['triplet'] + self.delta * out.get('reconstruction', 0.), **out)
+        return dict(
+            loss=self.alpha * out['ce'] + self.beta * out['triplet'] + self.delta * out.get('reconstruction', 0.0),
+            **out,
+        )
 
     def entropy(self, z, y):
         "Cross entropy among the classes that take part"
-        other = torch.ones(self.classes, dtype=torch.bool, device=z.device); other[self.active] = False
+        other = torch.ones(self.classes, dtype=torch.bool, device=z.device)
+        other[self.active] = False
         return F.cross_entropy(self.classifier(z).masked_fill(other, -torch.inf), y)
 
-    def fit_classes(self,
-        train, classes,      # `Views`, and the classes that are learnt now; what was learnt before is the start
-        validate=None,          # As in `fit`
-        scope='stage',       # Cross entropy among these (S3), or among all that were `'seen'`
+    def fit_classes(
+        self,
+        train,
+        classes,  # `Views`, and the classes that are learnt now; what was learnt before is the start
+        validate=None,  # As in `fit`
+        scope='stage',  # Cross entropy among these (S3), or among all that were `'seen'`
     ) -> 'CVS':
         "Go on with other classes; nothing is frozen (S3, 4.6)"
-        if not self.views: raise RuntimeError('stage goes on from a fitted method: call fit first')
+        if not self.views:
+            raise RuntimeError('stage goes on from a fitted method: call fit first')
         self._all(train)
         own, seen = PKSampler(train.select(*self.views), self.K, classes), self.active
-        if (top := int(own.classes.max())) >= self.classes: raise InputError(f'class {top} is new to the classifier, which knows {self.classes}: say `n_classes=` more before the first fit')
-        self.active = own.classes if check_choice(scope, ('stage', 'seen'), 'scope') == 'stage' else torch.cat([seen, own.classes]).unique()
+        if (top := int(own.classes.max())) >= self.classes:
+            raise InputError(
+                f'class {top} is new to the classifier, which knows {self.classes}: say `n_classes=` more before the first fit'
+            )
+        self.active = (
+            own.classes
+            if check_choice(scope, ('stage', 'seen'), 'scope') == 'stage'
+            else torch.cat([seen, own.classes]).unique()
+        )
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed + int(own.classes.min()))
             self.history = [*self.history, *self.within(f'classes {min(classes)}').fit(self, own, validate)]
-        self.eval(); self.before_eval(own)
+        self.eval()
+        self.before_eval(own)
         return self
 
-    def within(self, part): return replace(self.trainer, ckpt=self.trainer.ckpt and f'{self.trainer.ckpt}/{part}')
+    def within(self, part):
+        return replace(self.trainer, ckpt=self.trainer.ckpt and f'{self.trainer.ckpt}/{part}')
+
     def _all(self, train):
-        if missing := [v for v in self.views if v not in train]: raise InputError(f'training rows of {", ".join(missing)} are needed, too')
+        if missing := [v for v in self.views if v not in train]:
+            raise InputError(f'training rows of {", ".join(missing)} are needed, too')
 
     def sample_partner(self, g, view, batch):
         "Partners in training: the context, rows of the same class (they are aligned), or any"
         r = torch.Generator().manual_seed(batch.seed + 7)
         kind, n, (context, matched) = torch.rand(len(g), generator=r)[:, None].to(g.device), len(g), self.partner
-        if self.training and view in self.learning: self.context_of(view).lerp_(g.detach().float().mean(0), .1)
+        if self.training and view in self.learning:
+            self.context_of(view).lerp_(g.detach().float().mean(0), 0.1)
         some = torch.where(kind < context + matched, g, g[torch.randperm(n, generator=r).to(g.device)])
         return torch.where(kind < context, self.context_of(view).to(g).expand(n, -1), some)
 
@@ -166,14 +261,17 @@ class CVS(Neural):
         "The context of each modality: the mean head output in training"
         was, _ = self.training, self.eval()
         with torch.no_grad():
-            for v in self.learning: self.context_of(v).copy_(super().encode(v, train[v].x).mean(0))
+            for v in self.learning:
+                self.context_of(v).copy_(super().encode(v, train[v].x).mean(0))
         self.train(was)
 
     @property
-    def learning(self): return list(self.views)         # views whose heads learn
+    def learning(self):
+        return list(self.views)  # views whose heads learn
 
     @property
-    def stages(self): return [len(self.aligned)]        # how many blocks learnt in each
+    def stages(self):
+        return [len(self.aligned)]  # how many blocks learnt in each
 
     # Codes
 
@@ -185,12 +283,16 @@ class CVS(Neural):
     def encode(self, view, x, to=None):
         "Codes for being compared with `to`; without it the mean of all partners (of the view itself: only its head)"
         g = super().encode(view, x)
-        z = [self.cross_attend(view, g, v, self.context_of(v).cpu().expand(len(g), -1))[0] for v in self.turns(view, to)]
+        z = [
+            self.cross_attend(view, g, v, self.context_of(v).cpu().expand(len(g), -1))[0] for v in self.turns(view, to)
+        ]
         return unit(sum(z)) if z else unit(g)
 
     def score_batches(self, a, xa, b, xb, rows=1024):
-        if self.mode == 'context' or self.name(a, b) not in self.aligned: yield from super().score_batches(a, xa, b, xb, rows)
-        else: yield from self.all_pairs(a, xa, b, xb)
+        if self.mode == 'context' or self.name(a, b) not in self.aligned:
+            yield from super().score_batches(a, xa, b, xb, rows)
+        else:
+            yield from self.all_pairs(a, xa, b, xb)
 
     @torch.no_grad()
     def all_pairs(self, a, xa, b, xb, memory=1 << 20):
@@ -198,98 +300,138 @@ class CVS(Neural):
         ga, gb = super().encode(a, xa), super().encode(b, xb)
         rows = max(1, memory // max(gb.numel(), 1))
         for i in range(0, max(len(ga), 1), rows):
-            za, zb = self.cross_attend(a, ga[i:i+rows, None], b, gb[None])
+            za, zb = self.cross_attend(a, ga[i : i + rows, None], b, gb[None])
             yield slice(i, min(i + rows, len(ga))), (za * zb).sum(2)
 
-    def state(self): return self.state_dict(), dict(classes=self.classes, active=self.active.tolist())
+    def state(self):
+        return self.state_dict(), dict(classes=self.classes, active=self.active.tolist())
+
     def restore(self, tensors, data):
         self.classes, self.active = data['classes'], torch.tensor(data['active'])
         super().restore(tensors, data)
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, K=4, trainer=dict(epochs=8, batch=40, lr=1e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(dim=32, hidden=64, K=4, trainer=dict(epochs=8, batch=40, lr=1e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/10_cvs.ipynb #b434c80d
 class MCVS(CVS):
     "Multi-stage CVS (S3, 3.2): modalities join one by one, and old codes never change"
-    newest = None                # the view that learns, after the first stage
+
+    newest = None  # the view that learns, after the first stage
 
     def fit(self, train, validate=None):
         "The first two views, then the others in their order. `validate` is asked of what is there"
         self.newest = None
         super().fit(train.select(*list(train)[:2]), validate)
-        for view in list(train)[2:]: self.add_view(view, train, validate)
+        for view in list(train)[2:]:
+            self.add_view(view, train, validate)
         return self
 
-    def add_view(self,
-        view:str,            # The new one
-        train,               # `Views` with it and those that are there
-        validate=None,          # As in `fit`
+    def add_view(
+        self,
+        view: str,  # The new one
+        train,  # `Views` with it and those that are there
+        validate=None,  # As in `fit`
     ) -> 'MCVS':
         "Train a new modality beside frozen ones"
-        if not self.views: raise RuntimeError('grow goes on from a fitted method: call fit first')
-        if view in self.views: raise InputError(f'{view!r} is there already: {", ".join(self.views)}')
-        if len(self.views) == 5: raise InputError(f'{type(self).__name__} takes up to 5 views, and they are there: {", ".join(self.views)}')
+        if not self.views:
+            raise RuntimeError('grow goes on from a fitted method: call fit first')
+        if view in self.views:
+            raise InputError(f'{view!r} is there already: {", ".join(self.views)}')
+        if len(self.views) == 5:
+            raise InputError(f'{type(self).__name__} takes up to 5 views, and they are there: {", ".join(self.views)}')
         check_choice(view, train, 'view')
-        if missing := [v for v in self.required_views if v not in train]: raise InputError(f'training rows of {", ".join(missing)} are needed, too: the new modality is compared with them')
+        if missing := [v for v in self.required_views if v not in train]:
+            raise InputError(
+                f'training rows of {", ".join(missing)} are needed, too: the new modality is compared with them'
+            )
         own, was = PKSampler(train.select(*self.required_views, view), self.K), (self.views, self.newest, self.active)
-        if (top := int(own.classes.max())) >= self.classes: raise InputError(f'view {view!r} has class {top}, but the classifier knows {self.classes}')
+        if (top := int(own.classes.max())) >= self.classes:
+            raise InputError(f'view {view!r} has class {top}, but the classifier knows {self.classes}')
         try:
-            self.views, self.newest, self.active = self.views | {view: dict(pooled=parts_of(train[view].x, self.parts)['pooled'].shape[1])}, view, own.classes
+            self.views, self.newest, self.active = (
+                self.views | {view: dict(pooled=parts_of(train[view].x, self.parts)['pooled'].shape[1])},
+                view,
+                own.classes,
+            )
             with torch.random.fork_rng():
                 torch.manual_seed(self.trainer.seed + len(was[0]))
-                self.add(view); self.init_from_data(own.select(view))
+                self.add(view)
+                self.init_from_data(own.select(view))
                 history = self.within(view).fit(self, own, validate)
-        except BaseException:                                                # as if nothing had been tried
-            self.remove(view); self.views, self.newest, self.active = was
+        except BaseException:  # as if nothing had been tried
+            self.remove(view)
+            self.views, self.newest, self.active = was
             raise
         self.history = [*self.history, *(r | dict(stage=view) for r in history)]
-        self.eval(); self.before_eval(own)
+        self.eval()
+        self.before_eval(own)
         return self
 
     @property
-    def required_views(self): return list(self.views)          # whose rows a new modality is trained with
+    def required_views(self):
+        return list(self.views)  # whose rows a new modality is trained with
 
     def remove(self, view):
         "Take a modality out, with its blocks"
         for part in (self.heads, self.decoders, self.aligned, self.context._buffers):
-            for k in [k for k in part if view in k.split('×')]: del part[k]
+            for k in [k for k in part if view in k.split('×')]:
+                del part[k]
 
     def fit_classes(self, train, classes, validate=None, scope='stage'):
-        self.newest = None                              # nothing is frozen
+        self.newest = None  # nothing is frozen
         return super().fit_classes(train, classes, validate, scope)
 
     @property
-    def pairs(self): return [(u, self.newest) for u in self.views if u != self.newest] if self.newest else super().pairs
+    def pairs(self):
+        return [(u, self.newest) for u in self.views if u != self.newest] if self.newest else super().pairs
+
     @property
-    def learning(self): return [self.newest] if self.newest else super().learning
+    def learning(self):
+        return [self.newest] if self.newest else super().learning
+
     @property
-    def stages(self): return [sum(self.name(u, v) in self.aligned for u in list(self.views)[:i]) for i, v in enumerate(self.views)][1:]
+    def stages(self):
+        return [sum(self.name(u, v) in self.aligned for u in list(self.views)[:i]) for i, v in enumerate(self.views)][
+            1:
+        ]
 
     def lr_multipliers(self, epoch):
         "In a later stage only the new head and its blocks learn"
-        if not self.newest: return {}
-        new = (f'heads.{self.newest}.', f'decoders.{self.newest}.', *(f'aligned.{self.name(u, self.newest)}.' for u in self.partners(self.newest)))
-        return {n: 0. for n, _ in self.named_parameters() if not n.startswith(new)}
+        if not self.newest:
+            return {}
+        new = (
+            f'heads.{self.newest}.',
+            f'decoders.{self.newest}.',
+            *(f'aligned.{self.name(u, self.newest)}.' for u in self.partners(self.newest)),
+        )
+        return {n: 0.0 for n, _ in self.named_parameters() if not n.startswith(new)}
 
     def turns(self, view, to):
         "Without `to`: those who were there when it joined (of the first: who was next), so that codes stay what they are"
         at = list(self.views)
-        return super().turns(view, to) if to else super().turns(view, at[1] if view == at[0] else None)[:max(1, at.index(view))]
+        return (
+            super().turns(view, to)
+            if to
+            else super().turns(view, at[1] if view == at[0] else None)[: max(1, at.index(view))]
+        )
 
     def train(self, mode=True):
         super().train(mode)
         if mode and self.newest:
-            for v, head in self.heads.items(): head.train(v == self.newest)
+            for v, head in self.heads.items():
+                head.train(v == self.newest)
         return self
 
-    def frozen(self) -> dict[str, str]: # name: digest
+    def frozen(self) -> dict[str, str]:  # name: digest
         "What may not change when a modality joins"
         return {k: digest(v) for k, v in self.state_dict().items()}
 
     def state(self):
         tensors, data = super().state()
         return tensors, data | dict(newest=self.newest)
+
     def restore(self, tensors, data):
         self.newest = data['newest']
         super().restore(tensors, data)
@@ -297,9 +439,51 @@ class MCVS(CVS):
 # %% ../../nbs/methods/10_cvs.ipynb #e4f9f751
 class RVS(MCVS):
     "Reference Vector Space (S3, 3.3): a new modality is compared with one reference only"
-    def __init__(self, reference='', dim=512, hidden=512, dropout=0., alpha=1., beta=1., gammas=(.25, .25, .5), margin=1., select='tf', block=True, wi=True, ws=True, wis=True, gain=1., K=8,
-                 partner=(.5, .25), delta=0., n_classes=0, mode='context', trainer=None):                     # The reference (default: the first view), and as in `CVS`
-        super().__init__(dim, hidden, dropout, alpha, beta, gammas, margin, select, block, wi, ws, wis, gain, K, partner, delta, n_classes, mode, trainer)
+
+    def __init__(
+        self,
+        reference='',
+        dim=512,
+        hidden=512,
+        dropout=0.0,
+        alpha=1.0,
+        beta=1.0,
+        gammas=(0.25, 0.25, 0.5),
+        margin=1.0,
+        select='tf',
+        block=True,
+        wi=True,
+        ws=True,
+        wis=True,
+        gain=1.0,
+        K=8,
+        partner=(0.5, 0.25),
+        delta=0.0,
+        n_classes=0,
+        mode='context',
+        trainer=None,
+    ):  # The reference (default: the first view), and as in `CVS`
+        super().__init__(
+            dim,
+            hidden,
+            dropout,
+            alpha,
+            beta,
+            gammas,
+            margin,
+            select,
+            block,
+            wi,
+            ws,
+            wis,
+            gain,
+            K,
+            partner,
+            delta,
+            n_classes,
+            mode,
+            trainer,
+        )
         self.reference = reference
 
     def infer_schema(self, train):
@@ -307,47 +491,74 @@ class RVS(MCVS):
         check_choice(self.centre, list(self.views)[:2], 'reference among the first two views')
 
     @property
-    def centre(self): return self.reference or next(iter(self.views))
-    def partners(self, view): return [v for v in super().partners(view) if self.centre in (v, view)]
-    def name(self, u, v): return '×'.join(sorted((u, v), key=lambda w: (w != self.centre, list(self.views).index(w))))
-    def turns(self, view, to): return super().turns(view, to if view == self.centre else self.centre)
+    def centre(self):
+        return self.reference or next(iter(self.views))
 
-    def attention(self, other, view): return AlignedAttention(self.dim, self.wi, self.ws, self.wis, True, next(iter(self.aligned.values()), None), self.gain)
+    def partners(self, view):
+        return [v for v in super().partners(view) if self.centre in (v, view)]
+
+    def name(self, u, v):
+        return '×'.join(sorted((u, v), key=lambda w: (w != self.centre, list(self.views).index(w))))
+
+    def turns(self, view, to):
+        return super().turns(view, to if view == self.centre else self.centre)
+
+    def attention(self, other, view):
+        return AlignedAttention(
+            self.dim, self.wi, self.ws, self.wis, True, next(iter(self.aligned.values()), None), self.gain
+        )
 
     @property
-    def required_views(self): return [self.centre]
+    def required_views(self):
+        return [self.centre]
+
     @property
     def pairs(self):
-        if not self.newest: return super().pairs
+        if not self.newest:
+            return super().pairs
         return [(self.centre, self.newest)]
 
 # %% ../../nbs/methods/10_cvs.ipynb #127e9ac2
 class Prototypes(MCVS):
     "Fixed orthogonal directions for the classes; each modality learns alone to find them"
-    def __init__(self, dim=512, hidden=512, dropout=0., scale=8., K=8, n_classes=0, trainer=None): # As in `CVS`; what cosines are multiplied with
+
+    def __init__(
+        self, dim=512, hidden=512, dropout=0.0, scale=8.0, K=8, n_classes=0, trainer=None
+    ):  # As in `CVS`; what cosines are multiplied with
         super().__init__(dim, hidden, dropout, block=False, K=K, n_classes=n_classes, trainer=trainer)
         self.scale = scale
 
     def build(self):
         super().build()
-        if self.classes > self.dim: raise InputError(f'{self.classes} classes need as many directions, but dim is {self.dim}')
-        self.register_buffer('directions', torch.linalg.qr(torch.randn(self.dim, self.classes, generator=torch.Generator().manual_seed(0)))[0].T.contiguous())
+        if self.classes > self.dim:
+            raise InputError(f'{self.classes} classes need as many directions, but dim is {self.dim}')
+        self.register_buffer(
+            'directions',
+            torch.linalg.qr(torch.randn(self.dim, self.classes, generator=torch.Generator().manual_seed(0)))[
+                0
+            ].T.contiguous(),
+        )
 
     @property
-    def required_views(self): return []                        # each learns alone
+    def required_views(self):
+        return []  # each learns alone
 
     def losses(self, g, batch):
         here = self.learning
-        loss = sum(F.cross_entropy(self.scale * unit(g[v]) @ self.directions.T, batch[v].y.to(g[v].device)) for v in here) / len(here)
+        loss = sum(
+            F.cross_entropy(self.scale * unit(g[v]) @ self.directions.T, batch[v].y.to(g[v].device)) for v in here
+        ) / len(here)
         return dict(loss=loss)
 
 # %% ../../nbs/methods/10_cvs.ipynb #831c085e
 @torch.no_grad()
 def leaky_scores(
-    method:CVS, views:Views, # Fitted; labelled
-    a:str, b:str,            # Queries and gallery
-    seed:int=0,              # Of the partners
-) -> Tensor:                 # (n, m) cosines that must not be believed
+    method: CVS,
+    views: Views,  # Fitted; labelled
+    a: str,
+    b: str,  # Queries and gallery
+    seed: int = 0,  # Of the partners
+) -> Tensor:  # (n, m) cosines that must not be believed
     "Scores if each item is turned by a random partner *of its own class*: the evaluation that S3 does not exclude"
     r, out = torch.Generator().manual_seed(seed), {}
     for u, v in ((a, b), (b, a)):

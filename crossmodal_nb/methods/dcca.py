@@ -9,8 +9,10 @@ __all__ = ['OutputProjection', 'PostHocCCA', 'DCCA', 'projected', 'DCCAE', 'DGCC
 import itertools
 import warnings
 from abc import abstractmethod
+
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import check_choice
 from ..data.views import Views
 from ..losses.contrastive import triplet
@@ -25,27 +27,41 @@ from ..nn.trainer import Trainer
 # %% ../../nbs/methods/06_dcca.ipynb #d4f93996
 class OutputProjection(nn.Module):
     "z ↦ (z − m) W, found after training and not by it"
-    def __init__(self, dim:int):
-        super().__init__()
-        self.register_buffer('mean', torch.zeros(dim, dtype=torch.double)); self.register_buffer('W', torch.eye(dim, dtype=torch.double))
 
-    def forward(self, z): return ((z.double() - self.mean.to(z.device)) @ self.W.to(z.device)).to(z)
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(dim, dtype=torch.double))
+        self.register_buffer('W', torch.eye(dim, dtype=torch.double))
+
+    def forward(self, z):
+        return ((z.double() - self.mean.to(z.device)) @ self.W.to(z.device)).to(z)
 
     def set_linear(self, W, mean):
         self.mean.copy_(mean)
-        self.W.zero_()[:, :W.shape[1]] = W      # where there are fewer directions than coordinates, the rest is 0
+        self.W.zero_()[:, : W.shape[1]] = W  # where there are fewer directions than coordinates, the rest is 0
+
 
 class PostHocCCA(Dual):
     "Heads, then a linear map a view: for losses that are blind to invertible maps. A subclass gives `losses` and `maps`"
+
     def __init__(self, r, final_ridge, rho_power, dim, hidden, dropout, init, ridge, parts, similarity, trainer):
-        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity,
-                         trainer if isinstance(trainer, Trainer) else Trainer(**dict(batch=1024) | (trainer or {})))
+        super().__init__(
+            dim,
+            hidden,
+            dropout,
+            init,
+            ridge,
+            parts,
+            similarity,
+            trainer if isinstance(trainer, Trainer) else Trainer(**dict(batch=1024) | (trainer or {})),
+        )
         self.r, self.final_ridge, self.rho_power = r, final_ridge, rho_power
 
     @abstractmethod
-    def maps(self,
-        codes,               # `Views` of float32 codes
-    ):                       # Yields, for each view, (W, mean) in float64
+    def maps(
+        self,
+        codes,  # `Views` of float32 codes
+    ):  # Yields, for each view, (W, mean) in float64
         "The linear maps that make codes of all views comparable"
 
     def build(self):
@@ -56,13 +72,17 @@ class PostHocCCA(Dual):
         "As every dual encoder; and a word about batches that are too small for a correlation"
         super().init_from_data(train)
         if (n := min(self.trainer.batch, len(train.shared_items))) < 5 * self.dim:
-            warnings.warn(f'a batch of {n} items for codes of {self.dim} coordinates: with so few rows anything correlates, and the loss '
-                          f'says little. Take {10 * self.dim} items or more (with chunk=…, if memory is short), or a smaller dim')
+            warnings.warn(
+                f'a batch of {n} items for codes of {self.dim} coordinates: with so few rows anything correlates, and the loss '
+                f'says little. Take {10 * self.dim} items or more (with chunk=…, if memory is short), or a smaller dim'
+            )
 
     def lr_multipliers(self, epoch):
         "A shift of codes correlates no better: biases that only shift stay, or AdamW would make steps of the rounding in their gradient"
         shifts = ('linear.bias', 'more.2.bias', 'more.4.bias', 'value.bias', 'out.bias')
-        return {f'heads.{v}.{n}': 0. for v, h in self.heads.items() for n, _ in h.named_parameters() if n.endswith(shifts)}
+        return {
+            f'heads.{v}.{n}': 0.0 for v, h in self.heads.items() for n, _ in h.named_parameters() if n.endswith(shifts)
+        }
 
     def fit(self, train, validate=None):
         "Train by `self.trainer`, restore the best epoch, then fit the last map on all training pairs"
@@ -74,11 +94,16 @@ class PostHocCCA(Dual):
         "The last map, of the heads as they are now (on at most so many items)"
         items = train.shared_items
         if max_items and max_items < len(items):
-            train = train.subset(items[torch.randperm(len(items), generator=torch.Generator().manual_seed(0))[:max_items]])
+            train = train.subset(
+                items[torch.randperm(len(items), generator=torch.Generator().manual_seed(0))[:max_items]]
+            )
         codes = Views({v: view.with_features(self.raw(v, view.x)) for v, view in train.items()})
-        for v, found in zip(self.views, self.maps(codes)): self.last[v].set_linear(*found)
+        for v, found in zip(self.views, self.maps(codes)):
+            self.last[v].set_linear(*found)
 
-    def raw(self, view, x): return super().encode(view, x)     # codes before the last map
+    def raw(self, view, x):
+        return super().encode(view, x)  # codes before the last map
+
     def encode(self, view, x, to=None):
         z = self.raw(view, x)
         return self.last[view](z)
@@ -92,48 +117,63 @@ class PostHocCCA(Dual):
 # %% ../../nbs/methods/06_dcca.ipynb #dd676e90
 class DCCA(PostHocCCA):
     "Two networks whose codes correlate (Andrew et al. 2013), with an optional triplet on top"
-    def __init__(self,
-        objective:str='tracenorm',   # `tracenorm` (the paper's), `frobenius_sq`, `sqrt_trace`, or `soft_decorrelation` (Chang et al. 2018)
-        r:float=1e-3,                # Ridge of the objective, as a share of each coordinate's variance
-        w_decorrelate:float=.1,      # Of soft decorrelation: λ, the weight of what it asks of each view
-        w_triplet:float=0.,          # Weight of the triplet beside the correlation
-        margin:float=.3,             # Of the triplet, in units of the cosine
-        mining:str='mean',           # Of the triplet: `mean`, `sum`, `max`, `adaptive` or `semi-hard`
-        final_ridge:float=1e-3,      # Of the last linear CCA, relative to the mean variance of a view's codes
-        rho_power:float=1.,          # Its coordinate j is scaled by ρ_jᵖ
-        dim:int=128, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), # As in `Dual`
-        similarity:str='cosine',     # How codes are compared
-        trainer=None,                # A `Trainer`, or a dict of its fields; a batch of 1,024 unless it says otherwise
+
+    def __init__(
+        self,
+        objective: str = 'tracenorm',  # `tracenorm` (the paper's), `frobenius_sq`, `sqrt_trace`, or `soft_decorrelation` (Chang et al. 2018)
+        r: float = 1e-3,  # Ridge of the objective, as a share of each coordinate's variance
+        w_decorrelate: float = 0.1,  # Of soft decorrelation: λ, the weight of what it asks of each view
+        w_triplet: float = 0.0,  # Weight of the triplet beside the correlation
+        margin: float = 0.3,  # Of the triplet, in units of the cosine
+        mining: str = 'mean',  # Of the triplet: `mean`, `sum`, `max`, `adaptive` or `semi-hard`
+        final_ridge: float = 1e-3,  # Of the last linear CCA, relative to the mean variance of a view's codes
+        rho_power: float = 1.0,  # Its coordinate j is scaled by ρ_jᵖ
+        dim: int = 128,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        parts=('pooled',),  # As in `Dual`
+        similarity: str = 'cosine',  # How codes are compared
+        trainer=None,  # A `Trainer`, or a dict of its fields; a batch of 1,024 unless it says otherwise
     ):
         super().__init__(r, final_ridge, rho_power, dim, hidden, dropout, init, ridge, parts, similarity, trainer)
-        self.objective = check_choice(objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace', 'soft_decorrelation'), 'objective')
+        self.objective = check_choice(
+            objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace', 'soft_decorrelation'), 'objective'
+        )
         self.mining = check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
         self.w_decorrelate, self.w_triplet, self.margin = w_decorrelate, w_triplet, margin
 
-    def infer_schema(self, train, min_views=2, max_views=2, instead='For more views at once there is DGCCA'): super().infer_schema(train, min_views, max_views, instead)
+    def infer_schema(self, train, min_views=2, max_views=2, instead='For more views at once there is DGCCA'):
+        super().infer_schema(train, min_views, max_views, instead)
 
     def losses(self, z, batch):
         a, b = z.values()
         if self.objective == 'soft_decorrelation':
             loss = (l2_after_bn(a, b) + self.w_decorrelate * (soft_decorrelation(a) + soft_decorrelation(b))) / self.dim
         else:
-            most = self.dim**.5 if self.objective == 'sqrt_trace' else self.dim
+            most = self.dim**0.5 if self.objective == 'sqrt_trace' else self.dim
             loss = -cca_corr(standardised(a), standardised(b), self.r, self.objective) / most
-        if not (self.w_triplet and loss.isfinite()): return dict(loss=loss)
+        if not (self.w_triplet and loss.isfinite()):
+            return dict(loss=loss)
         hinge = triplet(*projected(a, b, self.r, self.rho_power), self.margin, self.mining, batch.item)
         return dict(loss=loss + self.w_triplet * hinge, correlation=loss, triplet=hinge)
 
-    def collapse_loss(self, n): return None if self.w_triplet else 0.     # what codes without variance give
+    def collapse_loss(self, n):
+        return None if self.w_triplet else 0.0  # what codes without variance give
 
     def maps(self, codes):
         m = CCA(1, self.final_ridge).fit(codes)
-        for W, mean in zip(m.solution.W, m.moments.mean.split(self.dim)): yield W * m.solution.rho.clamp(min=0)**self.rho_power, mean
+        for W, mean in zip(m.solution.W, m.moments.mean.split(self.dim)):
+            yield W * m.solution.rho.clamp(min=0) ** self.rho_power, mean
+
 
 def projected(
-    a:Tensor, b:Tensor,     # (n, d) codes of a batch
-    r:float,                # Ridge, as a share of each coordinate's variance
-    power:float=1.,         # Coordinate j is scaled by ρ_jᵖ
-) -> list[Tensor]:          # Both, (n, d) float64
+    a: Tensor,
+    b: Tensor,  # (n, d) codes of a batch
+    r: float,  # Ridge, as a share of each coordinate's variance
+    power: float = 1.0,  # Coordinate j is scaled by ρ_jᵖ
+) -> list[Tensor]:  # Both, (n, d) float64
     "Codes as a linear CCA of this batch would show them; to a gradient, its rotations are constants"
     white = []
     for z in (a, b):
@@ -146,20 +186,53 @@ def projected(
 # %% ../../nbs/methods/06_dcca.ipynb #1b17aa07
 class DCCAE(DCCA):
     "Deep CCA whose codes can also rebuild their inputs (Wang et al. 2015)"
-    def __init__(self,
-        w_rebuild:float=.1,          # Weight of the share of variance that is not rebuilt
-        objective:str='tracenorm', r:float=1e-3, w_decorrelate:float=.1, w_triplet:float=0., margin:float=.3, mining:str='mean',
-        final_ridge:float=1e-3, rho_power:float=1., dim:int=128, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1.,
-        parts=('pooled',), similarity:str='cosine', trainer=None,    # All as in `DCCA`
+
+    def __init__(
+        self,
+        w_rebuild: float = 0.1,  # Weight of the share of variance that is not rebuilt
+        objective: str = 'tracenorm',
+        r: float = 1e-3,
+        w_decorrelate: float = 0.1,
+        w_triplet: float = 0.0,
+        margin: float = 0.3,
+        mining: str = 'mean',
+        final_ridge: float = 1e-3,
+        rho_power: float = 1.0,
+        dim: int = 128,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        parts=('pooled',),
+        similarity: str = 'cosine',
+        trainer=None,  # All as in `DCCA`
     ):
-        super().__init__(objective, r, w_decorrelate, w_triplet, margin, mining, final_ridge, rho_power,
-                         dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+        super().__init__(
+            objective,
+            r,
+            w_decorrelate,
+            w_triplet,
+            margin,
+            mining,
+            final_ridge,
+            rho_power,
+            dim,
+            hidden,
+            dropout,
+            init,
+            ridge,
+            parts,
+            similarity,
+            trainer,
+        )
         self.w_rebuild = w_rebuild
 
     def build(self):
         super().build()
         wide = {v: w[check_choice('pooled', w, f'part of view {v!r}')] for v, w in self.views.items()}
-        self.decoders = nn.ModuleDict({v: mlp(self.dim, *[self.hidden] * (self.hidden > 0), p) for v, p in wide.items()})
+        self.decoders = nn.ModuleDict(
+            {v: mlp(self.dim, *[self.hidden] * (self.hidden > 0), p) for v, p in wide.items()}
+        )
 
     def losses(self, z, batch):
         out = super().losses(z, batch)
@@ -167,28 +240,43 @@ class DCCAE(DCCA):
         error = sum((self.decoders[v](c) - self.heads[v].scale['pooled'](x[v])).square().mean() for v, c in z.items())
         return out | dict(loss=out['loss'] + self.w_rebuild * error, rebuild=error)
 
-    def collapse_loss(self, n): return None
+    def collapse_loss(self, n):
+        return None
 
 # %% ../../nbs/methods/06_dcca.ipynb #18b4a014
 class DGCCA(PostHocCCA):
     "Networks of two to five views, whose codes share what can be foretold from all (Benton et al. 2017)"
-    def __init__(self,
-        r:float=1e-3,                # Ridge of the objective, as a share of each coordinate's variance
-        final_ridge:float=1e-3,      # Of the last MCCA, relative to the mean variance of a view's codes
-        rho_power:float=1.,          # Its coordinate j is scaled by ρ_jᵖ, ρ_j its mean correlation over all pairs of views
-        dim:int=128, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), # As in `Dual`
-        similarity:str='cosine',     # How codes are compared
-        trainer=None,                # As in `DCCA`
-    ): super().__init__(r, final_ridge, rho_power, dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+
+    def __init__(
+        self,
+        r: float = 1e-3,  # Ridge of the objective, as a share of each coordinate's variance
+        final_ridge: float = 1e-3,  # Of the last MCCA, relative to the mean variance of a view's codes
+        rho_power: float = 1.0,  # Its coordinate j is scaled by ρ_jᵖ, ρ_j its mean correlation over all pairs of views
+        dim: int = 128,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        parts=('pooled',),  # As in `Dual`
+        similarity: str = 'cosine',  # How codes are compared
+        trainer=None,  # As in `DCCA`
+    ):
+        super().__init__(r, final_ridge, rho_power, dim, hidden, dropout, init, ridge, parts, similarity, trainer)
 
     def losses(self, z, batch):
         return dict(loss=(1 - gcca_corr([standardised(c) for c in z.values()], self.r) / self.dim) / (len(z) - 1))
 
-    def collapse_loss(self, n): return 1 / (len(self.views) - 1)     # what codes without variance give
+    def collapse_loss(self, n):
+        return 1 / (len(self.views) - 1)  # what codes without variance give
 
     def maps(self, codes):
         size = {v: view.x.double().var(0).mean().sqrt().clamp(min=1e-12) for v, view in codes.items()}
         codes = Views({v: view.with_features(view.x.double() / size[v]) for v, view in codes.items()})
         m = MCCA(self.dim, self.final_ridge / (1 + self.final_ridge)).fit(codes)
-        rho = torch.stack([correlations(m, codes.select(*pair)) for pair in itertools.combinations(codes, 2)]).mean(0).clamp(min=0)
-        for v in codes: yield m.tensors[f'W.{v}'] / size[v] * rho**self.rho_power, m.tensors[f'mean.{v}'] * size[v]
+        rho = (
+            torch.stack([correlations(m, codes.select(*pair)) for pair in itertools.combinations(codes, 2)])
+            .mean(0)
+            .clamp(min=0)
+        )
+        for v in codes:
+            yield m.tensors[f'W.{v}'] / size[v] * rho**self.rho_power, m.tensors[f'mean.{v}'] * size[v]

@@ -9,8 +9,10 @@ __all__ = ['orders', 'ClassOrdered', 'Labelled', 'mean_pairs', 'DSCMR', 'DSCMRRe
 import itertools
 import math
 import time
+
 import torch
 from torch import nn
+
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..losses.supervised import dscmr
@@ -21,32 +23,40 @@ from ..nn.trainer import Collapse
 # %% ../../nbs/methods/11_dscmr.ipynb #e147657d
 orders = ('shuffled', 'balanced', 'sorted')
 
+
 class ClassOrdered(Views):
     "Labelled pairs, and how items come together in a batch"
-    def __init__(self,
-        views,                   # `Views`; rows without a label are left out
-        order:str='shuffled',    # One of `orders`
+
+    def __init__(
+        self,
+        views,  # `Views`; rows without a label are left out
+        order: str = 'shuffled',  # One of `orders`
     ):
         for v, view in views.items():
-            if view.y is None: raise InputError(f'view {v!r} has no labels: these methods learn from classes')
+            if view.y is None:
+                raise InputError(f'view {v!r} has no labels: these methods learn from classes')
         has = {v: view.y.any(1) if view.y.dim() > 1 else view.y >= 0 for v, view in views.items()}
         super().__init__({v: view if has[v].all() else view[has[v]] for v, view in views.items()})
         self.order, self.whole = check_choice(order, orders, 'order of batches'), self.shared_items
-        if not len(self.whole): raise InputError(f'no item with a label has a row in every one of {", ".join(views)}')
+        if not len(self.whole):
+            raise InputError(f'no item with a label has a row in every one of {", ".join(views)}')
         first = next(iter(self.values()))
         key, row = first.sorted('item')
         y = first.y[row[torch.searchsorted(key, self.whole)]]
-        if len(y.unique(dim=0)) < 2: raise InputError('all items to learn from are of one class; at least 2 are needed')
-        kind = y if y.dim() == 1 else y.double().argmax(1)           # of several labels, the first
+        if len(y.unique(dim=0)) < 2:
+            raise InputError('all items to learn from are of one class; at least 2 are needed')
+        kind = y if y.dim() == 1 else y.double().argmax(1)  # of several labels, the first
         self.by_class, self.count = kind.argsort(stable=True), kind.unique(return_counts=True)[1]
 
     def batch(self, ids, by='item', seed=0):
-        if by == 'item' and self.order != 'shuffled': ids = self.whole[self.chosen(len(ids), torch.Generator().manual_seed(seed))]
+        if by == 'item' and self.order != 'shuffled':
+            ids = self.whole[self.chosen(len(ids), torch.Generator().manual_seed(seed))]
         return super().batch(ids, by, seed)
 
     def chosen(self, n, g):
         "Places of the items of a batch"
-        if self.order == 'sorted': return self.by_class.roll(-int(torch.randint(len(self.whole), (1,), generator=g)))[:n]
+        if self.order == 'sorted':
+            return self.by_class.roll(-int(torch.randint(len(self.whole), (1,), generator=g)))[:n]
         count, start = self.count, self.count.cumsum(0) - self.count
         kind = torch.randperm(len(count), generator=g).repeat(-(-n // len(count)))[:n]
         return self.by_class[start[kind] + (torch.rand(n, generator=g) * count[kind]).long()]
@@ -54,49 +64,82 @@ class ClassOrdered(Views):
 # %% ../../nbs/methods/11_dscmr.ipynb #292a90ef
 class Labelled(Neural):
     "Heads of layers, and one classifier; labels of one class a row, or multi-hot. A subclass gives `losses`"
-    supervised = True            # learns from labels, and is judged by them
+
+    supervised = True  # learns from labels, and is judged by them
+
     def __init__(self, dim, hidden, dropout, order, trainer):
         super().__init__(trainer)
-        self.dim, self.hidden, self.dropout, self.order, self.classes = dim, hidden, dropout, check_choice(order, orders, 'order of batches'), 0
+        self.dim, self.hidden, self.dropout, self.order, self.classes = (
+            dim,
+            hidden,
+            dropout,
+            check_choice(order, orders, 'order of batches'),
+            0,
+        )
 
-    def fit(self, train, validate=None): return super().fit(ClassOrdered(train, self.order), validate)
+    def fit(self, train, validate=None):
+        return super().fit(ClassOrdered(train, self.order), validate)
+
     def infer_schema(self, train):
         super().infer_schema(train)
-        if len(kinds := {v.y.shape[1:] for v in train.values()}) > 1: raise InputError(f'labels of the views are of different kinds: {", ".join(f"{v} {tuple(x.y.shape)}" for v, x in train.items())}')
+        if len(kinds := {v.y.shape[1:] for v in train.values()}) > 1:
+            raise InputError(
+                f'labels of the views are of different kinds: {", ".join(f"{v} {tuple(x.y.shape)}" for v, x in train.items())}'
+            )
         self.classes = max(x.y.shape[1] if x.y.dim() > 1 else 1 + int(x.y.max()) for x in train.values())
 
     def build(self):
-        self.heads = nn.ModuleDict({v: nn.Sequential(Standard(w['pooled']), nn.Dropout(self.dropout), nn.Linear(w['pooled'], self.hidden), nn.ReLU(), nn.Dropout(self.dropout)) for v, w in self.views.items()})
+        self.heads = nn.ModuleDict(
+            {
+                v: nn.Sequential(
+                    Standard(w['pooled']),
+                    nn.Dropout(self.dropout),
+                    nn.Linear(w['pooled'], self.hidden),
+                    nn.ReLU(),
+                    nn.Dropout(self.dropout),
+                )
+                for v, w in self.views.items()
+            }
+        )
         self.common, self.classifier = nn.Linear(self.hidden, self.dim), nn.Linear(self.dim, self.classes)
 
     def init_from_data(self, train):
-        for v, head in self.heads.items(): head[0].fit(parts_of(train[v].x)['pooled'])
-    def net(self, view, x): return self.common(self.heads[view](x['pooled']))
+        for v, head in self.heads.items():
+            head[0].fit(parts_of(train[v].x)['pooled'])
 
-    def state(self): return self.state_dict(), dict(classes=self.classes)
+    def net(self, view, x):
+        return self.common(self.heads[view](x['pooled']))
+
+    def state(self):
+        return self.state_dict(), dict(classes=self.classes)
+
     def restore(self, tensors, data):
         self.classes = data['classes']
         super().restore(tensors, data)
 
+
 def mean_pairs(
-    z:dict,              # view: (n, d) codes
-    loss,                # (a, b) -> dict of scalars
-) -> dict:               # Their means over all pairs of views
+    z: dict,  # view: (n, d) codes
+    loss,  # (a, b) -> dict of scalars
+) -> dict:  # Their means over all pairs of views
     "A loss of two views, of all"
     found = [loss(a, b) for a, b in itertools.combinations(z.values(), 2)]
     return {k: sum(f[k] for f in found) / len(found) for k in found[0]}
 
+
 class DSCMR(Labelled):
     "Deep supervised cross-modal retrieval (Zhen et al. 2019)"
-    def __init__(self,
-        lam=.1,                  # λ, weight of the common space
-        eta=.1,                  # η, weight of the invariance
-        form='row_mean',         # `'row_mean'` as in the released code, or `'frobenius'` as in the paper: see `dscmr`
-        dim=128,                 # Of the common space
-        hidden=512,              # Of each modality's layer
-        dropout=.3,              # Of inputs and hidden units
-        order='shuffled',        # How items come together in a batch: see `ClassOrdered`
-        trainer=None,            # A `Trainer`, or a dict of its fields
+
+    def __init__(
+        self,
+        lam=0.1,  # λ, weight of the common space
+        eta=0.1,  # η, weight of the invariance
+        form='row_mean',  # `'row_mean'` as in the released code, or `'frobenius'` as in the paper: see `dscmr`
+        dim=128,  # Of the common space
+        hidden=512,  # Of each modality's layer
+        dropout=0.3,  # Of inputs and hidden units
+        order='shuffled',  # How items come together in a batch: see `ClassOrdered`
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(dim, hidden, dropout, order, trainer)
         self.lam, self.eta, self.form = lam, eta, check_choice(form, ('row_mean', 'frobenius'), 'form')
@@ -106,13 +149,17 @@ class DSCMR(Labelled):
         return mean_pairs(z, lambda u, v: dscmr(u, v, P(u), P(v), y, self.lam, self.eta, self.form))
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, trainer=dict(epochs=8, batch=40, lr=3e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(dim=32, hidden=64, trainer=dict(epochs=8, batch=40, lr=3e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/11_dscmr.ipynb #899511d6
 class DSCMRReference(DSCMR):
     "DSCMR as released (penghu-cs/DSCMR, train_model.py), with an epoch chosen by `check` instead of on test"
-    def __init__(self, lam=1e-3, eta=.1, dim=1024, hidden=2048, lr=1e-4, epochs=500, rows=100, trainer=None): # As released; `rows` a batch. On the CPU; of the `Trainer` only the seed counts
-        super().__init__(lam, eta, 'row_mean', dim, hidden, 0., 'sorted', trainer)
+
+    def __init__(
+        self, lam=1e-3, eta=0.1, dim=1024, hidden=2048, lr=1e-4, epochs=500, rows=100, trainer=None
+    ):  # As released; `rows` a batch. On the CPU; of the `Trainer` only the seed counts
+        super().__init__(lam, eta, 'row_mean', dim, hidden, 0.0, 'sorted', trainer)
         self.lr, self.epochs, self.rows = lr, epochs, rows
 
     def fit(self, train, validate=None):
@@ -120,24 +167,37 @@ class DSCMRReference(DSCMR):
         self.infer_schema(train)
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)
-            self.build(); self.init_from_data(train)
-        opt, self.history, best, runs = torch.optim.Adam(self.parameters(), self.lr, betas=(.5, .999), fused=True), [], None, train.whole[train.by_class].split(self.rows)
+            self.build()
+            self.init_from_data(train)
+        opt, self.history, best, runs = (
+            torch.optim.Adam(self.parameters(), self.lr, betas=(0.5, 0.999), fused=True),
+            [],
+            None,
+            train.whole[train.by_class].split(self.rows),
+        )
         for epoch in range(self.epochs):
-            start, total = time.perf_counter(), 0.
+            start, total = time.perf_counter(), 0.0
             for i, ids in enumerate(runs):
                 opt.zero_grad()
                 loss = self(Views(train).batch(ids, seed=epoch * len(runs) + i))['loss']
-                loss.backward(); opt.step()
+                loss.backward()
+                opt.step()
                 total += float(loss.detach())
             self.history.append(row := dict(epoch=epoch, loss=total / len(runs), seconds=time.perf_counter() - start))
-            if not math.isfinite(total): raise Collapse(f'epoch {epoch}: the loss is {total}. Lower lr, or look for features of extreme size')
-            if not validate: continue
+            if not math.isfinite(total):
+                raise Collapse(f'epoch {epoch}: the loss is {total}. Lower lr, or look for features of extreme size')
+            if not validate:
+                continue
             row['check'] = float(validate(self))
-            if not math.isfinite(row['check']): raise Collapse(f'epoch {epoch}: the check on held-out data is {row["check"]}')
-            if all(row['check'] > r['check'] for r in self.history[:-1]): best = {k: v.clone() for k, v in self.state_dict().items()}
-        if best: self.load_state_dict(best)
+            if not math.isfinite(row['check']):
+                raise Collapse(f'epoch {epoch}: the check on held-out data is {row["check"]}')
+            if all(row['check'] > r['check'] for r in self.history[:-1]):
+                best = {k: v.clone() for k, v in self.state_dict().items()}
+        if best:
+            self.load_state_dict(best)
         self.eval()
         return self
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, lr=3e-3, epochs=20, rows=40)
+    def example(cls):
+        return cls(dim=32, hidden=64, lr=3e-3, epochs=20, rows=40)

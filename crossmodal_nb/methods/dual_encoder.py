@@ -9,8 +9,10 @@ __all__ = ['learnable', 'Head', 'Dual', 'sum_pairs', 'Triplet', 'CLIP', 'SigLIP'
 import copy
 import itertools
 import math
+
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import check_choice
 from ..data.rows import take
 from ..data.views import Views
@@ -19,16 +21,18 @@ from ..encoders.text import Bert, MiniLM, pool
 from ..losses.contrastive import info_nce, sigmoid_pairs, triplet
 from .base import Neural, parts_of, similarities
 from .linear import CCA, MCCA
-from ..nn.layers import AttentionPool, mlp, Standard
+from ..nn.layers import AttentionPool, Standard, mlp
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #27015438
 class Head(nn.Module):
     "Parts of a row to its code"
-    def __init__(self,
-        widths:dict,          # part: width, as in `Method.views`
-        dim:int,              # Of the code
-        hidden:int,           # Of the network beside the linear map (0: none)
-        dropout:float,        # Of inputs and hidden units
+
+    def __init__(
+        self,
+        widths: dict,  # part: width, as in `Method.views`
+        dim: int,  # Of the code
+        hidden: int,  # Of the network beside the linear map (0: none)
+        dropout: float,  # Of inputs and hidden units
     ):
         super().__init__()
         self.pooled, sets = widths.get('pooled'), [p for p in ('grid', 'tokens') if p in widths]
@@ -36,61 +40,77 @@ class Head(nn.Module):
         self.drop = nn.Dropout(dropout)
         if self.pooled:
             self.linear = nn.Linear(self.pooled, dim)
-            if hidden: self.more = mlp(self.pooled, hidden, dim, dropout=dropout)
+            if hidden:
+                self.more = mlp(self.pooled, hidden, dim, dropout=dropout)
         self.sets = nn.ModuleDict({p: AttentionPool(widths[p], dim) for p in sets})
         last = [p.out for p in self.sets.values()] + ([self.more[-1]] if self.pooled and hidden else [])
-        for l in last if self.pooled else last[1:]: nn.init.zeros_(l.weight); nn.init.zeros_(l.bias)
+        for l in last if self.pooled else last[1:]:
+            nn.init.zeros_(l.weight)
+            nn.init.zeros_(l.bias)
 
     def forward(self, x):
-        z = 0.
+        z = 0.0
         if self.pooled:
             h = self.scale['pooled'](x['pooled'])
             z = self.linear(h)
-            if hasattr(self, 'more'): z = z + self.more(self.drop(h))
-        for p, attend in self.sets.items(): z = z + attend(self.drop(self.scale[p](x[p])), x.get(f'{p}_mask'))
+            if hasattr(self, 'more'):
+                z = z + self.more(self.drop(h))
+        for p, attend in self.sets.items():
+            z = z + attend(self.drop(self.scale[p](x[p])), x.get(f'{p}_mask'))
         return z
 
     def fit_scale(self, x):
         "Take the scale of each part from training rows"
-        for p, s in self.scale.items(): s.fit(x[p], x.get(f'{p}_mask'))
+        for p, s in self.scale.items():
+            s.fit(x[p], x.get(f'{p}_mask'))
 
     @torch.no_grad()
-    def set_linear(self,
-        W:Tensor,             # (width, dim) a linear map of `pooled`
-        mean:Tensor,          # (width,) what it subtracts
+    def set_linear(
+        self,
+        W: Tensor,  # (width, dim) a linear map of `pooled`
+        mean: Tensor,  # (width,) what it subtracts
     ):
         "Make the linear part this map, z = (x − mean) W, with coordinates of mean square 1"
         s = self.scale['pooled']
         M = W.double() * s.sd[:, None].double()
-        norm = M.square().sum().sqrt() / M.shape[1]**.5
-        self.linear.weight.copy_((M / norm).T); self.linear.bias.copy_((s.mean - mean.double()) @ W.double() / norm)
+        norm = M.square().sum().sqrt() / M.shape[1] ** 0.5
+        self.linear.weight.copy_((M / norm).T)
+        self.linear.bias.copy_((s.mean - mean.double()) @ W.double() / norm)
 
     @torch.no_grad()
     def init_idle_units(self):
         "Where CCA had no direction to give, a coordinate that is 0 in all views would stay 0, for so is its gradient: let the network fill it"
         idle, last = ~self.linear.weight.any(1), self.more[-1].weight
-        last[idle] = .1 * torch.randn(int(idle.sum()), last.shape[1]).to(last) / last.shape[1]**.5
+        last[idle] = 0.1 * torch.randn(int(idle.sum()), last.shape[1]).to(last) / last.shape[1] ** 0.5
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #03eb75b4
 class Dual(Neural):
     "One head a view. A subclass gives `losses`"
-    def __init__(self,
-        dim:int=256,                 # Coordinates of a code
-        hidden:int=512,              # Of each head's network (0: the heads are linear)
-        dropout:float=.2,            # Of inputs and hidden units
-        init:str='cca',             # The linear parts begin as ridge CCA weighted by correlation (of more than two views, as MCCA), or at `'random'`
-        ridge:float=1.,              # Of that CCA, relative to the mean variance (as shrinkage r/(1+r) of MCCA)
-        parts=('pooled',),           # What is read of each row, where there is: `pooled`, `grid`, `tokens`
-        similarity:str='cosine',     # How codes are compared
-        trainer=None,                # A `Trainer`, or a dict of its fields
+
+    def __init__(
+        self,
+        dim: int = 256,  # Coordinates of a code
+        hidden: int = 512,  # Of each head's network (0: the heads are linear)
+        dropout: float = 0.2,  # Of inputs and hidden units
+        init: str = 'cca',  # The linear parts begin as ridge CCA weighted by correlation (of more than two views, as MCCA), or at `'random'`
+        ridge: float = 1.0,  # Of that CCA, relative to the mean variance (as shrinkage r/(1+r) of MCCA)
+        parts=('pooled',),  # What is read of each row, where there is: `pooled`, `grid`, `tokens`
+        similarity: str = 'cosine',  # How codes are compared
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
         self.dim, self.hidden, self.dropout, self.ridge = dim, hidden, dropout, ridge
-        self.init, self.similarity = check_choice(init, ('cca', 'random'), 'init'), check_choice(similarity, similarities, 'similarity')
+        self.init, self.similarity = (
+            check_choice(init, ('cca', 'random'), 'init'),
+            check_choice(similarity, similarities, 'similarity'),
+        )
         self.parts = tuple(check_choice(p, ('pooled', 'grid', 'tokens'), 'part') for p in parts)
 
-    def build(self): self.heads = nn.ModuleDict({v: Head(w, self.dim, self.hidden, self.dropout) for v, w in self.views.items()})
-    def net(self, view, x): return self.heads[view](x)
+    def build(self):
+        self.heads = nn.ModuleDict({v: Head(w, self.dim, self.hidden, self.dropout) for v, w in self.views.items()})
+
+    def net(self, view, x):
+        return self.heads[view](x)
 
     def init_from_data(self, train):
         "The scale of every part (of at most 4,096 rows), and the linear parts of CCA"
@@ -98,13 +118,19 @@ class Dual(Neural):
             i = torch.randperm(len(v), generator=torch.Generator().manual_seed(0))[:4096].sort().values
             self.heads[name].fit_scale(self.inputs(parts_of(v.x, self.parts), i))
         if self.init == 'cca' and all('pooled' in w for w in self.views.values()):
-            for (name, W), mean in zip(*_canonical(train, self.dim, self.ridge)): self.heads[name].set_linear(W, mean)
+            for (name, W), mean in zip(*_canonical(train, self.dim, self.ridge)):
+                self.heads[name].set_linear(W, mean)
             for h in self.heads.values():
-                if hasattr(h, 'more'): h.init_idle_units()
+                if hasattr(h, 'more'):
+                    h.init_idle_units()
+
 
 def _canonical(train, dim, ridge):
     "(view, weighted directions) of each view, and the means: padded with nothing where there are fewer than `dim`"
-    pad = lambda W: nn.functional.pad(W, (0, dim - W.shape[1]))
+
+    def pad(W):
+        return nn.functional.pad(W, (0, dim - W.shape[1]))
+
     pooled = Views({k: v.with_features(parts_of(v.x)['pooled']) for k, v in train.items()})
     least = min(v.x.shape[1] for v in pooled.values())
     if len(train) > 2:
@@ -113,11 +139,12 @@ def _canonical(train, dim, ridge):
     m = CCA(1, ridge).fit(pooled)
     m = m.with_params(dim=min(dim, m.rank))
     means = m.moments.mean.split([w['pooled'] for w in m.views.values()])
-    return [(v, pad(W[:, :m.dim] * m.rho.clamp(min=0))) for v, W in zip(train, m.solution.W)], means
+    return [(v, pad(W[:, : m.dim] * m.rho.clamp(min=0))) for v, W in zip(train, m.solution.W)], means
+
 
 def sum_pairs(
-    z:dict,           # view: (n, d) codes
-    loss,             # (a, b) -> scalar
+    z: dict,  # view: (n, d) codes
+    loss,  # (a, b) -> scalar
 ) -> Tensor:
     "A loss summed over all pairs of views"
     return sum(loss(a, b) for a, b in itertools.combinations(z.values(), 2))
@@ -125,29 +152,51 @@ def sum_pairs(
 # %% ../../nbs/methods/05_dual_encoder.ipynb #dfa51e48
 class Triplet(Dual):
     "Partners closer than strangers by a margin (Faghri et al. 2018, VSE++, for `mining='max'`)"
-    def __init__(self,
-        margin:float=.2,             # In units of the cosine
-        mining:str='max',            # `mean`, `sum`, `max`, `adaptive` or `semi-hard`
-        warmup_epochs:int=2,                  # Epochs of `mean` before it
-        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
+
+    def __init__(
+        self,
+        margin: float = 0.2,  # In units of the cosine
+        mining: str = 'max',  # `mean`, `sum`, `max`, `adaptive` or `semi-hard`
+        warmup_epochs: int = 2,  # Epochs of `mean` before it
+        dim: int = 256,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        parts=('pooled',),
+        similarity: str = 'cosine',
+        trainer=None,  # As in `Dual`
     ):
         super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
         self.margin, self.warmup_epochs = margin, warmup_epochs
         self.mining = check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
 
     @property
-    def now(self): return 'mean' if self.epoch < self.warmup_epochs else self.mining
+    def now(self):
+        return 'mean' if self.epoch < self.warmup_epochs else self.mining
+
     def losses(self, z, batch):
         return dict(loss=sum_pairs(z, lambda a, b: triplet(a, b, self.margin, self.now, batch.item)))
-    def collapse_loss(self, n): return 2 * self.margin * math.comb(len(self.views), 2) if self.now == 'max' else None
+
+    def collapse_loss(self, n):
+        return 2 * self.margin * math.comb(len(self.views), 2) if self.now == 'max' else None
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #e0534fb2
 class CLIP(Dual):
     "Symmetric InfoNCE with a learned scale (Radford et al. 2021)"
-    def __init__(self,
-        scale:float=1/.07,           # e^s at the start, 1 to 100
-        positives:str='mask',        # Others of the same item in a batch: `mask`, `supcon` or `inside` (see `info_nce`)
-        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
+
+    def __init__(
+        self,
+        scale: float = 1 / 0.07,  # e^s at the start, 1 to 100
+        positives: str = 'mask',  # Others of the same item in a batch: `mask`, `supcon` or `inside` (see `info_nce`)
+        dim: int = 256,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        parts=('pooled',),
+        similarity: str = 'cosine',
+        trainer=None,  # As in `Dual`
     ):
         super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
         self.scale, self.positives = scale, check_choice(positives, ('mask', 'supcon', 'inside'), 'positives')
@@ -155,38 +204,60 @@ class CLIP(Dual):
     def build(self):
         super().build()
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
+
     def losses(self, z, batch):
         loss = sum_pairs(z, lambda a, b: info_nce(a, b, self.log_scale.exp(), batch.item, self.positives))
         return dict(loss=loss, scale=self.log_scale.exp())
+
     @torch.no_grad()
-    def after_step(self): self.log_scale.clamp_(0, math.log(100))
-    def collapse_loss(self, n): return math.log(n) * math.comb(len(self.views), 2)
+    def after_step(self):
+        self.log_scale.clamp_(0, math.log(100))
+
+    def collapse_loss(self, n):
+        return math.log(n) * math.comb(len(self.views), 2)
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #07f6f3fc
 class SigLIP(Dual):
     "A sigmoid loss for every pair, with a learned scale and bias (Zhai et al. 2023)"
-    def __init__(self,
-        scale:float=10.,             # e^t at the start
-        bias:float=-10.,             # β at the start
-        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., parts=('pooled',), similarity:str='cosine', trainer=None, # As in `Dual`
+
+    def __init__(
+        self,
+        scale: float = 10.0,  # e^t at the start
+        bias: float = -10.0,  # β at the start
+        dim: int = 256,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        parts=('pooled',),
+        similarity: str = 'cosine',
+        trainer=None,  # As in `Dual`
     ):
         super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
         self.scale, self.bias = scale, bias
 
     def build(self):
         super().build()
-        self.log_scale, self.shift = nn.Parameter(torch.tensor(math.log(self.scale))), nn.Parameter(torch.tensor(self.bias))
+        self.log_scale, self.shift = (
+            nn.Parameter(torch.tensor(math.log(self.scale))),
+            nn.Parameter(torch.tensor(self.bias)),
+        )
+
     def losses(self, z, batch):
         loss = sum_pairs(z, lambda a, b: sigmoid_pairs(a, b, self.log_scale.exp(), self.shift, batch.item))
         return dict(loss=loss, scale=self.log_scale.exp(), bias=self.shift)
+
     @torch.no_grad()
-    def after_step(self): self.log_scale.clamp_(0, math.log(100))
+    def after_step(self):
+        self.log_scale.clamp_(0, math.log(100))
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #28aa0229
-learnable = {E.__name__: E for E in (EfficientNetLite, ResNet50, MiniLM, Bert)}   # encoders whose weights can learn
+learnable = {E.__name__: E for E in (EfficientNetLite, ResNet50, MiniLM, Bert)}  # encoders whose weights can learn
+
 
 class Tower(nn.Module):
     "An encoder whose weights can learn: raw rows to one vector each"
+
     def __init__(self, encoder):
         super().__init__()
         self.encoder, self.net = encoder, encoder.load()
@@ -195,56 +266,98 @@ class Tower(nn.Module):
         e = self.encoder
         if isinstance(e, ConvNet):
             x = [e.prepare(r) for r in rows[torch.arange(len(rows))]]
-            if self.training: x = [r.flip(1) if torch.rand(()) < .5 else r for r in x]
+            if self.training:
+                x = [r.flip(1) if torch.rand(()) < 0.5 else r for r in x]
             return e.maps(x, self.net).mean((2, 3))
         z = pool(*e.states(e.words(rows)['input_ids'], self.net), e.pooling)
         return nn.functional.normalize(z) if e.unit else z
 
+
 class EndToEnd(CLIP):
     "CLIP whose encoders learn: of raw rows, texts go through one tower and all else through the other; vectors pass as they are"
-    def __init__(self,
-        image:str='EfficientNetLite',  # A picture encoder of `learnable`
-        text:str='MiniLM',             # A text encoder of `learnable`
-        unfreeze_epoch:int=1,                    # The first epoch in which the towers learn
-        encoder_lr_scale:float=.02,               # Of the learning rate, for the towers
-        scale:float=1/.07, positives:str='mask',  # As in `CLIP`
-        dim:int=256, hidden:int=512, dropout:float=.2, init:str='cca', ridge:float=1., similarity:str='cosine', trainer=None, # As in `Dual`
+
+    def __init__(
+        self,
+        image: str = 'EfficientNetLite',  # A picture encoder of `learnable`
+        text: str = 'MiniLM',  # A text encoder of `learnable`
+        unfreeze_epoch: int = 1,  # The first epoch in which the towers learn
+        encoder_lr_scale: float = 0.02,  # Of the learning rate, for the towers
+        scale: float = 1 / 0.07,
+        positives: str = 'mask',  # As in `CLIP`
+        dim: int = 256,
+        hidden: int = 512,
+        dropout: float = 0.2,
+        init: str = 'cca',
+        ridge: float = 1.0,
+        similarity: str = 'cosine',
+        trainer=None,  # As in `Dual`
     ):
         super().__init__(scale, positives, dim, hidden, dropout, init, ridge, ('pooled',), similarity, trainer)
-        self.parts, self.image, self.text, self.unfreeze_epoch, self.encoder_lr_scale = ('raw', 'pooled'), image, text, unfreeze_epoch, encoder_lr_scale
-        self.raw = {}                  # learnt in fit: the encoder of each raw view
+        self.parts, self.image, self.text, self.unfreeze_epoch, self.encoder_lr_scale = (
+            ('raw', 'pooled'),
+            image,
+            text,
+            unfreeze_epoch,
+            encoder_lr_scale,
+        )
+        self.raw = {}  # learnt in fit: the encoder of each raw view
 
     def infer_schema(self, train, **how):
         super().infer_schema(train, **how)
-        self.raw = {v: self.text if isinstance(train[v].x, (list, tuple)) else self.image for v, w in self.views.items() if 'raw' in w}
+        self.raw = {
+            v: self.text if isinstance(train[v].x, (list, tuple)) else self.image
+            for v, w in self.views.items()
+            if 'raw' in w
+        }
+
     def build(self):
         made = {v: learnable[check_choice(e, learnable, 'encoder')]() for v, e in self.raw.items()}
         self.towers = nn.ModuleDict({v: Tower(e) for v, e in made.items()})
         raw, self.views = self.views, {v: dict(pooled=made[v].width) if v in made else w for v, w in self.views.items()}
-        super().build(); self.views = raw
-    def net(self, view, x): return super().net(view, dict(pooled=self.towers[view](x['raw'])) if 'raw' in x else x)
-    def lr_multipliers(self, epoch): return {'towers.': self.encoder_lr_scale if epoch >= self.unfreeze_epoch else 0.}
+        super().build()
+        self.views = raw
+
+    def net(self, view, x):
+        return super().net(view, dict(pooled=self.towers[view](x['raw'])) if 'raw' in x else x)
+
+    def lr_multipliers(self, epoch):
+        return {'towers.': self.encoder_lr_scale if epoch >= self.unfreeze_epoch else 0.0}
 
     @torch.no_grad()
     def init_from_data(self, train):
         self.eval()
-        of = lambda v, x: torch.cat([self.towers[v](take(x, slice(i, i + 64))) for i in range(0, len(x), 64)]) if v in self.towers else parts_of(x)['pooled']
-        raw, self.parts, self.views = (self.parts, self.views), ('pooled',), {v: dict(pooled=h.pooled) for v, h in self.heads.items()}
+
+        def of(v, x):
+            return (
+                torch.cat([self.towers[v](take(x, slice(i, i + 64))) for i in range(0, len(x), 64)])
+                if v in self.towers
+                else parts_of(x)['pooled']
+            )
+
+        raw, self.parts, self.views = (
+            (self.parts, self.views),
+            ('pooled',),
+            {v: dict(pooled=h.pooled) for v, h in self.heads.items()},
+        )
         super().init_from_data(Views({k: v.with_features(of(k, v.x)) for k, v in train.items()}))
         self.parts, self.views = raw
 
-    def state(self): return self.state_dict(), dict(raw=self.raw)
+    def state(self):
+        return self.state_dict(), dict(raw=self.raw)
+
     def restore(self, tensors, data):
         self.raw = data['raw']
         super().restore(tensors, data)
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #19de6aa2
 def interpolated(
-    before:Neural, after:Neural,   # Of one class, with the same hyper-parameters, fitted on the same views
-    alpha:float=.5,                # 0 is `before`, 1 is `after`
+    before: Neural,
+    after: Neural,  # Of one class, with the same hyper-parameters, fitted on the same views
+    alpha: float = 0.5,  # 0 is `before`, 1 is `after`
 ) -> Neural:
     "A method with weights on the line between two others (Wortsman et al. 2022, WiSE-FT)"
-    if type(before) is not type(after) or before.views != after.views: raise ValueError('weights are mixed between two fits of one class on the same views')
+    if type(before) is not type(after) or before.views != after.views:
+        raise ValueError('weights are mixed between two fits of one class on the same views')
     new, (a, data), (b, _) = copy.deepcopy(after), before.state(), after.state()
     new.restore({k: torch.lerp(a[k], b[k], alpha) if b[k].is_floating_point() else b[k] for k in b}, data)
     return new

@@ -7,13 +7,15 @@ __all__ = ['samplers', 'GazeMasked', 'ways_of', 'Queue', 'IVFIndex', 'LSTMEncode
 
 # %% ../../nbs/methods/09_gaze.ipynb #imports0
 import math
+
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
+
 from ..core.checks import InputError, check_choice
 from ..data.rows import take
 from ..data.views import Views
-from ..datasets.gaze import Attended, cells, Squared, views_of
+from ..datasets.gaze import Attended, Squared, cells, views_of
 from ..encoders import extraction
 from ..encoders.image import EfficientNetLite, ResNet50
 from ..losses.contrastive import info_nce, queue_nce
@@ -23,79 +25,125 @@ from .dual_encoder import Tower
 # %% ../../nbs/methods/09_gaze.ipynb #c28c6558
 class GazeMasked(Views):
     "Training views whose batches show a picture as `pooled`, or with probability `mask_prob` as its part `mask_type`; mirrored (`…_flip`) half of the time"
+
     def __init__(self, views, mask_prob, mask_type):
         super().__init__(views)
         self.mask_prob, self.mask_type = mask_prob, mask_type
-        self.pictures = [v for v, view in views.items() if isinstance(view.x, Attended) or isinstance(view.x, dict) and mask_type in view.x]
-        if mask_prob and not self.pictures: raise InputError(f'mask_prob={mask_prob}, but no view has a part {mask_type!r}: encode the pictures that `views_of` gives, and put their features into one view')
+        self.pictures = [
+            v
+            for v, view in views.items()
+            if isinstance(view.x, Attended) or isinstance(view.x, dict) and mask_type in view.x
+        ]
+        if mask_prob and not self.pictures:
+            raise InputError(
+                f'mask_prob={mask_prob}, but no view has a part {mask_type!r}: encode the pictures that `views_of` gives, and put their features into one view'
+            )
 
     def batch(self, ids, by='item', seed=0):
         out, g = super().batch(ids, by, seed), torch.Generator().manual_seed(seed)
         for v in self.pictures:
             x, (through, mirrored) = out[v].x, torch.rand(2, len(out[v]), 1, generator=g)
-            if isinstance(x, Attended): out[v] = out[v].with_features(Attended(x.images, x.maps, (through[:, 0] < self.mask_prob).numpy() * x.a, x.even)); continue
-            way = lambda name: torch.where(mirrored < .5, x[name + '_flip'], x[name]) if name + '_flip' in x else x[name]
-            out[v] = out[v].with_features(dict(pooled=torch.where(through < self.mask_prob, way(self.mask_type), way('pooled'))))
+            if isinstance(x, Attended):
+                out[v] = out[v].with_features(
+                    Attended(x.images, x.maps, (through[:, 0] < self.mask_prob).numpy() * x.a, x.even)
+                )
+                continue
+
+            def way(name):
+                return torch.where(mirrored < 0.5, x[name + '_flip'], x[name]) if name + '_flip' in x else x[name]
+
+            out[v] = out[v].with_features(
+                dict(pooled=torch.where(through < self.mask_prob, way(self.mask_type), way('pooled')))
+            )
         return out
 
 # %% ../../nbs/methods/09_gaze.ipynb #ea1d1d6d
 def ways_of(
-    views:Views,             # Raw, with `image` and `gaze`, row by row of the same items
-    centre,                  # Of the training maps: see `mean_map`
-    ways=('gaze', 'centre', 'other', 'uniform', 'cells'), # Beside the plain picture: as in `views_of`; `cells`: cells of the plain one, weighted by the map
-    version=0,               # Of EfficientNet-Lite
-    a=1., seed=0, cache=None,# As in `views_of` and `features`
-):                           # The view `image`, with a part for each way and each way mirrored
+    views: Views,  # Raw, with `image` and `gaze`, row by row of the same items
+    centre,  # Of the training maps: see `mean_map`
+    ways=(
+        'gaze',
+        'centre',
+        'other',
+        'uniform',
+        'cells',
+    ),  # Beside the plain picture: as in `views_of`; `cells`: cells of the plain one, weighted by the map
+    version=0,  # Of EfficientNet-Lite
+    a=1.0,
+    seed=0,
+    cache=None,  # As in `views_of` and `features`
+):  # The view `image`, with a part for each way and each way mirrored
     "Every way to see each picture, through a frozen encoder; pictures are squared"
-    lite = lambda flip, *parts: EfficientNetLite(parts, flip=flip, version=version)
+
+    def lite(flip, *parts):
+        return EfficientNetLite(parts, flip=flip, version=version)
+
     square = views['image'].with_features(Squared(views['image'].x, lite(False, 'pooled').size))
     seen, parts = views_of(Views(image=square, gaze=views['gaze']), centre, a, seed), {}
     for end, flip in ('', False), ('_flip', True):
         for way in ('plain', *(w for w in ways if w != 'cells')):
-            name, encoder = 'pooled' if way == 'plain' else way, lite(flip, 'pooled', *(['grid'] if way == 'plain' and 'cells' in ways else []))
+            name, encoder = (
+                'pooled' if way == 'plain' else way,
+                lite(flip, 'pooled', *(['grid'] if way == 'plain' and 'cells' in ways else [])),
+            )
             x = extraction.features(Views({way: seen[way]}), {way: encoder}, cache)[way].x
             parts[name + end] = x['pooled']
-            if 'grid' not in x: continue
+            if 'grid' not in x:
+                continue
             side = math.isqrt(x['grid'].shape[1])
             w = torch.from_numpy(cells(views['gaze'].x, side)).unflatten(1, (side, side))
             w = (w.flip(2) if flip else w).flatten(1)
-            parts['cells' + end] = torch.cat([torch.einsum('nk,nkd->nd', w[i:i+256], x['grid'][i:i+256].float()) for i in range(0, len(w), 256)])
+            parts['cells' + end] = torch.cat(
+                [
+                    torch.einsum('nk,nkd->nd', w[i : i + 256], x['grid'][i : i + 256].float())
+                    for i in range(0, len(w), 256)
+                ]
+            )
     return views['image'].with_features(parts, of=[views['image']])
 
 # %% ../../nbs/methods/09_gaze.ipynb #a9362c8d
 class Queue(nn.Module):
     "The last `size` codes, first in, first out"
-    def __init__(self, size:int, dim:int):
+
+    def __init__(self, size: int, dim: int):
         super().__init__()
-        self.register_buffer('codes', torch.zeros(size, dim)); self.register_buffer('item', torch.full((size,), -1)); self.register_buffer('total', torch.tensor(0))
+        self.register_buffer('codes', torch.zeros(size, dim))
+        self.register_buffer('item', torch.full((size,), -1))
+        self.register_buffer('total', torch.tensor(0))
 
     @torch.no_grad()
-    def put(self, codes, item): # (n, dim), (n,)
+    def put(self, codes, item):  # (n, dim), (n,)
         "Keep these too; what is older than `size` rows goes"
         size, n = len(self.item), len(item)
         at = (self.total + torch.arange(n, device=self.item.device))[-size:] % size
         self.codes[at], self.item[at] = codes[-size:].to(self.codes), item[-size:].to(self.item)
         self.total += n
 
-    def get(self) -> tuple[Tensor, Tensor]: # (k, dim), (k,): filled places only
+    def get(self) -> tuple[Tensor, Tensor]:  # (k, dim), (k,): filled places only
         n = min(int(self.total), len(self.item))
         return self.codes[:n], self.item[:n]
 
 # %% ../../nbs/methods/09_gaze.ipynb #a8df9513
 class IVFIndex:
     "Approximate nearest neighbours by cosine: an inverted file of √N lists, of which each query opens `probe`"
-    def __init__(self,
-        codes:Tensor,        # (N, d) candidates
-        probe:int,           # Lists opened a query
-        seed:int=0,          # Of the clusters
+
+    def __init__(
+        self,
+        codes: Tensor,  # (N, d) candidates
+        probe: int,  # Lists opened a query
+        seed: int = 0,  # Of the clusters
     ):
         import faiss
-        z, lists = unit(codes.detach().float().cpu()).numpy(), max(1, round(len(codes)**.5))
+
+        z, lists = unit(codes.detach().float().cpu()).numpy(), max(1, round(len(codes) ** 0.5))
         self.index = faiss.IndexIVFFlat(faiss.IndexFlatIP(z.shape[1]), z.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
         self.index.cp.seed, self.index.cp.min_points_per_centroid, self.index.nprobe = seed, 1, min(probe, lists)
-        self.index.train(z); self.index.add(z)
+        self.index.train(z)
+        self.index.add(z)
 
-    def __call__(self, queries:Tensor, n:int) -> Tensor: # (n,) proposed rows, fewer where the opened lists hold fewer
+    def __call__(
+        self, queries: Tensor, n: int
+    ) -> Tensor:  # (n,) proposed rows, fewer where the opened lists hold fewer
         "The `n` nearest of each of some queries, all together, each row once"
         found = torch.from_numpy(self.index.search(unit(queries.detach().float().cpu()).numpy(), n)[1])
         return found[found >= 0].unique()
@@ -103,95 +151,144 @@ class IVFIndex:
 # %% ../../nbs/methods/09_gaze.ipynb #c33826aa
 class LSTMEncoder(nn.Module):
     "The last state of an LSTM over token states, or over word pieces whose vectors are learnt. It never runs over padding"
+
     def __init__(self, part, d, lstm, words):
         super().__init__()
         self.part = part
-        if part == 'ids': self.words, d = nn.Embedding(words, lstm), lstm
+        if part == 'ids':
+            self.words, d = nn.Embedding(words, lstm), lstm
         self.lstm = nn.LSTM(d, lstm, batch_first=True)
 
     def forward(self, x):
         t, length = x[self.part], x[f'{self.part}_mask'].sum(1).clamp(min=1).cpu()
-        if not t.shape[1]: t = t.new_zeros(len(length), 1, t.shape[2])
-        if self.part == 'ids': t = t[..., 0].long(); t = self.words(t.masked_fill(t >= self.words.num_embeddings, 0))
+        if not t.shape[1]:
+            t = t.new_zeros(len(length), 1, t.shape[2])
+        if self.part == 'ids':
+            t = t[..., 0].long()
+            t = self.words(t.masked_fill(t >= self.words.num_embeddings, 0))
         return self.lstm(pack_padded_sequence(t, length, batch_first=True, enforce_sorted=False))[1][0][-1]
 
 # %% ../../nbs/methods/09_gaze.ipynb #7061efb1
 samplers = 'batch', 'queue', 'rerank'
 
+
 class Gaze(Neural):
     "S2's network: students and heads, InfoNCE with a batch, a queue or reranked candidates; pictures seen through maps"
+
     parts = ('tokens', 'ids', 'pooled', 'raw')
-    def __init__(self,
-        mask_prob=0.,                    # Probability that a training picture is seen through its map
-        mask_type='gaze',              # Through which: a part of the picture's view
-        sampler='batch',         # `'batch'`, `'queue'` or `'rerank'`
-        size=1.,                 # Of a queue, or n of the rerank: how many (int), or which share of the training items (float)
-        momentum=.999,           # m of the slow copy
-        refresh=4,               # Steps between two codings of all candidates
-        probe=0,                 # Lists of an inverted file that propose candidates (0: all are scored)
-        direction='ab',          # The first view asks the second (S2), `'ba'`, or `'both'`
-        scale=1/.07,             # 1 / temperature, fixed
-        dim=100, hidden=512,     # Of the heads
-        lstm=128,                # Of the text student (S2: 768)
-        dropout=.5, slope=.01,   # Of the heads, and of their LeakyReLU
-        image='ResNet50', weights=None, # The picture student of raw pictures, a class of `features`, and which of its weights (torchvision's name; None: its own, of ResNet50 random ones)
-        encoder_lr_scale=.1,                # Of the learning rate, for that student
-        trainer=None,            # A `Trainer`, or a dict of its fields
+
+    def __init__(
+        self,
+        mask_prob=0.0,  # Probability that a training picture is seen through its map
+        mask_type='gaze',  # Through which: a part of the picture's view
+        sampler='batch',  # `'batch'`, `'queue'` or `'rerank'`
+        size=1.0,  # Of a queue, or n of the rerank: how many (int), or which share of the training items (float)
+        momentum=0.999,  # m of the slow copy
+        refresh=4,  # Steps between two codings of all candidates
+        probe=0,  # Lists of an inverted file that propose candidates (0: all are scored)
+        direction='ab',  # The first view asks the second (S2), `'ba'`, or `'both'`
+        scale=1 / 0.07,  # 1 / temperature, fixed
+        dim=100,
+        hidden=512,  # Of the heads
+        lstm=128,  # Of the text student (S2: 768)
+        dropout=0.5,
+        slope=0.01,  # Of the heads, and of their LeakyReLU
+        image='ResNet50',
+        weights=None,  # The picture student of raw pictures, a class of `features`, and which of its weights (torchvision's name; None: its own, of ResNet50 random ones)
+        encoder_lr_scale=0.1,  # Of the learning rate, for that student
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.mask_prob, self.mask_type, self.sampler, self.size, self.momentum, self.refresh, self.probe = mask_prob, mask_type, check_choice(sampler, samplers, 'sampler'), size, momentum, refresh, probe
+        self.mask_prob, self.mask_type, self.sampler, self.size, self.momentum, self.refresh, self.probe = (
+            mask_prob,
+            mask_type,
+            check_choice(sampler, samplers, 'sampler'),
+            size,
+            momentum,
+            refresh,
+            probe,
+        )
         self.direction, self.scale = check_choice(direction, ('ab', 'ba', 'both'), 'direction'), scale
         self.dim, self.hidden, self.lstm, self.dropout, self.slope = dim, hidden, lstm, dropout, slope
-        self.image, self.weights, self.encoder_lr_scale = check_choice(image, ('ResNet50', 'EfficientNetLite'), 'image'), weights, encoder_lr_scale
-        self.words = {}                             # learnt in fit: the word pieces of each view that has them
-        self.candidates = self.last = None          # in fit: the training views, and the batch of the last step
-        if not 0 <= mask_prob <= 1: raise InputError(f'mask_prob is {mask_prob}; a probability is needed')
-        if sampler != 'batch' and size <= 0: raise InputError(f'size is {size}: how many negatives (a whole number), or which share of the training items (0 to 1)')
+        self.image, self.weights, self.encoder_lr_scale = (
+            check_choice(image, ('ResNet50', 'EfficientNetLite'), 'image'),
+            weights,
+            encoder_lr_scale,
+        )
+        self.words = {}  # learnt in fit: the word pieces of each view that has them
+        self.candidates = self.last = None  # in fit: the training views, and the batch of the last step
+        if not 0 <= mask_prob <= 1:
+            raise InputError(f'mask_prob is {mask_prob}; a probability is needed')
+        if sampler != 'batch' and size <= 0:
+            raise InputError(
+                f'size is {size}: how many negatives (a whole number), or which share of the training items (0 to 1)'
+            )
 
     # The network
 
     def infer_schema(self, train):
         super().infer_schema(train, max_views=2)
-        self.views = {v: dict([next(iter(w.items()))]) for v, w in self.views.items()}         # sequences where there are some
+        self.views = {v: dict([next(iter(w.items()))]) for v, w in self.views.items()}  # sequences where there are some
         self.words = {v: int(train[v].x['ids'].packed().flat.max()) + 1 for v, w in self.views.items() if 'ids' in w}
 
-    def build(self): self.students, self.teachers = self.towers()
+    def build(self):
+        self.students, self.teachers = self.towers()
 
     def towers(self):
         students, teachers = nn.ModuleDict(), nn.ModuleDict()
         for v, w in self.views.items():
             part, d = next(iter(w.items()))
-            if part in ('tokens', 'ids'): students[v], d = LSTMEncoder(part, d, self.lstm, self.words.get(v)), self.lstm
-            if part == 'raw': students[v], d = self.pixels()
-            teachers[v] = nn.Sequential(nn.Linear(d, self.hidden), nn.LeakyReLU(self.slope), nn.Dropout(self.dropout), nn.Linear(self.hidden, self.dim))
+            if part in ('tokens', 'ids'):
+                students[v], d = LSTMEncoder(part, d, self.lstm, self.words.get(v)), self.lstm
+            if part == 'raw':
+                students[v], d = self.pixels()
+            teachers[v] = nn.Sequential(
+                nn.Linear(d, self.hidden),
+                nn.LeakyReLU(self.slope),
+                nn.Dropout(self.dropout),
+                nn.Linear(self.hidden, self.dim),
+            )
         return students, teachers
 
     def pixels(self):
         encoder = ResNet50(self.weights) if self.image == 'ResNet50' else EfficientNetLite()
         return Tower(encoder), encoder.width
 
-    def net(self, view, x, by=None): # `by`: whose towers, the learning ones or the slow copy
+    def net(self, view, x, by=None):  # `by`: whose towers, the learning ones or the slow copy
         by = by or self
-        if 'pooled' in x: return by.teachers[view](x['pooled'])
-        if 'raw' not in x: return by.teachers[view](by.students[view](x))
-        return torch.cat([by.teachers[view](by.students[view](take(x['raw'], slice(i, i + 64)))) for i in range(0, len(x['raw']), 64)])
+        if 'pooled' in x:
+            return by.teachers[view](x['pooled'])
+        if 'raw' not in x:
+            return by.teachers[view](by.students[view](x))
+        return torch.cat(
+            [
+                by.teachers[view](by.students[view](take(x['raw'], slice(i, i + 64))))
+                for i in range(0, len(x['raw']), 64)
+            ]
+        )
 
     def train(self, mode=True):
         super().train(mode)
-        if self.weights:                               # batch statistics that came with weights stay
+        if self.weights:  # batch statistics that came with weights stay
             for m in self.modules():
-                if isinstance(m, nn.BatchNorm2d): m.eval()
+                if isinstance(m, nn.BatchNorm2d):
+                    m.eval()
         return self
 
-    def lr_multipliers(self, epoch): return {f'students.{v}.': self.encoder_lr_scale for v, w in self.views.items() if 'raw' in w}
+    def lr_multipliers(self, epoch):
+        return {f'students.{v}.': self.encoder_lr_scale for v, w in self.views.items() if 'raw' in w}
 
     # Learning
 
     def fit(self, train, validate=None):
         self.candidates, self.proposers = {v: view for v, view in train.items()}, None
-        self.max_item_rows = {v: int(view.item.unique(return_counts=True)[1].max()) for v, view in train.items()}     # rows of one item, which are never negatives
-        try: return super().fit(GazeMasked(train, self.mask_prob, self.mask_type), validate)
-        finally: self.candidates = self.last = self.proposers = None
+        self.max_item_rows = {
+            v: int(view.item.unique(return_counts=True)[1].max()) for v, view in train.items()
+        }  # rows of one item, which are never negatives
+        try:
+            return super().fit(GazeMasked(train, self.mask_prob, self.mask_type), validate)
+        finally:
+            self.candidates = self.last = self.proposers = None
 
     @property
     def asks(self) -> list[tuple[str, str]]:
@@ -200,48 +297,72 @@ class Gaze(Neural):
         return [(a, b)] * (self.direction != 'ba') + [(b, a)] * (self.direction != 'ab')
 
     def init_from_data(self, train):
-        if self.sampler == 'batch': return
+        if self.sampler == 'batch':
+            return
         self.many = max(1, round(self.size * len(train.shared_items))) if isinstance(self.size, float) else self.size
-        self.kept = nn.ModuleDict({b: Queue(self.many if self.sampler == 'queue' else len(train[b]), self.dim) for _, b in self.asks})
+        self.kept = nn.ModuleDict(
+            {b: Queue(self.many if self.sampler == 'queue' else len(train[b]), self.dim) for _, b in self.asks}
+        )
         self.register_buffer('steps', torch.tensor(0))
-        self.slow = nn.Module(); self.slow.students, self.slow.teachers = self.towers()
-        self.slow.load_state_dict({k: v for k, v in self.state_dict().items() if k.startswith(('students', 'teachers'))})
+        self.slow = nn.Module()
+        self.slow.students, self.slow.teachers = self.towers()
+        self.slow.load_state_dict(
+            {k: v for k, v in self.state_dict().items() if k.startswith(('students', 'teachers'))}
+        )
         self.slow.requires_grad_(False)
 
     def losses(self, z, batch):
-        if self.sampler == 'batch': return dict(loss=info_nce(*z.values(), self.scale, batch.item, direction=self.direction))
-        if self.sampler == 'rerank': self.code_all()
+        if self.sampler == 'batch':
+            return dict(loss=info_nce(*z.values(), self.scale, batch.item, direction=self.direction))
+        if self.sampler == 'rerank':
+            self.code_all()
         self.last, loss, hardest = batch, 0, self.many if self.sampler == 'rerank' else 0
         for a, b in self.asks:
             (codes, of), item = self.kept[b].get(), batch.item.to(z[a].device)
-            if self.probe: near = self.proposers[b](z[a], self.many + self.max_item_rows[b]).to(of.device); codes, of = codes[near], of[near]
-            loss = loss + queue_nce(z[a], z[b], torch.cat([codes, z[b]]), self.scale, item, torch.cat([of, item]), hardest) / len(self.asks)
+            if self.probe:
+                near = self.proposers[b](z[a], self.many + self.max_item_rows[b]).to(of.device)
+                codes, of = codes[near], of[near]
+            loss = loss + queue_nce(
+                z[a], z[b], torch.cat([codes, z[b]]), self.scale, item, torch.cat([of, item]), hardest
+            ) / len(self.asks)
         return dict(loss=loss)
 
     def code_all(self):
         "Every `refresh` steps: the codes of all candidates as they are now"
         if self.steps % self.refresh == 0:
-            for b, queue in self.kept.items(): queue.put(self.encode(b, self.candidates[b].x), self.candidates[b].item)
-        if self.probe and (self.proposers is None or self.steps % self.refresh == 0): self.proposers = {b: IVFIndex(queue.get()[0], self.probe) for b, queue in self.kept.items()}
+            for b, queue in self.kept.items():
+                queue.put(self.encode(b, self.candidates[b].x), self.candidates[b].item)
+        if self.probe and (self.proposers is None or self.steps % self.refresh == 0):
+            self.proposers = {b: IVFIndex(queue.get()[0], self.probe) for b, queue in self.kept.items()}
         self.steps += 1
 
     @torch.no_grad()
     def after_step(self):
         "After each step: the slow copy follows, and what it makes of the batch enters the queue"
-        if self.sampler != 'queue': return
+        if self.sampler != 'queue':
+            return
         live = dict(self.named_parameters())
-        for name, slow in self.slow.named_parameters(): slow.lerp_(live[name], 1 - self.momentum)
+        for name, slow in self.slow.named_parameters():
+            slow.lerp_(live[name], 1 - self.momentum)
         self.slow.eval()
         for _, b in self.asks:
             x = self.inputs(parts_of(self.last[b].x, self.parts), slice(None))
             self.kept[b].put(self.net(b, x, self.slow), self.last.item)
 
-    def collapse_loss(self, n): return None if self.sampler == 'queue' else math.log(n if self.sampler == 'batch' else 1 + self.many)
+    def collapse_loss(self, n):
+        return None if self.sampler == 'queue' else math.log(n if self.sampler == 'batch' else 1 + self.many)
 
-    def state(self): return {k: v for k, v in self.state_dict().items() if k.startswith(('students', 'teachers'))}, dict(words=self.words)
+    def state(self):
+        return {k: v for k, v in self.state_dict().items() if k.startswith(('students', 'teachers'))}, dict(
+            words=self.words
+        )
+
     def restore(self, tensors, data):
         self.words = data['words']
         super().restore(tensors, data)
 
     @classmethod
-    def example(cls): return cls(dim=32, hidden=64, lstm=16, dropout=0., trainer=dict(epochs=15, batch=48, lr=3e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(
+            dim=32, hidden=64, lstm=16, dropout=0.0, trainer=dict(epochs=15, batch=48, lr=3e-3, accelerator='cpu')
+        )

@@ -9,6 +9,7 @@ __all__ = ['cell_codes', 'cell_maps', 'attention_maps', 'slope_maps']
 # %% ../../nbs/methods/18_grounding.ipynb #imports0
 import torch
 from torch import Tensor
+
 from ..core.checks import InputError
 from ..data.rows import take
 from ..encoders.base import Ragged
@@ -17,71 +18,92 @@ from ..metrics.localization import similarity_map
 
 # %% ../../nbs/methods/18_grounding.ipynb #0639f72d
 def cell_codes(
-    method,                  # Fitted, with codes
-    picture:str,             # Its view of pictures
-    grid:Tensor,             # (n, k, d) cells
-    to:str|None=None,        # The view of the queries
-    rows:int=64,             # Pictures at a time
-) -> Tensor:                 # (n, k, dim)
+    method,  # Fitted, with codes
+    picture: str,  # Its view of pictures
+    grid: Tensor,  # (n, k, d) cells
+    to: str | None = None,  # The view of the queries
+    rows: int = 64,  # Pictures at a time
+) -> Tensor:  # (n, k, dim)
     "Codes of cells"
     known = (method.views or {}).get(picture, {'pooled': 0})
+
     def code(g):
         x = g.flatten(0, 1).float()
-        return method.encode(picture, {p: x if p == 'pooled' else x[:, None] for p in known}, to).view(len(g), g.shape[1], -1)
-    return torch.cat([code(grid[i:i + rows]) for i in range(0, len(grid), rows)])
+        return method.encode(picture, {p: x if p == 'pooled' else x[:, None] for p in known}, to).view(
+            len(g), g.shape[1], -1
+        )
+
+    return torch.cat([code(grid[i : i + rows]) for i in range(0, len(grid), rows)])
+
 
 def cell_maps(
-    method, picture:str, grid:Tensor, # As in `cell_codes`
-    which:Tensor,            # (q,) the picture that each query is asked about
-    text:str, x,             # The view of the queries, and their q rows
-    against=None,            # Rows of other queries, whose mean cosine is taken away: what is conspicuous for any of them
-) -> Tensor:                 # (q, k)
+    method,
+    picture: str,
+    grid: Tensor,  # As in `cell_codes`
+    which: Tensor,  # (q,) the picture that each query is asked about
+    text: str,
+    x,  # The view of the queries, and their q rows
+    against=None,  # Rows of other queries, whose mean cosine is taken away: what is conspicuous for any of them
+) -> Tensor:  # (q, k)
     "How alike each cell and the query are in a common space"
     z, cells = method.encode(text, x, to=picture), cell_codes(method, picture, grid, text)
-    if len(z) != len(which): raise InputError(f'{len(z)} queries, but {len(which)} pictures to ask them of')
+    if len(z) != len(which):
+        raise InputError(f'{len(z)} queries, but {len(which)} pictures to ask them of')
     maps = torch.cat([similarity_map(cells[which[i]], z[i]) for i in torch.arange(len(z)).split(1024)])
-    if against is None: return maps
+    if against is None:
+        return maps
     usual = unit(method.encode(text, against, to=picture)).mean(0)
     return maps - (unit(cells.flatten(0, 1)) @ usual).view(cells.shape[:2])[which]
 
 # %% ../../nbs/methods/18_grounding.ipynb #d0f88be4
 def attention_maps(
-    method,                  # A fitted `ViLBERT`
-    picture:str, grid:Tensor, which:Tensor, text:str, x, # As in `cell_maps`; `x` has tokens
-    layer:int|None=None,     # Which connection (default: the mean of all)
-    rows:int=64,             # Queries at a time
-) -> Tensor:                 # (q, cells the method looks at)
+    method,  # A fitted `ViLBERT`
+    picture: str,
+    grid: Tensor,
+    which: Tensor,
+    text: str,
+    x,  # As in `cell_maps`; `x` has tokens
+    layer: int | None = None,  # Which connection (default: the mean of all)
+    rows: int = 64,  # Queries at a time
+) -> Tensor:  # (q, cells the method looks at)
     "How much the words of a query look at each cell"
     out = []
     for i in torch.arange(len(which)).split(rows):
         found = method.attention(picture, dict(grid=grid[which[i]]), text, take(x, i))
-        A, words = found[text].mean(2), found['mask'].clone()                                        # (n, connections, tokens, 1 + cells)
+        A, words = found[text].mean(2), found['mask'].clone()  # (n, connections, tokens, 1 + cells)
         A = A.mean(1) if layer is None else A[:, layer]
-        inner = words & (torch.arange(words.shape[1]) > 0) & (torch.arange(words.shape[1]) < words.sum(1, keepdim=True) - 1)
+        inner = (
+            words & (torch.arange(words.shape[1]) > 0) & (torch.arange(words.shape[1]) < words.sum(1, keepdim=True) - 1)
+        )
         words = torch.where(inner.any(1, keepdim=True), inner, words)[..., None]
         out.append((A[..., 1:] * words).sum(1) / words.sum(1))
     return torch.cat(out)
 
 # %% ../../nbs/methods/18_grounding.ipynb #e14bafe2
 def slope_maps(
-    method,                  # A fitted dual encoder, or `ViLBERT`
-    picture:str, grid:Tensor, which:Tensor, text:str, x, # As in `cell_maps`
-    rows:int=64,             # Queries at a time
-) -> Tensor:                 # (q, k)
+    method,  # A fitted dual encoder, or `ViLBERT`
+    picture: str,
+    grid: Tensor,
+    which: Tensor,
+    text: str,
+    x,  # As in `cell_maps`
+    rows: int = 64,  # Queries at a time
+) -> Tensor:  # (q, k)
     "Grad-CAM of the score of picture and query"
     out, was = [], method.training
     method.eval()
     for i in torch.arange(len(which)).split(rows):
         g = grid[which[i]].float().requires_grad_()
-        slope, = torch.autograd.grad(_pair_scores(method, picture, g, text, take(x, i)).sum(), g)
+        (slope,) = torch.autograd.grad(_pair_scores(method, picture, g, text, take(x, i)).sum(), g)
         out.append((slope.mean(1, keepdim=True) * g.detach()).sum(-1).relu())
     method.train(was)
     return torch.cat(out)
 
+
 def _pair_scores(method, picture, g, text, x):
     "(n,) scores, with gradients for the grid `g`"
     n = torch.arange(len(g))
-    if method.net is None:                                                                           # ViLBERT scores pairs
+    if method.net is None:  # ViLBERT scores pairs
         of = {picture: dict(grid=g), text: parts_of(x, method.parts)}
         return method.aligned(method.states(picture, of[picture], n), method.states(text, of[text], n), n, n)
     x = {p: g.mean(1) if p == 'pooled' else g for p in method.views[picture]}, parts_of(x, method.parts)

@@ -9,14 +9,15 @@ __all__ = ['Hash', 'check_bits', 'itq', 'CCAITQ', 'labelled_items', 'DCMH', 'DCM
 # %% ../../nbs/methods/12_hashing.ipynb #imports0
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import InputError, check_choice
-from ..data.views import relevance, Views
+from ..data.views import Views, relevance
 from ..losses.hashing import dcmh_rows, label_affinity, seph
 from .base import Method, Neural, parts_of
-from .dscmr import ClassOrdered, DSCMR
+from .dscmr import DSCMR, ClassOrdered
 from .dual_encoder import Tower, learnable
-from .linear import aligned, CCA
+from .linear import CCA, aligned
 from .semantic import gaussian
 from ..metrics.hamming import sign
 from ..nn.layers import Standard
@@ -24,9 +25,10 @@ from ..nn.layers import Standard
 # %% ../../nbs/methods/12_hashing.ipynb #a66e52e3
 class Hash(Method):
     "Codes are signs: of what the class beside this one encodes, or of a `real` of one's own"
-    similarity = 'dot'           # bits − 2 · Hamming distance
 
-    def real(self, view, x) -> Tensor: # (n, bits)
+    similarity = 'dot'  # bits − 2 · Hamming distance
+
+    def real(self, view, x) -> Tensor:  # (n, bits)
         "Codes before the sign"
         return super().encode(view, x)
 
@@ -34,22 +36,29 @@ class Hash(Method):
         "±1, float32; 0 becomes +1"
         return sign(self.real(view, x)).float()
 
-def check_bits(bits:int) -> int:
+
+def check_bits(bits: int) -> int:
     "The number of bits, if it is one"
-    if bits < 1: raise InputError(f'bits is {bits}; a code has at least 1')
+    if bits < 1:
+        raise InputError(f'bits is {bits}; a code has at least 1')
     return bits
 
 # %% ../../nbs/methods/12_hashing.ipynb #6f541c50
 def itq(
-    V:Tensor,            # (n, d) centred codes
-    bits:int,            # d or more
-    iterations:int=50,   # Rounds
-    seed:int=0,          # Of the first rotation
-) -> tuple[Tensor, list[float]]: # R (d, bits) with R Rᵀ = I; the mean of (B − VR)² after each round, where VR has mean square 1
+    V: Tensor,  # (n, d) centred codes
+    bits: int,  # d or more
+    iterations: int = 50,  # Rounds
+    seed: int = 0,  # Of the first rotation
+) -> tuple[
+    Tensor, list[float]
+]:  # R (d, bits) with R Rᵀ = I; the mean of (B − VR)² after each round, where VR has mean square 1
     "Iterative quantisation (Gong and Lazebnik, 2011)"
-    if bits < V.shape[1]: raise ValueError(f'{bits} bits for codes of {V.shape[1]} coordinates: take {bits} coordinates')
-    V, errors = V.double() * (len(V) * bits)**.5 / V.double().norm(), []
-    R = torch.linalg.qr(torch.randn(bits, V.shape[1], dtype=torch.double, generator=torch.Generator().manual_seed(seed)))[0].T
+    if bits < V.shape[1]:
+        raise ValueError(f'{bits} bits for codes of {V.shape[1]} coordinates: take {bits} coordinates')
+    V, errors = V.double() * (len(V) * bits) ** 0.5 / V.double().norm(), []
+    R = torch.linalg.qr(
+        torch.randn(bits, V.shape[1], dtype=torch.double, generator=torch.Generator().manual_seed(seed))
+    )[0].T
     for _ in range(iterations):
         U, _, Wt = torch.linalg.svd(V.T @ sign(V @ R), full_matrices=False)
         R = U @ Wt
@@ -59,21 +68,36 @@ def itq(
 # %% ../../nbs/methods/12_hashing.ipynb #793fb3c7
 class CCAITQ(Hash):
     "Canonical codes, turned until they lie near ±1 (Gong and Lazebnik, 2011)"
-    def __init__(self,
-        bits:int=64,                # Of a code: as many canonical coordinates are turned, or all there are
-        ridge=.1,                   # Of the CCA, as there
-        rho_power:float=1.,         # Its coordinate j is scaled by ρ_jᵖ
-        iterations:int=50,          # Rounds of ITQ
-        seed:int=0,                 # Of its first rotation
-    ): self.bits, self.ridge, self.rho_power, self.iterations, self.seed = check_bits(bits), ridge, rho_power, iterations, seed
+
+    def __init__(
+        self,
+        bits: int = 64,  # Of a code: as many canonical coordinates are turned, or all there are
+        ridge=0.1,  # Of the CCA, as there
+        rho_power: float = 1.0,  # Its coordinate j is scaled by ρ_jᵖ
+        iterations: int = 50,  # Rounds of ITQ
+        seed: int = 0,  # Of its first rotation
+    ):
+        self.bits, self.ridge, self.rho_power, self.iterations, self.seed = (
+            check_bits(bits),
+            ridge,
+            rho_power,
+            iterations,
+            seed,
+        )
 
     def fit(self, train, validate=None):
         self.infer_schema(train, max_views=2)
         m = CCA(1, self.ridge, rho_power=self.rho_power).fit(train)
         self.cca = m.with_params(dim=min(self.bits, m.rank))
-        self.R, errors = itq(torch.cat([self.cca.encode(v, x.x).double() for v, x in train.items()]), self.bits, self.iterations, self.seed)
+        self.R, errors = itq(
+            torch.cat([self.cca.encode(v, x.x).double() for v, x in train.items()]),
+            self.bits,
+            self.iterations,
+            self.seed,
+        )
         self.history = [dict(round=i, error=e) for i, e in enumerate(errors)]
-        if validate: self.history.append(dict(check=float(validate(self))))
+        if validate:
+            self.history.append(dict(check=float(validate(self))))
         return self
 
     def real(self, view, x):
@@ -83,6 +107,7 @@ class CCAITQ(Hash):
     def state(self):
         tensors, data = self.cca.state()
         return tensors | dict(R=self.R), data
+
     def restore(self, tensors, data):
         self.R, self.cca = tensors['R'], CCA(len(tensors['R']), self.ridge, rho_power=self.rho_power)
         self.cca.views = self.views
@@ -90,8 +115,8 @@ class CCAITQ(Hash):
 
 # %% ../../nbs/methods/12_hashing.ipynb #e9b1268f
 def labelled_items(
-    train,                       # `Views`
-) -> tuple[Views, Tensor, Tensor]: # their rows of the items that have labels; these items, sorted; a label each
+    train,  # `Views`
+) -> tuple[Views, Tensor, Tensor]:  # their rows of the items that have labels; these items, sorted; a label each
     "The items that get a code"
     own = ClassOrdered(train)
     (view, *_), items = own.values(), own.shared_items
@@ -101,27 +126,43 @@ def labelled_items(
 # %% ../../nbs/methods/12_hashing.ipynb #e5541d10
 class DCMH(Hash, Neural):
     "Deep cross-modal hashing (Jiang and Li, 2017), on features"
-    supervised = True            # learns from labels, and is judged by them
-    def __init__(self,
-        bits:int=64,             # Of a code
-        gamma:float=30.,         # γ, weight of the quantisation (published: 1)
-        eta:float=.03,           # η, weight of the balance (published: 1)
-        hidden:int=512,          # Of each view's layer (0: none, codes are linear)
-        dropout:float=.3,        # Of hidden units
-        trainer=None,            # A `Trainer`, or a dict of its fields; in an epoch one view learns
+
+    supervised = True  # learns from labels, and is judged by them
+
+    def __init__(
+        self,
+        bits: int = 64,  # Of a code
+        gamma: float = 30.0,  # γ, weight of the quantisation (published: 1)
+        eta: float = 0.03,  # η, weight of the balance (published: 1)
+        hidden: int = 512,  # Of each view's layer (0: none, codes are linear)
+        dropout: float = 0.3,  # Of hidden units
+        trainer=None,  # A `Trainer`, or a dict of its fields; in an epoch one view learns
     ):
         super().__init__(trainer)
         self.bits, self.gamma, self.eta, self.hidden, self.dropout = check_bits(bits), gamma, eta, hidden, dropout
 
-    def fit(self, train, validate=None): return super().fit(labelled_items(train)[0], validate)
+    def fit(self, train, validate=None):
+        return super().fit(labelled_items(train)[0], validate)
 
     def build(self):
-        between = lambda d: [nn.Linear(d, self.hidden), nn.ReLU(), nn.Dropout(self.dropout)] if self.hidden else []
-        self.heads = nn.ModuleDict({v: nn.Sequential(Standard(d := self.wide(v)), *between(d), nn.Linear(self.hidden or d, self.bits)) for v in self.views})
+        def between(d):
+            return [nn.Linear(d, self.hidden), nn.ReLU(), nn.Dropout(self.dropout)] if self.hidden else []
 
-    def wide(self, view): return self.views[view]['pooled']
-    def seen(self, view, x): return x['pooled']                # vectors of rows
-    def net(self, view, x): return self.heads[view](self.seen(view, x))
+        self.heads = nn.ModuleDict(
+            {
+                v: nn.Sequential(Standard(d := self.wide(v)), *between(d), nn.Linear(self.hidden or d, self.bits))
+                for v in self.views
+            }
+        )
+
+    def wide(self, view):
+        return self.views[view]['pooled']
+
+    def seen(self, view, x):
+        return x['pooled']  # vectors of rows
+
+    def net(self, view, x):
+        return self.heads[view](self.seen(view, x))
 
     @torch.no_grad()
     def init_from_data(self, train):
@@ -131,21 +172,38 @@ class DCMH(Hash, Neural):
         self.eval()
         for v, view in train.items():
             x = parts_of(view.x, self.parts)
-            self.heads[v][0].fit(torch.cat([self.seen(v, self.inputs(x, slice(i, i + 256))) for i in range(0, len(view), 256)]))
-        self.register_buffer('items', items, persistent=False); self.register_buffer('y', y, persistent=False)
-        self.register_buffer('stored', torch.stack([self.real(v, view[rows[v]].x) for v, view in train.items()]))      # (views, n, bits)
+            self.heads[v][0].fit(
+                torch.cat([self.seen(v, self.inputs(x, slice(i, i + 256))) for i in range(0, len(view), 256)])
+            )
+        self.register_buffer('items', items, persistent=False)
+        self.register_buffer('y', y, persistent=False)
+        self.register_buffer(
+            'stored', torch.stack([self.real(v, view[rows[v]].x) for v, view in train.items()])
+        )  # (views, n, bits)
 
     @property
-    def B(self): return sign(self.stored.sum(0))                # (n, bits): one code an item
-    def turn(self, epoch): return epoch % len(self.views)       # which view learns
-    def lr_multipliers(self, epoch): return {f'heads.{v}.': float(j == self.turn(epoch)) for j, v in enumerate(self.views)}
+    def B(self):
+        return sign(self.stored.sum(0))  # (n, bits): one code an item
+
+    def turn(self, epoch):
+        return epoch % len(self.views)  # which view learns
+
+    def lr_multipliers(self, epoch):
+        return {f'heads.{v}.': float(j == self.turn(epoch)) for j, v in enumerate(self.views)}
 
     def losses(self, z, batch):
-        j, n, at = self.turn(self.epoch), len(self.items), torch.searchsorted(self.items, batch.item.to(self.items.device))
+        j, n, at = (
+            self.turn(self.epoch),
+            len(self.items),
+            torch.searchsorted(self.items, batch.item.to(self.items.device)),
+        )
         f, mine, others = z[list(self.views)[j]].float(), self.stored[j], [i for i in range(len(self.views)) if i != j]
         s = relevance(self.y[at], self.y).repeat(1, len(others))
-        out = dcmh_rows(f, self.stored[others].flatten(0, 1), s, self.B[at], mine.sum(0) - mine[at].sum(0), self.gamma, self.eta)
-        if self.training: mine[at] = f.detach()
+        out = dcmh_rows(
+            f, self.stored[others].flatten(0, 1), s, self.B[at], mine.sum(0) - mine[at].sum(0), self.gamma, self.eta
+        )
+        if self.training:
+            mine[at] = f.detach()
         return {k: v / (n * len(at)) for k, v in out.items()}
 
     def state(self):
@@ -153,107 +211,157 @@ class DCMH(Hash, Neural):
         return {k: v for k, v in tensors.items() if k != 'stored'}, data
 
     @classmethod
-    def example(cls): return cls(bits=32, gamma=10., hidden=64, trainer=dict(epochs=30, batch=40, lr=5e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(bits=32, gamma=10.0, hidden=64, trainer=dict(epochs=30, batch=40, lr=5e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/12_hashing.ipynb #665a31e9
 class DCMHEndToEnd(DCMH):
     "DCMH whose encoders learn: of raw rows, texts go through one tower and all else through the other; vectors pass as they are"
-    def __init__(self,
-        image:str='EfficientNetLite',  # A picture encoder of `learnable`
-        text:str='MiniLM',             # A text encoder of `learnable`
-        unfreeze_epoch:int=2,                    # The first epoch in which the towers learn
-        encoder_lr_scale:float=.02,               # Of the learning rate, for the towers
-        bits:int=64, gamma:float=30., eta:float=.03, hidden:int=512, dropout:float=.3, trainer=None, # As in `DCMH`
+
+    def __init__(
+        self,
+        image: str = 'EfficientNetLite',  # A picture encoder of `learnable`
+        text: str = 'MiniLM',  # A text encoder of `learnable`
+        unfreeze_epoch: int = 2,  # The first epoch in which the towers learn
+        encoder_lr_scale: float = 0.02,  # Of the learning rate, for the towers
+        bits: int = 64,
+        gamma: float = 30.0,
+        eta: float = 0.03,
+        hidden: int = 512,
+        dropout: float = 0.3,
+        trainer=None,  # As in `DCMH`
     ):
         super().__init__(bits, gamma, eta, hidden, dropout, trainer)
-        self.parts, self.image, self.text, self.unfreeze_epoch, self.encoder_lr_scale, self.raw = ('raw', 'pooled'), image, text, unfreeze_epoch, encoder_lr_scale, {}
+        self.parts, self.image, self.text, self.unfreeze_epoch, self.encoder_lr_scale, self.raw = (
+            ('raw', 'pooled'),
+            image,
+            text,
+            unfreeze_epoch,
+            encoder_lr_scale,
+            {},
+        )
 
     def infer_schema(self, train):
         super().infer_schema(train)
-        self.raw = {v: self.text if isinstance(train[v].x, (list, tuple)) else self.image for v, w in self.views.items() if 'raw' in w}
+        self.raw = {
+            v: self.text if isinstance(train[v].x, (list, tuple)) else self.image
+            for v, w in self.views.items()
+            if 'raw' in w
+        }
+
     def build(self):
-        self.towers = nn.ModuleDict({v: Tower(learnable[check_choice(e, learnable, 'encoder')]()) for v, e in self.raw.items()})
+        self.towers = nn.ModuleDict(
+            {v: Tower(learnable[check_choice(e, learnable, 'encoder')]()) for v, e in self.raw.items()}
+        )
         super().build()
-    def wide(self, view): return self.towers[view].encoder.width if view in self.towers else super().wide(view)
-    def seen(self, view, x): return self.towers[view](x['raw']) if view in self.towers else super().seen(view, x)
+
+    def wide(self, view):
+        return self.towers[view].encoder.width if view in self.towers else super().wide(view)
+
+    def seen(self, view, x):
+        return self.towers[view](x['raw']) if view in self.towers else super().seen(view, x)
+
     def lr_multipliers(self, epoch):
         heads = super().lr_multipliers(epoch)
-        return heads | {f'towers.{v}.': self.encoder_lr_scale * heads[f'heads.{v}.'] * (epoch >= self.unfreeze_epoch) for v in self.towers}
+        return heads | {
+            f'towers.{v}.': self.encoder_lr_scale * heads[f'heads.{v}.'] * (epoch >= self.unfreeze_epoch)
+            for v in self.towers
+        }
 
     def state(self):
         tensors, data = super().state()
         return tensors, data | dict(raw=self.raw)
+
     def restore(self, tensors, data):
         self.raw = data['raw']
         super().restore(tensors, data)
 
     @classmethod
-    def example(cls): return cls(bits=32, gamma=10., hidden=64, trainer=dict(epochs=30, batch=40, lr=5e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(bits=32, gamma=10.0, hidden=64, trainer=dict(epochs=30, batch=40, lr=5e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/12_hashing.ipynb #fc47339d
 def seph_codes(
-    y:Tensor,                # (n,) classes, or (n, C) multi-hot
-    bits:int,
-    alpha:float=.01,         # α, weight of the penalty
-    iterations:int=100,
-    generator=None,          # Of the beginning, 10⁻⁴ N(0, 1)
-) -> tuple[Tensor, list[dict]]: # (n, bits) real codes, the best met with; what they cost at each iteration
+    y: Tensor,  # (n,) classes, or (n, C) multi-hot
+    bits: int,
+    alpha: float = 0.01,  # α, weight of the penalty
+    iterations: int = 100,
+    generator=None,  # Of the beginning, 10⁻⁴ N(0, 1)
+) -> tuple[Tensor, list[dict]]:  # (n, bits) real codes, the best met with; what they cost at each iteration
     "Codes that minimise the loss of SePH: momentum ½, and for each entry a gain that grows while its gradient keeps its sign"
     P, n, history, best = label_affinity(y).float(), len(y), [], None
-    if not P.any(): raise InputError(f'no two of {n} items share a label: there is no likeness to learn')
+    if not P.any():
+        raise InputError(f'no two of {n} items share a label: there is no likeness to learn')
     C = 1e-4 * torch.randn(n, bits, generator=generator)
     step, gain = torch.zeros_like(C), torch.ones_like(C)
     for i in range(iterations + 1):
         out = seph(C.requires_grad_(), P, alpha)
-        grad, = torch.autograd.grad(out['loss'], C)
+        (grad,) = torch.autograd.grad(out['loss'], C)
         history.append(dict(iteration=i, **{k: float(v.detach()) for k, v in out.items()}))
         C = C.detach()
-        if best is None or history[-1]['loss'] < least: best, least = C, history[-1]['loss']
-        gain = torch.where(grad * step <= 0, gain + .2, gain * .8).clamp(min=.01)
-        step = .5 * step - n * gain * grad
+        if best is None or history[-1]['loss'] < least:
+            best, least = C, history[-1]['loss']
+        gain = torch.where(grad * step <= 0, gain + 0.2, gain * 0.8).clamp(min=0.01)
+        step = 0.5 * step - n * gain * grad
         C = C + step
         C = C - C.mean(0)
     return best, history
 
 # %% ../../nbs/methods/12_hashing.ipynb #6cf21b1c
 def logistic(
-    K:Tensor,                # (n, m) features, float64
-    B:Tensor,                # (n, bits) of ±1
-    l2:float,                # Weight of ½‖w‖²
-    weight:Tensor|float=1.,  # (n, 1) of each row
-) -> Tensor:                 # (m, bits)
+    K: Tensor,  # (n, m) features, float64
+    B: Tensor,  # (n, bits) of ±1
+    l2: float,  # Weight of ½‖w‖²
+    weight: Tensor | float = 1.0,  # (n, 1) of each row
+) -> Tensor:  # (m, bits)
     "Logistic regressions of many bits on the same features"
     lam, V = torch.linalg.eigh(K.T @ (weight * K) / 4)
     T = V * (lam.clamp(min=0) + l2).rsqrt()
     X, M = K @ T, torch.zeros(K.shape[1], B.shape[1], dtype=K.dtype, requires_grad=True)
-    opt = torch.optim.LBFGS([M], max_iter=500, history_size=20, tolerance_grad=1e-6, tolerance_change=0., line_search_fn='strong_wolfe')
+    opt = torch.optim.LBFGS(
+        [M], max_iter=500, history_size=20, tolerance_grad=1e-6, tolerance_change=0.0, line_search_fn='strong_wolfe'
+    )
+
     def cost():
         opt.zero_grad()
         loss = (weight * F.softplus(-B * (X @ M))).sum() + l2 / 2 * (T @ M).square().sum()
         loss.backward()
         return loss
+
     opt.step(cost)
     return (T @ M).detach()
 
 # %% ../../nbs/methods/12_hashing.ipynb #56e1b2c0
 class SePH(Hash):
     "Semantics-preserving hashing (Lin et al. 2015)"
-    supervised = True            # learns from labels, and is judged by them
-    def __init__(self,
-        bits:int=64,             # Of a code
-        alpha:float=.01,         # α, weight of the penalty on codes away from ±1
-        anchors:int=500,         # Means of k-means on which the kernel stands, in each view
-        max_items:int=5000,           # Items that are used: of more a sample, for P is n × n
-        l2:float=.01,            # Of the regressions, over all rows together
-        iterations:int=100,      # Steps towards the codes
-        seed:int=0,              # Of the sample, the codes and k-means
-    ): self.bits, self.alpha, self.anchors, self.max_items, self.l2, self.iterations, self.seed = check_bits(bits), alpha, anchors, max_items, l2, iterations, seed
+
+    supervised = True  # learns from labels, and is judged by them
+
+    def __init__(
+        self,
+        bits: int = 64,  # Of a code
+        alpha: float = 0.01,  # α, weight of the penalty on codes away from ±1
+        anchors: int = 500,  # Means of k-means on which the kernel stands, in each view
+        max_items: int = 5000,  # Items that are used: of more a sample, for P is n × n
+        l2: float = 0.01,  # Of the regressions, over all rows together
+        iterations: int = 100,  # Steps towards the codes
+        seed: int = 0,  # Of the sample, the codes and k-means
+    ):
+        self.bits, self.alpha, self.anchors, self.max_items, self.l2, self.iterations, self.seed = (
+            check_bits(bits),
+            alpha,
+            anchors,
+            max_items,
+            l2,
+            iterations,
+            seed,
+        )
 
     def fit(self, train, validate=None):
         self.infer_schema(train)
         (own, items, y), g = labelled_items(train), torch.Generator().manual_seed(self.seed)
         if len(items) > self.max_items:
-            some = torch.randperm(len(items), generator=g)[:self.max_items].sort().values
+            some = torch.randperm(len(items), generator=g)[: self.max_items].sort().values
             own, items, y = own.subset(items[some]), items[some], y[some]
         C, self.history = seph_codes(y, self.bits, self.alpha, self.iterations, g)
         B = sign(C).double()
@@ -261,16 +369,22 @@ class SePH(Hash):
         for v, view in own.items():
             _, at, count = torch.unique(view.item, return_inverse=True, return_counts=True)
             self.regress(v, parts_of(view.x)['pooled'], B[at], 1 / count[at, None].double())
-        if validate: self.history.append(dict(check=float(validate(self))))
+        if validate:
+            self.history.append(dict(check=float(validate(self))))
         return self
 
     def regress(self, view, x, B, weight):
         "Scales, anchors and weights of one view"
         from sklearn.cluster import KMeans
+
         s, t = Standard(x.shape[1]), self.tensors
         s.fit(x)
         x = x.double() / s.sd
-        means = KMeans(min(self.anchors, len(x.unique(dim=0))), n_init=1, random_state=self.seed).fit(x.numpy()).cluster_centers_
+        means = (
+            KMeans(min(self.anchors, len(x.unique(dim=0))), n_init=1, random_state=self.seed)
+            .fit(x.numpy())
+            .cluster_centers_
+        )
         t.update({f'sd.{view}': s.sd, f'anchors.{view}': torch.from_numpy(means)})
         t[f'W.{view}'] = logistic(self.lifted(view, x), B, self.l2, weight)
 
@@ -284,36 +398,51 @@ class SePH(Hash):
         x, t = self.validate_input(view, x)['pooled'], self.tensors
         return torch.cat([self.lifted(view, c.double() / t[f'sd.{view}']) @ t[f'W.{view}'] for c in x.split(1024)])
 
-    def unified(self,
-        views,               # `Views`, all or some of the fitted ones
-    ) -> Tensor:             # (n, bits) of ±1: one code for each of `views.common`, in order
+    def unified(
+        self,
+        views,  # `Views`, all or some of the fitted ones
+    ) -> Tensor:  # (n, bits) of ±1: one code for each of `views.common`, in order
         "The code of an item, from all that is seen of it (of several rows of an item in a view, from the first)"
         rows, _ = aligned(views, every=False)
         odds = [self.real(v, view[rows[v]].x) for v, view in views.items()]
         return sign(sum(odds) - (len(odds) - 1) * self.tensors['prior']).float()
 
-    def state(self): return self.tensors, {}
-    def restore(self, tensors, data): self.tensors = tensors
+    def state(self):
+        return self.tensors, {}
+
+    def restore(self, tensors, data):
+        self.tensors = tensors
 
     @classmethod
-    def example(cls): return cls(bits=32, anchors=100, iterations=50)
+    def example(cls):
+        return cls(bits=32, anchors=100, iterations=50)
 
 # %% ../../nbs/methods/12_hashing.ipynb #768ce7f3
-def quantisation(z:Tensor) -> Tensor: # 0 … 1
+def quantisation(z: Tensor) -> Tensor:  # 0 … 1
     "How far rows (n, c) are from ±1, whatever their length: 1 − ‖z‖₁ / (√c ‖z‖₂)"
     return (1 - F.cosine_similarity(z, sign(z.detach()))).mean()
 
-def imbalance(z:Tensor) -> Tensor: # 0 … 1
+
+def imbalance(z: Tensor) -> Tensor:  # 0 … 1
     "How far bits (n, c) are from mean 0, whatever their length: 1 if all rows are one"
     return z.mean(0).square().sum() / z.square().sum(1).mean().clamp(min=torch.finfo(z.dtype).tiny)
 
+
 class DSCMRHash(Hash, DSCMR):
     "DSCMR on codes that are asked to lie near ±1"
-    def __init__(self,
-        gamma:float=1.,          # γ, weight of the quantisation, in the last epoch
-        beta:float=.3,           # β, weight of the balance
-        bits:int=64,             # Of a code
-        lam=.3, eta=.3, form='row_mean', hidden=512, dropout=.3, order='shuffled', trainer=None, # As in `DSCMR`
+
+    def __init__(
+        self,
+        gamma: float = 1.0,  # γ, weight of the quantisation, in the last epoch
+        beta: float = 0.3,  # β, weight of the balance
+        bits: int = 64,  # Of a code
+        lam=0.3,
+        eta=0.3,
+        form='row_mean',
+        hidden=512,
+        dropout=0.3,
+        order='shuffled',
+        trainer=None,  # As in `DSCMR`
     ):
         super().__init__(lam, eta, form, check_bits(bits), hidden, dropout, order, trainer)
         self.bits, self.gamma, self.beta = bits, gamma, beta
@@ -322,7 +451,12 @@ class DSCMRHash(Hash, DSCMR):
         out, z = super().losses(z, batch), [c.float() for c in z.values()]
         more = dict(quantisation=sum(map(quantisation, z)) / len(z), balance=sum(map(imbalance, z)) / len(z))
         slowly = self.epoch / max(self.trainer.epochs - 1, 1)
-        return out | more | dict(loss=out['loss'] + slowly * self.gamma * more['quantisation'] + self.beta * more['balance'])
+        return (
+            out
+            | more
+            | dict(loss=out['loss'] + slowly * self.gamma * more['quantisation'] + self.beta * more['balance'])
+        )
 
     @classmethod
-    def example(cls): return cls(bits=32, hidden=64, trainer=dict(epochs=12, batch=40, lr=5e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(bits=32, hidden=64, trainer=dict(epochs=12, batch=40, lr=5e-3, accelerator='cpu'))

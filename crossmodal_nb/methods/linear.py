@@ -10,90 +10,119 @@ import copy
 import warnings
 from abc import abstractmethod
 from types import SimpleNamespace
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import check_choice
 from .base import Method, parts_of, similarities
-from .moments import cca, correlations, Moments, ridge_units, stream
+from .moments import Moments, cca, correlations, ridge_units, stream
 
 # %% ../../nbs/methods/03_linear.ipynb #89b59ff8
 class CCA(Method):
     "Ridge canonical correlation analysis of two views, streamed"
-    def __init__(self,
-        dim:int=50,                 # Coordinates of a code, 1 to `rank`
-        ridge=1e-3,                 # Of both views, or (rx, ry); 0 or more
-        ridge_unit:str='trace',     # `'trace'` (times tr S / p), `'absolute'`, or `'blend'` (cca-zoo's shrinkage, 0 to 1)
-        rho_power:float=1,          # Coordinate j is scaled by ρ_jᵖ: 0 is the textbook, 1 or 2 retrieve better
-        similarity:str='cosine',    # How codes are compared
+
+    def __init__(
+        self,
+        dim: int = 50,  # Coordinates of a code, 1 to `rank`
+        ridge=1e-3,  # Of both views, or (rx, ry); 0 or more
+        ridge_unit: str = 'trace',  # `'trace'` (times tr S / p), `'absolute'`, or `'blend'` (cca-zoo's shrinkage, 0 to 1)
+        rho_power: float = 1,  # Coordinate j is scaled by ρ_jᵖ: 0 is the textbook, 1 or 2 retrieve better
+        similarity: str = 'cosine',  # How codes are compared
     ):
-        self.dim, self.ridge, self.ridge_unit, self.rho_power, self.similarity = dim, ridge, ridge_unit, rho_power, similarity
-        check_choice(ridge_unit, ridge_units, 'ridge_unit'); check_choice(similarity, similarities, 'similarity')
-        if dim < 1: raise ValueError(f'dim is {dim}; a code has at least 1 coordinate')
+        self.dim, self.ridge, self.ridge_unit, self.rho_power, self.similarity = (
+            dim,
+            ridge,
+            ridge_unit,
+            rho_power,
+            similarity,
+        )
+        check_choice(ridge_unit, ridge_units, 'ridge_unit')
+        check_choice(similarity, similarities, 'similarity')
+        if dim < 1:
+            raise ValueError(f'dim is {dim}; a code has at least 1 coordinate')
         if not all(0 <= r <= (1 if ridge_unit == 'blend' else float('inf')) for r in self.ridges):
             raise ValueError(f'ridge is {ridge}; each must be 0 or more (and at most 1 as a blend)')
         self.moments, self._solved, self._shared = Moments(), {}, False
 
     @property
-    def ridges(self): return tuple(self.ridge) if isinstance(self.ridge, (tuple, list)) else (self.ridge, self.ridge)
+    def ridges(self):
+        return tuple(self.ridge) if isinstance(self.ridge, (tuple, list)) else (self.ridge, self.ridge)
 
     def fit(self, train, validate=None, weight=None):
         "One pass over the pairs of `train`; see `partial_fit`"
         self.moments, self.views, self.history, self._shared = Moments(), None, [], False
         self.partial_fit(train, weight)
-        if validate: self.history.append(dict(check=float(validate(self))))
+        if validate:
+            self.history.append(dict(check=float(validate(self))))
         return self
 
-    def partial_fit(self,
-        views,                      # Two `Views`, of the names and widths seen before, if any
-        weight=None,                # (n_a,) extra weight of each row of the first view
+    def partial_fit(
+        self,
+        views,  # Two `Views`, of the names and widths seen before, if any
+        weight=None,  # (n_a,) extra weight of each row of the first view
     ) -> 'CCA':
         "Add more pairs; in whatever order they come, the result is that of one fit"
-        self._fresh(); before = self.views
+        self._fresh()
+        before = self.views
         self.infer_schema(views, max_views=2, instead='For more views at once there are MCCA and GCCA')
         if before not in (None, self.views):
             self.views, now = before, self.views
             raise ValueError(f'these views are {now}, but the earlier ones were {before}')
-        for xa, xb, w in stream(views, weight): self.moments.update(xa, xb, weight=w)
+        for xa, xb, w in stream(views, weight):
+            self.moments.update(xa, xb, weight=w)
         return self
 
-    def merge(self,
-        other:'CCA',                # Fitted on other pairs of the same views
+    def merge(
+        self,
+        other: 'CCA',  # Fitted on other pairs of the same views
     ) -> 'CCA':
         "Add what another CCA has seen"
-        if self.views not in (None, other.views): raise ValueError(f'cannot merge views {other.views} into {self.views}')
-        self._fresh(); self.views = other.views
+        if self.views not in (None, other.views):
+            raise ValueError(f'cannot merge views {other.views} into {self.views}')
+        self._fresh()
+        self.views = other.views
         self.moments.merge(other.moments)
         return self
 
     def _fresh(self):
-        if self._shared: self.moments, self._shared = self.moments.copy(), False
+        if self._shared:
+            self.moments, self._shared = self.moments.copy(), False
         self._solved = {}
 
-    def with_params(self,
-        **changes,                  # Any hyper-parameters
+    def with_params(
+        self,
+        **changes,  # Any hyper-parameters
     ) -> 'CCA':
         "The same fit with other hyper-parameters: nothing is streamed again, and a ridge is decomposed once"
         new, asked = copy.copy(self), type(self)(**{**self.params, **changes})
-        for k in changes: setattr(new, k, getattr(asked, k))
+        for k in changes:
+            setattr(new, k, getattr(asked, k))
         self._shared = new._shared = True
         return new
 
     @property
     def solution(self) -> SimpleNamespace:
         "All canonical directions: `W`, `sigma`, `rho` (`cca` says which is which); solved when first needed, then kept"
-        if not self.views: raise RuntimeError('CCA is not fitted: call fit before encode or score')
+        if not self.views:
+            raise RuntimeError('CCA is not fitted: call fit before encode or score')
         key = (*self.ridges, self.ridge_unit)
         if key not in self._solved:
             (a, p), (b, q) = ((v, w['pooled']) for v, w in self.views.items())
-            if not self.moments.mean.isfinite().all(): raise ValueError('the rows given to fit hold NaN or Inf')
+            if not self.moments.mean.isfinite().all():
+                raise ValueError('the rows given to fit hold NaN or Inf')
             n = self.moments.weight
             if n <= max(p, q):
-                warnings.warn(f'{n:g} items for views of {p} and {q} columns: training correlations say nothing '
-                              '(without a ridge they are 1); read the held-out ones')
+                warnings.warn(
+                    f'{n:g} items for views of {p} and {q} columns: training correlations say nothing '
+                    '(without a ridge they are 1); read the held-out ones'
+                )
             s = cca(self.moments.cov, p, self.ridges, self.ridge_unit, (a, b), self.moments.eps)
             most = max(int(n + 1e-6) - 1, 1)
-            self._solved[key] = SimpleNamespace(W=tuple(W[:, :most] for W in s.W), sigma=s.sigma[:most], rho=s.rho[:most])
+            self._solved[key] = SimpleNamespace(
+                W=tuple(W[:, :most] for W in s.W), sigma=s.sigma[:most], rho=s.rho[:most]
+            )
         return self._solved[key]
 
     @property
@@ -106,43 +135,51 @@ class CCA(Method):
         "(dim,) Pearson correlations of the *training* variates; with a ridge, `solution.sigma` are other numbers (see `cca`)"
         if self.dim > self.rank:
             widths = ', '.join(f'{v} is {w["pooled"]} wide' for v, w in self.views.items())
-            raise ValueError(f'dim={self.dim}, but there are only {self.rank} canonical dimensions here '
-                             f'({widths}, {self.moments.weight:g} items)')
-        return self.solution.rho[:self.dim]
+            raise ValueError(
+                f'dim={self.dim}, but there are only {self.rank} canonical dimensions here '
+                f'({widths}, {self.moments.weight:g} items)'
+            )
+        return self.solution.rho[: self.dim]
 
     def encode(self, view, x, to=None):
         "(x − mean) W ρᵖ"
         x = self.validate_input(view, x)['pooled']
-        j, scale = list(self.views).index(view), self.rho.clamp(min=0)**self.rho_power
-        W = self.solution.W[j][:, :self.dim] * scale
+        j, scale = list(self.views).index(view), self.rho.clamp(min=0) ** self.rho_power
+        W = self.solution.W[j][:, : self.dim] * scale
         mean = self.moments.mean.split([w['pooled'] for w in self.views.values()])[j]
         chunks = (c if c.dtype in (torch.float32, torch.float64) else c.float() for c in x.split(4096))
         return torch.cat([(c - mean.to(c)) @ W.to(c) for c in chunks])
 
-    def correlations(self,
-        views,                      # Two `Views`: training, validation, …
-    ) -> Tensor:                    # (dim,)
+    def correlations(
+        self,
+        views,  # Two `Views`: training, validation, …
+    ) -> Tensor:  # (dim,)
         "Correlation of the projected pairs of any views, dimension by dimension"
         return correlations(self, views)
 
     def state(self):
         m, s = self.moments, self.solution
-        return dict(mean=m.mean, M2=m.M2, Wx=s.W[0], Wy=s.W[1], sigma=s.sigma, rho=s.rho), dict(weight=m.weight, eps=m.eps)
+        return dict(mean=m.mean, M2=m.M2, Wx=s.W[0], Wy=s.W[1], sigma=s.sigma, rho=s.rho), dict(
+            weight=m.weight, eps=m.eps
+        )
 
     def restore(self, tensors, data):
         t = tensors
         self.moments.weight, self.moments.mean, self.moments.M2 = data['weight'], t['mean'], t['M2']
-        self.moments.eps = data.get('eps', 0.)
-        self._solved = {(*self.ridges, self.ridge_unit): SimpleNamespace(W=(t['Wx'], t['Wy']), sigma=t['sigma'], rho=t['rho'])}
+        self.moments.eps = data.get('eps', 0.0)
+        self._solved = {
+            (*self.ridges, self.ridge_unit): SimpleNamespace(W=(t['Wx'], t['Wy']), sigma=t['sigma'], rho=t['rho'])
+        }
 
 # %% ../../nbs/methods/03_linear.ipynb #3acd7906
 def aligned(
-    views,                  # Two to five `Views`
-    every:bool=True,        # False: only the first row of each item, with weight 1
-) -> tuple[dict[str, Tensor], Tensor]: # for each view, row numbers; and the weights
+    views,  # Two to five `Views`
+    every: bool = True,  # False: only the first row of each item, with weight 1
+) -> tuple[dict[str, Tensor], Tensor]:  # for each view, row numbers; and the weights
     "Row numbers that bring the rows of the common items side by side; where one view has fewer rows of an item, they are used again"
     items, count, first, order = views.shared_items, {}, {}, {}
-    if not len(items): raise ValueError(f'no item has a row in every one of {", ".join(views)}')
+    if not len(items):
+        raise ValueError(f'no item has a row in every one of {", ".join(views)}')
     for name, v in views.items():
         key, order[name] = v.item.sort(stable=True)
         first[name] = torch.searchsorted(key, items)
@@ -155,14 +192,17 @@ def aligned(
 # %% ../../nbs/methods/03_linear.ipynb #73f6fc4b
 class CCAZooMethod(Method):
     "A cca-zoo model behind the verbs of `Method`: float64, all rows in memory, two to five views"
-    max_views = 5          # views it takes
-    every = True      # it takes every row, with weights; or one an item
-    bounded = True    # codes are no wider than the narrowest view
+
+    max_views = 5  # views it takes
+    every = True  # it takes every row, with weights; or one an item
+    bounded = True  # codes are no wider than the narrowest view
 
     @abstractmethod
-    def model(self,
-        xs,                   # The training rows of each view, float64
-    ): "The cca-zoo estimator, not yet fitted"
+    def model(
+        self,
+        xs,  # The training rows of each view, float64
+    ):
+        "The cca-zoo estimator, not yet fitted"
 
     def fit(self, train, validate=None):
         self.history = []
@@ -173,7 +213,8 @@ class CCAZooMethod(Method):
         xs = [parts_of(v.x)['pooled'][r[name]].double().numpy() for name, v in train.items()]
         model = self.model(xs)
         self.keep(model.fit(xs, sample_weight=w.numpy()) if self.every else model.fit(xs))
-        if validate: self.history.append(dict(check=float(validate(self))))
+        if validate:
+            self.history.append(dict(check=float(validate(self))))
         return self
 
     def keep(self, fitted):
@@ -187,55 +228,83 @@ class CCAZooMethod(Method):
         x = x if x.dtype in (torch.float32, torch.float64) else x.float()
         return (x - t[f'mean.{view}'].to(x)) @ t[f'W.{view}'].to(x)
 
-    def state(self): return self.tensors, {}
-    def restore(self, tensors, data): self.tensors = tensors
+    def state(self):
+        return self.tensors, {}
+
+    def restore(self, tensors, data):
+        self.tensors = tensors
+
 
 class MCCA(CCAZooMethod):
     "Multiset CCA: the largest sum of all pairwise covariances (Kettenring 1971)"
-    def __init__(self,
-        dim:int=50,                 # Coordinates of a code, up to the narrowest view's width
-        shrinkage:float=.1,         # Of each view's covariance towards the identity, 0 (CCA) to 1 (PLS)
-        similarity:str='cosine',    # How codes are compared
-    ): self.dim, self.shrinkage, self.similarity = dim, shrinkage, check_choice(similarity, similarities, 'similarity')
+
+    def __init__(
+        self,
+        dim: int = 50,  # Coordinates of a code, up to the narrowest view's width
+        shrinkage: float = 0.1,  # Of each view's covariance towards the identity, 0 (CCA) to 1 (PLS)
+        similarity: str = 'cosine',  # How codes are compared
+    ):
+        self.dim, self.shrinkage, self.similarity = dim, shrinkage, check_choice(similarity, similarities, 'similarity')
+
     def model(self, xs):
         from cca_zoo.linear import MCCA as model
+
         return model(self.dim, shrinkage=self.shrinkage)
+
 
 class GCCA(MCCA):
     "Generalised CCA: one shared latent variable that every view regresses on (Carroll 1968)"
+
     def model(self, xs):
         from cca_zoo.linear import GCCA as model
+
         return model(self.dim, shrinkage=self.shrinkage)
+
 
 class PLS(CCAZooMethod):
     "Partial least squares of two views: the largest covariance, without whitening (Wold 1975)"
+
     max_views = 2
-    def __init__(self,
-        dim:int=50,                 # Coordinates of a code, up to the narrowest view's width
-        similarity:str='cosine',    # How codes are compared
-    ): self.dim, self.similarity = dim, check_choice(similarity, similarities, 'similarity')
+
+    def __init__(
+        self,
+        dim: int = 50,  # Coordinates of a code, up to the narrowest view's width
+        similarity: str = 'cosine',  # How codes are compared
+    ):
+        self.dim, self.similarity = dim, check_choice(similarity, similarities, 'similarity')
+
     def model(self, xs):
         from cca_zoo.linear import PLS as model
+
         return model(self.dim)
+
 
 class KCCA(CCAZooMethod):
     "Kernel CCA: multiset CCA in each view's kernel space (Hardoon et al. 2004); n × n kernels, so some thousands of items, one row each"
+
     every, bounded = False, False
-    def __init__(self,
-        dim:int=50,                 # Coordinates of a code
-        shrinkage:float=.1,         # As in `MCCA`; without it any two views correlate perfectly
-        kernel:str='rbf',           # A name that scikit-learn's `pairwise_kernels` knows
-        gamma:float|None=None,      # Its inverse width (default 1/total variance of the view, so that units do not matter)
-        similarity:str='cosine',    # How codes are compared
+
+    def __init__(
+        self,
+        dim: int = 50,  # Coordinates of a code
+        shrinkage: float = 0.1,  # As in `MCCA`; without it any two views correlate perfectly
+        kernel: str = 'rbf',  # A name that scikit-learn's `pairwise_kernels` knows
+        gamma: float
+        | None = None,  # Its inverse width (default 1/total variance of the view, so that units do not matter)
+        similarity: str = 'cosine',  # How codes are compared
     ):
         self.dim, self.shrinkage, self.kernel, self.gamma = dim, shrinkage, kernel, gamma
         self.similarity = check_choice(similarity, similarities, 'similarity')
+
     def model(self, xs):
         from cca_zoo.nonparametric import KCCA as model
-        return model(self.dim, shrinkage=self.shrinkage, kernel=self.kernel, gamma=[self.gamma or 1 / x.var(0).sum() for x in xs])
+
+        return model(
+            self.dim, shrinkage=self.shrinkage, kernel=self.kernel, gamma=[self.gamma or 1 / x.var(0).sum() for x in xs]
+        )
 
     def keep(self, fitted):
-        super().keep(fitted)   # here W holds dual coefficients, a row for each training row
+        super().keep(fitted)  # here W holds dual coefficients, a row for each training row
         for v, x, c, gamma in zip(self.views, fitted.views_fit_, fitted._centerers_, fitted.gamma):
             more = dict(x=x, row=c.K_fit_rows_, all=c.K_fit_all_, gamma=np.asarray(gamma, dtype=float))
             self.tensors.update({f'{k}.{v}': torch.as_tensor(t) for k, t in more.items()})
@@ -243,7 +312,20 @@ class KCCA(CCAZooMethod):
     def encode(self, view, x, to=None):
         "k(x − mean, training rows), centred in feature space, times the dual coefficients"
         from sklearn.metrics.pairwise import pairwise_kernels
-        x, t = self.validate_input(view, x)['pooled'], {k.partition('.')[0]: v for k, v in self.tensors.items() if k.partition('.')[2] == view}
-        K = torch.as_tensor(pairwise_kernels((x.double() - t['mean']).numpy(), t['x'].numpy(), metric=self.kernel,
-                                             filter_params=True, gamma=t['gamma'].item(), degree=3, coef0=1.))
+
+        x, t = (
+            self.validate_input(view, x)['pooled'],
+            {k.partition('.')[0]: v for k, v in self.tensors.items() if k.partition('.')[2] == view},
+        )
+        K = torch.as_tensor(
+            pairwise_kernels(
+                (x.double() - t['mean']).numpy(),
+                t['x'].numpy(),
+                metric=self.kernel,
+                filter_params=True,
+                gamma=t['gamma'].item(),
+                degree=3,
+                coef0=1.0,
+            )
+        )
         return (K - K.mean(1, keepdim=True) - t['row'] + t['all']) @ t['W']

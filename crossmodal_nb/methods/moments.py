@@ -8,25 +8,33 @@ __all__ = ['ridge_units', 'rounding', 'precision', 'Moments', 'regularised', 'wh
 # %% ../../nbs/methods/02_moments.ipynb #imports0
 import warnings
 from types import SimpleNamespace
+
 import torch
 from torch import Tensor
+
 from .base import Method, parts_of
 
 # %% ../../nbs/methods/02_moments.ipynb #5d806b87
-def precision(dtype:torch.dtype) -> float:
+def precision(dtype: torch.dtype) -> float:
     "Relative rounding of co-moments of rows of this type: of their products, or the square of what rows in 16 bits have lost"
-    if dtype == torch.float64: return torch.finfo(dtype).eps
-    lost = torch.finfo(dtype).eps if dtype.is_floating_point else 0.
+    if dtype == torch.float64:
+        return torch.finfo(dtype).eps
+    lost = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
     return max(torch.finfo(torch.float32).eps, lost**2)
+
 
 class Moments:
     "Weight, mean and co-moments of joint columns, gathered chunk by chunk in float64; `eps` is the coarsest `precision` of a chunk"
-    strip = 512                            # columns a product
-    def __init__(self): self.weight, self.mean, self.M2, self.eps, self._c = 0., None, None, 0., None
 
-    def update(self,
-        *xs:Tensor,                        # (n, p), (n, q), … aligned rows; if not in float64, at most some 4,096 at a time
-        weight:Tensor|None=None,           # (n,) weight of each row, 0 or more (default 1)
+    strip = 512  # columns a product
+
+    def __init__(self):
+        self.weight, self.mean, self.M2, self.eps, self._c = 0.0, None, None, 0.0, None
+
+    def update(
+        self,
+        *xs: Tensor,  # (n, p), (n, q), … aligned rows; if not in float64, at most some 4,096 at a time
+        weight: Tensor | None = None,  # (n,) weight of each row, 0 or more (default 1)
     ) -> 'Moments':
         "Add a chunk of rows; all types but float64 are multiplied as float32"
         self.eps = max(self.eps, *(precision(x.dtype) for x in xs))
@@ -35,87 +43,109 @@ class Moments:
         if self.M2 is None:
             self.mean, self.M2 = (torch.zeros(s, dtype=torch.double, device=x.device) for s in (d, (d, d)))
         shift = torch.cat([x.mean(0) for x in xs])
-        if self._c is None or len(self._c) <= n or self._c.dtype != shift.dtype: self._c = shift.new_empty(n + 1, d)
+        if self._c is None or len(self._c) <= n or self._c.dtype != shift.dtype:
+            self._c = shift.new_empty(n + 1, d)
         C = self._c[:n]
-        for x, c, s in zip(xs, C.split([x.shape[1] for x in xs], 1), shift.split([x.shape[1] for x in xs])): torch.sub(x, s, out=c)
+        for x, c, s in zip(xs, C.split([x.shape[1] for x in xs], 1), shift.split([x.shape[1] for x in xs])):
+            torch.sub(x, s, out=c)
         w = C.new_ones(n) if weight is None else weight.to(C)
         wb = float(w.sum(dtype=torch.double))
-        if wb == 0: return self
-        rest = (w @ C) / wb                # what rounding, or the weights, left of the mean
+        if wb == 0:
+            return self
+        rest = (w @ C) / wb  # what rounding, or the weights, left of the mean
         C -= rest
-        if weight is not None: C *= w.sqrt()[:, None]
+        if weight is not None:
+            C *= w.sqrt()[:, None]
         delta = shift.double() + rest.double() - self.mean
-        self._c[n] = (self.weight * wb / (self.weight + wb))**.5 * delta
-        C, s = self._c[:n+1], self.strip
-        for i in range(0, d, s): self.M2[i:i+s, i:] += C[:, i:i+s].T @ C[:, i:]
-        self.mean += delta * (wb / (self.weight + wb)); self.weight += wb
+        self._c[n] = (self.weight * wb / (self.weight + wb)) ** 0.5 * delta
+        C, s = self._c[: n + 1], self.strip
+        for i in range(0, d, s):
+            self.M2[i : i + s, i:] += C[:, i : i + s].T @ C[:, i:]
+        self.mean += delta * (wb / (self.weight + wb))
+        self.weight += wb
         return self
 
-    def merge(self,
-        other:'Moments',                   # Of the same columns
+    def merge(
+        self,
+        other: 'Moments',  # Of the same columns
     ) -> 'Moments':
         "Add what `other` has seen (another process, another file)"
-        if other.M2 is None: return self
+        if other.M2 is None:
+            return self
         self.eps = max(self.eps, other.eps)
-        if self.M2 is None: self.weight, self.mean, self.M2 = other.weight, other.mean.clone(), other.M2.clone(); return self
+        if self.M2 is None:
+            self.weight, self.mean, self.M2 = other.weight, other.mean.clone(), other.M2.clone()
+            return self
         delta, w = other.mean.to(self.mean) - self.mean, self.weight + other.weight
-        self.M2 += other.M2.to(self.M2); self.M2.addr_(delta, delta, alpha=self.weight * other.weight / w)
-        self.mean += delta * (other.weight / w); self.weight = w
+        self.M2 += other.M2.to(self.M2)
+        self.M2.addr_(delta, delta, alpha=self.weight * other.weight / w)
+        self.mean += delta * (other.weight / w)
+        self.weight = w
         return self
 
-    def copy(self): return Moments().merge(self)
+    def copy(self):
+        return Moments().merge(self)
 
     @property
     def cov(self) -> Tensor:
         "(d, d) covariance, with denominator weight − 1"
-        if self.weight <= 1: raise ValueError(f'a covariance needs a total weight of more than 1, but it is {self.weight:g}')
+        if self.weight <= 1:
+            raise ValueError(f'a covariance needs a total weight of more than 1, but it is {self.weight:g}')
         return (self.M2.triu() + self.M2.triu(1).T) / (self.weight - 1)
 
 # %% ../../nbs/methods/02_moments.ipynb #0ab8adb3
 ridge_units = ('trace', 'absolute', 'blend')
-rounding = 32     # times eps: a sum of n products is off by some √n eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput.); n ≤ 4,096
+rounding = 32  # times eps: a sum of n products is off by some √n eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput.); n ≤ 4,096
+
 
 def regularised(
-    S:Tensor,          # (p, p) covariance
-    r:float,           # The ridge
-    unit:str,          # One of `ridge_units`
-) -> Tensor:           # (p, p)
+    S: Tensor,  # (p, p) covariance
+    r: float,  # The ridge
+    unit: str,  # One of `ridge_units`
+) -> Tensor:  # (p, p)
     "The covariance with its ridge"
     eye = torch.eye(len(S)).to(S)
-    if unit == 'blend': return (1 - r) * S + r * eye
+    if unit == 'blend':
+        return (1 - r) * S + r * eye
     return S + (r * S.trace() / len(S) if unit == 'trace' else r) * eye
 
+
 def whitener(
-    S:Tensor,          # (p, p) covariance
-    r:float=0.,        # The ridge
-    unit:str='trace',  # One of `ridge_units`
-    name:str='x',      # What to call the view in a warning
-    eps:float=0.,      # Relative rounding of S, as `Moments.eps` says it (default: of the covariance's own type)
-) -> Tensor:           # K, (p, rank), with KᵀSK = I for the regularised S
+    S: Tensor,  # (p, p) covariance
+    r: float = 0.0,  # The ridge
+    unit: str = 'trace',  # One of `ridge_units`
+    name: str = 'x',  # What to call the view in a warning
+    eps: float = 0.0,  # Relative rounding of S, as `Moments.eps` says it (default: of the covariance's own type)
+) -> Tensor:  # K, (p, rank), with KᵀSK = I for the regularised S
     """Whitening directions: by Cholesky where the ridge lifts every column above `rounding`, else eigenvectors of the correlation
     matrix, without those below it"""
     S, p, least = regularised(S, r, unit), len(S), rounding * max(eps, torch.finfo(S.dtype).eps)
     L, failed = torch.linalg.cholesky_ex(S)
-    if r > 0 and not failed and (L.diagonal()**2 > least * S.diagonal()).all():
+    if r > 0 and not failed and (L.diagonal() ** 2 > least * S.diagonal()).all():
         return torch.linalg.solve_triangular(L, torch.eye(p).to(S), upper=False).T
     sd = S.diagonal().clamp(min=0).sqrt()
     D = torch.where(sd > 0, 1 / sd, 0)
     lam, V = torch.linalg.eigh(D[:, None] * S * D)
     keep = lam > max(1e-10 * p, least) * lam[-1]
-    if not keep.any(): raise ValueError(f'view {name!r} is constant: there is nothing to correlate')
+    if not keep.any():
+        raise ValueError(f'view {name!r} is constant: there is nothing to correlate')
     if not keep.all():
-        warnings.warn(f'view {name!r}: {p - int(keep.sum())} of {p} directions have no variance of their own '
-                      f'({int((sd == 0).sum())} constant columns) and are dropped; a ridge above 0 keeps the rest stable', stacklevel=2)
+        warnings.warn(
+            f'view {name!r}: {p - int(keep.sum())} of {p} directions have no variance of their own '
+            f'({int((sd == 0).sum())} constant columns) and are dropped; a ridge above 0 keeps the rest stable',
+            stacklevel=2,
+        )
     return D[:, None] * V[:, keep] / lam[keep].sqrt()
 
+
 def cca(
-    S:Tensor,                      # (p+q, p+q) joint covariance, without ridge
-    p:int,                         # Width of the first view
-    ridge=(0., 0.),                # One for each view
-    unit:str='trace',              # One of `ridge_units`
-    names=('x', 'y'),              # What to call the views in a warning
-    eps:float=0.,                  # Relative rounding of S, as `Moments.eps` says it (default: that of S's own type)
-) -> SimpleNamespace:             # `W` (Wx, Wy); `sigma`, singular values of the *regularised* problem; `rho`, see below
+    S: Tensor,  # (p+q, p+q) joint covariance, without ridge
+    p: int,  # Width of the first view
+    ridge=(0.0, 0.0),  # One for each view
+    unit: str = 'trace',  # One of `ridge_units`
+    names=('x', 'y'),  # What to call the views in a warning
+    eps: float = 0.0,  # Relative rounding of S, as `Moments.eps` says it (default: that of S's own type)
+) -> SimpleNamespace:  # `W` (Wx, Wy); `sigma`, singular values of the *regularised* problem; `rho`, see below
     """All canonical directions, best first (SPEC_unsupervised B.1). `rho` are the correlations of the training variates, at most 1:
     the numbers to report; they equal `sigma` where there is no ridge"""
     Sxx, Sxy, Syy = S[:p, :p], S[:p, p:], S[p:, p:]
@@ -126,8 +156,9 @@ def cca(
     Wx, Wy = Wx * sign, Wy * sign
     (var_x, real_x), (var_y, real_y) = _variance(Wx, Sxx, eps), _variance(Wy, Syy, eps)
     cov_xy = (Wx * (Sxy @ Wy)).sum(0)
-    rho = torch.where(real_x & real_y, cov_xy / (var_x * var_y).sqrt(), 0.)
+    rho = torch.where(real_x & real_y, cov_xy / (var_x * var_y).sqrt(), 0.0)
     return SimpleNamespace(W=(Wx, Wy), sigma=sigma, rho=rho.clamp(-1, 1))
+
 
 def _variance(W, S, eps):
     "Variance of each variate, and whether it is more than rounding: a ridge also gives directions in which the data is constant"
@@ -136,15 +167,16 @@ def _variance(W, S, eps):
 
 # %% ../../nbs/methods/02_moments.ipynb #9e589b27
 def stream(
-    views,                     # Two `Views`; of rows with parts, `pooled` is read
-    weight=None,               # (n_a,) extra weight of each row of the first view
-    rows:int=4096,             # Pairs a chunk: float32 products of larger ones lose accuracy, smaller ones time
-):                             # Yields (rows of a, rows of b, weights or None when all are 1)
+    views,  # Two `Views`; of rows with parts, `pooled` is read
+    weight=None,  # (n_a,) extra weight of each row of the first view
+    rows: int = 4096,  # Pairs a chunk: float32 products of larger ones lose accuracy, smaller ones time
+):  # Yields (rows of a, rows of b, weights or None when all are 1)
     "The pairs of two views, chunk by chunk"
     (a, va), (b, vb) = views.items()
     xa, xb = (parts_of(v.x)['pooled'] for v in (va, vb))
     ra, rb, w = views.pairs(a, b)
-    if not len(ra): raise ValueError(f'no row of {a!r} is about the same item as a row of {b!r}: CCA needs pairs')
+    if not len(ra):
+        raise ValueError(f'no row of {a!r} is about the same item as a row of {b!r}: CCA needs pairs')
     if weight is not None:
         weight = torch.as_tensor(weight, dtype=w.dtype)
         if len(weight) != len(va) or not (weight >= 0).all():
@@ -154,14 +186,18 @@ def stream(
         c = slice(i, i + rows)
         yield _rows(xa, ra[c]), _rows(xb, rb[c]), None if (w[c] == 1).all() else w[c]
 
-def _rows(x, r): return x[r[0]:r[-1]+1] if len(r) == r[-1] - r[0] + 1 and (r.diff() == 1).all() else x[r]
+
+def _rows(x, r):
+    return x[r[0] : r[-1] + 1] if len(r) == r[-1] - r[0] + 1 and (r.diff() == 1).all() else x[r]
+
 
 def correlations(
-    method:Method,              # Any method whose codes of the two views share coordinates
-    views,                      # Two `Views`
-) -> Tensor:                    # (d,) Pearson correlation of each coordinate's pairs
+    method: Method,  # Any method whose codes of the two views share coordinates
+    views,  # Two `Views`
+) -> Tensor:  # (d,) Pearson correlation of each coordinate's pairs
     "How well each code coordinate of one view predicts its partner's, in float64: of training, validation or any other rows"
     (a, b), m = views, Moments()
-    for xa, xb, w in stream(views): m.update(method.encode(a, xa.double(), to=b), method.encode(b, xb.double(), to=a), weight=w)
+    for xa, xb, w in stream(views):
+        m.update(method.encode(a, xa.double(), to=b), method.encode(b, xb.double(), to=a), weight=w)
     C, d = m.cov, len(m.mean) // 2
-    return (C[:d, d:].diagonal() / (C.diagonal()[:d] * C.diagonal()[d:]).sqrt()).nan_to_num(0.)
+    return (C[:d, d:].diagonal() / (C.diagonal()[:d] * C.diagonal()[d:]).sqrt()).nan_to_num(0.0)

@@ -8,8 +8,10 @@ __all__ = ['average', 'SequenceEncoder', 'together', 'PairedUnpaired', 'HT', 'Ra
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #imports0
 import copy
 import itertools
+
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..encoders.base import Ragged
@@ -19,63 +21,76 @@ from ..nn.layers import Standard
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #f0d78dad
 def average(
-    x:Tensor,             # (n, L, d) vectors
-    weight:Tensor,        # (n, L) what each counts; a mask will do
-) -> Tensor:              # (n, d); of nothing 0
+    x: Tensor,  # (n, L, d) vectors
+    weight: Tensor,  # (n, L) what each counts; a mask will do
+) -> Tensor:  # (n, d); of nothing 0
     "The weighted mean of each set"
     weight = weight.to(x.dtype)
     return (x * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
 
+
 class SequenceEncoder(nn.Module):
     "A sequence of vectors to one: learned positions, transformer layers, mean (Salvador et al. 2021, section 3.1)"
-    longest = 50              # places; what comes after is not read
-    def __init__(self, width:int, heads:int, layers:int, ff:int, dropout:float): # `ff` units within a layer
+
+    longest = 50  # places; what comes after is not read
+
+    def __init__(self, width: int, heads: int, layers: int, ff: int, dropout: float):  # `ff` units within a layer
         super().__init__()
         self.place, self.drop = nn.Parameter(torch.empty(self.longest, width)), nn.Dropout(dropout)
         nn.init.xavier_normal_(self.place)
-        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(width, heads, ff, dropout, batch_first=True), layers, enable_nested_tensor=False)
+        self.layers = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(width, heads, ff, dropout, batch_first=True), layers, enable_nested_tensor=False
+        )
 
-    def states(self,
-        x:Tensor,             # (n, L, width)
-        mask:Tensor,          # (n, L) bool
-    ) -> Tensor:              # (n, L, width)
+    def states(
+        self,
+        x: Tensor,  # (n, L, width)
+        mask: Tensor,  # (n, L) bool
+    ) -> Tensor:  # (n, L, width)
         "The vectors after they have looked at each other"
-        x, mask = x[:, :self.longest], mask[:, :self.longest]
-        if not mask.any(): return torch.zeros_like(x)
-        mask = mask | ~mask.any(1, keepdim=True)                 # who has nothing looks at nothing, instead of dividing by zero
-        return self.layers(self.drop(x + self.place[:x.shape[1]]), src_key_padding_mask=~mask)
+        x, mask = x[:, : self.longest], mask[:, : self.longest]
+        if not mask.any():
+            return torch.zeros_like(x)
+        mask = mask | ~mask.any(1, keepdim=True)  # who has nothing looks at nothing, instead of dividing by zero
+        return self.layers(self.drop(x + self.place[: x.shape[1]]), src_key_padding_mask=~mask)
 
-    def forward(self, x, mask): return average(self.states(x, mask), mask[:, :self.longest])
+    def forward(self, x, mask):
+        return average(self.states(x, mask), mask[:, : self.longest])
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #958af5c0
 def together(
-    views:Views,
-    *names:str,           # Views, or several joined by `+`: `'ingredients+instructions'`
-) -> Views:               # A joined one has x = {component: its rows}
+    views: Views,
+    *names: str,  # Views, or several joined by `+`: `'ingredients+instructions'`
+) -> Views:  # A joined one has x = {component: its rows}
     "Views by name, some of them sets of components"
     out = {}
     for name in names:
         of = {c: views[check_choice(c, views, 'view')] for c in ([name] if name in views else name.split('+'))}
         first = next(iter(of.values()))
-        if any(v.ids != first.ids for v in of.values()): raise InputError(f'{name}: components that are put together must have the same rows in the same order')
+        if any(v.ids != first.ids for v in of.values()):
+            raise InputError(f'{name}: components that are put together must have the same rows in the same order')
         out[name] = first if name in views else first.with_features({c: v.x for c, v in of.items()}, of=of.values())
     return Views(out)
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #22fc5154
 class PairedUnpaired(Views):
     "Batches in turn: of items without a picture, and of items with one"
-    stride = 1_000_003               # between the seeds of two epochs, see `Trainer.run`
-    def __init__(self,
-        views,                       # `Views`, among them the picture
-        image:str,                   # Its name
-        size:int,                    # Items of a paired batch; the others are twice as large
+
+    stride = 1_000_003  # between the seeds of two epochs, see `Trainer.run`
+
+    def __init__(
+        self,
+        views,  # `Views`, among them the picture
+        image: str,  # Its name
+        size: int,  # Items of a paired batch; the others are twice as large
     ):
         super().__init__(views)
         self.texts = [v for v in views if v != image]
         known = self.select(*self.texts).shared_items
         seen = torch.isin(known, views[image].item)
         self.paired, self.alone = known[seen], known[~seen]
-        if not len(self.paired): raise InputError(f'no item has a row in {image} and in all of {", ".join(self.texts)}')
+        if not len(self.paired):
+            raise InputError(f'no item has a row in {image} and in all of {", ".join(self.texts)}')
         self.size, self.wanted = min(size, len(self.paired)), size
 
     @property
@@ -86,43 +101,68 @@ class PairedUnpaired(Views):
 
     def batch(self, ids, by='item', seed=0):
         epoch, step = divmod(seed, self.stride)
-        items, n, views = (self.paired, self.size, self) if step % 2 else (self.alone, 2 * self.size, self.select(*self.texts))
+        items, n, views = (
+            (self.paired, self.size, self) if step % 2 else (self.alone, 2 * self.size, self.select(*self.texts))
+        )
         order = items[torch.randperm(len(items), generator=torch.Generator().manual_seed(epoch))]
-        chosen = order.repeat(-(-(step // 2 + 1) * n // len(order)))[step // 2 * n:][:min(n, len(order))]
+        chosen = order.repeat(-(-(step // 2 + 1) * n // len(order)))[step // 2 * n :][: min(n, len(order))]
         return Views(views).batch(chosen, seed=seed)
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #0b3f742a
 class HT(Neural):
     "Hierarchical transformers with the self-supervised recipe loss (Salvador et al. 2021)"
-    def __init__(self,
-        form:str='lite',             # `'lite'`: part `lines`; `'full'`: part `words`. Both also read `pooled`, a set of one vector
-        image:str='image',           # Which view is the picture; it may be absent
-        projections:str='six',       # g: `'six'`, one for each ordered pair; `'one'` for all; `'none'`
-        space:str='two',             # Texts are compared in `'two'` spaces, in `'one'`, or `'raw'`, without g
-        flat:bool=False,             # No upper unit: the mean over all lines, or over all words
-        init:str='frozen',          # Codes of vectors begin as means of what is given, and g as the identity; or all at `'random'`
-        width:int=128,               # Of vectors and component codes
-        dim:int=256,                 # Of the codes of pictures and recipes
-        heads:int=4, layers:int=1, ff:int=256, # Of each unit
-        dropout:float=.1,
-        margin:float=.3,             # m, in cosines
-        pair_weight:float=1.,        # Of the loss of picture and recipe
-        trainer=None,                # A `Trainer`, or a dict of its fields
+
+    def __init__(
+        self,
+        form: str = 'lite',  # `'lite'`: part `lines`; `'full'`: part `words`. Both also read `pooled`, a set of one vector
+        image: str = 'image',  # Which view is the picture; it may be absent
+        projections: str = 'six',  # g: `'six'`, one for each ordered pair; `'one'` for all; `'none'`
+        space: str = 'two',  # Texts are compared in `'two'` spaces, in `'one'`, or `'raw'`, without g
+        flat: bool = False,  # No upper unit: the mean over all lines, or over all words
+        init: str = 'frozen',  # Codes of vectors begin as means of what is given, and g as the identity; or all at `'random'`
+        width: int = 128,  # Of vectors and component codes
+        dim: int = 256,  # Of the codes of pictures and recipes
+        heads: int = 4,
+        layers: int = 1,
+        ff: int = 256,  # Of each unit
+        dropout: float = 0.1,
+        margin: float = 0.3,  # m, in cosines
+        pair_weight: float = 1.0,  # Of the loss of picture and recipe
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.form, self.projections, self.space = check_choice(form, ('lite', 'full'), 'form'), check_choice(projections, ('six', 'one', 'none'), 'projections'), check_choice(space, ('two', 'one', 'raw'), 'space')
+        self.form, self.projections, self.space = (
+            check_choice(form, ('lite', 'full'), 'form'),
+            check_choice(projections, ('six', 'one', 'none'), 'projections'),
+            check_choice(space, ('two', 'one', 'raw'), 'space'),
+        )
         self.init = check_choice(init, ('frozen', 'random'), 'init')
-        self.image, self.flat, self.width, self.dim, self.heads, self.layers, self.ff, self.dropout, self.margin, self.pair_weight = image, flat, width, dim, heads, layers, ff, dropout, margin, pair_weight
+        (
+            self.image,
+            self.flat,
+            self.width,
+            self.dim,
+            self.heads,
+            self.layers,
+            self.ff,
+            self.dropout,
+            self.margin,
+            self.pair_weight,
+        ) = image, flat, width, dim, heads, layers, ff, dropout, margin, pair_weight
         self.parts = ({'lite': 'lines', 'full': 'words'}[form], 'pooled')
         self.words, self.single, self.given = 0, [], None
 
     @property
-    def texts(self): return [v for v in self.views if v != self.image]
-    def reads(self, view): return next(p for p in self.parts if p in self.views[view])
+    def texts(self):
+        return [v for v in self.views if v != self.image]
 
-    def start_from(self,
-        other:'HT',                  # Fitted, of the same form and sizes: for instance on texts alone
-    ) -> 'HT':                       # itself
+    def reads(self, view):
+        return next(p for p in self.parts if p in self.views[view])
+
+    def start_from(
+        self,
+        other: 'HT',  # Fitted, of the same form and sizes: for instance on texts alone
+    ) -> 'HT':  # itself
         "Begin the next `fit` with another's weights instead of random ones"
         self.given = dict(words=other.words, tensors={k: v.clone() for k, v in other.state_dict().items()})
         return self
@@ -135,29 +175,43 @@ class HT(Neural):
         self.words = self.given['words'] if self.given else max(most) + 1 if most else 0
 
     def build(self):
-        one = lambda: SequenceEncoder(self.width, self.heads, self.layers, self.ff, self.dropout)
+        def one():
+            return SequenceEncoder(self.width, self.heads, self.layers, self.ff, self.dropout)
+
         reads = {v: self.reads(v) for v in self.texts}
         vectors, words = [v for v in reads if reads[v] != 'words'], [v for v in reads if reads[v] == 'words']
         self.scale = nn.ModuleDict({v: Standard(self.views[v][self.reads(v)]) for v in self.views if v not in words})
         self.enter = nn.ModuleDict({v: nn.Linear(self.views[v][reads[v]], self.width) for v in vectors})
-        if words: self.embed = nn.Embedding(self.words, self.width, padding_idx=0)
+        if words:
+            self.embed = nn.Embedding(self.words, self.width, padding_idx=0)
         self.lower = nn.ModuleDict({v: one() for v in words})
         self.upper = nn.ModuleDict({v: one() for v in reads if not self.flat and not (v in words and v in self.single)})
-        ordered = {'six': [f'{b}>{a}' for a, b in itertools.permutations(reads, 2)], 'one': ['all'], 'none': []}[self.projections]
+        ordered = {'six': [f'{b}>{a}' for a, b in itertools.permutations(reads, 2)], 'one': ['all'], 'none': []}[
+            self.projections
+        ]
         self.g = nn.ModuleDict({k: nn.Linear(self.width, self.width) for k in ordered})
         if self.image in self.views:
             self.picture = nn.Linear(self.views[self.image][self.reads(self.image)], self.dim)
             self.merge = nn.Linear(len(reads) * self.width, self.dim)
-        if self.init == 'frozen': self.quiet(vectors)
+        if self.init == 'frozen':
+            self.quiet(vectors)
 
     @torch.no_grad()
     def quiet(self, vectors):
         "The maps of all components one and the same rotation, g the identity, and layers that add nothing yet"
-        turn = {d: nn.init.orthogonal_(torch.empty(self.width, d)) for d in {self.enter[v].in_features for v in vectors}}
-        for v in vectors: self.enter[v].weight.copy_(turn[self.enter[v].in_features]); self.enter[v].bias.zero_()
-        for g in self.g.values(): nn.init.eye_(g.weight); g.bias.zero_()
+        turn = {
+            d: nn.init.orthogonal_(torch.empty(self.width, d)) for d in {self.enter[v].in_features for v in vectors}
+        }
+        for v in vectors:
+            self.enter[v].weight.copy_(turn[self.enter[v].in_features])
+            self.enter[v].bias.zero_()
+        for g in self.g.values():
+            nn.init.eye_(g.weight)
+            g.bias.zero_()
         for l in (l for v in vectors if v in self.upper for l in self.upper[v].layers.layers):
-            for last in (l.self_attn.out_proj, l.linear2): last.weight.zero_(); last.bias.zero_()
+            for last in (l.self_attn.out_proj, l.linear2):
+                last.weight.zero_()
+                last.bias.zero_()
 
     def init_from_data(self, train):
         "The scale of frozen vectors (of at most 4,096 rows); or all that another has learnt"
@@ -165,53 +219,76 @@ class HT(Neural):
             i = torch.randperm(len(train[v]), generator=torch.Generator().manual_seed(0))[:4096].sort().values
             x = self.inputs(parts_of(train[v].x, self.parts), i)
             s.fit(x[self.reads(v)], x.get(f'{self.reads(v)}_mask'))
-        if not self.given: return
+        if not self.given:
+            return
         own = self.state_dict()
         odd = [k for k, t in self.given['tensors'].items() if k not in own or own[k].shape != t.shape]
-        if odd: raise InputError(f'start_from: the other has weights that have no place here: {", ".join(odd[:3])}. It must have the same views of text, form and sizes')
+        if odd:
+            raise InputError(
+                f'start_from: the other has weights that have no place here: {", ".join(odd[:3])}. It must have the same views of text, form and sizes'
+            )
         self.load_state_dict(own | self.given['tensors'])
 
     def fit(self, train, validate=None):
-        if self.image not in train: return super().fit(train, validate)
+        if self.image not in train:
+            return super().fit(train, validate)
         dealt = PairedUnpaired(train, self.image, self.trainer.batch)
         return super().fit(dealt if len(dealt.alone) else train, validate)
 
     def net(self, view, x):
         part = self.reads(view)
-        if view == self.image: return self.picture(self.scale[view](x[part])).tanh()
-        if part == 'words': h, there, weight = self.read(view, x['words'].long().clamp(max=self.words - 1), x['words_mask'])
+        if view == self.image:
+            return self.picture(self.scale[view](x[part])).tanh()
+        if part == 'words':
+            h, there, weight = self.read(view, x['words'].long().clamp(max=self.words - 1), x['words_mask'])
         else:
             h = self.enter[view](self.scale[view](x[part]))
-            h, there = (h[:, None], torch.ones(len(h), 1, dtype=torch.bool, device=h.device)) if part == 'pooled' else (h, x[f'{part}_mask'])
+            h, there = (
+                (h[:, None], torch.ones(len(h), 1, dtype=torch.bool, device=h.device))
+                if part == 'pooled'
+                else (h, x[f'{part}_mask'])
+            )
             weight = there
         return self.upper[view](h, there) if view in self.upper else average(h, weight)
 
-    def read(self, view, words, mask): # (n, L, wide) numbers, (n, L) bool → (n, L, width) line vectors, mask, and what each line counts: its words, if there is no upper unit
+    def read(
+        self, view, words, mask
+    ):  # (n, L, wide) numbers, (n, L) bool → (n, L, width) line vectors, mask, and what each line counts: its words, if there is no upper unit
         w = words[mask]
         h, count = self.lower[view](self.embed(w), w > 0), (w > 0).sum(1)
         lines, weight = h.new_zeros(*mask.shape, self.width), count.new_zeros(mask.shape)
-        lines[mask] = h; weight[mask] = count
+        lines[mask] = h
+        weight[mask] = count
         return lines, mask, weight
 
-    def predict_component(self, b, a, z): # (n, width) code of b → what it lets one expect of a; of nothing nothing
-        if self.projections == 'none': return z
+    def predict_component(self, b, a, z):  # (n, width) code of b → what it lets one expect of a; of nothing nothing
+        if self.projections == 'none':
+            return z
         return self.g[f'{b}>{a}' if self.projections == 'six' else 'all'](z) * z.any(1, keepdim=True)
 
-    def completed(self,
-        z:dict,                      # component: (n, width) codes; zeros where a row has no such component
-    ) -> dict:                       # All components
+    def completed(
+        self,
+        z: dict,  # component: (n, width) codes; zeros where a row has no such component
+    ) -> dict:  # All components
         "What is missing becomes the mean of what the others say of it (recalled of the paper, not in its released code)"
         out = {}
         for a in self.texts:
-            if a in z and z[a].any(1).all(): out[a] = z[a]; continue
-            n = sum((z[b].any(1, keepdim=True) for b in z if b != a), torch.zeros(len(next(iter(z.values()))), 1).to(self.where))
-            guess = sum((self.predict_component(b, a, z[b]) for b in z if b != a), 0.) / n.clamp(min=1)
+            if a in z and z[a].any(1).all():
+                out[a] = z[a]
+                continue
+            n = sum(
+                (z[b].any(1, keepdim=True) for b in z if b != a),
+                torch.zeros(len(next(iter(z.values()))), 1).to(self.where),
+            )
+            guess = sum((self.predict_component(b, a, z[b]) for b in z if b != a), 0.0) / n.clamp(min=1)
             out[a] = torch.where(z[a].any(1, keepdim=True), z[a], guess) if a in z else guess
         return out
 
     @property
-    def where(self): return next(self.parameters()).device
-    def merged(self, z): # {component: codes} → (n, dim) code of the recipe
+    def where(self):
+        return next(self.parameters()).device
+
+    def merged(self, z):  # {component: codes} → (n, dim) code of the recipe
         z = self.completed(z)
         return self.merge(torch.cat([z[v] for v in self.texts], 1)).tanh()
 
@@ -220,68 +297,100 @@ class HT(Neural):
         found = []
         for a, b in itertools.permutations(texts, 2):
             has = z[a].any(1) & z[b].any(1)
-            if has.any(): found.append(triplet(z[a][has], self.predict_component(b, a, z[b][has]), self.margin))
+            if has.any():
+                found.append(triplet(z[a][has], self.predict_component(b, a, z[b][has]), self.margin))
         first = next(iter(texts.values()))
-        recipe = sum(found) / len(found) if found else 0. * first.sum()
+        recipe = sum(found) / len(found) if found else 0.0 * first.sum()
         pair = triplet(z[self.image], self.merged(texts), self.margin) if self.image in z else torch.zeros_like(recipe)
         return dict(loss=recipe + self.pair_weight * pair, recipe=recipe, pair=pair)
 
-    def collapse_loss(self, n): return None if self.image in self.views else 2 * self.margin * (n - 1) / n
+    def collapse_loss(self, n):
+        return None if self.image in self.views else 2 * self.margin * (n - 1) / n
 
-    def members(self, name): # The components of a view or of a set of them
-        if not self.views: raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')
-        if name in self.views or '+' not in name: return (check_choice(name, self.views, 'view'),)
+    def members(self, name):  # The components of a view or of a set of them
+        if not self.views:
+            raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')
+        if name in self.views or '+' not in name:
+            return (check_choice(name, self.views, 'view'),)
         return tuple(check_choice(c, self.texts, 'text view') for c in name.split('+'))
 
     @torch.no_grad()
     def encode(self, view, x, to=None):
         own = self.members(view)
-        if own == (self.image,): return super().encode(view, x)
+        if own == (self.image,):
+            return super().encode(view, x)
         x = {view: x} if view in self.views else x
         z = {c: super(HT, self).encode(c, x[c]).to(self.where) for c in own if c in x}
-        if not z: raise InputError(f'view {view!r}: rows are a dict of components, {", ".join(own)}; none of them is there')
+        if not z:
+            raise InputError(f'view {view!r}: rows are a dict of components, {", ".join(own)}; none of them is there')
         return self.posed(z, self.members(to) if to else own).cpu()
 
-    def posed(self,
-        z:dict,                      # component: (n, width) codes
-        other:tuple,                 # What they will be compared with; the same components: themselves
-    ) -> Tensor:                     # (n, d)
+    def posed(
+        self,
+        z: dict,  # component: (n, width) codes
+        other: tuple,  # What they will be compared with; the same components: themselves
+    ) -> Tensor:  # (n, d)
         "Codes whose cosine with the other side's is the score"
-        if other == (self.image,): return self.merged(z)
-        if set(other) == set(z): return torch.cat([unit(c) for c in z.values()], 1) if len(z) > 1 else next(iter(z.values()))
-        if both := set(other) & set(z): raise InputError(f'both sides of a comparison hold {", ".join(sorted(both))}')
-        at, full = {v: i for i, v in enumerate(self.texts)}, {c: v for c, v in self.completed(z).items() if c in z} if len(z) > 1 else z
-        def halves(a, b):            # of own component a, against b of the others
-            if self.space == 'raw': return [full[a]]
-            return [full[a] if s == a else self.predict_component(a, b, full[a]) for s in sorted((a, b), key=at.get)[:1 if self.space == 'one' else 2]]
+        if other == (self.image,):
+            return self.merged(z)
+        if set(other) == set(z):
+            return torch.cat([unit(c) for c in z.values()], 1) if len(z) > 1 else next(iter(z.values()))
+        if both := set(other) & set(z):
+            raise InputError(f'both sides of a comparison hold {", ".join(sorted(both))}')
+        at, full = (
+            {v: i for i, v in enumerate(self.texts)},
+            {c: v for c, v in self.completed(z).items() if c in z} if len(z) > 1 else z,
+        )
+
+        def halves(a, b):  # of own component a, against b of the others
+            if self.space == 'raw':
+                return [full[a]]
+            return [
+                full[a] if s == a else self.predict_component(a, b, full[a])
+                for s in sorted((a, b), key=at.get)[: 1 if self.space == 'one' else 2]
+            ]
+
         pairs = sorted(itertools.product(z, other), key=lambda p: sorted(map(at.get, p)))
         return torch.cat([unit(h) for p in pairs for h in halves(*p)], 1)
 
-    def with_params(self,
-        space:str,                   # As in the constructor
+    def with_params(
+        self,
+        space: str,  # As in the constructor
     ) -> 'HT':
         "The same weights, compared otherwise"
         new = copy.copy(self)
         new.space = check_choice(space, ('two', 'one', 'raw'), 'space')
         return new
 
-    def state(self): return self.state_dict(), dict(words=self.words, single=self.single)
+    def state(self):
+        return self.state_dict(), dict(words=self.words, single=self.single)
+
     def restore(self, tensors, data):
         self.words, self.single = data['words'], data['single']
         super().restore(tensors, data)
 
     @classmethod
-    def example(cls): return cls(width=32, dim=64, heads=2, ff=64, trainer=dict(epochs=30, batch=40, lr=3e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(width=32, dim=64, heads=2, ff=64, trainer=dict(epochs=30, batch=40, lr=3e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #a5d44019
 class RawFeatures:
     "Rows compared as they are, by the cosines of one part"
+
     similarity, score_batches, score = 'cosine', Method.score_batches, Method.score
-    def __init__(self, part:str='pooled'): self.part = part
-    def encode(self, view, x, to=None): return parts_of(x, (self.part,))[self.part]
+
+    def __init__(self, part: str = 'pooled'):
+        self.part = part
+
+    def encode(self, view, x, to=None):
+        return parts_of(x, (self.part,))[self.part]
+
 
 class ScoreFusion(RawFeatures):
     "Two as one: 1 − w times the first's cosine and w times the second's"
-    def __init__(self, first, second, w:float=.5): # Fitted; w from 0 to 1
-        self.both = (first, (1 - w)**.5), (second, w**.5)
-    def encode(self, view, x, to=None): return torch.cat([share * unit(m.encode(view, x, to).float()) for m, share in self.both], 1)
+
+    def __init__(self, first, second, w: float = 0.5):  # Fitted; w from 0 to 1
+        self.both = (first, (1 - w) ** 0.5), (second, w**0.5)
+
+    def encode(self, view, x, to=None):
+        return torch.cat([share * unit(m.encode(view, x, to).float()) for m, share in self.both], 1)

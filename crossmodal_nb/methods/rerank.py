@@ -8,8 +8,10 @@ __all__ = ['build_method', 'describe_method', 'states', 'restored', 'Ensemble', 
 # %% ../../nbs/methods/08_rerank.ipynb #imports0
 import copy
 from functools import partial
+
 import torch
 from torch import Tensor
+
 from ..core.checks import check_choice
 from .base import Method, saved_class, unit
 from .linear import CCA
@@ -18,15 +20,18 @@ from .vilbert import ViLBERT
 # %% ../../nbs/methods/08_rerank.ipynb #fbdc713b
 def build_method(m) -> Method:
     "A method, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`"
-    if isinstance(m, Method): return m
+    if isinstance(m, Method):
+        return m
     cls, params = saved_class(m)
     return cls(**params)
 
-def describe_method(m:Method) -> dict:
+
+def describe_method(m: Method) -> dict:
     "The reverse of `build_method`"
     return {'class': f'{type(m).__module__}:{type(m).__name__}', 'params': m.params}
 
-def states(parts:dict) -> tuple[dict, dict]: # tensors, data
+
+def states(parts: dict) -> tuple[dict, dict]:  # tensors, data
     "What all parts have learnt"
     tensors, data = {}, {}
     for name, m in parts.items():
@@ -35,28 +40,37 @@ def states(parts:dict) -> tuple[dict, dict]: # tensors, data
         data[name] = dict(views=m.views, history=list(m.history), **d)
     return tensors, data
 
-def restored(parts:dict, tensors:dict, data:dict):
+
+def restored(parts: dict, tensors: dict, data: dict):
     "The reverse of `states`"
     for name, m in parts.items():
         m.views, m.history = data[name]['views'], data[name]['history']
         m.restore({k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}, data[name])
 
+
 class Ensemble(Method):
     "Several methods with codes as one: unit codes side by side, so that the cosine is the mean of theirs"
-    def __init__(self,
-        methods,           # Methods, or what describes them (see `build_method`)
+
+    def __init__(
+        self,
+        methods,  # Methods, or what describes them (see `build_method`)
     ):
         self.methods = [build_method(m) for m in methods]
         self.join()
 
     def join(self):
         self.parts = tuple(dict.fromkeys(p for m in self.methods for p in m.parts))
-        self.views = {v: {p: n for m in self.methods for p, n in m.views[v].items()} for v in self.methods[0].views} if all(m.views for m in self.methods) else None
+        self.views = (
+            {v: {p: n for m in self.methods for p, n in m.views[v].items()} for v in self.methods[0].views}
+            if all(m.views for m in self.methods)
+            else None
+        )
         self.history = [dict(member=i, **r) for i, m in enumerate(self.methods) for r in m.history]
         return self
 
     def fit(self, train, validate=None):
-        for m in self.methods: m.fit(train, validate)
+        for m in self.methods:
+            m.fit(train, validate)
         return self.join()
 
     def encode(self, view, x, to=None):
@@ -64,8 +78,12 @@ class Ensemble(Method):
         return torch.cat([unit(m.encode(view, x, to).float()) for m in self.methods], 1)
 
     @property
-    def params(self): return dict(methods=[describe_method(m) for m in self.methods])
-    def state(self): return states({str(i): m for i, m in enumerate(self.methods)})
+    def params(self):
+        return dict(methods=[describe_method(m) for m in self.methods])
+
+    def state(self):
+        return states({str(i): m for i, m in enumerate(self.methods)})
+
     def restore(self, tensors, data):
         restored({str(i): m for i, m in enumerate(self.methods)}, tensors, data)
         self.join()
@@ -73,20 +91,24 @@ class Ensemble(Method):
     @classmethod
     def example(cls):
         from crossmodal_nb.methods.linear import CCA
-        return cls([CCA(dim=8), CCA(dim=16, ridge=.1)])
+
+        return cls([CCA(dim=8), CCA(dim=16, ridge=0.1)])
 
 # %% ../../nbs/methods/08_rerank.ipynb #859daf0b
-def standard_rows(s:Tensor) -> Tensor:
+def standard_rows(s: Tensor) -> Tensor:
     "Each row minus its mean, over its sd"
     return (s - s.mean(1, keepdim=True)) / s.std(1, correction=0, keepdim=True).clamp(min=1e-6)
 
+
 class Rerank(Method):
     "A first method finds `k` candidates for each query, a second with `pairs` looks at them again"
-    def __init__(self,
-        first,             # A method with scores, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`
-        second,            # One with `pairs`
-        k=20,              # Candidates a query
-        mix=0.,            # μ, the share of the first method within the k
+
+    def __init__(
+        self,
+        first,  # A method with scores, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`
+        second,  # One with `pairs`
+        k=20,  # Candidates a query
+        mix=0.0,  # μ, the share of the first method within the k
     ):
         self.first, self.second = build_method(first), build_method(second)
         self.k, self.mix = k, mix
@@ -103,47 +125,65 @@ class Rerank(Method):
     def with_params(self, **changed) -> 'Rerank':
         "The same two methods with another `k` or `mix`"
         new = copy.copy(self)
-        for name, value in changed.items(): setattr(new, check_choice(name, ('k', 'mix'), 'parameter'), value)
+        for name, value in changed.items():
+            setattr(new, check_choice(name, ('k', 'mix'), 'parameter'), value)
         return new
 
     def with_second(self, second):
-        new = copy.copy(self); new.second = second
+        new = copy.copy(self)
+        new.second = second
         return new.join()
 
     def fit(self, train, validate=None):
         self.first.fit(train, validate)
-        if hasattr(self.second, 'mine'): self.second.mine(self.first, train)
+        if hasattr(self.second, 'mine'):
+            self.second.mine(self.first, train)
         self.second.fit(train, validate and self.judge(validate))
         return self.join()
 
-    def judge(self,
-        validate,             # Of a method, larger is better: see `evaluate.checker`
-    ):                     # The same, of a second stage
+    def judge(
+        self,
+        validate,  # Of a method, larger is better: see `evaluate.checker`
+    ):  # The same, of a second stage
         "What a second stage is worth behind this first one"
         return partial(_together, validate, self)
 
     def score_batches(self, a, xa, b, xb, rows=1024):
         for where, s in self.first.score_batches(a, xa, b, xb, rows):
-            s = s.double(); top, j = s.topk(min(self.k, s.shape[1]))
+            s = s.double()
+            top, j = s.topk(min(self.k, s.shape[1]))
             new = self.mix * standard_rows(top) + (1 - self.mix) * standard_rows(self.looks(a, xa, b, xb, where, j))
-            yield where, s.scatter(1, j, top[:, :1] + 1 + new - new.min(1, keepdim=True)[0])     # all above the first's best
+            yield (
+                where,
+                s.scatter(1, j, top[:, :1] + 1 + new - new.min(1, keepdim=True)[0]),
+            )  # all above the first's best
 
-    def looks(self, a, xa, b, xb, where, j): # (rows, k)
+    def looks(self, a, xa, b, xb, where, j):  # (rows, k)
         "The second's scores of candidates. The last few are kept: a null, a rank and another `k` or `mix` ask for the same again"
         key = a, b, where.start, id(xa), id(xb)
         *same, known, scores = self.looked.get(key, (None, None))
-        if same and same[0] is xa and same[1] is xb and known.shape[0] == len(j) and torch.equal(known[:, :j.shape[1]], j): return scores[:, :j.shape[1]]
+        if (
+            same
+            and same[0] is xa
+            and same[1] is xb
+            and known.shape[0] == len(j)
+            and torch.equal(known[:, : j.shape[1]], j)
+        ):
+            return scores[:, : j.shape[1]]
         i = torch.arange(where.start, where.stop)[:, None].expand_as(j)
         scores = self.second.pairs(a, xa, i.flatten(), b, xb, j.flatten()).view_as(j).double()
         self.looked[key] = xa, xb, j, scores
-        while len(self.looked) > 16: self.looked.pop(next(iter(self.looked)))
+        while len(self.looked) > 16:
+            self.looked.pop(next(iter(self.looked)))
         return scores
 
     @property
     def params(self):
         return dict(first=describe_method(self.first), second=describe_method(self.second), k=self.k, mix=self.mix)
 
-    def state(self): return states(dict(first=self.first, second=self.second))
+    def state(self):
+        return states(dict(first=self.first, second=self.second))
+
     def restore(self, tensors, data):
         restored(dict(first=self.first, second=self.second), tensors, data)
         self.join()
@@ -151,6 +191,9 @@ class Rerank(Method):
     @classmethod
     def example(cls):
         from crossmodal_nb.methods.linear import CCA
+
         return cls(CCA(dim=8), ViLBERT.example())
 
-def _together(validate, whole, second): return validate(whole.with_second(second))
+
+def _together(validate, whole, second):
+    return validate(whole.with_second(second))

@@ -7,8 +7,10 @@ __all__ = ['labelled', 'SM', 'gaussian', 'nystroem', 'SCM', 'LabelledCCA']
 
 # %% ../../nbs/methods/04_semantic.ipynb #imports0
 import itertools
+
 import torch
 from torch import Tensor
+
 from ..core.checks import InputError, check_choice
 from ..data.views import View, Views
 from .base import Method, parts_of, similarities
@@ -18,24 +20,36 @@ from ..nn.layers import Standard
 
 # %% ../../nbs/methods/04_semantic.ipynb #619aaa09
 def labelled(
-    view,                # A `View` with one class a row
-    name:str='x',        # What to call it in a message
-):                       # The rows with a label, one class each
+    view,  # A `View` with one class a row
+    name: str = 'x',  # What to call it in a message
+):  # The rows with a label, one class each
     "Rows from which a classifier can learn"
-    if view.y is None or view.y.dim() != 1: raise InputError(f'view {name!r} has no labels, one whole number a row: this method learns from classes')
+    if view.y is None or view.y.dim() != 1:
+        raise InputError(f'view {name!r} has no labels, one whole number a row: this method learns from classes')
     view = view if (view.y >= 0).all() else view[view.y >= 0]
-    if len(view.y.unique()) < 2: raise InputError(f'view {name!r}: its rows are not of two classes or more')
+    if len(view.y.unique()) < 2:
+        raise InputError(f'view {name!r}: its rows are not of two classes or more')
     return view
+
 
 class SM(Method):
     "Semantic matching: class probabilities of each view (Rasiwasia et al. 2010, 4.2)"
-    supervised = True            # learns from labels, and is judged by them
-    def __init__(self,
-        C:float=.01,                  # Of scikit-learn's logistic regression: smaller is smoother
-        kernel:float=0.,              # Inverse width of a Gaussian kernel, over the number of columns (0: none, linear)
-        anchors:int=600,              # Training rows on which the kernel stands, with it
-        similarity:str='pearson',     # How codes are compared
-    ): self.C, self.kernel, self.anchors, self.similarity = C, kernel, anchors, check_choice(similarity, similarities, 'similarity')
+
+    supervised = True  # learns from labels, and is judged by them
+
+    def __init__(
+        self,
+        C: float = 0.01,  # Of scikit-learn's logistic regression: smaller is smoother
+        kernel: float = 0.0,  # Inverse width of a Gaussian kernel, over the number of columns (0: none, linear)
+        anchors: int = 600,  # Training rows on which the kernel stands, with it
+        similarity: str = 'pearson',  # How codes are compared
+    ):
+        self.C, self.kernel, self.anchors, self.similarity = (
+            C,
+            kernel,
+            anchors,
+            check_choice(similarity, similarities, 'similarity'),
+        )
 
     def fit(self, train, validate=None):
         self.history, self.tensors = [], {}
@@ -43,14 +57,17 @@ class SM(Method):
         rows = {v: labelled(x, v) for v, x in train.items()}
         self.classes = 1 + max(int(x.y.max()) for x in rows.values())
         self.init_from_data(train)
-        for v, x in rows.items(): self.regress(v, parts_of(x.x)['pooled'], x.y)
-        if validate: self.history.append(dict(check=float(validate(self))))
+        for v, x in rows.items():
+            self.regress(v, parts_of(x.x)['pooled'], x.y)
+        if validate:
+            self.history.append(dict(check=float(validate(self))))
         return self
 
     def init_from_data(self, train):
         "Mean and sd of the columns"
         for v, x in train.items():
-            s = Standard(self.views[v]['pooled']); s.fit(parts_of(x.x)['pooled'])
+            s = Standard(self.views[v]['pooled'])
+            s.fit(parts_of(x.x)['pooled'])
             self.tensors.update({f'mean.{v}': s.mean, f'sd.{v}': s.sd})
 
     def seen(self, view, x):
@@ -64,31 +81,46 @@ class SM(Method):
     def regress(self, view, x, y):
         "Logistic regression of one view"
         from sklearn.linear_model import LogisticRegression
-        if self.kernel: self.tensors.update(zip((f'anchors.{view}', f'map.{view}'), nystroem(self.seen(view, x), self.kernel / x.shape[1], self.anchors)))
+
+        if self.kernel:
+            self.tensors.update(
+                zip(
+                    (f'anchors.{view}', f'map.{view}'),
+                    nystroem(self.seen(view, x), self.kernel / x.shape[1], self.anchors),
+                )
+            )
         m = LogisticRegression(C=self.C, max_iter=1000).fit(self.lifted(view, x).double().numpy(), y.numpy())
         w, b = torch.as_tensor(m.coef_), torch.as_tensor(m.intercept_)
-        if len(w) == 1: w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2               # of two classes scikit-learn keeps one
-        known = torch.as_tensor(m.classes_).long()                                          # a class without rows has probability 0
+        if len(w) == 1:
+            w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2  # of two classes scikit-learn keeps one
+        known = torch.as_tensor(m.classes_).long()  # a class without rows has probability 0
         self.tensors[f'W.{view}'] = torch.zeros(self.classes, w.shape[1]).to(w).index_copy(0, known, w)
         self.tensors[f'b.{view}'] = torch.full((self.classes,), -1e9).to(b).index_copy(0, known, b)
 
     def encode(self, view, x, to=None):
         "(n, classes) probabilities"
         x, t = self.validate_input(view, x)['pooled'], self.tensors
-        return torch.cat([(self.lifted(view, c).double() @ t[f'W.{view}'].T + t[f'b.{view}']).softmax(1) for c in x.split(4096)]).float()
+        return torch.cat(
+            [(self.lifted(view, c).double() @ t[f'W.{view}'].T + t[f'b.{view}']).softmax(1) for c in x.split(4096)]
+        ).float()
 
-    def state(self): return self.tensors, dict(classes=self.classes)
-    def restore(self, tensors, data): self.tensors, self.classes = tensors, data['classes']
+    def state(self):
+        return self.tensors, dict(classes=self.classes)
 
-def gaussian(x:Tensor, anchors:Tensor, gamma:float) -> Tensor: # (n, m)
+    def restore(self, tensors, data):
+        self.tensors, self.classes = tensors, data['classes']
+
+
+def gaussian(x: Tensor, anchors: Tensor, gamma: float) -> Tensor:  # (n, m)
     "exp(−γ ‖x − a‖²) of every row and every anchor"
     return torch.exp(-gamma * torch.cdist(x, anchors, compute_mode='donot_use_mm_for_euclid_dist').square())
 
+
 def nystroem(
-    x:Tensor,            # (n, d) training rows
-    gamma:float,         # Of the kernel
-    n:int,               # Rows to stand on, drawn with a fixed seed
-) -> tuple[Tensor, Tensor]: # anchors (n, d), and the map (n, n) that makes their kernel rows features
+    x: Tensor,  # (n, d) training rows
+    gamma: float,  # Of the kernel
+    n: int,  # Rows to stand on, drawn with a fixed seed
+) -> tuple[Tensor, Tensor]:  # anchors (n, d), and the map (n, n) that makes their kernel rows features
     "Nyström's features of a Gaussian kernel: products of features are kernel values (exactly so on the anchors)"
     a = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n]]
     lam, V = torch.linalg.eigh(gaussian(a, a, gamma).double())
@@ -97,31 +129,45 @@ def nystroem(
 # %% ../../nbs/methods/04_semantic.ipynb #c8eae1d7
 class SCM(SM):
     "Semantic correlation matching: CCA, then class probabilities (Rasiwasia et al. 2010, 4.3)"
-    def __init__(self,
-        dim:int=50,                   # Canonical coordinates, at most as many as there are
-        ridge:float=1e-3,             # Of the CCA, as there
-        rho_power:float=0.,           # Coordinate j is scaled by ρ_jᵖ before the regression
-        C:float=.01, similarity:str='pearson', # As in `SM`
+
+    def __init__(
+        self,
+        dim: int = 50,  # Canonical coordinates, at most as many as there are
+        ridge: float = 1e-3,  # Of the CCA, as there
+        rho_power: float = 0.0,  # Coordinate j is scaled by ρ_jᵖ before the regression
+        C: float = 0.01,
+        similarity: str = 'pearson',  # As in `SM`
     ):
         super().__init__(C, similarity=similarity)
         self.dim, self.ridge, self.rho_power = dim, ridge, rho_power
 
-    def infer_schema(self, train): super().infer_schema(train, max_views=2, instead='For more views there is LabelledCCA')
+    def infer_schema(self, train):
+        super().infer_schema(train, max_views=2, instead='For more views there is LabelledCCA')
+
     def init_from_data(self, train):
         m = CCA(1, self.ridge, rho_power=self.rho_power).fit(train)
-        for v, mean, W in zip(self.views, m.moments.mean.split([w['pooled'] for w in self.views.values()]), m.solution.W):
-            self.tensors.update({f'mean.{v}': mean, f'axes.{v}': (W * m.solution.rho.clamp(min=0)**self.rho_power)[:, :self.dim]})
-    def seen(self, view, x): return ((x.double() - self.tensors[f'mean.{view}']) @ self.tensors[f'axes.{view}']).float()
+        for v, mean, W in zip(
+            self.views, m.moments.mean.split([w['pooled'] for w in self.views.values()]), m.solution.W
+        ):
+            self.tensors.update(
+                {f'mean.{v}': mean, f'axes.{v}': (W * m.solution.rho.clamp(min=0) ** self.rho_power)[:, : self.dim]}
+            )
+
+    def seen(self, view, x):
+        return ((x.double() - self.tensors[f'mean.{view}']) @ self.tensors[f'axes.{view}']).float()
 
 # %% ../../nbs/methods/04_semantic.ipynb #8c57ad51
 class LabelledCCA(MCCA):
     "Multiset CCA of the views and of the one-hot label (Gong et al. 2014, three-view CCA)"
+
     supervised = True
-    def __init__(self,
-        dim:int=50,                   # Coordinates of a code, at most the narrowest view's width or the number of classes
-        shrinkage:float=.1,           # Of each view's covariance towards the identity, 0 (CCA) to 1 (PLS)
-        power:float=1.,               # Coordinate j is scaled by ρ_jᵖ, ρ_j its mean correlation over all pairs of views
-        similarity:str='cosine',      # How codes are compared
+
+    def __init__(
+        self,
+        dim: int = 50,  # Coordinates of a code, at most the narrowest view's width or the number of classes
+        shrinkage: float = 0.1,  # Of each view's covariance towards the identity, 0 (CCA) to 1 (PLS)
+        power: float = 1.0,  # Coordinate j is scaled by ρ_jᵖ, ρ_j its mean correlation over all pairs of views
+        similarity: str = 'cosine',  # How codes are compared
     ):
         super().__init__(dim, shrinkage, similarity)
         self.power = power
@@ -133,7 +179,15 @@ class LabelledCCA(MCCA):
         one_hot = torch.nn.functional.one_hot(first.y).double()
         whole = Views(rows | {'its label': View(one_hot[:, one_hot.any(0)], item=first.item)})
         m = MCCA(min(self.dim, *(parts_of(x.x)['pooled'].shape[1] for x in whole.values())), self.shrinkage).fit(whole)
-        rho = torch.stack([correlations(m, whole.select(*p)) for p in itertools.combinations(whole, 2)]).mean(0).clamp(min=0)
-        self.tensors = {k: t * rho**self.power if k.startswith('W.') else t for k, t in m.tensors.items() if not k.endswith('its label')}
+        rho = (
+            torch.stack([correlations(m, whole.select(*p)) for p in itertools.combinations(whole, 2)])
+            .mean(0)
+            .clamp(min=0)
+        )
+        self.tensors = {
+            k: t * rho**self.power if k.startswith('W.') else t
+            for k, t in m.tensors.items()
+            if not k.endswith('its label')
+        }
         self.history = [dict(check=float(validate(self)))] if validate else []
         return self

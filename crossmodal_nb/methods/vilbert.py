@@ -13,10 +13,12 @@ import copy
 import math
 from dataclasses import replace
 from functools import lru_cache, partial
+
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
 from ..core.checks import InputError, check_choice
 from ..core.processes import gather, rank_and_world_size
 from ..data.rows import rows as count
@@ -26,47 +28,55 @@ from ..losses.contrastive import masked_region_kl
 from .base import Method, Neural, parts_of, product, sides
 from .linear import CCA
 from .moments import regularised
-from ..nn.layers import Attention, Block, CoAttention, FeedForward, mlp, spatial_code, Standard
+from ..nn.layers import Attention, Block, CoAttention, FeedForward, Standard, mlp, spatial_code
 from ..nn.trainer import Trainer
 
 # %% ../../nbs/methods/07_vilbert.ipynb #7628f907
 @lru_cache
 def pooling(
-    given:int,        # Cells of the encoder's grid
-    cells:int,        # Cells in a row that are wanted (0, or more than there are: all)
-) -> Tensor:          # (wanted, given) rows that sum to 1
+    given: int,  # Cells of the encoder's grid
+    cells: int,  # Cells in a row that are wanted (0, or more than there are: all)
+) -> Tensor:  # (wanted, given) rows that sum to 1
     "Adaptive average pooling of a square grid, as a matrix"
     side = math.isqrt(given)
-    if side**2 != given: raise InputError(f'a grid of {given} cells is not square')
-    if not 0 < cells < side: return torch.eye(given)
+    if side**2 != given:
+        raise InputError(f'a grid of {given} cells is not square')
+    if not 0 < cells < side:
+        return torch.eye(given)
     return F.adaptive_avg_pool2d(torch.eye(given).view(given, side, side), cells).flatten(1).T
 
 # %% ../../nbs/methods/07_vilbert.ipynb #b7a03ee4
 class Connection(nn.Module):
     "Two streams look at each other, then each at itself"
-    def __init__(self, width:int, heads:int, dropout:float):
+
+    def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.co = CoAttention(width, width, width, heads, dropout)
         self.ffn_v, self.ffn_t = FeedForward(width, dropout, 1), FeedForward(width, dropout, 4)
         self.block_v, self.block_t = Block(width, heads, dropout, 1), Block(width, heads, dropout, 4)
 
-    def forward(self, v, t, mask, first=None): # (n, 1 + cells, width), (n, tokens, width), (n, tokens) bool → both, and both maps
+    def forward(
+        self, v, t, mask, first=None
+    ):  # (n, 1 + cells, width), (n, tokens, width), (n, tokens) bool → both, and both maps
         v, t, V, T = self.co(v, t, None, mask)
         return self.block_v(self.ffn_v(v), None, first), self.block_t(self.ffn_t(t), mask, first), V, T
 
 # %% ../../nbs/methods/07_vilbert.ipynb #b5f641d9
 def others(
-    item:Tensor,              # (n,) what each row is about
-    k:int,                    # How many
-    g:torch.Generator,
-) -> Tensor:                  # (n, k) rows that are about something else, none twice
+    item: Tensor,  # (n,) what each row is about
+    k: int,  # How many
+    g: torch.Generator,
+) -> Tensor:  # (n, k) rows that are about something else, none twice
     "Strangers for each row"
     strange = item[:, None] != item
-    if strange.sum(1).min() < k: raise InputError(f'a batch of {len(item)} items has too few strangers for random={k}: take larger batches')
+    if strange.sum(1).min() < k:
+        raise InputError(f'a batch of {len(item)} items has too few strangers for random={k}: take larger batches')
     return torch.multinomial(strange.float(), k, generator=g) if k else torch.empty(len(item), 0, dtype=torch.long)
+
 
 class HardNegative(Views):
     "Training views whose batches bring hard negatives along: after the items' own rows of a view, `hard` more for each item in turn"
+
     def __init__(self, views, near, hard):
         super().__init__(views)
         self.all, self.near, self.hard = views.shared_items, near, hard
@@ -74,57 +84,82 @@ class HardNegative(Views):
     def batch(self, ids, seed=0):
         g, at, drawn = torch.Generator().manual_seed(seed), torch.searchsorted(self.all, ids), {}
         for v, near in self.near.items():
-            draw = torch.rand(len(ids), near.shape[1], generator=g).argsort(1)[:, :self.hard]
+            draw = torch.rand(len(ids), near.shape[1], generator=g).argsort(1)[:, : self.hard]
             hard = self.all[near[at].gather(1, draw)]
             drawn[v] = self.select(v).batch(torch.cat([ids, hard.flatten()]), seed=seed)[v]
-        out = Batch(drawn); out.item, out.y, out.seed = ids, None, seed
+        out = Batch(drawn)
+        out.item, out.y, out.seed = ids, None, seed
         return out
 
+
 def nearest_items(
-    first,                    # A fitted method with codes
-    train,                    # `Views`, two
-    k:int,                    # How many
-) -> dict:                    # view: (items, k) for each item of `train.shared_items`, the numbers of those whose rows of this view come nearest
+    first,  # A fitted method with codes
+    train,  # `Views`, two
+    k: int,  # How many
+) -> (
+    dict
+):  # view: (items, k) for each item of `train.shared_items`, the numbers of those whose rows of this view come nearest
     "Which items a first method confuses, in both directions. An item with several rows has the mean of their codes"
     items, z, near = train.shared_items, {}, {}
     for v, other in zip(train, reversed(train)):
         codes, item = first.encode(v, train[v].x, to=other), train[v].item
         known = torch.isin(item, items)
         at = torch.searchsorted(items, item[known])
-        z[v] = torch.zeros(len(items), codes.shape[1]).index_add_(0, at, codes[known].float()) / at.bincount(minlength=len(items))[:, None]
+        z[v] = (
+            torch.zeros(len(items), codes.shape[1]).index_add_(0, at, codes[known].float())
+            / at.bincount(minlength=len(items))[:, None]
+        )
     for v, other in zip(train, reversed(train)):
         q, gallery = sides(z[other], z[v], first.similarity)
+
         def found(i):
-            s = product(q[i], gallery, first.similarity).scatter_(1, i[:, None], -math.inf)    # not the item itself
+            s = product(q[i], gallery, first.similarity).scatter_(1, i[:, None], -math.inf)  # not the item itself
             return s.topk(min(k, len(items) - 1)).indices
+
         near[v] = torch.cat([found(i) for i in torch.arange(len(items)).split(512)])
     return near
 
 # %% ../../nbs/methods/07_vilbert.ipynb #3f17d471
 def hidden_words(
-    ids:Ragged, tokens:Ragged,   # WordPiece numbers and token states of n texts; the first and the last of each are special
-    g:torch.Generator,
-) -> tuple[Tensor, ...]:         # (n, longest) each: numbers; what is to be guessed; hidden; replaced; by which row of `tokens.flat`
+    ids: Ragged,
+    tokens: Ragged,  # WordPiece numbers and token states of n texts; the first and the last of each are special
+    g: torch.Generator,
+) -> tuple[
+    Tensor, ...
+]:  # (n, longest) each: numbers; what is to be guessed; hidden; replaced; by which row of `tokens.flat`
     "15 % of the words: 80 % hidden, 10 % replaced by a token of the batch, 10 % kept (Devlin et al. 2019)"
     words, there = ids.pad()
     (n, l), length = there.shape, tokens.length
     u, v, w = torch.rand(3, n, l, generator=g)
     at, donor = torch.arange(l), torch.randint(n, (n, l), generator=g)
-    chosen = (u < .15) & (at > 0) & (at < length[:, None] - 1)
-    return words[..., 0].long(), chosen, chosen & (v < .8), chosen & (v >= .8) & (v < .9), tokens.start[donor] + (w * length[donor]).long()
+    chosen = (u < 0.15) & (at > 0) & (at < length[:, None] - 1)
+    return (
+        words[..., 0].long(),
+        chosen,
+        chosen & (v < 0.8),
+        chosen & (v >= 0.8) & (v < 0.9),
+        tokens.start[donor] + (w * length[donor]).long(),
+    )
 
-def hidden_cells(n:int, side:int, g:torch.Generator) -> tuple[Tensor, Tensor]: # (n, side²): which are to be guessed, which are made zero
+
+def hidden_cells(
+    n: int, side: int, g: torch.Generator
+) -> tuple[Tensor, Tensor]:  # (n, side²): which are to be guessed, which are made zero
     "15 % of the cells, 90 % of them zero; from 4 × 4 on in blocks of 2 × 2, for a cell can be guessed from its neighbours"
     step = 2 if side >= 4 else 1
     blocks = torch.rand(2, n, -(-side // step), -(-side // step), generator=g)
     u, v = F.interpolate(blocks, scale_factor=step)[..., :side, :side].flatten(2)
-    return u < .15, (u < .15) & (v < .9)
+    return u < 0.15, (u < 0.15) & (v < 0.9)
 
-def visual_words(cells:Tensor, k:int, seed:int) -> Tensor: # (n, d) → (at most k, d)
+
+def visual_words(cells: Tensor, k: int, seed: int) -> Tensor:  # (n, d) → (at most k, d)
     "k-means centres of cells"
     from sklearn.cluster import MiniBatchKMeans
+
     k = min(k, len(cells))
-    return torch.from_numpy(MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed).fit(cells.numpy()).cluster_centers_)
+    return torch.from_numpy(
+        MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed).fit(cells.numpy()).cluster_centers_
+    )
 
 # %% ../../nbs/methods/07_vilbert.ipynb #7a7a0ce7
 @contextlib.contextmanager
@@ -133,53 +168,78 @@ def eval_mode(module):
     was = module.training
     module.eval()
     try:
-        with torch.no_grad(): yield
-    finally: module.train(was)
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was)
 
-def mean_of(f, mask) -> Tensor: # (n, length, d), (n, length or 1) bool → (n, d)
+
+def mean_of(f, mask) -> Tensor:  # (n, length, d), (n, length or 1) bool → (n, d)
     "Mean vector of each set"
     mask = mask.expand(f.shape[:2])[..., None]
     return (f * mask).sum(1) / mask.sum(1)
 
-def over_all(total, n): # sum and number of terms in this process
+
+def over_all(total, n):  # sum and number of terms in this process
     "The mean over all processes"
     total, n = gather(torch.stack([total, n.to(total)])[None]).sum(0)
     return total / n.clamp(min=1)
 
+
 class ViLBERT(Neural):
     "Two streams with co-attention, trained by multiple choice (Lu et al. 2019), on frozen grid cells and token states"
+
     parts, tasks = ('grid', 'tokens', 'pooled', 'ids'), ('text', 'regions', 'alignment')
-    piece = 256                    # Pairs that go through the connections at once
-    near = None                    # See `mine`
-    def __init__(self,
-        width=256,                 # Of all vectors within
-        text_layers=4,             # Transformer blocks of the text, of which the last `connections` follow one connection each
-        image_layers=2,            # The same of the picture
+    piece = 256  # Pairs that go through the connections at once
+    near = None  # See `mine`
+
+    def __init__(
+        self,
+        width=256,  # Of all vectors within
+        text_layers=4,  # Transformer blocks of the text, of which the last `connections` follow one connection each
+        image_layers=2,  # The same of the picture
         connections=2,
         heads=4,
-        dropout=.1,
-        cells=4,                   # Grids are averaged to cells × cells (0: as they are)
-        pretrain=tasks,            # Which tasks
+        dropout=0.1,
+        cells=4,  # Grids are averaged to cells × cells (0: as they are)
+        pretrain=tasks,  # Which tasks
         pretrain_epochs=0,
-        n_visual_words=64,                  # Visual words for the task `regions`
-        random=1,                  # Strange texts a pair, and as many strange pictures
-        hard=1,                    # The same, from the `pool` nearest (see `mine`; without it, random ones)
+        n_visual_words=64,  # Visual words for the task `regions`
+        random=1,  # Strange texts a pair, and as many strange pictures
+        hard=1,  # The same, from the `pool` nearest (see `mine`; without it, random ones)
         pool=100,
-        use_pooled=False,               # Where a row has a `pooled` vector beside its set, that stands for the whole of it (else the mean of the set)
-        pooled_lr_scale=1.,                  # Of the learning rate, for the layers by which pooled vectors come in
-        init='cca',               # Both streams begin as ridge CCA of the mean vectors, and all that joins them as nothing; or at `'random'`
-        ridge=1.,                  # Of that CCA, relative to the mean variance
-        trainer=None,              # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
+        use_pooled=False,  # Where a row has a `pooled` vector beside its set, that stands for the whole of it (else the mean of the set)
+        pooled_lr_scale=1.0,  # Of the learning rate, for the layers by which pooled vectors come in
+        init='cca',  # Both streams begin as ridge CCA of the mean vectors, and all that joins them as nothing; or at `'random'`
+        ridge=1.0,  # Of that CCA, relative to the mean variance
+        trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
     ):
-        super().__init__(Trainer(batch=64, lr=3e-4, warmup=.1) if trainer is None else trainer)
-        self.width, self.text_layers, self.image_layers, self.connections, self.heads = width, text_layers, image_layers, connections, heads
-        self.dropout, self.cells, self.pretrain_epochs, self.n_visual_words = dropout, cells, pretrain_epochs, n_visual_words
+        super().__init__(Trainer(batch=64, lr=3e-4, warmup=0.1) if trainer is None else trainer)
+        self.width, self.text_layers, self.image_layers, self.connections, self.heads = (
+            width,
+            text_layers,
+            image_layers,
+            connections,
+            heads,
+        )
+        self.dropout, self.cells, self.pretrain_epochs, self.n_visual_words = (
+            dropout,
+            cells,
+            pretrain_epochs,
+            n_visual_words,
+        )
         self.random, self.hard, self.pool = random, hard, pool
-        self.use_pooled, self.pooled_lr_scale, self.init, self.ridge = use_pooled, pooled_lr_scale, check_choice(init, ('cca', 'random'), 'init'), ridge
+        self.use_pooled, self.pooled_lr_scale, self.init, self.ridge = (
+            use_pooled,
+            pooled_lr_scale,
+            check_choice(init, ('cca', 'random'), 'init'),
+            ridge,
+        )
         self.pretrain = tuple(check_choice(t, self.tasks, 'pre-training task') for t in pretrain)
         if min(text_layers, image_layers) < connections:
             raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
-        if width % heads: raise InputError(f'width={width} cannot be divided among heads={heads}')
+        if width % heads:
+            raise InputError(f'width={width} cannot be divided among heads={heads}')
 
     # What it is made of
 
@@ -187,9 +247,14 @@ class ViLBERT(Neural):
         super().infer_schema(train, max_views=2)
         for part in ('grid', 'tokens'):
             if sum(part in w for w in self.views.values()) > 1:
-                raise InputError(f'{" and ".join(self.views)} both have {part}: ViLBERT takes one picture (grid) and one text (tokens), '
-                                 'or single vectors. Choose with views.select(...), or keep other parts')
-        self.views = {v: {p: w[p] for p in (next(iter(w)), *['pooled'] * self.use_pooled) if p in w} for v, w in self.views.items()}    # its set, and the whole beside it
+                raise InputError(
+                    f'{" and ".join(self.views)} both have {part}: ViLBERT takes one picture (grid) and one text (tokens), '
+                    'or single vectors. Choose with views.select(...), or keep other parts'
+                )
+        self.views = {
+            v: {p: w[p] for p in (next(iter(w)), *['pooled'] * self.use_pooled) if p in w}
+            for v, w in self.views.items()
+        }  # its set, and the whole beside it
 
     @property
     def roles(self) -> tuple[str, str]:
@@ -200,11 +265,20 @@ class ViLBERT(Neural):
     def build(self):
         w, self.phase = self.width, 'finetune'
         d_v, d_t = (next(iter(self.views[v].values())) for v in self.roles)
-        blocks = lambda n, times: nn.ModuleList(Block(w, self.heads, self.dropout, times) for _ in range(n - self.connections))
+
+        def blocks(n, times):
+            return nn.ModuleList(Block(w, self.heads, self.dropout, times) for _ in range(n - self.connections))
+
         self.scale_v, self.scale_t, self.drop = Standard(d_v), Standard(d_t), nn.Dropout(self.dropout)
         self.in_v, self.in_s, self.norm_v = nn.Linear(d_v, w), nn.Linear(5, w, bias=False), nn.LayerNorm(w, eps=1e-12)
         self.in_t, self.norm_t = nn.Linear(d_t, w), nn.LayerNorm(w, eps=1e-12)
-        self.in_whole = nn.ModuleDict({v: nn.Sequential(Standard(d['pooled']), nn.Linear(d['pooled'], w)) for v, d in self.views.items() if len(d) > 1})
+        self.in_whole = nn.ModuleDict(
+            {
+                v: nn.Sequential(Standard(d['pooled']), nn.Linear(d['pooled'], w))
+                for v, d in self.views.items()
+                if len(d) > 1
+            }
+        )
         self.blocks_v, self.blocks_t = blocks(self.image_layers, 1), blocks(self.text_layers, 4)
         self.connection = nn.ModuleList(Connection(w, self.heads, self.dropout) for _ in range(self.connections))
         self.pool_v, self.pool_t, self.align = nn.Linear(w, w), nn.Linear(w, w), nn.Linear(w, 1)
@@ -213,60 +287,82 @@ class ViLBERT(Neural):
         "The layers that pre-training adds, for the WordPieces and the visual words that were found in the training data"
         if words is not None:
             self.register_buffer('words', words)
-            self.hidden, self.word = nn.Parameter(torch.zeros(self.in_t.in_features)), mlp(self.width, self.width, len(words))
+            self.hidden, self.word = (
+                nn.Parameter(torch.zeros(self.in_t.in_features)),
+                mlp(self.width, self.width, len(words)),
+            )
         if centres is not None:
-            self.register_buffer('centres', centres); self.register_buffer('gap', torch.ones(()))
+            self.register_buffer('centres', centres)
+            self.register_buffer('gap', torch.ones(()))
             self.region = mlp(self.width, self.width, len(centres))
 
     # From features to streams
 
-    def sets(self,
-        view:str, x:dict,          # A view and its parts
-        i,                         # Which rows
-    ) -> tuple[Tensor, Tensor]:    # (n, length, d) at one scale; (n, length) bool
+    def sets(
+        self,
+        view: str,
+        x: dict,  # A view and its parts
+        i,  # Which rows
+    ) -> tuple[Tensor, Tensor]:  # (n, length, d) at one scale; (n, length) bool
         "Rows as sets of vectors"
         part = next(iter(self.views[view]))
         got = self.inputs({part: x[part]}, i)
         v = got[part] if got[part].dim() == 3 else got[part][:, None]
         mask = got.get(f'{part}_mask', torch.ones(v.shape[:2], dtype=torch.bool, device=v.device))
-        if view == self.roles[0]: return self.scale_v(pooling(v.shape[1], self.cells).to(v) @ v), mask[:, :1]
-        if not v.shape[1]: v, mask = F.pad(v, (0, 0, 0, 1)), F.pad(mask, (0, 1))
-        return self.scale_t(v), mask | (torch.arange(v.shape[1], device=v.device) == 0)    # a text without words is one vector
+        if view == self.roles[0]:
+            return self.scale_v(pooling(v.shape[1], self.cells).to(v) @ v), mask[:, :1]
+        if not v.shape[1]:
+            v, mask = F.pad(v, (0, 0, 0, 1)), F.pad(mask, (0, 1))
+        return self.scale_t(v), mask | (
+            torch.arange(v.shape[1], device=v.device) == 0
+        )  # a text without words is one vector
 
-    def first(self,
-        view:str, f, mask,         # A view; its sets
-        x=None, i=None,            # Its parts and which rows: where `pooled` is among them, that is the whole
-    ) -> Tensor:                   # (n, width)
+    def first(
+        self,
+        view: str,
+        f,
+        mask,  # A view; its sets
+        x=None,
+        i=None,  # Its parts and which rows: where `pooled` is among them, that is the whole
+    ) -> Tensor:  # (n, width)
         "What stands for the whole row, before its norm: its pooled vector, else the mean of its set"
-        if x is not None and view in self.in_whole: return self.in_whole[view](self.inputs(dict(pooled=x['pooled']), i)['pooled'])
+        if x is not None and view in self.in_whole:
+            return self.in_whole[view](self.inputs(dict(pooled=x['pooled']), i)['pooled'])
         return (self.in_v if view == self.roles[0] else self.in_t)(mean_of(f, mask))
 
-    def picture(self, f, first) -> Tensor: # (n, cells, d), (n, width) → (n, 1 + cells, width)
+    def picture(self, f, first) -> Tensor:  # (n, cells, d), (n, width) → (n, 1 + cells, width)
         "The picture's stream before it meets a text"
         s = torch.cat([spatial_code(1), spatial_code(math.isqrt(f.shape[1]))]).to(f)
         v = self.drop(self.norm_v(torch.cat([first[:, None], self.in_v(f)], 1) + self.in_s(s)))
-        for block in self.blocks_v: v = block(v)
+        for block in self.blocks_v:
+            v = block(v)
         return v
 
-    def text(self, f, mask, first) -> Tensor: # (n, tokens, d), (n, tokens), (n, width) → (n, tokens, width)
+    def text(self, f, mask, first) -> Tensor:  # (n, tokens, d), (n, tokens), (n, width) → (n, tokens, width)
         "The text's stream before it meets a picture; its first vector, [CLS], gives way to the whole"
         t = self.drop(self.norm_t(torch.cat([first[:, None], self.in_t(f[:, 1:])], 1)))
-        for block in self.blocks_t: t = block(t, mask)
+        for block in self.blocks_t:
+            t = block(t, mask)
         return t
 
     def states(self, view, x, i):
         "Streams of rows `i`, kept without padding"
-        f, mask = self.sets(view, x, i); first = self.first(view, f, mask, x, i)
+        f, mask = self.sets(view, x, i)
+        first = self.first(view, f, mask, x, i)
         return self.picture(f, first) if view == self.roles[0] else Ragged(self.text(f, mask, first)[mask], mask.sum(1))
 
     def cross(self, v, t, mask, first=None):
         "Both streams through all connections, and the fused vector (n, width); `first=1` leaves out what that does not need"
-        for c in self.connection: v, t, *_ = c(v, t, mask, first if c is self.connection[-1] else None)
+        for c in self.connection:
+            v, t, *_ = c(v, t, mask, first if c is self.connection[-1] else None)
         return v, t, self.drop(F.relu(self.pool_v(v[:, 0])) * F.relu(self.pool_t(t[:, 0])))
 
-    def aligned(self, v, t, i, j, chunk=0) -> Tensor: # (p,)
+    def aligned(self, v, t, i, j, chunk=0) -> Tensor:  # (p,)
         "Scores of pairs: pictures `v[i]`, texts `t[j]`. Texts of like length go together, and are padded no further than the longest needs"
-        def f(i, j): return self.align(self.cross(v[i], *t.take(j).pad(), first=1)[2])[:, 0].float()
+
+        def f(i, j):
+            return self.align(self.cross(v[i], *t.take(j).pad(), first=1)[2])[:, 0].float()
+
         i, j = i.to(v.device), j.to(v.device)
         order = t.length[j].argsort(stable=True)
         do = partial(checkpoint, f, use_reentrant=False) if chunk else f
@@ -274,9 +370,10 @@ class ViLBERT(Neural):
 
     # Learning
 
-    def mine(self,
-        first,                     # A fitted method with codes
-        train,                     # The `Views` that fit will get
+    def mine(
+        self,
+        first,  # A fitted method with codes
+        train,  # The `Views` that fit will get
     ):
         "Let the hard negatives of the next `fit` be those that `first` finds; returns self"
         self.near, self.near_items = nearest_items(first, train, self.pool), train.shared_items
@@ -285,7 +382,8 @@ class ViLBERT(Neural):
     def fit(self, train, validate=None):
         "Pre-train, then train by multiple choice"
         if self.near and self.hard:
-            if not torch.equal(self.near_items, train.shared_items): raise InputError('mine() was given other training items: call it again')
+            if not torch.equal(self.near_items, train.shared_items):
+                raise InputError('mine() was given other training items: call it again')
             train = HardNegative(train, self.near, self.hard)
         super().fit(train, validate)
         self.history = self.early + [dict(phase='finetune', **r) for r in self.history]
@@ -295,23 +393,32 @@ class ViLBERT(Neural):
         "Scales of the columns from at most 1,000 rows of each view; words, visual words and pre-training if asked for"
         few = {}
         for v, scale in zip(self.roles, (self.scale_v, self.scale_t)):
-            x, i = parts_of(train[v].x, self.parts), torch.linspace(0, len(train[v]) - 1, min(len(train[v]), 1000)).long()
+            x, i = (
+                parts_of(train[v].x, self.parts),
+                torch.linspace(0, len(train[v]) - 1, min(len(train[v]), 1000)).long(),
+            )
             few[v], mask = self.sets(v, x, i)
             scale.fit(few[v], mask if v == self.roles[1] else None)
-            if v in self.in_whole: self.in_whole[v][0].fit(self.inputs(dict(pooled=x['pooled']), i)['pooled'])
-        if self.init == 'cca': self.init_from_cca(train)
+            if v in self.in_whole:
+                self.in_whole[v][0].fit(self.inputs(dict(pooled=x['pooled']), i)['pooled'])
+        if self.init == 'cca':
+            self.init_from_cca(train)
         self.early = []
-        if not self.pretrain_epochs: return
+        if not self.pretrain_epochs:
+            return
         words, centres, text = None, None, self.roles[1]
         if 'text' in self.pretrain:
             if not {'tokens', 'ids'} <= set(x):
-                raise InputError(f'the task text needs the parts tokens and ids of view {text!r}: MiniLM(("tokens", "ids"))')
+                raise InputError(
+                    f'the task text needs the parts tokens and ids of view {text!r}: MiniLM(("tokens", "ids"))'
+                )
             words = x['ids'].packed().flat.long().unique()
         if 'regions' in self.pretrain:
             cells = self.scale_v(few[self.roles[0]]).flatten(0, 1)
             centres = visual_words(cells, self.n_visual_words, self.trainer.seed)
         self.guess(words, centres)
-        if centres is not None: self.gap.copy_(torch.cdist(cells, centres).square().topk(2, largest=False)[0].diff().mean().clamp(min=1e-6))
+        if centres is not None:
+            self.gap.copy_(torch.cdist(cells, centres).square().topk(2, largest=False)[0].diff().mean().clamp(min=1e-6))
         self.phase, ckpt = 'pretrain', self.trainer.ckpt and f'{self.trainer.ckpt}/pretrain'
         history = replace(self.trainer, epochs=self.pretrain_epochs, patience=0, ckpt=ckpt).fit(self, Views(train))
         self.phase, self.early = 'finetune', [dict(phase='pretrain', **r) for r in history]
@@ -323,62 +430,110 @@ class ViLBERT(Neural):
         for v in self.roles:
             x, pieces = parts_of(train[v].x, self.parts), torch.arange(len(train[v])).split(1024)
             means[v] = torch.cat([mean_of(*self.sets(v, x, i)) for i in pieces]).double()
-            wholes[v] = View(torch.cat([self.in_whole[v][0](self.inputs(dict(pooled=x['pooled']), i)['pooled']) for i in pieces]).double() if v in self.in_whole else means[v], item=train[v].item)
-        m = CCA(1, self.ridge).fit(Views(wholes)); m = m.with_params(dim=min(self.width // 2, m.rank))
+            wholes[v] = View(
+                torch.cat(
+                    [self.in_whole[v][0](self.inputs(dict(pooled=x['pooled']), i)['pooled']) for i in pieces]
+                ).double()
+                if v in self.in_whole
+                else means[v],
+                item=train[v].item,
+            )
+        m = CCA(1, self.ridge).fit(Views(wholes))
+        m = m.with_params(dim=min(self.width // 2, m.rank))
+
         def become(layer, W, mean):
-            layer.weight.zero_()[:m.dim] = W.T.float(); layer.bias.zero_()[:m.dim] = -(mean @ W).float()
-        for v, layer, W, mean in zip(self.roles, (self.in_v, self.in_t), m.solution.W, m.moments.mean.split([len(W) for W in m.solution.W])):
-            W = W[:, :m.dim] * m.rho.clamp(min=0)
+            layer.weight.zero_()[: m.dim] = W.T.float()
+            layer.bias.zero_()[: m.dim] = -(mean @ W).float()
+
+        for v, layer, W, mean in zip(
+            self.roles, (self.in_v, self.in_t), m.solution.W, m.moments.mean.split([len(W) for W in m.solution.W])
+        ):
+            W = W[:, : m.dim] * m.rho.clamp(min=0)
             become(self.in_whole[v][1] if v in self.in_whole else layer, W, mean)
             if v in self.in_whole:
-                mu = means[v].mean(0); X, Z = means[v] - mu, (wholes[v].x - mean) @ W
+                mu = means[v].mean(0)
+                X, Z = means[v] - mu, (wholes[v].x - mean) @ W
                 become(layer, torch.linalg.solve(regularised(X.T @ X, self.ridge, 'trace'), X.T @ Z), mu)
         self.in_s.weight.zero_()
-        for last in [l.out for l in self.modules() if isinstance(l, Attention)] + [l.f[2] for l in self.modules() if isinstance(l, FeedForward)]:
-            last.weight.zero_(); last.bias.zero_()
-        both = torch.eye(self.width // 2, self.width); both = torch.cat([both, -both])
-        for layer in (self.pool_v, self.pool_t): layer.weight.zero_()[:len(both)] = both; layer.bias.zero_()
-        self.align.weight.fill_(1 / .07 / self.width); self.align.bias.zero_()   # as CLIP's scale begins; Σ relu(a) relu(b) + relu(-a) relu(-b): what has one sign in both
+        for last in [l.out for l in self.modules() if isinstance(l, Attention)] + [
+            l.f[2] for l in self.modules() if isinstance(l, FeedForward)
+        ]:
+            last.weight.zero_()
+            last.bias.zero_()
+        both = torch.eye(self.width // 2, self.width)
+        both = torch.cat([both, -both])
+        for layer in (self.pool_v, self.pool_t):
+            layer.weight.zero_()[: len(both)] = both
+            layer.bias.zero_()
+        self.align.weight.fill_(1 / 0.07 / self.width)
+        self.align.bias.zero_()  # as CLIP's scale begins; Σ relu(a) relu(b) + relu(-a) relu(-b): what has one sign in both
 
-    def lr_multipliers(self, epoch): return {'in_whole.': self.pooled_lr_scale} | ({'align.bias': 0.} if self.phase == 'finetune' else {})   # a choice is blind to a bias
-    def collapse_loss(self, n): return math.log(1 + 2 * (self.random + self.hard)) if self.phase == 'finetune' else None
+    def lr_multipliers(self, epoch):
+        return {'in_whole.': self.pooled_lr_scale} | (
+            {'align.bias': 0.0} if self.phase == 'finetune' else {}
+        )  # a choice is blind to a bias
+
+    def collapse_loss(self, n):
+        return math.log(1 + 2 * (self.random + self.hard)) if self.phase == 'finetune' else None
 
     def forward(self, batch, chunk=0):
         "Losses of a whole batch, of which this process does its share"
         rank, world = rank_and_world_size()
         mine, g = torch.arange(len(batch.item)).tensor_split(world)[rank], torch.Generator().manual_seed(batch.seed)
         x = {v: parts_of(view.x, self.parts) for v, view in batch.items()}
-        return self.guessing(x, batch.item, mine, g) if self.phase == 'pretrain' else self.choosing(x, batch.item, mine, g, chunk)
+        return (
+            self.guessing(x, batch.item, mine, g)
+            if self.phase == 'pretrain'
+            else self.choosing(x, batch.item, mine, g, chunk)
+        )
 
     def choosing(self, x, item, mine, g, chunk):
         "Multiple choice: the true pair comes first"
         n, (picture, text) = len(item), self.roles
         mined = count(x[text]) > n
         hard = n + torch.arange(n * self.hard * mined).view(n, -1)
-        strange = lambda: torch.cat([others(item, self.random + self.hard * (not mined), g), hard], 1)
+
+        def strange():
+            return torch.cat([others(item, self.random + self.hard * (not mined), g), hard], 1)
+
         own, texts, pictures = torch.arange(n)[:, None], strange(), strange()
         i = torch.cat([own, own.expand_as(texts), pictures], 1)[mine]
         j = torch.cat([own, texts, own.expand_as(pictures)], 1)[mine]
-        (need_v, at_v), (need_t, at_t) = i.flatten().unique(return_inverse=True), j.flatten().unique(return_inverse=True)
-        s = self.aligned(self.states(picture, x[picture], need_v), self.states(text, x[text], need_t), at_v, at_t, chunk).view(i.shape)
+        (need_v, at_v), (need_t, at_t) = (
+            i.flatten().unique(return_inverse=True),
+            j.flatten().unique(return_inverse=True),
+        )
+        s = self.aligned(
+            self.states(picture, x[picture], need_v), self.states(text, x[text], need_t), at_v, at_t, chunk
+        ).view(i.shape)
         loss = F.cross_entropy(s, torch.zeros(len(s), dtype=torch.long, device=s.device), reduction='none')
         return dict(loss=gather(loss).mean(), right=gather((s[:, 0] > s[:, 1:].max(1)[0]).float()).mean())
 
     def guessing(self, x, item, mine, g):
         "Pre-training: hide, shuffle half, guess"
         n, (picture, text) = len(item), self.roles
-        true = torch.rand(n, generator=g) < .5
+        true = torch.rand(n, generator=g) < 0.5
         j = torch.where(true, torch.arange(n), others(item, 1, g)[:, 0])[mine]
-        (f, _), (w, mask), true = self.sets(picture, x[picture], mine), self.sets(text, x[text], j), true[mine].to(self.align.weight.device)
+        (f, _), (w, mask), true = (
+            self.sets(picture, x[picture], mine),
+            self.sets(text, x[text], j),
+            true[mine].to(self.align.weight.device),
+        )
         seen, out = f, {}
         if 'text' in self.pretrain:
-            ids, chosen, hide, swap, other = (u[j, :w.shape[1]].to(w.device) for u in hidden_words(x[text]['ids'], x[text]['tokens'], g))
+            ids, chosen, hide, swap, other = (
+                u[j, : w.shape[1]].to(w.device) for u in hidden_words(x[text]['ids'], x[text]['tokens'], g)
+            )
             strange = self.scale_t(x[text]['tokens'].flat[other[swap].cpu()].float().to(w))
             w = torch.where(hide[..., None], self.hidden, w).masked_scatter(swap[..., None], strange)
         if 'regions' in self.pretrain:
             covered, zero = (u[mine].to(w.device) for u in hidden_cells(n, math.isqrt(f.shape[1]), g))
             seen = f.masked_fill(zero[..., None], 0)
-        v, t, fused = self.cross(self.picture(seen, self.first(picture, seen, torch.ones_like(seen[..., 0]))), self.text(w, mask, self.first(text, w, mask)), mask)
+        v, t, fused = self.cross(
+            self.picture(seen, self.first(picture, seen, torch.ones_like(seen[..., 0]))),
+            self.text(w, mask, self.first(text, w, mask)),
+            mask,
+        )
         if 'text' in self.pretrain:
             at = chosen & true[:, None]
             right = torch.searchsorted(self.words, ids[at])
@@ -401,34 +556,48 @@ class ViLBERT(Neural):
     def streams(self, view, x, i=None):
         "States of rows `i` (default: all)"
         x = self.validate_input(view, x)
-        with eval_mode(self): pieces = [self.states(view, x, k) for k in (torch.arange(count(x)) if i is None else i).split(self.piece)]
-        if view == self.roles[0]: return torch.cat(pieces)
+        with eval_mode(self):
+            pieces = [self.states(view, x, k) for k in (torch.arange(count(x)) if i is None else i).split(self.piece)]
+        if view == self.roles[0]:
+            return torch.cat(pieces)
         return Ragged(torch.cat([p.flat for p in pieces]), torch.cat([p.length for p in pieces]))
 
     def sided(self, a, of_a, b, of_b):
         "What belongs to both views, the picture's first"
-        if a == b: raise InputError(f'view {a!r} with itself: ViLBERT scores {" with ".join(self.views)}')
+        if a == b:
+            raise InputError(f'view {a!r} with itself: ViLBERT scores {" with ".join(self.views)}')
         return (of_a, of_b) if a == self.roles[0] else (of_b, of_a)
 
-    def pairs(self,
-        a:str, xa, i,              # A view, its rows, and which of them
-        b:str, xb, j,              # meet which rows of the other view
-    ) -> Tensor:                   # (p,)
+    def pairs(
+        self,
+        a: str,
+        xa,
+        i,  # A view, its rows, and which of them
+        b: str,
+        xb,
+        j,  # meet which rows of the other view
+    ) -> Tensor:  # (p,)
         "Scores of pairs of rows: the same in both directions"
         (need_a, i), (need_b, j) = (torch.as_tensor(k).unique(return_inverse=True) for k in (i, j))
         v, t = self.sided(a, self.streams(a, xa, need_a), b, self.streams(b, xb, need_b))
-        with eval_mode(self): return self.aligned(v, t, *self.sided(a, i, b, j)).cpu()
+        with eval_mode(self):
+            return self.aligned(v, t, *self.sided(a, i, b, j)).cpu()
 
     def score_batches(self, a, xa, b, xb, rows=1024):
         za, zb = self.streams(a, xa), self.streams(b, xb)
         for k in torch.arange(len(za)).split(rows):
             i, j = torch.cartesian_prod(k, torch.arange(len(zb))).T
-            with eval_mode(self): s = self.aligned(*self.sided(a, za, b, zb), *self.sided(a, i, b, j)).cpu()
+            with eval_mode(self):
+                s = self.aligned(*self.sided(a, za, b, zb), *self.sided(a, i, b, j)).cpu()
             yield slice(int(k[0]), int(k[-1]) + 1), s.view(len(k), -1)
 
-    def attention(self,
-        a:str, xa, b:str, xb,      # Both views; row r of one meets row r of the other
-    ) -> dict:                     # view: (n, connections, heads, its vectors, the other's vectors), sums of 1; `mask`: (n, tokens) bool
+    def attention(
+        self,
+        a: str,
+        xa,
+        b: str,
+        xb,  # Both views; row r of one meets row r of the other
+    ) -> dict:  # view: (n, connections, heads, its vectors, the other's vectors), sums of 1; `mask`: (n, tokens) bool
         "Where each vector of a view looks in the other. A picture's vector 0 is the whole, then its cells row by row"
         v, t = self.sided(a, self.streams(a, xa), b, self.streams(b, xb))
         maps = {view: [] for view in self.roles}
@@ -436,14 +605,23 @@ class ViLBERT(Neural):
             t, mask = t.pad()
             for c in self.connection:
                 v, t, V, T = c(v, t, mask)
-                for view, A in zip(self.roles, (V, T)): maps[view].append(A.float().cpu())
+                for view, A in zip(self.roles, (V, T)):
+                    maps[view].append(A.float().cpu())
         return {view: torch.stack(A, 1) for view, A in maps.items()} | dict(mask=mask.cpu())
 
     def restore(self, tensors, data):
-        self.build(); self.guess(tensors.get('words'), tensors.get('centres'))
-        self.load_state_dict(tensors); self.eval()
+        self.build()
+        self.guess(tensors.get('words'), tensors.get('centres'))
+        self.load_state_dict(tensors)
+        self.eval()
 
     @classmethod
     def example(cls):
-        return cls(width=32, text_layers=1, image_layers=1, connections=1, dropout=0.,
-                   trainer=dict(epochs=20, batch=32, lr=3e-3, accelerator='cpu'))
+        return cls(
+            width=32,
+            text_layers=1,
+            image_layers=1,
+            connections=1,
+            dropout=0.0,
+            trainer=dict(epochs=20, batch=32, lr=3e-3, accelerator='cpu'),
+        )

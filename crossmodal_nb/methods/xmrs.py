@@ -7,9 +7,11 @@ __all__ = ['MultiText', 'TokenBag', 'XMRS', 'RawFeatures', 'drawings']
 
 # %% ../../nbs/methods/17_xmrs.ipynb #imports0
 import itertools
+
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import check_choice
 from ..data.views import Batch, Views
 from ..datasets import load
@@ -25,141 +27,241 @@ from ..nn.layers import Block, Standard
 # %% ../../nbs/methods/17_xmrs.ipynb #9fde3d80
 class MultiText(Views):
     "Training views whose batches hold up to `k` rows an item: item by item, each item's rows together"
-    def __init__(self,
-        views,               # `Views`
-        k:int=4,             # Rows an item
-        shares=None,         # {language: how often}: rows of others are left out (default: all alike)
+
+    def __init__(
+        self,
+        views,  # `Views`
+        k: int = 4,  # Rows an item
+        shares=None,  # {language: how often}: rows of others are left out (default: all alike)
     ):
-        if shares: views = {v: x[[i for i, l in enumerate(tongue(x.ids)) if shares.get(l)]] if '@' in x.ids[0] else x for v, x in views.items()}
+        if shares:
+            views = {
+                v: x[[i for i, l in enumerate(tongue(x.ids)) if shares.get(l)]] if '@' in x.ids[0] else x
+                for v, x in views.items()
+            }
         super().__init__(views)
-        self.k, self.weight = k, {v: torch.tensor([shares[l] for l in tongue(x.ids)]) if shares and '@' in x.ids[0] else torch.ones(len(x)) for v, x in self.items()}
+        self.k, self.weight = (
+            k,
+            {
+                v: torch.tensor([shares[l] for l in tongue(x.ids)])
+                if shares and '@' in x.ids[0]
+                else torch.ones(len(x))
+                for v, x in self.items()
+            },
+        )
 
     def batch(self, ids, by='item', seed=0):
         ids, g, drawn = torch.as_tensor(ids), torch.Generator().manual_seed(seed), {}
         for v, view in self.items():
             key, order = view.sorted('item')
             low, n = (at := torch.searchsorted(key, ids)), torch.searchsorted(key, ids, right=True) - at
-            if not n.all(): raise ValueError(f'view {v!r} has no row for item {ids[n == 0][0].item()}')
+            if not n.all():
+                raise ValueError(f'view {v!r} has no row for item {ids[n == 0][0].item()}')
             place = torch.arange(int(key.unique_consecutive(return_counts=True)[1].max()))
             row = order[(low[:, None] + place).clamp(max=len(order) - 1)]
-            wait = torch.empty(row.shape).exponential_(generator=g) / self.weight[v][row]         # whoever waits least is drawn first: without replacement, by weight
+            wait = (
+                torch.empty(row.shape).exponential_(generator=g) / self.weight[v][row]
+            )  # whoever waits least is drawn first: without replacement, by weight
             rank = wait.masked_fill(place >= n[:, None], torch.inf).argsort(1)
             turn = torch.arange(min(self.k, len(place))) % n[:, None]
             drawn[v] = view[row.gather(1, rank.gather(1, turn)).flatten()]
-        out = Batch(drawn); out.item, out.y, out.seed = ids, None, seed
+        out = Batch(drawn)
+        out.item, out.y, out.seed = ids, None, seed
         return out
 
 # %% ../../nbs/methods/17_xmrs.ipynb #0df716c8
 class TokenBag(nn.Module):
     "Numbers of pieces to one vector"
-    def __init__(self,
-        vocabulary:int,          # Different numbers; larger ones go round
-        width:int,               # Of the vectors
-        drop:float=.25,          # At most this share of a text is dropped in training
-        attention:bool=False,    # One transformer block before the mean
-        longest:int=64,          # Places that it tells apart
+
+    def __init__(
+        self,
+        vocabulary: int,  # Different numbers; larger ones go round
+        width: int,  # Of the vectors
+        drop: float = 0.25,  # At most this share of a text is dropped in training
+        attention: bool = False,  # One transformer block before the mean
+        longest: int = 64,  # Places that it tells apart
     ):
         super().__init__()
         self.table, self.drop = nn.Embedding(vocabulary, width), drop
-        nn.init.normal_(self.table.weight, std=.01)              # small: a piece that training never shows stays next to nothing
-        if attention: self.place, self.block = nn.Parameter(.1 * torch.randn(longest, width)), Block(width, 4, .1)
+        nn.init.normal_(self.table.weight, std=0.01)  # small: a piece that training never shows stays next to nothing
+        if attention:
+            self.place, self.block = nn.Parameter(0.1 * torch.randn(longest, width)), Block(width, 4, 0.1)
 
-    def forward(self,
-        ids:Tensor,              # (n, longest, 1) whole numbers
-        mask:Tensor,             # (n, longest) bool
-    ) -> Tensor:                 # (n, width); 0 for a text without pieces
+    def forward(
+        self,
+        ids: Tensor,  # (n, longest, 1) whole numbers
+        mask: Tensor,  # (n, longest) bool
+    ) -> Tensor:  # (n, width); 0 for a text without pieces
         ids = ids[..., 0].long() % self.table.num_embeddings
         if self.training and self.drop:
-            kept = mask & (torch.rand(mask.shape, device=mask.device) >= self.drop * torch.rand(len(mask), 1, device=mask.device))
+            kept = mask & (
+                torch.rand(mask.shape, device=mask.device) >= self.drop * torch.rand(len(mask), 1, device=mask.device)
+            )
             mask = torch.where(kept.any(1, keepdim=True), kept, mask)
         n = mask.sum(1)
-        if not hasattr(self, 'block'): return F.embedding_bag(ids[mask], self.table.weight, n.cumsum(0) - n, mode='mean')
-        some = mask | (n[:, None] == 0)                                                            # nobody looks at nothing
-        h = self.block(self.table(ids) + self.place[torch.arange(ids.shape[1], device=ids.device).clamp(max=len(self.place) - 1)], some)
+        if not hasattr(self, 'block'):
+            return F.embedding_bag(ids[mask], self.table.weight, n.cumsum(0) - n, mode='mean')
+        some = mask | (n[:, None] == 0)  # nobody looks at nothing
+        h = self.block(
+            self.table(ids) + self.place[torch.arange(ids.shape[1], device=ids.device).clamp(max=len(self.place) - 1)],
+            some,
+        )
         return (h * mask[..., None]).sum(1) / n.clamp(min=1)[:, None]
 
 # %% ../../nbs/methods/17_xmrs.ipynb #430fe65d
 class XMRS(Neural):
     "Cross-modal retrieval with multilingual texts (Guerrero et al. 2021), without its pretrained tower and its synthesis"
+
     parts = ('pooled', 'ids')
-    def __init__(self,
-        texts=4,                 # Rows an item in a batch, of views that have several
-        margin=.3,               # Of the cosine distance
-        same_view_negatives=True,              # Also rows of the same view are positives and negatives
-        mining='hardest',        # Of negatives: `'hardest'` or `'mean'`
-        warmup_epochs=3,                  # Epochs of `'mean'` before it
-        loss='batch_hard',       # Or `'supcon'`
-        scale=20.,               # Of the cosines, with `'supcon'`
-        shares=None,             # {language: how often it is drawn}: see `pieces.shares` (default: all alike)
-        vocabulary=2**15,        # Different pieces: that of the encoder
-        width=64,                # Of a piece's vector
-        attention=False,         # One transformer block over the pieces
-        drop=.25,                # At most this share of a text's pieces is dropped in training
-        dim=128, hidden=256, dropout=.2, # Of the space, of each head, of its input
-        trainer=None,            # A `Trainer`, or a dict of its fields
+
+    def __init__(
+        self,
+        texts=4,  # Rows an item in a batch, of views that have several
+        margin=0.3,  # Of the cosine distance
+        same_view_negatives=True,  # Also rows of the same view are positives and negatives
+        mining='hardest',  # Of negatives: `'hardest'` or `'mean'`
+        warmup_epochs=3,  # Epochs of `'mean'` before it
+        loss='batch_hard',  # Or `'supcon'`
+        scale=20.0,  # Of the cosines, with `'supcon'`
+        shares=None,  # {language: how often it is drawn}: see `pieces.shares` (default: all alike)
+        vocabulary=2**15,  # Different pieces: that of the encoder
+        width=64,  # Of a piece's vector
+        attention=False,  # One transformer block over the pieces
+        drop=0.25,  # At most this share of a text's pieces is dropped in training
+        dim=128,
+        hidden=256,
+        dropout=0.2,  # Of the space, of each head, of its input
+        trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.texts, self.margin, self.same_view_negatives, self.warmup_epochs, self.scale, self.shares = texts, margin, same_view_negatives, warmup_epochs, scale, shares
-        self.mining, self.loss = check_choice(mining, ('hardest', 'mean'), 'mining'), check_choice(loss, ('batch_hard', 'supcon'), 'loss')
-        self.vocabulary, self.width, self.attention, self.drop, self.dim, self.hidden, self.dropout = vocabulary, width, attention, drop, dim, hidden, dropout
+        self.texts, self.margin, self.same_view_negatives, self.warmup_epochs, self.scale, self.shares = (
+            texts,
+            margin,
+            same_view_negatives,
+            warmup_epochs,
+            scale,
+            shares,
+        )
+        self.mining, self.loss = (
+            check_choice(mining, ('hardest', 'mean'), 'mining'),
+            check_choice(loss, ('batch_hard', 'supcon'), 'loss'),
+        )
+        self.vocabulary, self.width, self.attention, self.drop, self.dim, self.hidden, self.dropout = (
+            vocabulary,
+            width,
+            attention,
+            drop,
+            dim,
+            hidden,
+            dropout,
+        )
 
-    def fit(self, train, validate=None): return super().fit(MultiText(train, self.texts, self.shares), validate)
+    def fit(self, train, validate=None):
+        return super().fit(MultiText(train, self.texts, self.shares), validate)
 
     def build(self):
         reads = {v: 'ids' if 'ids' in w else 'pooled' for v, w in self.views.items()}
-        self.bags = nn.ModuleDict({v: TokenBag(self.vocabulary, self.width, self.drop, self.attention) for v, part in reads.items() if part == 'ids'})
+        self.bags = nn.ModuleDict(
+            {
+                v: TokenBag(self.vocabulary, self.width, self.drop, self.attention)
+                for v, part in reads.items()
+                if part == 'ids'
+            }
+        )
         norm = {v: nn.LayerNorm(self.width) if v in self.bags else Standard(w['pooled']) for v, w in self.views.items()}
-        self.heads = nn.ModuleDict({v: nn.Sequential(norm[v], nn.Dropout(self.dropout), nn.Linear(self.width if v in self.bags else w['pooled'], self.hidden), nn.Tanh()) for v, w in self.views.items()})
-        self.common, self.norms = nn.Linear(self.hidden, self.dim), nn.ModuleDict({v: nn.LayerNorm(self.dim) for v in self.views})
+        self.heads = nn.ModuleDict(
+            {
+                v: nn.Sequential(
+                    norm[v],
+                    nn.Dropout(self.dropout),
+                    nn.Linear(self.width if v in self.bags else w['pooled'], self.hidden),
+                    nn.Tanh(),
+                )
+                for v, w in self.views.items()
+            }
+        )
+        self.common, self.norms = (
+            nn.Linear(self.hidden, self.dim),
+            nn.ModuleDict({v: nn.LayerNorm(self.dim) for v in self.views}),
+        )
 
     def init_from_data(self, train):
         for v, head in self.heads.items():
-            if v not in self.bags: head[0].fit(parts_of(train[v].x)['pooled'])
+            if v not in self.bags:
+                head[0].fit(parts_of(train[v].x)['pooled'])
 
     def net(self, view, x):
         h = self.bags[view](x['ids'], x['ids_mask']) if view in self.bags else x['pooled']
         return self.norms[view](self.common(self.heads[view](h))).tanh()
 
     def losses(self, z, batch):
-        if self.loss == 'supcon': return dict(loss=self.supcon_loss(z, batch))
-        item, view = torch.cat([batch[v].item for v in z]), torch.arange(len(z)).repeat_interleave(torch.tensor([len(c) for c in z.values()]))
+        if self.loss == 'supcon':
+            return dict(loss=self.supcon_loss(z, batch))
+        item, view = (
+            torch.cat([batch[v].item for v in z]),
+            torch.arange(len(z)).repeat_interleave(torch.tensor([len(c) for c in z.values()])),
+        )
         mining = 'mean' if self.epoch < self.warmup_epochs else self.mining
-        return dict(loss=batch_hard(torch.cat(list(z.values())), item, self.margin, 'cosine', mining, None if self.same_view_negatives else view))
+        return dict(
+            loss=batch_hard(
+                torch.cat(list(z.values())),
+                item,
+                self.margin,
+                'cosine',
+                mining,
+                None if self.same_view_negatives else view,
+            )
+        )
 
     def supcon_loss(self, z, batch):
         "Cross entropy between every two views: each row of an item beside each of the other view's"
-        n, total = len(batch.item), 0.
+        n, total = len(batch.item), 0.0
         for a, b in itertools.combinations(z.values(), 2):
             a, b = a.view(n, -1, 1, self.dim), b.view(n, 1, -1, self.dim)
             shape = n, a.shape[1], b.shape[2], self.dim
-            total = total + info_nce(a.expand(shape).reshape(-1, self.dim), b.expand(shape).reshape(-1, self.dim), self.scale, batch.item.repeat_interleave(shape[1] * shape[2]), 'supcon')
+            total = total + info_nce(
+                a.expand(shape).reshape(-1, self.dim),
+                b.expand(shape).reshape(-1, self.dim),
+                self.scale,
+                batch.item.repeat_interleave(shape[1] * shape[2]),
+                'supcon',
+            )
         return total
 
-    def collapse_loss(self, n): return self.margin if self.loss == 'batch_hard' else None
-    def encode(self, view, x, to=None): return super().encode(view.split(':')[0], x, to)
+    def collapse_loss(self, n):
+        return self.margin if self.loss == 'batch_hard' else None
+
+    def encode(self, view, x, to=None):
+        return super().encode(view.split(':')[0], x, to)
 
     @classmethod
-    def example(cls): return cls(dim=64, hidden=128, warmup_epochs=6, trainer=dict(epochs=20, batch=60, lr=3e-3, accelerator='cpu'))
+    def example(cls):
+        return cls(dim=64, hidden=128, warmup_epochs=6, trainer=dict(epochs=20, batch=60, lr=3e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/17_xmrs.ipynb #d09337bd
 class RawFeatures:
     "Rows by the cosine of what they are: no method, nothing to fit"
+
     similarity, score_batches, score = 'cosine', Method.score_batches, Method.score
-    def encode(self, view, x, to=None): return parts_of(x)['pooled']
+
+    def encode(self, view, x, to=None):
+        return parts_of(x)['pooled']
 
 # %% ../../nbs/methods/17_xmrs.ipynb #1a0c3ac5
 def drawings(
-    languages=None,          # Which (default: all)
+    languages=None,  # Which (default: all)
     split='train',
-    pieces=None,             # Encoder of texts (default: `Grams()`)
-    image=None,              # Encoder of pictures (default: `EfficientNetLite()`)
+    pieces=None,  # Encoder of texts (default: `Grams()`)
+    image=None,  # Encoder of pictures (default: `EfficientNetLite()`)
     sets=('emoji_tongues', 'tuxpaint_tongues'),
-    cache=None,              # As in `features`
-) -> Views:                  # `image` and `text`
+    cache=None,  # As in `features`
+) -> Views:  # `image` and `text`
     "Drawn things and their names, of several datasets"
     found = []
     for name in sets:
         views = load(name)[split]
-        views = Views(image=views['image'], text=views['text'] if languages is None else spoken(views['text'], languages))
+        views = Views(
+            image=views['image'], text=views['text'] if languages is None else spoken(views['text'], languages)
+        )
         found.append(features(views, dict(image=image or EfficientNetLite(), text=pieces or Grams()), cache))
     return united(*found)

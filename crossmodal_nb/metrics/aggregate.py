@@ -7,44 +7,55 @@ __all__ = ['aggregate', 'chance']
 
 # %% ../../nbs/metrics/03_aggregate.ipynb #imports0
 import functools
+
 import numpy as np
 import torch
-from .ranking import _answered, Counts, mean_reciprocal_rank, median_rank, ranks, recall_at
+
+from .ranking import Counts, _answered, mean_reciprocal_rank, median_rank, ranks, recall_at
 
 # %% ../../nbs/metrics/03_aggregate.ipynb #0d2d2438
 def aggregate(
-    metric,              # A metric of this module, or a `functools.partial` of one
-):                       # (n,) values → number
+    metric,  # A metric of this module, or a `functools.partial` of one
+):  # (n,) values → number
     "How the values of single queries become one number: the median for `median_rank`, the mean of those that are not NaN for all others"
     return np.median if getattr(metric, 'func', metric) is median_rank else np.nanmean
+
 
 def _named(metric):
     "(dict of metrics, function that undoes the naming)"
     return (metric, lambda d: d) if isinstance(metric, dict) else ({'': metric}, lambda d: d[''])
 
+
 def _needs_every(metrics):
     "Whether any metric looks beyond the best positive"
-    return any(getattr(m, 'func', m) not in (ranks, recall_at, median_rank, mean_reciprocal_rank) for m in metrics.values())
+    return any(
+        getattr(m, 'func', m) not in (ranks, recall_at, median_rank, mean_reciprocal_rank) for m in metrics.values()
+    )
 
 # %% ../../nbs/metrics/03_aggregate.ipynb #8cde2006
 def chance(
-    metric,              # A metric, or a dict of them
-    counted:Counts,      # From `counts`: only the sizes `R` and `n` are read
-) -> float|dict:         # Its expected value
+    metric,  # A metric, or a dict of them
+    counted: Counts,  # From `counts`: only the sizes `R` and `n` are read
+) -> float | dict:  # Its expected value
     "What a random ranking scores on the same relevance"
     metrics, plain = _named(metric)
     i = np.flatnonzero(counted.R)
     zero, n = np.zeros(len(i), int), counted.n
     tied = Counts(i, zero, zero + n, counted.R[i], zero, counted.R, n, True)
-    of_ranks = lambda m: getattr(m, 'func', m) in (median_rank, mean_reciprocal_rank)
+
+    def of_ranks(m):
+        return getattr(m, 'func', m) in (median_rank, mean_reciprocal_rank)
+
     return plain({name: _chance_rank(m, tied) if of_ranks(m) else float(m(tied)) for name, m in metrics.items()})
+
 
 def _chance_rank(metric, c):
     _answered(c.R)
     place, p = np.arange(1, c.n + 1), 0
     for R, many in zip(*np.unique(c.R, return_counts=True)):
-        miss = np.clip((c.n - place - R + 1) / (c.n - place + 1), 0, 1)      # no positive at this place, given none before
-        p = p + many / len(c.R) * (1 - miss) * np.append(1., np.cumprod(miss)[:-1])
-    if getattr(metric, 'func', metric) is mean_reciprocal_rank: return float((p / place).sum())
+        miss = np.clip((c.n - place - R + 1) / (c.n - place + 1), 0, 1)  # no positive at this place, given none before
+        p = p + many / len(c.R) * (1 - miss) * np.append(1.0, np.cumprod(miss)[:-1])
+    if getattr(metric, 'func', metric) is mean_reciprocal_rank:
+        return float((p / place).sum())
     F = np.cumsum(p)
-    return float(np.searchsorted(F, .5 - 1e-9) + np.searchsorted(F, .5 + 1e-9)) / 2 + 1
+    return float(np.searchsorted(F, 0.5 - 1e-9) + np.searchsorted(F, 0.5 + 1e-9)) / 2 + 1

@@ -7,77 +7,97 @@ __all__ = ['mean_ap', 'ndcg', 'r_precision']
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #imports0
 import functools
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import check_choice
-from .ranking import _count, _each, _finish, _hypergeom, Counts
+from .ranking import Counts, _count, _each, _finish, _hypergeom
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #8ef8716b
 def mean_ap(
-    scores,                  # As in `counts`, or the result of `counts(…, every=True)`
-    relevant=None,           # As in `counts`
-    k:int|None=None,         # Look at the first `k` only (default: the whole gallery)
-    norm:str='relevant',     # Divide by all positives (`'relevant'`), those among the first k (`'hits'`), or min(positives, k)
-    ties:str='expected',     # `'expected'` under random tie-breaking · by `'index'` · `'best'` or `'worst'` case
-    empty:str='zero',        # A query without positives: counts `'zero'`, is left out (`'skip'`; NaN among the values), or is an `'error'`
-    classes=None,            # (n,) classes of the queries: the mean over classes of their means
-    mean:bool=True,          # Mean over queries, or the (n,) values
-) -> float|Tensor:           # A fraction
+    scores,  # As in `counts`, or the result of `counts(…, every=True)`
+    relevant=None,  # As in `counts`
+    k: int | None = None,  # Look at the first `k` only (default: the whole gallery)
+    norm: str = 'relevant',  # Divide by all positives (`'relevant'`), those among the first k (`'hits'`), or min(positives, k)
+    ties: str = 'expected',  # `'expected'` under random tie-breaking · by `'index'` · `'best'` or `'worst'` case
+    empty: str = 'zero',  # A query without positives: counts `'zero'`, is left out (`'skip'`; NaN among the values), or is an `'error'`
+    classes=None,  # (n,) classes of the queries: the mean over classes of their means
+    mean: bool = True,  # Mean over queries, or the (n,) values
+) -> float | Tensor:  # A fraction
     "mAP: the mean over queries of the average precision (for ties McSherry and Najork, 2008)"
-    check_choice(norm, ('relevant', 'hits', 'min'), 'norm'); check_choice(ties, ('expected', 'index', 'best', 'worst'), 'ties')
-    if classes is not None and not mean: raise ValueError('classes balances the mean; there is no balance in the values of single queries')
+    check_choice(norm, ('relevant', 'hits', 'min'), 'norm')
+    check_choice(ties, ('expected', 'index', 'best', 'worst'), 'ties')
+    if classes is not None and not mean:
+        raise ValueError('classes balances the mean; there is no balance in the values of single queries')
     v = _per_query(scores, relevant, functools.partial(_ap, k=k, norm=norm, ties=ties), empty, ties == 'index')
     return _finish(v if classes is None else _class_means(v, classes), mean)
 
+
 def _class_means(v, classes):
     c = np.unique(np.asarray(classes), return_inverse=True)[1]
-    if len(c) != len(v): raise ValueError(f'{len(c)} classes for {len(v)} queries')
+    if len(c) != len(v):
+        raise ValueError(f'{len(c)} classes for {len(v)} queries')
     ok = ~np.isnan(v)
-    with np.errstate(invalid='ignore'): return np.bincount(c, np.where(ok, v, 0)) / np.bincount(c, ok)
+    with np.errstate(invalid='ignore'):
+        return np.bincount(c, np.where(ok, v, 0)) / np.bincount(c, ok)
+
 
 def _per_query(scores, relevant, f, empty, index=False):
     "f(counts of every group) piece by piece: (n,) values, with `empty` applied"
     check_choice(empty, ('zero', 'skip', 'error'), 'empty')
     if isinstance(scores, Counts):
-        if not scores.every and (scores.R > 1).any(): raise ValueError('this needs all positives, not only the best: counts(…, every=True)')
-        if index and (scores.e > 1).any(): raise ValueError("ties='index' cannot be told from counts: pass the scores")
+        if not scores.every and (scores.R > 1).any():
+            raise ValueError('this needs all positives, not only the best: counts(…, every=True)')
+        if index and (scores.e > 1).any():
+            raise ValueError("ties='index' cannot be told from counts: pass the scores")
         parts = [(f(scores), scores.R)]
-    else: parts = _each(lambda first, block: (f(c := _count(first, block, relevant, True, index)), c.R), scores)
+    else:
+        parts = _each(lambda first, block: (f(c := _count(first, block, relevant, True, index)), c.R), scores)
     v, R = map(np.concatenate, zip(*parts))
     if empty == 'error' and not R.all():
-        raise ValueError(f"query {int(np.argmin(R))} has nothing relevant in the gallery; empty='zero' or 'skip' says what it counts")
-    return np.where(R == 0, np.nan if empty == 'skip' else 0., v)
+        raise ValueError(
+            f"query {int(np.argmin(R))} has nothing relevant in the gallery; empty='zero' or 'skip' says what it counts"
+        )
+    return np.where(R == 0, np.nan if empty == 'skip' else 0.0, v)
+
 
 @functools.lru_cache(8)
 def _table(kind, n):
     "Sums over the first 0 … n places of 1/place (`'harmonic'`) or of 1/log2(place + 1) (`'dcg'`)"
-    place = np.arange(1., n + 1)
-    return np.append(0., np.cumsum(1 / place if kind == 'harmonic' else 1 / np.log2(place + 1)))
+    place = np.arange(1.0, n + 1)
+    return np.append(0.0, np.cumsum(1 / place if kind == 'harmonic' else 1 / np.log2(place + 1)))
+
 
 def _ap(c, k, norm, ties):
     g, e, r, h, n, H = c.g, c.e, c.r, c.h, len(c.R), _table('harmonic', c.n)
     k = c.n if k is None else k
-    hits = m = np.clip(k - g, 0, e)                          # places of the group among the first k
-    s = m * (h + 1.) / (g + 1)                               # of a group of one
+    hits = m = np.clip(k - g, 0, e)  # places of the group among the first k
+    s = m * (h + 1.0) / (g + 1)  # of a group of one
     t = np.flatnonzero(e > 1)
     if len(t):
         g, e, r, h, m = g[t], e[t], r[t], h[t], m[t]
         if ties == 'expected':
-            D = H[g + m] - H[g]; within = m - (g + 1) * D
+            D = H[g + m] - H[g]
+            within = m - (g + 1) * D
             x, s[t] = r * m / e, r / e * ((h + 1) * D + (r - 1) / (e - 1) * within)
         else:
-            a = g if ties == 'best' else g + e - r           # the group's positives stand at a+1 … a+r
-            x = np.clip(k - a, 0, r); s[t] = x + (h - a) * (H[a + x] - H[a])
-        hits = hits.astype(float); hits[t] = x
+            a = g if ties == 'best' else g + e - r  # the group's positives stand at a+1 … a+r
+            x = np.clip(k - a, 0, r)
+            s[t] = x + (h - a) * (H[a + x] - H[a])
+        hits = hits.astype(float)
+        hits[t] = x
     total = np.bincount(c.row, s, n)
-    if norm != 'hits': return total / np.maximum(c.R if norm == 'relevant' else np.minimum(c.R, k), 1)
+    if norm != 'hits':
+        return total / np.maximum(c.R if norm == 'relevant' else np.minimum(c.R, k), 1)
     ap = total / np.maximum(np.bincount(c.row, hits, n), 1e-300)
     i = np.flatnonzero((m > 0) & (m < e) & (r < e)) if ties == 'expected' and len(t) else ()
     if len(i):
         row = c.row[t[i]]
         ap[row] = _ap_cut(g[i], e[i], r[i], h[i], m[i], D[i], within[i], total[row] - s[t[i]])
     return ap
+
 
 def _ap_cut(g, e, r, h, m, D, within, above):
     "Expected AP over hits where the cut takes m of e tied, x of them positive; what stands above adds its sum and its h hits"
@@ -89,25 +109,31 @@ def _ap_cut(g, e, r, h, m, D, within, above):
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #223bcbff
 def ndcg(
-    scores,                  # As in `counts`, or the result of `counts(…, every=True)`
-    relevant=None,           # As in `counts`
-    k:int|None=None,         # Look at the first `k` only
-    empty:str='zero',        # As in `mean_ap`
-    mean:bool=True,          # Mean over queries, or the (n,) values
-) -> float|Tensor:           # A fraction
+    scores,  # As in `counts`, or the result of `counts(…, every=True)`
+    relevant=None,  # As in `counts`
+    k: int | None = None,  # Look at the first `k` only
+    empty: str = 'zero',  # As in `mean_ap`
+    mean: bool = True,  # Mean over queries, or the (n,) values
+) -> float | Tensor:  # A fraction
     "nDCG@k with binary gains, expected under random tie-breaking"
+
     def f(c):
         D, K = _table('dcg', c.n), min(k or c.n, c.n)
         gain = c.r / c.e * (D[np.minimum(c.g + c.e, K)] - D[np.minimum(c.g, K)])
         return np.bincount(c.row, gain, len(c.R)) / np.maximum(D[np.minimum(c.R, K)], 1e-300)
+
     return _finish(_per_query(scores, relevant, f, empty), mean)
 
+
 def r_precision(
-    scores,                  # As in `counts`, or the result of `counts(…, every=True)`
-    relevant=None,           # As in `counts`
-    empty:str='zero',        # As in `mean_ap`
-    mean:bool=True,          # Mean over queries, or the (n,) values
-) -> float|Tensor:           # A fraction
+    scores,  # As in `counts`, or the result of `counts(…, every=True)`
+    relevant=None,  # As in `counts`
+    empty: str = 'zero',  # As in `mean_ap`
+    mean: bool = True,  # Mean over queries, or the (n,) values
+) -> float | Tensor:  # A fraction
     "The share of a query's R positives among its first R places, expected under random tie-breaking"
-    f = lambda c: np.bincount(c.row, c.r / c.e * np.clip(c.R[c.row] - c.g, 0, c.e), len(c.R)) / np.maximum(c.R, 1)
+
+    def f(c):
+        return np.bincount(c.row, c.r / c.e * np.clip(c.R[c.row] - c.g, 0, c.e), len(c.R)) / np.maximum(c.R, 1)
+
     return _finish(_per_query(scores, relevant, f, empty), mean)

@@ -8,29 +8,37 @@ __all__ = ['verdicts', 'margin', 'ROUNDING', 'Comparison', 'compare', 'holm', 'f
 
 # %% ../../nbs/metrics/08_comparison.ipynb #imports0
 from typing import NamedTuple
+
 import numpy as np
+
 from ..core.checks import check_choice
 from .uncertainty import _folds, _listed, _seeds, _t, _together
 
 # %% ../../nbs/metrics/08_comparison.ipynb #3f5340ce
 verdicts = ('ahead', 'behind', 'as good', 'undecided', 'one run')
-margin = .01     # δ: one point of mean recall or of mAP. Smaller differences are called none
+margin = 0.01  # δ: one point of mean recall or of mAP. Smaller differences are called none
+
 
 class Comparison(NamedTuple):
     "How far one method is ahead of another"
-    difference: float    # The first minus the second
+
+    difference: float  # The first minus the second
     low: float
     high: float
-    p: float             # That so large a difference is chance, two-sided
-    verdict: str         # One of `verdicts`
-    smallest: float      # The smallest difference that this many items and runs show with a power of 80 %
-    decides: float       # How many times the items would show a difference of δ with that power
-    runs: int            # Of the method with fewer runs
+    p: float  # That so large a difference is chance, two-sided
+    verdict: str  # One of `verdicts`
+    smallest: float  # The smallest difference that this many items and runs show with a power of 80 %
+    decides: float  # How many times the items would show a difference of δ with that power
+    runs: int  # Of the method with fewer runs
+
 
 def compare(
-    first, second,            # As in `estimate`: two methods, asked the same queries
-    design:str='seeds', overlap:float=.25, level:float=.95,     # As in `estimate`
-    margin:float=margin,      # δ, in the unit of the scores
+    first,
+    second,  # As in `estimate`: two methods, asked the same queries
+    design: str = 'seeds',
+    overlap: float = 0.25,
+    level: float = 0.95,  # As in `estimate`
+    margin: float = margin,  # δ, in the unit of the scores
 ) -> Comparison:
     """The difference of two methods. *ahead* and *behind*: its interval excludes 0. *as good*: it lies within ±δ.
     *undecided*: neither. *one run*: a method that could come out otherwise was learnt once, so nothing is claimed"""
@@ -42,31 +50,38 @@ def compare(
         if not np.array_equal(x.item, y.item):
             raise ValueError('a comparison needs the same items: these two were asked different ones')
     difference = sum(a[1:], a[0]) / len(a) - sum(b[1:], b[0]) / len(b)
-    if folds: parts = [_folds([x.value - y.value for x, y in zip(a, b)], overlap)]
+    if folds:
+        parts = [_folds([x.value - y.value for x, y in zip(a, b)], overlap)]
     else:
         parts = [(difference.variance, len(difference.item) - 1), *(_seeds([r.value for r in runs]) for runs in (a, b))]
     se, df = _together(parts)
-    half, smallest = _t(.5 + level / 2, df) * se, (_t(.5 + level / 2, df) + _t(.8, df)) * se
+    half, smallest = _t(0.5 + level / 2, df) * se, (_t(0.5 + level / 2, df) + _t(0.8, df)) * se
     single = any(len(runs) == 1 and runs[0].random for runs in (a, b))
     d = difference.value
-    out = Comparison(d, d - half, d + half, _p(d, se, df), '', smallest, (smallest / margin)**2, min(len(a), len(b)))
+    out = Comparison(d, d - half, d + half, _p(d, se, df), '', smallest, (smallest / margin) ** 2, min(len(a), len(b)))
     return out._replace(verdict='one run' if single else _verdict(out, margin, 1 - level))
+
 
 def _p(difference, se, df):
     from scipy.special import stdtr
-    if se < ROUNDING: return float(abs(difference) < ROUNDING)
+
+    if se < ROUNDING:
+        return float(abs(difference) < ROUNDING)
     return float(2 * stdtr(max(df, 1), -abs(difference) / se))
 
-ROUNDING = 1e-9     # what is smaller is an error of floating-point numbers: the same scores, added in another order
+
+ROUNDING = 1e-9  # what is smaller is an error of floating-point numbers: the same scores, added in another order
+
 
 def _verdict(c, margin, alpha):
-    if c.p < alpha: return 'ahead' if c.difference > 0 else 'behind'
+    if c.p < alpha:
+        return 'ahead' if c.difference > 0 else 'behind'
     return 'as good' if -margin < c.low and c.high < margin else 'undecided'
 
 # %% ../../nbs/metrics/08_comparison.ipynb #6e70c760
 def holm(
-    p,                   # p-values of one family of comparisons
-) -> np.ndarray:         # The same, adjusted: those below .05 hold together
+    p,  # p-values of one family of comparisons
+) -> np.ndarray:  # The same, adjusted: those below .05 hold together
     "Holm's correction for many comparisons (Holm, 1979)"
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, kind='stable')
@@ -74,29 +89,35 @@ def holm(
     out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return out
 
+
 def family(
-    comparisons:dict,         # name: `Comparison`. All that one page's question, or one data set's ranking, compares
-    margin:float=margin,      # As in `compare`
-    level:float=.95,
-) -> dict:                    # name: (the comparison with the verdict after Holm's correction, its corrected p)
+    comparisons: dict,  # name: `Comparison`. All that one page's question, or one data set's ranking, compares
+    margin: float = margin,  # As in `compare`
+    level: float = 0.95,
+) -> dict:  # name: (the comparison with the verdict after Holm's correction, its corrected p)
     "Verdicts that hold together"
     claims = {k: c for k, c in comparisons.items() if c.verdict != 'one run'}
     corrected = dict(zip(claims, holm([c.p for c in claims.values()]).tolist()))
-    def again(c, p): return c if p is None else c._replace(verdict=_verdict(c._replace(p=p), margin, 1 - level))
+
+    def again(c, p):
+        return c if p is None else c._replace(verdict=_verdict(c._replace(p=p), margin, 1 - level))
+
     return {k: (again(c, corrected.get(k)), corrected.get(k)) for k, c in comparisons.items()}
 
+
 def false_ahead(
-    comparisons,              # As in `family`, or a number of comparisons
-    level:float=.95,
+    comparisons,  # As in `family`, or a number of comparisons
+    level: float = 0.95,
 ) -> float:
     "How many *ahead* chance alone would give, if all methods were equal and nothing were corrected"
     n = comparisons if isinstance(comparisons, int) else sum(c.verdict != 'one run' for c in comparisons.values())
     return n * (1 - level) / 2
 
+
 def rank_groups(
-    names:list,               # Methods, the best first
-    differ,                   # Pairs (frozensets or tuples) of methods that can be told apart
-) -> dict:                    # name: letters. Two methods that share a letter cannot be told apart
+    names: list,  # Methods, the best first
+    differ,  # Pairs (frozensets or tuples) of methods that can be told apart
+) -> dict:  # name: letters. Two methods that share a letter cannot be told apart
     "A compact letter display (Piepho, 2004)"
     groups = [set(names)]
     for a, b in map(tuple, differ):
@@ -108,43 +129,57 @@ def rank_groups(
 
 # %% ../../nbs/metrics/08_comparison.ipynb #e05d1902
 def phrase(
-    c:Comparison,
-    times:float=100,          # What differences are multiplied by: fractions become points
-    digits:int=1,
-) -> str:                     # e.g. `+1.3 [0.2, 2.4]: ahead`
+    c: Comparison,
+    times: float = 100,  # What differences are multiplied by: fractions become points
+    digits: int = 1,
+) -> str:  # e.g. `+1.3 [0.2, 2.4]: ahead`
     "A comparison in words; every verdict that is printed is printed by this"
-    f = lambda v: f'{times * v:.{digits}f}'
+
+    def f(v):
+        return f'{times * v:.{digits}f}'
+
     said = f'{times * c.difference:+.{digits}f} [{f(c.low)}, {f(c.high)}]'
     if c.verdict == 'undecided':
-        alone = abs(c.difference) < c.smallest                        # else it is the other comparisons that leave it open
-        return f'{said}: undecided ' + (f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons')
+        alone = abs(c.difference) < c.smallest  # else it is the other comparisons that leave it open
+        return f'{said}: undecided ' + (
+            f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons'
+        )
     return f'{said}: {c.verdict}'
 
 # %% ../../nbs/metrics/08_comparison.ipynb #6e98948d
 class Advice(NamedTuple):
     "Which method to begin with"
+
     method: str
-    found: bool               # A finding; else a default
-    possible: list            # Methods that may be as good as the best
-    times: float              # How many times the items would decide between them (1 if found)
+    found: bool  # A finding; else a default
+    possible: list  # Methods that may be as good as the best
+    times: float  # How many times the items would decide between them (1 if found)
+
 
 def simplest(
-    runs:dict,                # method: its `Score`s on validation; the simplest method first
-    margin:float=margin, design:str='seeds', overlap:float=.25,    # As in `compare`
+    runs: dict,  # method: its `Score`s on validation; the simplest method first
+    margin: float = margin,
+    design: str = 'seeds',
+    overlap: float = 0.25,  # As in `compare`
 ) -> Advice:
     """The simplest method that is shown to be less than δ behind every other one, if no simpler one may be so, too.
     Else the simplest of those that may be: a default, not a finding"""
     against = {k: [compare(runs[k], runs[j], design, overlap, margin=margin) for j in runs if j != k] for k in runs}
     possible = [k for k, cs in against.items() if all(c.verdict == 'one run' or c.high > -margin for c in cs)]
     shown = [k for k in possible if all(c.verdict != 'one run' and c.low > -margin for c in against[k])]
-    if shown and shown[0] == possible[0]: return Advice(shown[0], True, possible, 1.)
-    return Advice(possible[0], False, possible, max([c.decides for c in against[possible[0]]], default=1.))
+    if shown and shown[0] == possible[0]:
+        return Advice(shown[0], True, possible, 1.0)
+    return Advice(possible[0], False, possible, max([c.decides for c in against[possible[0]]], default=1.0))
+
 
 def phrase_advice(
-    a:Advice,
-    n:int,               # Items that it rests on
+    a: Advice,
+    n: int,  # Items that it rests on
 ) -> str:
     "Advice in words, as `phrase` has it for comparisons"
-    if a.found: return f'{a.method} is shown to be less than δ behind every other method, and no simpler one may be so'
+    if a.found:
+        return f'{a.method} is shown to be less than δ behind every other method, and no simpler one may be so'
     said = f'undecided among {", ".join(a.possible)}: {a.method}, the simplest, is a default, not a finding'
-    return said + (f'. About {n * a.times:,.0f} items, {a.times:.1f} times as many, would decide' if a.times > 1 else '')
+    return said + (
+        f'. About {n * a.times:,.0f} items, {a.times:.1f} times as many, would decide' if a.times > 1 else ''
+    )

@@ -8,67 +8,80 @@ __all__ = ['gap', 'alignment', 'uniformity', 'hubness', 'JointMap', 'joint_map',
 # %% ../../nbs/metrics/06_geometry.ipynb #imports0
 from importlib.util import find_spec
 from typing import NamedTuple
+
 import numpy as np
 import torch
-from .ranking import _each, _mend, BLOCK
+
+from .ranking import BLOCK, _each, _mend
 
 # %% ../../nbs/metrics/06_geometry.ipynb #96e80c65
 def gap(
-    u,       # (n, d) codes of one view, of any length: normalised here
-    v,       # (m, d) codes of another
+    u,  # (n, d) codes of one view, of any length: normalised here
+    v,  # (m, d) codes of another
 ) -> float:  # 0 … 2
     "Modality gap: distance between the two views' means on the unit sphere"
     return float((_unit(u).mean(0) - _unit(v).mean(0)).norm())
 
+
 def alignment(
-    u,       # (n, d) codes
-    v,       # (n, d) codes of their partners
+    u,  # (n, d) codes
+    v,  # (n, d) codes of their partners
 ) -> float:  # 0 … 4, smaller is closer
     "Mean squared distance of partners on the unit sphere"
     return float((_unit(u) - _unit(v)).square().sum(1).mean())
 
+
 def uniformity(
-    u,       # (n, d) codes of one view
-    t:float=2, # Sharpness of the kernel
+    u,  # (n, d) codes of one view
+    t: float = 2,  # Sharpness of the kernel
 ) -> float:  # ≤ 0, smaller is more even
     "Log of the mean Gaussian potential of all pairs of rows on the unit sphere"
-    u = _unit(u); n, step, total = len(u), max(1, BLOCK // len(u)), 0.
-    for i in range(0, n, step): total += float((2 * t * (u[i:i+step] @ u.T - 1)).exp().sum())
+    u = _unit(u)
+    n, step, total = len(u), max(1, BLOCK // len(u)), 0.0
+    for i in range(0, n, step):
+        total += float((2 * t * (u[i : i + step] @ u.T - 1)).exp().sum())
     return float(np.log((total - n) / (n * (n - 1))))
 
-def _unit(z): return torch.nn.functional.normalize(torch.as_tensor(z).double(), dim=1)
+
+def _unit(z):
+    return torch.nn.functional.normalize(torch.as_tensor(z).double(), dim=1)
+
 
 def hubness(
-    scores,      # As in `counts`
-    k:int=10,    # How many neighbours of each query
-) -> float:      # About 0 without hubs (a few tenths by chance), positive with
+    scores,  # As in `counts`
+    k: int = 10,  # How many neighbours of each query
+) -> float:  # About 0 without hubs (a few tenths by chance), positive with
     "Skewness of the k-occurrences; rows tied at the k-th place share it"
+
     def occurrences(_, block):
         block = _mend(block, np.zeros(0, int))
         last = block.shape[1] - min(k, block.shape[1])
         kth = np.partition(block, last, axis=1)[:, [last]]
         above, tied = block > kth, block == kth
         return above.sum(0) + (k - above.sum(1)) / tied.sum(1) @ tied
+
     often = sum(_each(occurrences, scores))
     x = often - often.mean()
-    return float((x**3).mean() / (x**2).mean()**1.5) if x.std() > 1e-9 * (1 + often.mean()) else 0.
+    return float((x**3).mean() / (x**2).mean() ** 1.5) if x.std() > 1e-9 * (1 + often.mean()) else 0.0
 
 # %% ../../nbs/metrics/06_geometry.ipynb #36061ed6
 class JointMap(NamedTuple):
     "A joint map of several views"
-    points: np.ndarray           # (n, 2) places on the map
-    view: np.ndarray             # (n,) the view of each row
-    label: np.ndarray|None       # (n,) its class
-    numbers: dict                # n, perplexity, seed, and what `structure` measures
-    total: int                   # Rows before sampling
+
+    points: np.ndarray  # (n, 2) places on the map
+    view: np.ndarray  # (n,) the view of each row
+    label: np.ndarray | None  # (n,) its class
+    numbers: dict  # n, perplexity, seed, and what `structure` measures
+    total: int  # Rows before sampling
+
 
 def joint_map(
-    codes:dict,                  # view: (n, d) codes
-    labels:dict|None=None,       # view: (n,) class of each row (names or numbers)
-    seed:int=0,
-    perplexity:float=30,         # Of t-SNE; at most a third of the rows
-    most:int=10_000,             # More rows than this: openTSNE where it is installed, else a seeded sample of this many
-    k:int=10,                    # Neighbours for purity and trustworthiness
+    codes: dict,  # view: (n, d) codes
+    labels: dict | None = None,  # view: (n,) class of each row (names or numbers)
+    seed: int = 0,
+    perplexity: float = 30,  # Of t-SNE; at most a third of the rows
+    most: int = 10_000,  # More rows than this: openTSNE where it is installed, else a seeded sample of this many
+    k: int = 10,  # Neighbours for purity and trustworthiness
 ) -> JointMap:
     "A joint t-SNE map of all views, whose rows are normalised, and what it suggests, measured. Several classes a row are a `ValueError`"
     z = np.concatenate([np.asarray(c, dtype=np.float64) for c in codes.values()])
@@ -87,42 +100,52 @@ def joint_map(
     numbers = dict(n=len(z), perplexity=perplexity, seed=seed, **structure(z, points, view, label, k, seed))
     return JointMap(points, view, label, numbers, total)
 
+
 def tsne_map(
-    z,                           # (n, d) rows
-    perplexity:float,
-    seed:int=0,
-    large:bool=False,            # By openTSNE, which is made for more than 10,000 rows
-) -> np.ndarray:                 # (n, 2)
+    z,  # (n, d) rows
+    perplexity: float,
+    seed: int = 0,
+    large: bool = False,  # By openTSNE, which is made for more than 10,000 rows
+) -> np.ndarray:  # (n, 2)
     "t-SNE after PCA to 50 dimensions"
     from sklearn.decomposition import PCA
+
     z = PCA(min(50, *z.shape), random_state=seed).fit_transform(z)
     if large:
         from openTSNE import TSNE
+
         return np.asarray(TSNE(perplexity=perplexity, random_state=seed, n_jobs=-1).fit(z))
     from sklearn.manifold import TSNE
+
     return TSNE(perplexity=perplexity, random_state=seed, init='pca').fit_transform(z)
 
+
 def structure(
-    z,                           # (n, d) rows of the space
-    points,                      # (n, 2) their places on a map
-    view,                        # (n,) the view of each row
-    label=None,                  # (n,) its class
-    k:int=10,                    # Neighbours
-    seed:int=0,                  # Of the sample for what is quadratic
-) -> dict:                       # trustworthiness; purities, each with its level by chance; silhouette: all at most 1
+    z,  # (n, d) rows of the space
+    points,  # (n, 2) their places on a map
+    view,  # (n,) the view of each row
+    label=None,  # (n,) its class
+    k: int = 10,  # Neighbours
+    seed: int = 0,  # Of the sample for what is quadratic
+) -> dict:  # trustworthiness; purities, each with its level by chance; silhouette: all at most 1
     "Trustworthiness of the map; purity and silhouette in the space; quadratic ones on at most 3,000 rows"
     from sklearn.manifold import trustworthiness
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import NearestNeighbors
+
     sample = np.random.default_rng(seed).permutation(len(z))[:3000]
     near = NearestNeighbors(n_neighbors=min(k, len(z) - 1)).fit(z).kneighbors(return_distance=False)
 
     def purity(name, c):
         share = np.unique(c, return_counts=True)[1] / len(c)
-        return {f'{name}_purity': float((c[near] == c[:, None]).mean()), f'{name}_purity_by_chance': float((share**2).sum())}
+        return {
+            f'{name}_purity': float((c[near] == c[:, None]).mean()),
+            f'{name}_purity_by_chance': float((share**2).sum()),
+        }
 
     trust = trustworthiness(z[sample], points[sample], n_neighbors=min(k, len(sample) // 2 - 1))
     out = dict(trustworthiness=float(trust), **purity('view', view))
-    if label is None: return out
+    if label is None:
+        return out
     silhouette = silhouette_score(z[sample], label[sample], metric='cosine')
     return out | purity('label', label) | dict(silhouette=float(silhouette))

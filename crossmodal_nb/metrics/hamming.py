@@ -9,147 +9,199 @@ __all__ = ['Curve', 'precision_recall_by_radius', 'sign', 'unpack', 'DistanceHis
 # %% ../../nbs/metrics/05_hamming.ipynb #imports0
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import check_choice
-from .ranking import _each, _positives, _ready, _relevant, BLOCK, Counts, hamming, pack
+from .ranking import BLOCK, Counts, _each, _positives, _ready, _relevant, hamming, pack
 
 # %% ../../nbs/metrics/05_hamming.ipynb #b9ae9ca3
 class Curve(NamedTuple):
-    precision: Tensor    # (radii,) for radius 0, 1, …
+    precision: Tensor  # (radii,) for radius 0, 1, …
     recall: Tensor
 
+
 def precision_recall_by_radius(
-    d,                       # (n, m) integer distances, or an iterator of (slice, block)
-    relevant,                # As in `counts`
-    average:str='micro',     # `'micro'`: over all pairs · `'macro'`: over queries (an empty ball, or a query without positives, counts 0)
+    d,  # (n, m) integer distances, or an iterator of (slice, block)
+    relevant,  # As in `counts`
+    average: str = 'micro',  # `'micro'`: over all pairs · `'macro'`: over queries (an empty ball, or a query without positives, counts 0)
 ) -> Curve:
     "Precision and recall of the ball of each radius"
     check_choice(average, ('micro', 'macro'), 'average')
+
     def rings(first, block):
-        if block.min() < 0 or (block % 1).any(): raise ValueError('distances must be whole numbers from 0 (see `hamming`)')
-        block = block.astype(int); b, c = len(block), block.max() + 1
+        if block.min() < 0 or (block % 1).any():
+            raise ValueError('distances must be whole numbers from 0 (see `hamming`)')
+        block = block.astype(int)
+        b, c = len(block), block.max() + 1
         at = block + np.arange(b)[:, None] * c
-        return [np.bincount(i, minlength=b * c).reshape(b, c) for i in (at.ravel(), at[_relevant(relevant, first, block.shape)])]
+        return [
+            np.bincount(i, minlength=b * c).reshape(b, c)
+            for i in (at.ravel(), at[_relevant(relevant, first, block.shape)])
+        ]
+
     found, hits = zip(*_each(rings, d))
     c = max(f.shape[1] for f in found)
-    found, hits = (np.concatenate([np.pad(f, ((0, 0), (0, c - f.shape[1]))) for f in x]).cumsum(1) for x in (found, hits))
-    if average == 'micro': found, hits = found.sum(0, keepdims=True), hits.sum(0, keepdims=True)
+    found, hits = (
+        np.concatenate([np.pad(f, ((0, 0), (0, c - f.shape[1]))) for f in x]).cumsum(1) for x in (found, hits)
+    )
+    if average == 'micro':
+        found, hits = found.sum(0, keepdims=True), hits.sum(0, keepdims=True)
     return Curve(*(torch.from_numpy((hits / np.maximum(of, 1)).mean(0)) for of in (found, hits[:, -1:])))
 
 # %% ../../nbs/metrics/05_hamming.ipynb #1c127b98
 def sign(
-    z,                   # (n, c) real codes
-) -> Tensor:             # (n, c) of ±1, of the same kind
+    z,  # (n, c) real codes
+) -> Tensor:  # (n, c) of ±1, of the same kind
     "Binary code of a real one; 0 is +1"
     z = torch.as_tensor(z)
-    if z.isnan().any(): raise ValueError(f'codes that are not numbers have no sign: row {int(z.isnan().any(1).nonzero()[0])}')
+    if z.isnan().any():
+        raise ValueError(f'codes that are not numbers have no sign: row {int(z.isnan().any(1).nonzero()[0])}')
     return torch.where(z < 0, -1, 1).to(z.dtype)
 
+
 def unpack(
-    packed,              # (n, ⌈bits/8⌉) uint8 from `pack`
-    bits:int=None,       # How many (default: all, 8 a byte)
-) -> Tensor:             # (n, bits) of ±1, float32
+    packed,  # (n, ⌈bits/8⌉) uint8 from `pack`
+    bits: int = None,  # How many (default: all, 8 a byte)
+) -> Tensor:  # (n, bits) of ±1, float32
     "What `pack` has packed"
     return torch.from_numpy(np.unpackbits(torch.as_tensor(packed).cpu().numpy(), axis=1, count=bits)).float() * 2 - 1
 
 # %% ../../nbs/metrics/05_hamming.ipynb #b053fa01
 class DistanceHistogram(NamedTuple):
     "How many gallery codes lie at each distance 0 … bits from each query"
-    found: np.ndarray    # (n, bits + 1) all of them
-    hits: np.ndarray     # (n, bits + 1) the relevant ones
+
+    found: np.ndarray  # (n, bits + 1) all of them
+    hits: np.ndarray  # (n, bits + 1) the relevant ones
 
     def counts(self) -> Counts:
         "In place of scores, in every ranking metric"
         row, r = self.hits.nonzero()
-        g, h = (x.cumsum(1) - x for x in self)                   # nearer than r
-        return Counts(row, g[row, r], self.found[row, r], self.hits[row, r], h[row, r], self.hits.sum(1), int(self.found[0].sum()), True)
+        g, h = (x.cumsum(1) - x for x in self)  # nearer than r
+        return Counts(
+            row,
+            g[row, r],
+            self.found[row, r],
+            self.hits[row, r],
+            h[row, r],
+            self.hits.sum(1),
+            int(self.found[0].sum()),
+            True,
+        )
 
-    def curve(self, average:str='micro') -> Curve:
+    def curve(self, average: str = 'micro') -> Curve:
         "Precision and recall of the ball of each radius 0 … bits, as `precision_recall_by_radius`"
         check_choice(average, ('micro', 'macro'), 'average')
         found, hits = (x.cumsum(1) if average == 'macro' else x.sum(0, keepdims=True).cumsum(1) for x in self)
         return Curve(*(torch.from_numpy((hits / np.maximum(of, 1)).mean(0)) for of in (found, hits[:, -1:])))
 
+
 def distance_histogram(
-    queries,             # (n, c) of ±1, or packed
-    gallery,             # (m, c), of the same kind
-    relevant=None,       # None: row i answers query i · (n, m) bool · pair of codes or of multi-hot labels, as in `counts`
+    queries,  # (n, c) of ±1, or packed
+    gallery,  # (m, c), of the same kind
+    relevant=None,  # None: row i answers query i · (n, m) bool · pair of codes or of multi-hot labels, as in `counts`
 ) -> DistanceHistogram:
     "One pass over all distances, block by block"
     q, g, bits = _words(queries, gallery)
     relevant, step = _ready(relevant), max(1, BLOCK // len(g))
+
     def ring(first, d):
         n = len(d) * (bits + 1)
         at = (d + (bits + 1) * np.arange(len(d))[:, None]).ravel()
-        return [np.bincount(x, minlength=n).reshape(len(d), -1) for x in (at, at[_positives(relevant, first, d.shape)[0]])]
-    blocks = ((slice(i, i + step), _apart(q[i:i+step], g.T)) for i in range(0, len(q), step))
+        return [
+            np.bincount(x, minlength=n).reshape(len(d), -1) for x in (at, at[_positives(relevant, first, d.shape)[0]])
+        ]
+
+    blocks = ((slice(i, i + step), _apart(q[i : i + step], g.T)) for i in range(0, len(q), step))
     return DistanceHistogram(*map(np.concatenate, zip(*_each(ring, blocks))))
+
 
 def _words(*codes):
     "Codes as (n, words) of 64 bits, and how many bits they have"
     codes = [torch.as_tensor(x).cpu() for x in codes]
     kinds = {(x.shape[1], x.dtype == torch.uint8) for x in codes}
-    if len(kinds) > 1: raise ValueError('codes of ' + ' against '.join(f'{x.shape[1]} {x.dtype}' for x in codes))
-    if not all(map(len, codes)): raise ValueError('no codes: ' + ', '.join(f'{len(x)} rows' for x in codes))
-    (width, packed), = kinds
+    if len(kinds) > 1:
+        raise ValueError('codes of ' + ' against '.join(f'{x.shape[1]} {x.dtype}' for x in codes))
+    if not all(map(len, codes)):
+        raise ValueError('no codes: ' + ', '.join(f'{len(x)} rows' for x in codes))
+    ((width, packed),) = kinds
     codes = [(x if packed else pack(x)).numpy() for x in codes]
-    return *(np.ascontiguousarray(np.pad(x, ((0, 0), (0, -x.shape[1] % 8)))).view(np.uint64) for x in codes), width * (8 if packed else 1)
+    return *(np.ascontiguousarray(np.pad(x, ((0, 0), (0, -x.shape[1] % 8)))).view(np.uint64) for x in codes), width * (
+        8 if packed else 1
+    )
+
 
 def _apart(a, b):
     "(…, m) Hamming distances of (…, words) and (words, m)"
     d = np.bitwise_count(a[..., 0, None] ^ b[0])
-    if len(b) > 3: d = d.astype(np.uint16)                       # more than 255 bits
-    for w in range(1, len(b)): d += np.bitwise_count(a[..., w, None] ^ b[w])
+    if len(b) > 3:
+        d = d.astype(np.uint16)  # more than 255 bits
+    for w in range(1, len(b)):
+        d += np.bitwise_count(a[..., w, None] ^ b[w])
     return d
 
 # %% ../../nbs/metrics/05_hamming.ipynb #3e0cb733
 class Neighbours(NamedTuple):
     "The nearest of a gallery, nearest first"
-    distance: Tensor     # (n, k) int32
-    row: Tensor          # (n, k) int64
+
+    distance: Tensor  # (n, k) int32
+    row: Tensor  # (n, k) int64
+
 
 def search(
-    queries,             # (n, c) of ±1, or packed
-    gallery,             # (m, c), of the same kind
-    k:int,               # How many (all, if the gallery has fewer)
-    block:int=2**16,     # Gallery codes looked at at once
-) -> Neighbours:              # Of equally near ones the earlier
+    queries,  # (n, c) of ±1, or packed
+    gallery,  # (m, c), of the same kind
+    k: int,  # How many (all, if the gallery has fewer)
+    block: int = 2**16,  # Gallery codes looked at at once
+) -> Neighbours:  # Of equally near ones the earlier
     "The k nearest by Hamming distance, exactly"
-    q, g, _ = _words(queries, gallery); k = _k(k, g)
+    q, g, _ = _words(queries, gallery)
+    k = _k(k, g)
+
     def nearest(i):
         best = [(np.empty(0, np.uint8), np.empty(0, int))] * len(q[i])
         for start in range(0, len(g), block):
-            part = np.ascontiguousarray(g[start:start+block].T)
+            part = np.ascontiguousarray(g[start : start + block].T)
             for j, x in enumerate(q[i]):
-                d = _apart(x, part); near, row = best[j]
+                d = _apart(x, part)
+                near, row = best[j]
                 new = np.flatnonzero(d < near[-1]) if len(near) == k else np.arange(len(d))
                 if len(new):
                     near, row = np.append(near, d[new]), np.append(row, new + start)
-                    least = _least(near, k); best[j] = near[least], row[least]
+                    least = _least(near, k)
+                    best[j] = near[least], row[least]
         return best
+
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         best = sum(pool.map(nearest, (slice(i, i + 64) for i in range(0, len(q), 64))), [])
     return Neighbours(*(torch.from_numpy(np.stack(x).astype(t)) for x, t in zip(zip(*best), (np.int32, np.int64))))
 
+
 def _least(d, k):
     "Places of the k least of small whole numbers, in order, ties by place"
-    radius = np.searchsorted(np.bincount(d).cumsum(), k)        # the ball of this radius holds k
+    radius = np.searchsorted(np.bincount(d).cumsum(), k)  # the ball of this radius holds k
     inside = np.flatnonzero(d <= radius)
-    return inside[np.argsort(d[inside], kind='stable')[:k]]     # which for 8 and 16 bits is a counting sort
+    return inside[np.argsort(d[inside], kind='stable')[:k]]  # which for 8 and 16 bits is a counting sort
+
 
 def _k(k, gallery):
-    if k < 1: raise ValueError(f'k is {k}: how many to find, at least 1')
+    if k < 1:
+        raise ValueError(f'k is {k}: how many to find, at least 1')
     return min(k, len(gallery))
 
+
 def faiss_search(
-    queries,             # (n, c) of ±1, or packed
-    gallery,             # (m, c), of the same kind
-    k:int,               # How many (all, if the gallery has fewer)
-) -> Neighbours:              # Of equally near ones any
+    queries,  # (n, c) of ±1, or packed
+    gallery,  # (m, c), of the same kind
+    k: int,  # How many (all, if the gallery has fewer)
+) -> Neighbours:  # Of equally near ones any
     "As `search`, by FAISS's flat binary index"
     import faiss
-    q, g, _ = _words(queries, gallery); q, g = q.view(np.uint8), g.view(np.uint8)
-    index = faiss.IndexBinaryFlat(8 * g.shape[1]); index.add(g)
+
+    q, g, _ = _words(queries, gallery)
+    q, g = q.view(np.uint8), g.view(np.uint8)
+    index = faiss.IndexBinaryFlat(8 * g.shape[1])
+    index.add(g)
     return Neighbours(*map(torch.from_numpy, index.search(q, _k(k, g))))

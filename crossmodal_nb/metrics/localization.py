@@ -10,92 +10,121 @@ __all__ = ['overlap', 'iou', 'covered', 'area', 'frame', 'cell_boxes', 'centres'
 # %% ../../nbs/metrics/11_localization.ipynb #imports0
 import math
 from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import InputError
 from .uncertainty import bootstrap
 
 # %% ../../nbs/metrics/11_localization.ipynb #1e1b20ab
-def _boxes(b) -> Tensor: # (n, 4)
+def _boxes(b) -> Tensor:  # (n, 4)
     b = torch.as_tensor(np.asarray(b, np.float64) if not isinstance(b, Tensor) else b).double().reshape(-1, 4)
-    if len(b) and not (b[:, 2:] > b[:, :2]).all(): raise InputError(f'a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {b[~(b[:, 2:] > b[:, :2]).all(1)][0].tolist()}')
+    if len(b) and not (b[:, 2:] > b[:, :2]).all():
+        raise InputError(
+            f'a box is x1, y1, x2, y2 with x1 < x2 and y1 < y2, not {b[~(b[:, 2:] > b[:, :2]).all(1)][0].tolist()}'
+        )
     return b
 
-def overlap(a, b) -> Tensor: # (n, 4) and (m, 4) boxes → (n, m) square pixels
+
+def overlap(a, b) -> Tensor:  # (n, 4) and (m, 4) boxes → (n, m) square pixels
     "Area that two boxes share"
     a, b = _boxes(a), _boxes(b)
     return (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0).prod(-1)
 
+
 def iou(
-    a, b,               # (n, 4) and (m, 4) boxes x1, y1, x2, y2
-) -> Tensor:            # (n, m) 0 to 1
+    a,
+    b,  # (n, 4) and (m, 4) boxes x1, y1, x2, y2
+) -> Tensor:  # (n, m) 0 to 1
     "Intersection over union"
     a, b = _boxes(a), _boxes(b)
     both = overlap(a, b)
-    size = lambda x: (x[:, 2:] - x[:, :2]).prod(-1)
+
+    def size(x):
+        return (x[:, 2:] - x[:, :2]).prod(-1)
+
     return both / (size(a)[:, None] + size(b) - both)
 
+
 def covered(
-    boxes,              # (n, 4)
-    xs, ys,             # Edges of the columns and rows of a table
-) -> Tensor:            # (rows, columns) square pixels
+    boxes,  # (n, 4)
+    xs,
+    ys,  # Edges of the columns and rows of a table
+) -> Tensor:  # (rows, columns) square pixels
     "How much of each field of a table a union of boxes covers; what several cover counts once"
     b, xs, ys = _boxes(boxes), torch.as_tensor(xs).double(), torch.as_tensor(ys).double()
-    x, y = (torch.cat([b[:, [k, k + 2]].flatten(), e]).unique().clamp(e[0], e[-1]) for k, e in ((0, xs), (1, ys)))       # between neighbouring edges everything is alike
-    inside = lambda k, u: ((b[:, k, None] <= u[:-1]) & (u[1:] <= b[:, k + 2, None])).double()
+    x, y = (
+        torch.cat([b[:, [k, k + 2]].flatten(), e]).unique().clamp(e[0], e[-1]) for k, e in ((0, xs), (1, ys))
+    )  # between neighbouring edges everything is alike
+
+    def inside(k, u):
+        return ((b[:, k, None] <= u[:-1]) & (u[1:] <= b[:, k + 2, None])).double()
+
     size = (inside(1, y).T @ inside(0, x) > 0) * y.diff()[:, None] * x.diff()
-    of = lambda e, u: torch.nn.functional.one_hot((torch.searchsorted(e, u[:-1], right=True) - 1).clamp(0, len(e) - 2), len(e) - 1).double()
+
+    def of(e, u):
+        return torch.nn.functional.one_hot(
+            (torch.searchsorted(e, u[:-1], right=True) - 1).clamp(0, len(e) - 2), len(e) - 1
+        ).double()
+
     return of(ys, y).T @ size @ of(xs, x)
 
+
 def area(
-    boxes,              # (n, 4)
-    window,             # Only within this box
-) -> float:             # Square pixels
+    boxes,  # (n, 4)
+    window,  # Only within this box
+) -> float:  # Square pixels
     "Area of a union of boxes"
     x1, y1, x2, y2 = _boxes(window)[0].tolist()
     return float(covered(boxes, [x1, x2], [y1, y2]))
 
 # %% ../../nbs/metrics/11_localization.ipynb #001abd43
 def frame(
-    k:int,              # Cells of a square grid
-    size,               # Width and height of the picture, pixels
-) -> tuple:             # cells a side; width and height of a cell, pixels
+    k: int,  # Cells of a square grid
+    size,  # Width and height of the picture, pixels
+) -> tuple:  # cells a side; width and height of a cell, pixels
     "How cells lie in a picture that was stretched to a square"
     side = math.isqrt(k)
-    if not side or side**2 != k: raise InputError(f'a map of {k} cells is not square')
+    if not side or side**2 != k:
+        raise InputError(f'a map of {k} cells is not square')
     return side, size[0] / side, size[1] / side
 
-def cell_boxes(k:int, size) -> Tensor: # (k, 4), row by row
+
+def cell_boxes(k: int, size) -> Tensor:  # (k, 4), row by row
     "The cells as boxes of the picture"
     side, sx, sy = frame(k, size)
     i, j = torch.arange(k).double() // side, torch.arange(k).double() % side
     return torch.stack([j * sx, i * sy, (j + 1) * sx, (i + 1) * sy], 1)
 
-def centres(k:int, size) -> Tensor: # (k, 2) x and y
+
+def centres(k: int, size) -> Tensor:  # (k, 2) x and y
     "Centres of the cells in the picture"
     b = cell_boxes(k, size)
     return (b[:, :2] + b[:, 2:]) / 2
 
 # %% ../../nbs/metrics/11_localization.ipynb #33f01a4d
 def within(
-    points,             # (p, 2) x and y
-    boxes,              # (n, 4)
-    tolerance:float=0., # Pixels
-) -> Tensor:            # (p,) bool
+    points,  # (p, 2) x and y
+    boxes,  # (n, 4)
+    tolerance: float = 0.0,  # Pixels
+) -> Tensor:  # (p,) bool
     "Which points are in any of the boxes, or at most so far from one"
     p, b = torch.as_tensor(points).double().reshape(-1, 1, 2), _boxes(boxes)
     inside = ((b[:, :2] <= p) & (p < b[:, 2:])).all(-1)
-    if tolerance: inside |= (torch.maximum(b[:, :2] - p, p - b[:, 2:]).clamp(min=0)).norm(dim=-1) <= tolerance
+    if tolerance:
+        inside |= (torch.maximum(b[:, :2] - p, p - b[:, 2:]).clamp(min=0)).norm(dim=-1) <= tolerance
     return inside.any(1)
 
+
 def pointing(
-    m,                  # (k,) or (side, side) map, larger is more
-    boxes,              # (n, 4) true boxes
-    size,               # Width and height of the picture
-    crowd=(),           # (c, 4) boxes that do not count
-    tolerance:float=0., # Pixels beside a box that count as inside
-) -> float:             # 0 to 1; NaN: dropped
+    m,  # (k,) or (side, side) map, larger is more
+    boxes,  # (n, 4) true boxes
+    size,  # Width and height of the picture
+    crowd=(),  # (c, 4) boxes that do not count
+    tolerance: float = 0.0,  # Pixels beside a box that count as inside
+) -> float:  # 0 to 1; NaN: dropped
     "Pointing game: share of the largest cells whose centre is in a box"
     m = _map(m)
     at = centres(len(m), size)[m == m.max()]
@@ -103,20 +132,24 @@ def pointing(
     counts = hit | ~within(at, crowd)
     return float(hit[counts].double().mean()) if counts.any() else math.nan
 
+
 def _map(m) -> Tensor:
     m = torch.as_tensor(m).double().flatten()
-    if not len(m) or not m.isfinite().all(): raise InputError('a map is empty, or has NaN or Inf in it')
+    if not len(m) or not m.isfinite().all():
+        raise InputError('a map is empty, or has NaN or Inf in it')
     return m
 
 # %% ../../nbs/metrics/11_localization.ipynb #41e1390a
 def box_of(
-    m,                  # As in `pointing`
-    size,               # Width and height of the picture
-    t:float=.5,         # Share of the largest value
-) -> Tensor:            # (4,)
+    m,  # As in `pointing`
+    size,  # Width and height of the picture
+    t: float = 0.5,  # Share of the largest value
+) -> Tensor:  # (4,)
     "The box that a map draws"
     from scipy.ndimage import find_objects, label
-    m = _map(m); side, sx, sy = frame(len(m), size)
+
+    m = _map(m)
+    side, sx, sy = frame(len(m), size)
     m = (m - m.min()).view(side, side).numpy()
     pieces, n = label(m >= t * m.max())
     largest = 1 + int(np.argmax([m[pieces == i].sum() for i in range(1, n + 1)]))
@@ -125,65 +158,100 @@ def box_of(
 
 # %% ../../nbs/metrics/11_localization.ipynb #f8fe57e6
 def similarity_map(
-    cells:Tensor,       # (n, k, d) codes of the cells of n pictures
-    query:Tensor,       # (n, d) a query for each
-) -> Tensor:            # (n, k) cosines; a code of no length has cosine 0
+    cells: Tensor,  # (n, k, d) codes of the cells of n pictures
+    query: Tensor,  # (n, d) a query for each
+) -> Tensor:  # (n, k) cosines; a code of no length has cosine 0
     "How alike each cell is to the query"
     size = cells.norm(dim=-1) * query.norm(dim=-1)[:, None]
     return torch.where(size > 0, (cells * query[:, None]).sum(-1) / size.clamp(min=torch.finfo(cells.dtype).tiny), 0)
 
-def edges(side, sx, sy): return torch.arange(side + 1).double() * sx, torch.arange(side + 1).double() * sy
+
+def edges(side, sx, sy):
+    return torch.arange(side + 1).double() * sx, torch.arange(side + 1).double() * sy
+
 
 def energy(
-    m, boxes, size,     # As in `pointing`
-    density:bool=False, # The map is one already, 0 or more; else its softmax is taken
-) -> float:             # 0 to 1
+    m,
+    boxes,
+    size,  # As in `pointing`
+    density: bool = False,  # The map is one already, 0 or more; else its softmax is taken
+) -> float:  # 0 to 1
     "How much of the map lies in the boxes; a cell that is half inside counts half"
-    m = _map(m); p = m / m.sum() if density else m.softmax(0)
+    m = _map(m)
+    p = m / m.sum() if density else m.softmax(0)
     side, sx, sy = frame(len(m), size)
     return float(p @ covered(boxes, *edges(side, sx, sy)).flatten() / (sx * sy))
 
 # %% ../../nbs/metrics/11_localization.ipynb #a10e603d
 @lru_cache(64)
-def rectangles(k:int, size) -> Tensor: # (n, 4)
+def rectangles(k: int, size) -> Tensor:  # (n, 4)
     "All rectangles of cells"
     side, sx, sy = frame(k, size)
     a = torch.combinations(torch.arange(side + 1), 2).double()
     x, y = a.repeat_interleave(len(a), 0), a.repeat(len(a), 1)
     return torch.stack([x[:, 0] * sx, y[:, 0] * sy, x[:, 1] * sx, y[:, 1] * sy], 1)
 
+
 def bounds(
-    boxes, size, crowd=(), # As in `pointing`
-    k:int=49,              # Cells of the maps that are judged
-) -> dict[str, float]:     # random, centre, cell (pointing); whole, rectangle (IoU)
+    boxes,
+    size,
+    crowd=(),  # As in `pointing`
+    k: int = 49,  # Cells of the maps that are judged
+) -> dict[str, float]:  # random, centre, cell (pointing); whole, rectangle (IoU)
     "What needs no map, and what no map can exceed"
-    whole, every = [0., 0., *map(float, size)], _boxes(boxes)
+    whole, every = [0.0, 0.0, *map(float, size)], _boxes(boxes)
     ignored = area(torch.cat([every, _boxes(crowd)]), whole) - area(every, whole)
-    return dict(random=area(every, whole) / (size[0] * size[1] - ignored), centre=pointing([0.], every, size, crowd),
-                cell=float(within(centres(k, size), every).any()), whole=float(iou(whole, every).max()), rectangle=float(iou(rectangles(k, tuple(size)), every).max()))
+    return dict(
+        random=area(every, whole) / (size[0] * size[1] - ignored),
+        centre=pointing([0.0], every, size, crowd),
+        cell=float(within(centres(k, size), every).any()),
+        whole=float(iou(whole, every).max()),
+        rectangle=float(iou(rectangles(k, tuple(size)), every).max()),
+    )
 
 # %% ../../nbs/metrics/11_localization.ipynb #68d1ff0e
 def measures(
-    rows,               # n dicts with `boxes`, `crowd`, `size`
-    maps,               # (n, k)
-    t:float=.5,         # As in `box_of`
-    tolerance:float=0., # As in `pointing`
-) -> dict[str, Tensor]: # pointing, IoU@.5, IoU, energy: each (n,), NaN where dropped
+    rows,  # n dicts with `boxes`, `crowd`, `size`
+    maps,  # (n, k)
+    t: float = 0.5,  # As in `box_of`
+    tolerance: float = 0.0,  # As in `pointing`
+) -> dict[str, Tensor]:  # pointing, IoU@.5, IoU, energy: each (n,), NaN where dropped
     "Every map against the boxes of its row"
-    if len(rows) != len(maps): raise InputError(f'{len(rows)} rows, but {len(maps)} maps')
-    if not len(rows): return {k: torch.zeros(0, dtype=torch.double) for k in ('pointing', 'IoU@.5', 'IoU', 'energy')}
+    if len(rows) != len(maps):
+        raise InputError(f'{len(rows)} rows, but {len(maps)} maps')
+    if not len(rows):
+        return {k: torch.zeros(0, dtype=torch.double) for k in ('pointing', 'IoU@.5', 'IoU', 'energy')}
     maps = torch.stack([_map(m) for m in maps])
-    hit, counts, share = (torch.stack(x) for x in zip(*(_target(*(tuple(map(tuple, r[k])) for k in ('boxes', 'crowd')), tuple(r['size']), maps.shape[1], tolerance) for r in rows)))
-    top = (maps == maps.amax(1, keepdim=True)) & counts                                # as `pointing` and `energy`, for all rows at once
-    point = (top & hit).sum(1).double() / top.sum(1)                                     # 0 of 0 is NaN
+    hit, counts, share = (
+        torch.stack(x)
+        for x in zip(
+            *(
+                _target(
+                    *(tuple(map(tuple, r[k])) for k in ('boxes', 'crowd')), tuple(r['size']), maps.shape[1], tolerance
+                )
+                for r in rows
+            )
+        )
+    )
+    top = (maps == maps.amax(1, keepdim=True)) & counts  # as `pointing` and `energy`, for all rows at once
+    point = (top & hit).sum(1).double() / top.sum(1)  # 0 of 0 is NaN
     found = torch.tensor([_found(r, m, t) for r, m in zip(rows, maps)], dtype=torch.double)
-    return {'pointing': point, 'IoU@.5': torch.where(found.isnan(), found, (found >= .5).double()), 'IoU': found, 'energy': (maps.softmax(1) * share).sum(1)}
+    return {
+        'pointing': point,
+        'IoU@.5': torch.where(found.isnan(), found, (found >= 0.5).double()),
+        'IoU': found,
+        'energy': (maps.softmax(1) * share).sum(1),
+    }
+
 
 def _found(r, m, t):
     "IoU of a row's box with its best true box"
     box = box_of(m, r['size'], t)
     v = float(iou(box, r['boxes']).max())
-    return math.nan if v < .5 and len(r['crowd']) and area(r['crowd'], box) >= area(box, box) / 2 else v     # it found a crowd
+    return (
+        math.nan if v < 0.5 and len(r['crowd']) and area(r['crowd'], box) >= area(box, box) / 2 else v
+    )  # it found a crowd
+
 
 @lru_cache(4096)
 def _target(boxes, crowd, size, k, tolerance):
@@ -192,41 +260,64 @@ def _target(boxes, crowd, size, k, tolerance):
     hit = within(at, boxes, tolerance)
     return hit, hit | ~within(at, crowd), covered(boxes, *edges(side, sx, sy)).flatten() / (sx * sy)
 
+
 def mean_by(
-    values,             # (n,), NaN: dropped
-    of=None,            # n names or codes: mean of the groups' means; None: mean of all
+    values,  # (n,), NaN: dropped
+    of=None,  # n names or codes: mean of the groups' means; None: mean of all
 ) -> float:
     "Micro or macro mean of what was not dropped"
-    values = np.asarray(values, np.float64); kept = ~np.isnan(values)
-    if not kept.any(): return math.nan
-    if of is None: return float(values[kept].mean())
+    values = np.asarray(values, np.float64)
+    kept = ~np.isnan(values)
+    if not kept.any():
+        return math.nan
+    if of is None:
+        return float(values[kept].mean())
     g = np.unique(np.asarray(of)[kept], return_inverse=True)[1]
     return float((np.bincount(g, values[kept]) / np.bincount(g)).mean())
 
+
 def summary(
-    values,             # (n,) of `measures`, or (seeds, n): averaged over seeds first
-    rows,               # n dicts with `image` and `category`
-    n:int=1000, seed:int=0, # Resamples; of the bootstrap
-) -> dict:              # value, low, high, by image, by category, n, dropped
+    values,  # (n,) of `measures`, or (seeds, n): averaged over seeds first
+    rows,  # n dicts with `image` and `category`
+    n: int = 1000,
+    seed: int = 0,  # Resamples; of the bootstrap
+) -> dict:  # value, low, high, by image, by category, n, dropped
     "Means of a set of queries; 95 % of resampled pictures"
     v = torch.as_tensor(values).double()
     v = v.nanmean(0) if v.dim() == 2 else v
     images, dropped = np.unique([r['image'] for r in rows], return_inverse=True)[1], int(v.isnan().sum())
     low, high = bootstrap(v, mean_by, n, seed, images) if n else (None, None)
-    return dict(value=mean_by(v), low=low, high=high, by_image=mean_by(v, images), by_category=mean_by(v, [r['category'] for r in rows]), n=len(v) - dropped, dropped=dropped)
+    return dict(
+        value=mean_by(v),
+        low=low,
+        high=high,
+        by_image=mean_by(v, images),
+        by_category=mean_by(v, [r['category'] for r in rows]),
+        n=len(v) - dropped,
+        dropped=dropped,
+    )
 
 # %% ../../nbs/metrics/11_localization.ipynb #a36ff2e5
 def rivals(
-    rows,               # n dicts with `image` and `category`: all categories of each picture, or those of another picture cannot be known to be absent
-    seed:int=0,
-) -> dict[str, Tensor]: # present, absent: (n,) the row whose query is asked instead; -1: there is none
+    rows,  # n dicts with `image` and `category`: all categories of each picture, or those of another picture cannot be known to be absent
+    seed: int = 0,
+) -> dict[str, Tensor]:  # present, absent: (n,) the row whose query is asked instead; -1: there is none
     "For each row another query for the same picture"
     g, images = np.random.default_rng(seed), {}
-    for i, r in enumerate(rows): images.setdefault(r['image'], {})[r['category']] = i
-    one, kinds, order, out = {}, sorted({r['category'] for r in rows}), g.permutation(len(rows)), dict(present=[], absent=[])
-    for i in order.tolist(): one.setdefault(rows[i]['category'], i)                    # a row of each category, wherever
+    for i, r in enumerate(rows):
+        images.setdefault(r['image'], {})[r['category']] = i
+    one, kinds, order, out = (
+        {},
+        sorted({r['category'] for r in rows}),
+        g.permutation(len(rows)),
+        dict(present=[], absent=[]),
+    )
+    for i in order.tolist():
+        one.setdefault(rows[i]['category'], i)  # a row of each category, wherever
     for r in rows:
         here = images[r['image']]
-        for k, others in dict(present=[i for c, i in here.items() if c != r['category']], absent=[one[c] for c in kinds if c not in here]).items():
+        for k, others in dict(
+            present=[i for c, i in here.items() if c != r['category']], absent=[one[c] for c in kinds if c not in here]
+        ).items():
             out[k].append(others[int(g.integers(len(others)))] if others else -1)
     return {k: torch.tensor(v, dtype=torch.long) for k, v in out.items()}

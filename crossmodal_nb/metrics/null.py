@@ -8,115 +8,147 @@ __all__ = ['EXACT', 'Null', 'permutation_null', 'null_draws', 'ceiling']
 # %% ../../nbs/metrics/09_null.ipynb #imports0
 import functools
 from typing import NamedTuple
+
 import numpy as np
 import torch
+
 from ..data.views import relevance
 from .aggregate import _named, aggregate
 from .average_precision import mean_ap
-from .ranking import _each, _groups, _mend, _sorted, BLOCK, Counts
+from .ranking import BLOCK, Counts, _each, _groups, _mend, _sorted
 from .uncertainty import _order
 
 # %% ../../nbs/metrics/09_null.ipynb #99ec52c2
 class Null(NamedTuple):
     "Scores where nothing connects queries and gallery"
+
     mean: float
-    low: float           # 5 % quantile: what an error-like metric (medR) must stay under
-    high: float          # 95 % quantile: what a score must exceed
+    low: float  # 5 % quantile: what an error-like metric (medR) must stay under
+    high: float  # 95 % quantile: what a score must exceed
 
     @classmethod
-    def from_draws(cls, draws): return cls(float(np.mean(draws)), *map(float, np.quantile(draws, [.05, .95])))
+    def from_draws(cls, draws):
+        return cls(float(np.mean(draws)), *map(float, np.quantile(draws, [0.05, 0.95])))
+
 
 def permutation_null(
-    scores,              # As in `metrics.counts` (not its result)
-    relevant,            # As in `metrics.counts`
-    metric,              # A metric, or a dict of them; each is asked for `mean=False` and aggregated by `aggregate`
-    n:int=200,           # Permutations of each side
-    seed:int=0,
-) -> 'Null|dict':        # Of a dict of metrics, a dict
+    scores,  # As in `metrics.counts` (not its result)
+    relevant,  # As in `metrics.counts`
+    metric,  # A metric, or a dict of them; each is asked for `mean=False` and aggregated by `aggregate`
+    n: int = 200,  # Permutations of each side
+    seed: int = 0,
+) -> 'Null|dict':  # Of a dict of metrics, a dict
     """What the same scores are worth when labels are permuted. Of mAP both sides are permuted in turn, and the one on which
     chance reaches further counts"""
     metrics, plain = _named(metric)
     draws = null_draws(scores, relevant, metrics, n, seed)
-    return plain({name: max(map(Null.from_draws, of_sides), key=lambda null: null.high) for name, of_sides in draws.items()})
+    return plain(
+        {name: max(map(Null.from_draws, of_sides), key=lambda null: null.high) for name, of_sides in draws.items()}
+    )
+
 
 def null_draws(
-    scores, relevant, metrics:dict, n:int=200, seed:int=0,   # As in `permutation_null`
-) -> dict:                                                   # metric: [(n,) scores] for each side that was permuted
+    scores,
+    relevant,
+    metrics: dict,
+    n: int = 200,
+    seed: int = 0,  # As in `permutation_null`
+) -> dict:  # metric: [(n,) scores] for each side that was permuted
     "Scores under permutations"
     scores = iter([(slice(0, len(scores)), scores)]) if hasattr(scores, 'shape') else iter(scores)
     head = next(scores, None)
-    if head is None: raise ValueError('no scores: there is no query')
-    key, rows_of = _keys(relevant, head[1].shape[1])         # what each query asks for, and the rows that answer it
+    if head is None:
+        raise ValueError('no scores: there is no query')
+    key, rows_of = _keys(relevant, head[1].shape[1])  # what each query asks for, and the rows that answer it
     rng = np.random.default_rng(seed)
-    perms = np.stack([rng.permutation(key) for _ in range(n)], 1)    # (queries, n)
+    perms = np.stack([rng.permutation(key) for _ in range(n)], 1)  # (queries, n)
     by_class = all(getattr(f, 'func', f) is mean_ap for f in metrics.values())
-    if by_class: work, total = _by_class(key, rows_of, head[1].shape[1], perms, metrics, rng)
-    else: work = _by_item(rows_of, perms, metrics)
+    if by_class:
+        work, total = _by_class(key, rows_of, head[1].shape[1], perms, metrics, rng)
+    else:
+        work = _by_item(rows_of, perms, metrics)
     parts = list(_each(functools.partial(work, key=key), _chain(head, scores)))
     values = [np.concatenate(v) for v in zip(*(own for own, _ in parts))]
     if len(values[0]) < len(key):
         raise ValueError(f'relevance speaks of {len(key)} queries, there are scores of {len(values[0])}')
-    if len(rows_of) <= n: values = [np.take_along_axis(v, perms, 1) for v in values]
+    if len(rows_of) <= n:
+        values = [np.take_along_axis(v, perms, 1) for v in values]
     out = {name: [np.array([aggregate(f)(x) for x in v.T])] for (name, f), v in zip(metrics.items(), values)}
     if by_class:
-        for j, name in enumerate(metrics): out[name].append(total(j, [moved[j] for _, moved in parts]))
+        for j, name in enumerate(metrics):
+            out[name].append(total(j, [moved[j] for _, moved in parts]))
     return out
+
 
 def _by_item(rows_of, perms, metrics):
     "A function of a piece of scores: each query's values when it asks for what others ask"
+
     def judge(first, block, key):
         ask = _asks(first, block, key, rows_of, perms)
         v, place = _places(block)
         cs = [_asked(v, place, [rows_of[k] for k in ks]) for ks in ask.T]
         return [np.stack([np.asarray(f(c, mean=False)) for c in cs], 1) for f in metrics.values()], None
+
     return judge
+
 
 def _asks(first, block, key, rows_of, perms):
     "(b, …) keys that each query of the piece asks for: if there are few, all of them once, else those of the permutations"
     if first + len(block) > len(key):
         raise ValueError(f'relevance speaks of {len(key)} queries, there are scores of more')
-    if len(rows_of) > perms.shape[1]: return perms[first:first + len(block)]
+    if len(rows_of) > perms.shape[1]:
+        return perms[first : first + len(block)]
     return np.broadcast_to(np.arange(len(rows_of)), (len(block), len(rows_of)))
+
 
 def _by_class(key, rows_of, m, perms, metrics, rng):
     "(the same for mAP, with sums over queries when labels move to other gallery rows; what makes scores of the sums)"
     n, R = len(key), np.array([len(rows) for rows in rows_of])
     answers = np.zeros((len(rows_of), m), bool)
-    for k, rows in enumerate(rows_of): answers[k, rows] = True
-    label = np.where(answers.any(0), answers.argmax(0), len(rows_of)).astype(      # numbers of 16 bits are sorted by radix
-        np.int16 if len(rows_of) < 2**15 else np.int64)
-    single = answers.sum(0).max() <= 1                               # no gallery row answers two labels
+    for k, rows in enumerate(rows_of):
+        answers[k, rows] = True
+    label = np.where(answers.any(0), answers.argmax(0), len(rows_of)).astype(  # numbers of 16 bits are sorted by radix
+        np.int16 if len(rows_of) < 2**15 else np.int64
+    )
+    single = answers.sum(0).max() <= 1  # no gallery row answers two labels
     few, moved = len(rows_of) <= perms.shape[1], [rng.permutation(m) for _ in range(perms.shape[1])]
     hows = [dict(k=None, norm='relevant') | getattr(f, 'keywords', {}) for f in metrics.values()]
     project = n * m * len(moved) > EXACT
 
     def hits(ask, order, to=slice(None)):
-        if single: return label[to][order] == ask[:, None]
+        if single:
+            return label[to][order] == ask[:, None]
         return np.take_along_axis(answers[ask][:, to], order, 1)
 
     def judge(first, block, key):
         order = _order(first, _mend(block, np.zeros(0, int)))[1]
-        own, asks = key[first:first + len(block)], _asks(first, block, key, rows_of, perms)
+        own, asks = key[first : first + len(block)], _asks(first, block, key, rows_of, perms)
         if few and single:
-            places = np.argsort(label[order], axis=1, kind='stable')     # of each label in turn, the highest first
-            found = np.split(places, np.cumsum(R), axis=1)[:len(R)]
+            places = np.argsort(label[order], axis=1, kind='stable')  # of each label in turn, the highest first
+            found = np.split(places, np.cumsum(R), axis=1)[: len(R)]
             queries = [np.stack([_ap_at(f, **how) for f in found], 1) for how in hows]
         else:
             queries = [np.stack([_ap_of(hits(ask, order), R[ask], **how) for ask in asks.T], 1) for how in hows]
         gallery = []
         for how in hows:
-            top = order[:, :how['k']]
-            if how['k'] is None and project: gallery.append(_worth(order, own, R))
-            else: gallery.append(np.array([_ap_of(hits(own, top, to), R[own], **how).sum() for to in moved]))
+            top = order[:, : how['k']]
+            if how['k'] is None and project:
+                gallery.append(_worth(order, own, R))
+            else:
+                gallery.append(np.array([_ap_of(hits(own, top, to), R[own], **how).sum() for to in moved]))
         return queries, gallery
 
     def total(j, parts):
         whole = sum(parts)
-        if hows[j]['k'] is not None or not project: return whole / n
+        if hows[j]['k'] is not None or not project:
+            return whole / n
         return _projected(whole, np.bincount(key, minlength=len(R)), R, answers, moved) / n
+
     return judge, total
 
-EXACT = 3 * 10**7    # entries of score matrices that are judged anew under moved labels; beyond, mAP is projected
+
+EXACT = 3 * 10**7  # entries of score matrices that are judged anew under moved labels; beyond, mAP is projected
+
 
 def _ap_at(found, k, norm):
     "(b,) AP of positives in the places `found` (b, R), from 0, ascending"
@@ -124,6 +156,7 @@ def _ap_at(found, k, norm):
     inside = found < (k or np.inf)
     total = (np.arange(1, R + 1) / (found + 1) * inside).sum(1)
     return total / np.maximum({'relevant': R, 'hits': inside.sum(1), 'min': min(R, k or R)}[norm], 1)
+
 
 def _ap_of(hit, R, k, norm):
     "(b,) AP of rows that hold a positive in the places of `hit`, of R in all"
@@ -133,7 +166,10 @@ def _ap_of(hit, R, k, norm):
     total = np.bincount(row, (before + 1) / (place + 1), len(hit))
     return total / np.maximum({'relevant': R, 'hits': H, 'min': np.minimum(R, k or R.max())}[norm], 1)
 
-def _shares(R, m): return (R - 1) / max(1, m - 1), np.append(0., np.cumsum(1 / np.arange(1, m + 1)))
+
+def _shares(R, m):
+    return (R - 1) / max(1, m - 1), np.append(0.0, np.cumsum(1 / np.arange(1, m + 1)))
+
 
 def _worth(order, own, R):
     """(labels, m) what a positive in each gallery row adds to the sum of AP, if the other positives are random rows: of R
@@ -147,6 +183,7 @@ def _worth(order, own, R):
         out[k] = np.bincount(rows.ravel(), np.broadcast_to(worth, rows.shape).ravel(), m)
     return out
 
+
 def _projected(worth, queries, R, answers, moved):
     """(n,) sums of AP by the projection on single rows (Hájek, 1968), about the exact mean. What pairs add, log m / R of the
     variance, widens them"""
@@ -159,18 +196,25 @@ def _projected(worth, queries, R, answers, moved):
         out += (sums - worth[k].mean() * R[k]) * np.sqrt(1 + np.log(m) / max(1, R[k]))
     return out
 
+
 def _chain(head, rest):
     yield head
     yield from rest
 
+
 def _keys(relevant, m):
     "What each query asks for, as a number, and the gallery rows that answer each number"
-    if relevant is None: return np.arange(m), list(np.arange(m)[:, None])
+    if relevant is None:
+        return np.arange(m), list(np.arange(m)[:, None])
     pair = isinstance(relevant, (tuple, list))
     own, key = torch.unique(torch.as_tensor(relevant[0] if pair else relevant).cpu(), dim=0, return_inverse=True)
     step = max(1, 16 * BLOCK // m)
-    def some(i): return relevance(own[i:i+step], torch.as_tensor(relevant[1]).cpu()) if pair else own[i:i+step].bool()
+
+    def some(i):
+        return relevance(own[i : i + step], torch.as_tensor(relevant[1]).cpu()) if pair else own[i : i + step].bool()
+
     return key.numpy(), [np.flatnonzero(r) for i in range(0, len(own), step) for r in some(i).numpy()]
+
 
 def _places(block):
     "Sorted rows, and the flat place of every gallery row in them"
@@ -180,6 +224,7 @@ def _places(block):
     place[(order + np.arange(b)[:, None] * m).ravel()] = np.arange(b * m)
     return v, place
 
+
 def _asked(v, place, rows):
     "Counts if query i asked for the gallery rows `rows[i]`"
     R = np.array([len(r) for r in rows])
@@ -188,17 +233,19 @@ def _asked(v, place, rows):
 
 # %% ../../nbs/metrics/09_null.ipynb #58fe28ec
 def ceiling(
-    metric,              # A metric, or a dict of them
-    relevant,            # Pair of item codes (of queries, of gallery)
-    merged,              # The same, where items that share an equal row have one code (see `data.merged_items`)
-) -> float|dict:
+    metric,  # A metric, or a dict of them
+    relevant,  # Pair of item codes (of queries, of gallery)
+    merged,  # The same, where items that share an equal row have one code (see `data.merged_items`)
+) -> float | dict:
     "What an oracle scores that knows every pair, but cannot tell equal rows apart: the best that can be reached"
     metrics, plain = _named(metric)
     (q, g), (mq, mg) = ([np.asarray(x) for x in pair] for pair in (relevant, merged))
+
     def found(of, among):
         codes, count = np.unique(among, return_counts=True)
         at = np.searchsorted(codes, of).clip(max=len(codes) - 1)
         return np.where(codes[at] == of, count[at], 0)
+
     R = found(q, g)
     i = np.flatnonzero(R)
     zero = np.zeros(len(i), int)

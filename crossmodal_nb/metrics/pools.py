@@ -7,83 +7,107 @@ __all__ = ['draw_pools', 'pool_counts', 'Pooled', 'pooled']
 
 # %% ../../nbs/metrics/04_pools.ipynb #imports0
 from typing import NamedTuple
+
 import numpy as np
 import torch
+
 from .aggregate import _named, _needs_every
-from .ranking import _count, _each, _join, _ready, counts, Counts
+from .ranking import Counts, _count, _each, _join, _ready, counts
 
 # %% ../../nbs/metrics/04_pools.ipynb #197739fd
 def draw_pools(
-    items,               # Item codes to draw from (e.g. `views.common`)
-    size:int,            # Items in a pool
-    n:int=10,            # Pools; they may overlap
-    seed:int=0,
-) -> list[np.ndarray]:   # n sorted arrays of `size` items
+    items,  # Item codes to draw from (e.g. `views.common`)
+    size: int,  # Items in a pool
+    n: int = 10,  # Pools; they may overlap
+    seed: int = 0,
+) -> list[np.ndarray]:  # n sorted arrays of `size` items
     "Random samples of items, without replacement within a pool"
     u, rng = np.unique(np.asarray(items)), np.random.default_rng(seed)
-    if size > len(u): raise ValueError(f'a pool of {size} items cannot be drawn from {len(u)}')
+    if size > len(u):
+        raise ValueError(f'a pool of {size} items cannot be drawn from {len(u)}')
     return [np.sort(rng.choice(u, size, replace=False)) for _ in range(n)]
 
+
 def pool_counts(
-    scores,              # As in `counts`, or a function (rows, columns: LongTensor) → the scores of that part
-    pools,               # List of arrays of items
-    relevant=None,       # As in `counts`
-    items=None,          # Pair: the item of each query, of each gallery row (default: row i of both sides is item i)
-    every:bool=False,    # As in `counts`
+    scores,  # As in `counts`, or a function (rows, columns: LongTensor) → the scores of that part
+    pools,  # List of arrays of items
+    relevant=None,  # As in `counts`
+    items=None,  # Pair: the item of each query, of each gallery row (default: row i of both sides is item i)
+    every: bool = False,  # As in `counts`
 ) -> list[Counts]:
     "`counts` within each pool, all in one pass over the scores"
     where, parts = [_members(p, items) for p in pools], [[] for _ in pools]
     rels = [_ready(_part(relevant, *w)) for w in where]
-    if callable(scores): return [counts(scores(*map(torch.from_numpy, w)), rel, every) for w, rel in zip(where, rels)]
+    if callable(scores):
+        return [counts(scores(*map(torch.from_numpy, w)), rel, every) for w, rel in zip(where, rels)]
+
     def piece(first, block):
-        if items is None and first == 0: _square(scores, block, where)
+        if items is None and first == 0:
+            _square(scores, block, where)
         for (rows, cols), rel in zip(where, rels):
             i, j = np.searchsorted(rows, [first, first + len(block)])
             yield _count(i, block[np.ix_(rows[i:j] - first, cols)], rel, every) if i < j else None
+
     for cs in _each(lambda *args: list(piece(*args)), scores):
         for part, c in zip(parts, cs):
-            if c: part.append(c)
+            if c:
+                part.append(c)
     return [_join(p) for p in parts]
+
 
 def _members(pool, items):
     pool = np.unique(np.asarray(pool))
     return (pool, pool) if items is None else tuple(np.flatnonzero(np.isin(np.asarray(i), pool)) for i in items)
 
+
 def _part(relevant, rows, cols):
-    if relevant is None: return None
-    if isinstance(relevant, (tuple, list)): return tuple(torch.as_tensor(x)[torch.from_numpy(i)] for x, i in zip(relevant, (rows, cols)))
+    if relevant is None:
+        return None
+    if isinstance(relevant, (tuple, list)):
+        return tuple(torch.as_tensor(x)[torch.from_numpy(i)] for x, i in zip(relevant, (rows, cols)))
     return torch.as_tensor(relevant)[torch.from_numpy(rows)][:, torch.from_numpy(cols)]
+
 
 def _square(scores, block, where):
     n, m = getattr(scores, 'shape', (block.shape[1],) * 2)
-    if n == m and max(w[1].max() for w in where) < m: return
-    raise ValueError(f'a pool is a sample of items, but what is each row of {n} × {m} scores about? pass items=(of queries, of gallery)')
+    if n == m and max(w[1].max() for w in where) < m:
+        return
+    raise ValueError(
+        f'a pool is a sample of items, but what is each row of {n} × {m} scores about? pass items=(of queries, of gallery)'
+    )
+
 
 class Pooled(NamedTuple):
     "A metric over several pools"
+
     mean: float
-    sd: float            # ddof 1; says how pools differ, which is less than how samples of new data would (pools overlap)
-    n: int               # Number of pools
-    values: np.ndarray   # (n,)
+    sd: float  # ddof 1; says how pools differ, which is less than how samples of new data would (pools overlap)
+    n: int  # Number of pools
+    values: np.ndarray  # (n,)
+
 
 def pooled(
-    scores,              # As in `pool_counts`
-    metric,              # A metric, or a dict of them
-    size:int|None=None,  # Items in a pool
-    n:int=10,            # Pools
-    seed:int=0,
-    pools=None,          # Explicit pools instead: a list of arrays of items
-    relevant=None,       # As in `counts`
-    items=None,          # As in `pool_counts`; needed where `scores` is not a matrix
+    scores,  # As in `pool_counts`
+    metric,  # A metric, or a dict of them
+    size: int | None = None,  # Items in a pool
+    n: int = 10,  # Pools
+    seed: int = 0,
+    pools=None,  # Explicit pools instead: a list of arrays of items
+    relevant=None,  # As in `counts`
+    items=None,  # As in `pool_counts`; needed where `scores` is not a matrix
 ) -> 'Pooled|dict':
     "Mean and sd of a metric over random pools of items"
     metrics, plain = _named(metric)
     if pools is None:
         if items is None and not hasattr(scores, 'shape'):
             raise ValueError('how many items are there? Pass items=(of queries, of gallery), or pools')
-        pools = draw_pools(np.arange(len(scores)) if items is None else np.intersect1d(*map(np.asarray, items)), size, n, seed)
+        pools = draw_pools(
+            np.arange(len(scores)) if items is None else np.intersect1d(*map(np.asarray, items)), size, n, seed
+        )
     cs = pool_counts(scores, pools, relevant, items, _needs_every(metrics))
+
     def over_pools(f):
         v = np.array([float(f(c)) for c in cs])
         return Pooled(float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else float('nan'), len(v), v)
+
     return plain({name: over_pools(f) for name, f in metrics.items()})

@@ -10,112 +10,147 @@ import functools
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from ..core.checks import check_choice
 from ..data.views import relevance
 
 # %% ../../nbs/metrics/01_ranking.ipynb #c2e8ac0c
-BLOCK = 2**20   # entries of the score matrix worked on at once: smaller pieces cost more to hand out, larger ones more memory
+BLOCK = (
+    2**20
+)  # entries of the score matrix worked on at once: smaller pieces cost more to hand out, larger ones more memory
 
 # %% ../../nbs/metrics/01_ranking.ipynb #7fdc2457
 class Counts(NamedTuple):
     "Where the positives stand: one entry for each group of equal scores that holds a positive, queries in order, best group first"
-    row: np.ndarray      # (m,) the query
-    g: np.ndarray        # (m,) gallery rows that score higher
-    e: np.ndarray        # (m,) gallery rows in the group
-    r: np.ndarray        # (m,) positives in the group
-    h: np.ndarray        # (m,) positives that score higher
-    R: np.ndarray        # (n,) positives of each query
-    n: int               # size of the gallery
-    every: bool          # all groups, or only the best of each query
+
+    row: np.ndarray  # (m,) the query
+    g: np.ndarray  # (m,) gallery rows that score higher
+    e: np.ndarray  # (m,) gallery rows in the group
+    r: np.ndarray  # (m,) positives in the group
+    h: np.ndarray  # (m,) positives that score higher
+    R: np.ndarray  # (n,) positives of each query
+    n: int  # size of the gallery
+    every: bool  # all groups, or only the best of each query
+
 
 def counts(
-    scores,              # (n, m) tensor or array, or an iterator of (slice, block) in row order
-    relevant=None,       # None: row i answers query i · (n, m) bool · pair of (n,) and (m,) codes, or of multi-hot (n, c) and (m, c)
-    every:bool=False,    # List every group that holds a positive (sorts), or only the best of each query (counts)
-) -> Counts:             # May stand in place of `scores` in every metric
+    scores,  # (n, m) tensor or array, or an iterator of (slice, block) in row order
+    relevant=None,  # None: row i answers query i · (n, m) bool · pair of (n,) and (m,) codes, or of multi-hot (n, c) and (m, c)
+    every: bool = False,  # List every group that holds a positive (sorts), or only the best of each query (counts)
+) -> Counts:  # May stand in place of `scores` in every metric
     "One pass over the scores, from which all ranking metrics can be read"
     return _join(list(_pieces(scores, relevant, every)))
+
 
 def _join(cs):
     at = np.cumsum([0] + [len(c.R) for c in cs])
     cat = [np.concatenate([c[j] for c in cs]) for j in range(1, 6)]
     return Counts(np.concatenate([c.row + i for c, i in zip(cs, at)]), *cat, cs[0].n, cs[0].every)
 
-def _pieces(scores, relevant, every): return _each(functools.partial(_count, relevant=_ready(relevant), every=every), scores)
+
+def _pieces(scores, relevant, every):
+    return _each(functools.partial(_count, relevant=_ready(relevant), every=every), scores)
+
 
 def _each(f, scores):
     "f(first row, contiguous array of about BLOCK entries) for every piece of the scores, in order, by as many threads as torch has"
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for first, block in _blocks(scores):
             step = max(1, BLOCK // max(1, block.shape[1]))
-            yield from pool.map(lambda i: f(first + i, block[i:i+step]), range(0, len(block), step))
+            yield from pool.map(lambda i: f(first + i, block[i : i + step]), range(0, len(block), step))
+
 
 def _blocks(scores):
     "(first row, array) for every block of the scores"
     seen = 0
-    for s, block in ([(slice(0, None), scores)] if hasattr(scores, 'shape') else scores):
-        if (s.start or 0) != seen: raise ValueError(f'blocks of scores must come in row order: expected row {seen}, got {s.start}')
+    for s, block in [(slice(0, None), scores)] if hasattr(scores, 'shape') else scores:
+        if (s.start or 0) != seen:
+            raise ValueError(f'blocks of scores must come in row order: expected row {seen}, got {s.start}')
         block = torch.as_tensor(block).detach().cpu()
         block = (block.float() if block.dtype in (torch.float16, torch.bfloat16) else block).contiguous().numpy()
         yield seen, block
         seen += len(block)
-    if not seen: raise ValueError('no scores: there is no query. (An iterator can be read once; counts(…) reads it for many metrics)')
+    if not seen:
+        raise ValueError(
+            'no scores: there is no query. (An iterator can be read once; counts(…) reads it for many metrics)'
+        )
+
 
 class _Codes(NamedTuple):
     "Codes of queries and gallery, and the gallery's in order: positives are looked up, not searched for in every piece"
+
     q: np.ndarray
     g: np.ndarray
     order: np.ndarray
     sorted: np.ndarray
 
+
 def _ready(relevant):
-    codes = isinstance(relevant, (tuple, list)) and not isinstance(relevant, _Codes) and all(torch.as_tensor(x).dim() == 1 for x in relevant)
-    if not codes: return relevant
+    codes = (
+        isinstance(relevant, (tuple, list))
+        and not isinstance(relevant, _Codes)
+        and all(torch.as_tensor(x).dim() == 1 for x in relevant)
+    )
+    if not codes:
+        return relevant
     q, g = (torch.as_tensor(x).cpu().numpy() for x in relevant)
     order = np.argsort(g, kind='stable')
     return _Codes(q, g, order, g[order])
 
+
 def _positives(relevant, first, shape):
     "Flat positions of the positives in a (b, m) piece, row by row, and how many each row has"
     b, m = shape
-    if not isinstance(relevant, _Codes) or (b, m) != (len(q := relevant.q[first:first+b]), len(relevant.g)):
+    if not isinstance(relevant, _Codes) or (b, m) != (len(q := relevant.q[first : first + b]), len(relevant.g)):
         rel = _relevant(relevant, first, shape)
         return np.flatnonzero(rel), np.count_nonzero(rel, axis=1)
     lo, hi = (np.searchsorted(relevant.sorted, q, side) for side in ('left', 'right'))
     R = hi - lo
     return relevant.order[np.repeat(lo - np.cumsum(R) + R, R) + np.arange(R.sum())] + np.repeat(np.arange(b) * m, R), R
 
+
 def _relevant(relevant, first, shape):
     "(b, m) bool of the queries from `first` on"
     b, m = shape
     if relevant is None:
-        if first + b > m: raise ValueError(f'relevant=None: row i answers query i, but the gallery has only {m} rows. Pass item codes')
-        rel = np.zeros(shape, bool); rel[np.arange(b), first + np.arange(b)] = True
+        if first + b > m:
+            raise ValueError(
+                f'relevant=None: row i answers query i, but the gallery has only {m} rows. Pass item codes'
+            )
+        rel = np.zeros(shape, bool)
+        rel[np.arange(b), first + np.arange(b)] = True
     elif isinstance(relevant, (tuple, list)):
         q, g = (torch.as_tensor(x).cpu() for x in relevant[:2])
-        q = q[first:first+b]
-        rel = (relevance(q, g) if q.dim() > 1 else q.numpy()[:, None] == g.numpy()[None])          # NumPy compares codes faster
-    else: rel = torch.as_tensor(relevant)[first:first+b].cpu()
+        q = q[first : first + b]
+        rel = relevance(q, g) if q.dim() > 1 else q.numpy()[:, None] == g.numpy()[None]  # NumPy compares codes faster
+    else:
+        rel = torch.as_tensor(relevant)[first : first + b].cpu()
     rel = np.asarray(rel).astype(bool, copy=False)
-    if rel.shape != shape: raise ValueError(f'relevance of queries {first} to {first + b} is {rel.shape}, the scores are {shape}')
+    if rel.shape != shape:
+        raise ValueError(f'relevance of queries {first} to {first + b} is {rel.shape}, the scores are {shape}')
     return rel
 
 # %% ../../nbs/metrics/01_ranking.ipynb #6cd50e97
 def _mend(block, at):
     "NaN last (at flat positions `at`, the positives, behind all others), with a warning"
-    if block.dtype.kind != 'f': return block
+    if block.dtype.kind != 'f':
+        return block
     with np.errstate(all='ignore'):
-        if not np.isnan(block.sum()): return block
+        if not np.isnan(block.sum()):
+            return block
     bad = np.isnan(block)
-    if not bad.any(): return block                           # inf - inf
+    if not bad.any():
+        return block  # inf - inf
     warnings.warn(f'{bad.sum()} NaN among {block.size} scores: ranked last')
     low = np.finfo(block.dtype).min
     block = np.where(bad, low, np.maximum(block, low))
     block.ravel()[at[bad.ravel()[at]]] = -np.inf
     return block
+
 
 def _count(first, block, relevant, every, index=False):
     (b, m), own = block.shape, np.arange(len(block))
@@ -123,22 +158,29 @@ def _count(first, block, relevant, every, index=False):
         rel = _relevant(relevant, first, block.shape)
         v, rel = _sorted(_mend(block, np.flatnonzero(rel)), rel, index)
         return _groups(None if index else v, np.flatnonzero(rel), np.count_nonzero(rel, axis=1), m)
-    if relevant is None and first + b <= m: at, R = own * m + first + own, np.ones(b, int)
+    if relevant is None and first + b <= m:
+        at, R = own * m + first + own, np.ones(b, int)
     else:
         at, R = _positives(relevant, first, block.shape)
         _answered(R, first)
     block = _mend(block, at)
-    s, lo = block.ravel()[at], np.cumsum(R) - R              # scores from the same block: another product may differ in the last bit
+    s, lo = (
+        block.ravel()[at],
+        np.cumsum(R) - R,
+    )  # scores from the same block: another product may differ in the last bit
     best = np.maximum.reduceat(s, lo)
     r = np.add.reduceat((s == best.repeat(R)).astype(int), lo)
     g = np.count_nonzero(block > best[:, None], axis=1)
     e = np.count_nonzero(block >= best[:, None], axis=1) - g
     return Counts(own, g, e, r, np.zeros(b, int), R, m, False)
 
+
 def _answered(R, first=0):
-    if R.all(): return
+    if R.all():
+        return
     where = f'query {first + int(np.argmin(R))} has no positive in the gallery'
     raise ValueError(f'{where}, so it has no rank. Leave such queries out (see `Views.common`)')
+
 
 def _sorted(block, payload, index=False):
     "Rows in descending order, as numbers that tie where scores do, and `payload` (from 0) carried along; ties by index, or in any order"
@@ -146,13 +188,17 @@ def _sorted(block, payload, index=False):
         order = np.argsort(-block, axis=1, kind='stable' if index else None)
         return np.take_along_axis(block, order, 1), np.take_along_axis(np.broadcast_to(payload, block.shape), order, 1)
     if block.dtype == np.float32:
-        i = (np.float32(0) - block).view(np.int32)           # -0 and 0 become one
-        i ^= (i >> 31) & 0x7fffffff                          # integers in the order of the floats
-    else: i = ~block.astype(np.int32)
-    key = i.astype('<i8'); key <<= 32; key |= np.arange(block.shape[1]) if index else payload
+        i = (np.float32(0) - block).view(np.int32)  # -0 and 0 become one
+        i ^= (i >> 31) & 0x7FFFFFFF  # integers in the order of the floats
+    else:
+        i = ~block.astype(np.int32)
+    key = i.astype('<i8')
+    key <<= 32
+    key |= np.arange(block.shape[1]) if index else payload
     key.sort(axis=1)
     v, low = key.view('<i4')[:, 1::2], key.view('<i4')[:, ::2]
     return v, np.take_along_axis(payload, low.astype(int), 1) if index else low.astype(payload.dtype)
+
 
 def _groups(v, at, R, m):
     "Counts of sorted rows `v` (b, m) with positives at flat positions `at`; `v=None` says that nothing is tied"
@@ -161,103 +207,130 @@ def _groups(v, at, R, m):
     g, h = at - row * m, np.arange(len(at)) - lo[row]
     e = r = np.ones(len(at), int)
     t = () if v is None else np.flatnonzero(_tied(v, row, g, m))
-    if len(t):                                               # only in rows with ties: find the bounds of the runs
-        rows = np.flatnonzero(np.bincount(row[t], minlength=b)); here = np.searchsorted(rows, row[t])
-        new = np.ones((len(rows), m), bool); new[:, 1:] = v[rows, 1:] != v[rows, :-1]
+    if len(t):  # only in rows with ties: find the bounds of the runs
+        rows = np.flatnonzero(np.bincount(row[t], minlength=b))
+        here = np.searchsorted(rows, row[t])
+        new = np.ones((len(rows), m), bool)
+        new[:, 1:] = v[rows, 1:] != v[rows, :-1]
         start = np.append(np.flatnonzero(new), new.size)
         run = np.cumsum(new).take(here * m + g[t]) - 1
-        e = e.copy(); g[t], e[t] = start[run] % m, start[run + 1] - start[run]
+        e = e.copy()
+        g[t], e[t] = start[run] % m, start[run + 1] - start[run]
         keep = np.flatnonzero(np.append(True, (row[1:] != row[:-1]) | (g[1:] != g[:-1])))
         row, g, e, h, r = row[keep], g[keep], e[keep], h[keep], np.diff(np.append(keep, len(at)))
     return Counts(row, g, e, r, h, R, m, True)
 
+
 def _tied(v, row, pos, m):
     s = v[row, pos]
-    return ((pos > 0) & (v[row, np.maximum(pos - 1, 0)] == s)) | ((pos < m - 1) & (v[row, np.minimum(pos + 1, m - 1)] == s))
+    return ((pos > 0) & (v[row, np.maximum(pos - 1, 0)] == s)) | (
+        (pos < m - 1) & (v[row, np.minimum(pos + 1, m - 1)] == s)
+    )
 
 # %% ../../nbs/metrics/01_ranking.ipynb #ab64fdb0
 def ranks(
-    scores,                  # As in `counts`, or its result
-    relevant=None,           # As in `counts`
-    ties:str='average',      # `'average'`, `'optimistic'` or `'pessimistic'`
-) -> Tensor:                 # (n,) float64, from 1
+    scores,  # As in `counts`, or its result
+    relevant=None,  # As in `counts`
+    ties: str = 'average',  # `'average'`, `'optimistic'` or `'pessimistic'`
+) -> Tensor:  # (n,) float64, from 1
     "The rank of each query's best positive, siblings ignored"
     check_choice(ties, ('average', 'optimistic', 'pessimistic'), 'ties')
     c = _best(scores, relevant)
-    return torch.from_numpy(c.g + {'average': (c.e + 1) / (c.r + 1), 'optimistic': 1., 'pessimistic': c.e - c.r + 1.}[ties])
+    return torch.from_numpy(
+        c.g + {'average': (c.e + 1) / (c.r + 1), 'optimistic': 1.0, 'pessimistic': c.e - c.r + 1.0}[ties]
+    )
+
 
 def _best(scores, relevant=None):
     "Counts with one group per query, its best"
-    if not isinstance(scores, Counts): return counts(scores, relevant)
-    if not scores.every: return scores
+    if not isinstance(scores, Counts):
+        return counts(scores, relevant)
+    if not scores.every:
+        return scores
     _answered(scores.R)
     i = np.searchsorted(scores.row, np.arange(len(scores.R)))
     return Counts(*(x[i] for x in scores[:5]), scores.R, scores.n, False)
 
 # %% ../../nbs/metrics/01_ranking.ipynb #e745d507
 def recall_at(
-    scores,                  # As in `counts`, or its result
-    k:int,                   # How many are looked at
-    relevant=None,           # As in `counts`
-    mean:bool=True,          # Mean over queries, or the (n,) values
-) -> float|Tensor:           # A fraction
+    scores,  # As in `counts`, or its result
+    k: int,  # How many are looked at
+    relevant=None,  # As in `counts`
+    mean: bool = True,  # Mean over queries, or the (n,) values
+) -> float | Tensor:  # A fraction
     "R@K: the share of queries with a positive among the first `k`, expected under random tie-breaking"
-    if k < 1: raise ValueError(f'recall at k={k}: k starts at 1')
+    if k < 1:
+        raise ValueError(f'recall at k={k}: k starts at 1')
     c = _best(scores, relevant)
     m = np.clip(k - c.g, 0, c.e)
     return _finish(m / c.e if (c.r == 1).all() else 1 - _hypergeom(0, c.e, c.r, m), mean)
 
+
 def _hypergeom(x, e, r, m):
     "Probability that m drawn of e hold x of the r positives: binom(r, x) binom(e-r, m-x) / binom(e, m)"
     from scipy.special import gammaln
-    ok = (x <= r) & (x <= m) & (m - x <= e - r)
-    log_binom = lambda a, b: gammaln(a + 1.) - gammaln(b + 1.) - gammaln(a - b + 1.)
-    e, r, m = (np.where(ok, v, x) for v in (e, r, m))                  # anything valid where the answer is 0
-    return np.where(ok, np.exp(log_binom(r, x) + log_binom(e - r, m - x) - log_binom(e, m)), 0.)
 
-def _finish(values, mean): return float(np.nanmean(values)) if mean else torch.from_numpy(values)
+    ok = (x <= r) & (x <= m) & (m - x <= e - r)
+
+    def log_binom(a, b):
+        return gammaln(a + 1.0) - gammaln(b + 1.0) - gammaln(a - b + 1.0)
+
+    e, r, m = (np.where(ok, v, x) for v in (e, r, m))  # anything valid where the answer is 0
+    return np.where(ok, np.exp(log_binom(r, x) + log_binom(e - r, m - x) - log_binom(e, m)), 0.0)
+
+
+def _finish(values, mean):
+    return float(np.nanmean(values)) if mean else torch.from_numpy(values)
 
 # %% ../../nbs/metrics/01_ranking.ipynb #9bfa311f
 def median_rank(
-    scores,                  # As in `counts`, or its result
-    relevant=None,           # As in `counts`
-    mean:bool=True,          # The median over queries, or the (n,) ranks
-) -> float|Tensor:           # From 1
+    scores,  # As in `counts`, or its result
+    relevant=None,  # As in `counts`
+    mean: bool = True,  # The median over queries, or the (n,) ranks
+) -> float | Tensor:  # From 1
     "medR: the median over queries of the average rank"
     r = ranks(scores, relevant)
     return float(np.median(r)) if mean else r
 
+
 def mean_reciprocal_rank(
-    scores,                  # As in `counts`, or its result
-    relevant=None,           # As in `counts`
-    mean:bool=True,          # Mean over queries, or the (n,) values
-) -> float|Tensor:           # A fraction
+    scores,  # As in `counts`, or its result
+    relevant=None,  # As in `counts`
+    mean: bool = True,  # Mean over queries, or the (n,) values
+) -> float | Tensor:  # A fraction
     "MRR: the mean over queries of 1 / average rank"
     return _finish(1 / ranks(scores, relevant).numpy(), mean)
 
 # %% ../../nbs/metrics/01_ranking.ipynb #df1737e9
 def pack(
-    z,                   # (n, c) codes of ±1
-) -> Tensor:             # (n, ⌈c/8⌉) uint8
+    z,  # (n, c) codes of ±1
+) -> Tensor:  # (n, ⌈c/8⌉) uint8
     "Eight bits to a byte; +1 is a one"
     return torch.from_numpy(np.packbits(_signs(z).numpy() > 0, axis=1))
 
+
 def hamming(
-    a,                   # (n, c) of ±1, or (n, bytes) uint8 from `pack`
-    b,                   # (m, c), of the same kind
-) -> Tensor:             # (n, m) int16; as scores: `-hamming(a, b)`
+    a,  # (n, c) of ±1, or (n, bytes) uint8 from `pack`
+    b,  # (m, c), of the same kind
+) -> Tensor:  # (n, m) int16; as scores: `-hamming(a, b)`
     "In how many places two binary codes differ"
     a, b = torch.as_tensor(a), torch.as_tensor(b)
     if a.shape[1] != b.shape[1] or (a.dtype == torch.uint8) != (b.dtype == torch.uint8):
         raise ValueError(f'codes of {a.shape[1]} {a.dtype} against {b.shape[1]} {b.dtype}')
-    if a.dtype != torch.uint8: return ((a.shape[1] - _signs(a).float() @ _signs(b).float().T) / 2).round().short()
-    a, b = (np.ascontiguousarray(np.pad(x.cpu().numpy(), ((0, 0), (0, -x.shape[1] % 8)))).view(np.uint64) for x in (a, b))       # 64 bits at a time
+    if a.dtype != torch.uint8:
+        return ((a.shape[1] - _signs(a).float() @ _signs(b).float().T) / 2).round().short()
+    a, b = (
+        np.ascontiguousarray(np.pad(x.cpu().numpy(), ((0, 0), (0, -x.shape[1] % 8)))).view(np.uint64) for x in (a, b)
+    )  # 64 bits at a time
     out, step = np.zeros((len(a), len(b)), np.int16), max(1, BLOCK // max(len(b), 1))
     for i in range(0, len(a), step):
-        for j in range(a.shape[1]): out[i:i+step] += np.bitwise_count(a[i:i+step, j, None] ^ b[None, :, j])
+        for j in range(a.shape[1]):
+            out[i : i + step] += np.bitwise_count(a[i : i + step, j, None] ^ b[None, :, j])
     return torch.from_numpy(out)
+
 
 def _signs(z):
     z = torch.as_tensor(z)
-    if not (z.abs() == 1).all(): raise ValueError('binary codes hold -1 and +1 only (a 0 would be half a bit): take sign with sign(0) = +1')
+    if not (z.abs() == 1).all():
+        raise ValueError('binary codes hold -1 and +1 only (a 0 would be half a bit): take sign with sign(0) = +1')
     return z

@@ -8,89 +8,109 @@ __all__ = ['metrics', 'fixated_pixels', 'auc', 'nss', 'cc', 'sim', 'kl', 'compar
 
 # %% ../../nbs/metrics/10_saliency.ipynb #imports0
 import math
+
 import numpy as np
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
+
 from ..core.checks import InputError
 from ..core.files import digest
 
 # %% ../../nbs/metrics/10_saliency.ipynb #ca65c22f
 def fixated_pixels(
-    points,              # (n, 2) row and column of each fixation, pixels from 0
-    shape,               # Height and width
-) -> np.ndarray:         # (height, width) bool
+    points,  # (n, 2) row and column of each fixation, pixels from 0
+    shape,  # Height and width
+) -> np.ndarray:  # (height, width) bool
     "Where somebody looked"
     m = np.zeros(shape, bool)
     row, col = np.floor(np.asarray(points, float).reshape(-1, 2)).astype(int).T
     m[row, col] = True
     return m
 
+
 def _checked(s, m):
     s, m = np.asarray(s, np.float64), np.asarray(m)
-    if s.shape != m.shape: raise InputError(f'the predicted map is {s.shape}, the true one {m.shape}: bring them to one size')
-    if not (np.isfinite(s).all() and np.isfinite(m).all()): raise InputError('a map has NaN or Inf in it')
-    if not m.any(): raise InputError('nobody looked at this picture: there is nothing to compare with')
+    if s.shape != m.shape:
+        raise InputError(f'the predicted map is {s.shape}, the true one {m.shape}: bring them to one size')
+    if not (np.isfinite(s).all() and np.isfinite(m).all()):
+        raise InputError('a map has NaN or Inf in it')
+    if not m.any():
+        raise InputError('nobody looked at this picture: there is nothing to compare with')
     return s, m
 
+
 def auc(
-    s,                   # (height, width) predicted
-    fixated,             # (height, width) bool: see `fixated_pixels`
-) -> float:              # 0 to 1
+    s,  # (height, width) predicted
+    fixated,  # (height, width) bool: see `fixated_pixels`
+) -> float:  # 0 to 1
     "AUC-Judd: how often a fixated pixel scores higher than one that is not, ties half"
     from scipy.stats import rankdata
+
     s, fixated = _checked(s, fixated)
     hits, n = fixated.sum(), fixated.size
-    if hits == n: raise InputError('every pixel is fixated: there is no other to compare with')
+    if hits == n:
+        raise InputError('every pixel is fixated: there is no other to compare with')
     return float((rankdata(s)[fixated.ravel()].sum() - hits * (hits + 1) / 2) / (hits * (n - hits)))
 
-def nss(s, fixated) -> float: # As for `auc`; in standard deviations of the map
+
+def nss(s, fixated) -> float:  # As for `auc`; in standard deviations of the map
     "Normalised scanpath saliency: the standardised map where people looked"
     s, fixated = _checked(s, fixated)
     sd = s.std()
-    return float((s[fixated].mean() - s.mean()) / sd) if sd > 1e-12 else 0.
+    return float((s[fixated].mean() - s.mean()) / sd) if sd > 1e-12 else 0.0
 
 # %% ../../nbs/metrics/10_saliency.ipynb #041a8841
-def cc(s, m) -> float: # (height, width) predicted and true; -1 to 1
+def cc(s, m) -> float:  # (height, width) predicted and true; -1 to 1
     "Correlation of two maps over the pixels"
     s, m = _checked(s, m)
     s, m = s - s.mean(), m - m.mean()
     return float((s * m).sum() / max(np.sqrt((s**2).sum() * (m**2).sum()), 1e-12))
 
-def _density(s): # to a sum of 1
+
+def _density(s):  # to a sum of 1
     low = s.min()
     s = s - low if low < 0 else s
     return s / s.sum() if s.sum() > 0 else np.full_like(s, 1 / s.size)
 
-def sim(s, m) -> float: # As for `cc`; 0 to 1
+
+def sim(s, m) -> float:  # As for `cc`; 0 to 1
     "Histogram intersection of two maps, each summing to 1"
     s, m = map(_density, _checked(s, m))
     return float(np.minimum(s, m).sum())
 
-def kl(s, m, eps=2.2204e-16) -> float: # As for `cc`; 0 or more, nats
+
+def kl(s, m, eps=2.2204e-16) -> float:  # As for `cc`; 0 or more, nats
     "Kullback-Leibler divergence of the predicted density from the true one; `eps` is the benchmark's"
     s, m = map(_density, _checked(s, m))
     return float((m * np.log(eps + m / (s + eps))).sum())
 
+
 metrics = dict(auc=auc, nss=nss, cc=cc, sim=sim, kl=kl)
 
+
 def compare(
-    s, m, fixated,             # (height, width): predicted, true, and who was looked at
-) -> dict:                     # All five
+    s,
+    m,
+    fixated,  # (height, width): predicted, true, and who was looked at
+) -> dict:  # All five
     "Everything that is asked of a predicted map"
     return {k: f(s, fixated if k in ('auc', 'nss') else m) for k, f in metrics.items()}
 
 # %% ../../nbs/metrics/10_saliency.ipynb #4870eeb5
 def interpolated(
-    density,                     # (side²,) of the cells of one picture
-    shape=(480, 640),            # Of the result
-    blur=.04,                    # Standard deviation of the Gaussian, a share of the height
-) -> np.ndarray:                 # (height, width) float32, above 0, its maximum 1
+    density,  # (side²,) of the cells of one picture
+    shape=(480, 640),  # Of the result
+    blur=0.04,  # Standard deviation of the Gaussian, a share of the height
+) -> np.ndarray:  # (height, width) float32, above 0, its maximum 1
     "A density of cells as a map of pixels"
     from scipy.ndimage import gaussian_filter
+
     p = torch.as_tensor(density).double()
     side = math.isqrt(p.numel())
-    if p.dim() != 1 or not side or side**2 != len(p): raise InputError(f'a density of shape {tuple(p.shape)} is not that of a square of cells')
-    if not (p.isfinite().all() and (p >= 0).all() and p.max() > 0): raise InputError('a density is 0 or more, somewhere above 0, without NaN and Inf')
+    if p.dim() != 1 or not side or side**2 != len(p):
+        raise InputError(f'a density of shape {tuple(p.shape)} is not that of a square of cells')
+    if not (p.isfinite().all() and (p >= 0).all() and p.max() > 0):
+        raise InputError('a density is 0 or more, somewhere above 0, without NaN and Inf')
     p = (p / p.max()).clamp(min=1e-9).log().view(1, 1, side, side)
     m = torch.nn.functional.interpolate(p, size=tuple(shape), mode='bicubic', align_corners=False)[0, 0].exp()
     m = gaussian_filter(m.numpy(), blur * shape[0])
@@ -99,85 +119,114 @@ def interpolated(
 # %% ../../nbs/metrics/10_saliency.ipynb #b90ddc36
 class Saliency:
     "Where people will look, from the grid of a frozen encoder: what a cell shows, and a bias for each place"
-    def __init__(self,
-        l2:float=.05,            # Weight of the squared weights; `inf`: none is left but the biases of places, the centre bias
-        hidden:int=32,           # Width of the hidden layer; 0: none, the convex model
-        rows:int=16,             # Pictures at a time: few, so that they stay in the processor's cache
+
+    def __init__(
+        self,
+        l2: float = 0.05,  # Weight of the squared weights; `inf`: none is left but the biases of places, the centre bias
+        hidden: int = 32,  # Width of the hidden layer; 0: none, the convex model
+        rows: int = 16,  # Pictures at a time: few, so that they stay in the processor's cache
     ):
-        if not l2 > 0: raise InputError(f'l2 is {l2}; a number above 0 is needed (inf: the centre bias)')
-        if hidden < 0: raise InputError(f'hidden is {hidden}; a width is needed, or 0 for no hidden layer')
+        if not l2 > 0:
+            raise InputError(f'l2 is {l2}; a number above 0 is needed (inf: the centre bias)')
+        if hidden < 0:
+            raise InputError(f'hidden is {hidden}; a width is needed, or 0 for no hidden layer')
         self.l2, self.hidden, self.rows = l2, hidden, rows
 
-    def fit(self,
-        grid:Tensor,             # (n, k, d) cells of pictures, any precision; see the part `grid` of picture encoders
-        density,                 # (n, k) how much of the attention each gets, rows sum to 1
-    ) -> 'Saliency':             # itself
+    def fit(
+        self,
+        grid: Tensor,  # (n, k, d) cells of pictures, any precision; see the part `grid` of picture encoders
+        density,  # (n, k) how much of the attention each gets, rows sum to 1
+    ) -> 'Saliency':  # itself
         "Least cross entropy with `density`; the same twice"
         t = torch.as_tensor(density)
         if grid.dim() != 3 or not grid.numel() or t.shape != grid.shape[:2]:
-            raise InputError(f'a grid (n, k, d) and a density (n, k) are needed, not {tuple(grid.shape)} and {tuple(t.shape)}')
-        if not ((t >= 0).all() and ((t.double().sum(1) - 1).abs() < 1e-3).all()): raise InputError('each row of the density must be 0 or more and sum to 1')
+            raise InputError(
+                f'a grid (n, k, d) and a density (n, k) are needed, not {tuple(grid.shape)} and {tuple(t.shape)}'
+            )
+        if not ((t >= 0).all() and ((t.double().sum(1) - 1).abs() < 1e-3).all()):
+            raise InputError('each row of the density must be 0 or more and sum to 1')
         self.mean, self.sd = self._moments(grid)
         self.f = self._start(grid.shape[2])
         self.b = t.double().mean(0).clamp(min=1e-9).log().float()
-        if self.l2 < math.inf: self._descend(grid, t.float())
+        if self.l2 < math.inf:
+            self._descend(grid, t.float())
         self.f.requires_grad_(False)
         return self
 
     def _start(self, d):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            if self.hidden and self.l2 < math.inf: return nn.Sequential(nn.Linear(d, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1, bias=False))
-            f = nn.Linear(d, 1, bias=False); nn.init.zeros_(f.weight)
+            if self.hidden and self.l2 < math.inf:
+                return nn.Sequential(nn.Linear(d, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1, bias=False))
+            f = nn.Linear(d, 1, bias=False)
+            nn.init.zeros_(f.weight)
             return f
 
     def _descend(self, grid, t):
         weights = [p for p in self.f.parameters() if p.dim() == 2]
         self.b.requires_grad_()
         opt = torch.optim.LBFGS([self.b, *self.f.parameters()], max_iter=200, line_search_fn='strong_wolfe')
+
         def loss():
             opt.zero_grad()
             total = self.l2 * sum(w.square().sum() for w in weights)
             total.backward()
             for rows in self._chunks(grid):
-                part = -(t[rows] * self._log(grid[rows])).sum(dtype=torch.float64) / len(t)      # a line search sees small differences
-                part.backward(); total = total + part.detach()
+                part = -(t[rows] * self._log(grid[rows])).sum(dtype=torch.float64) / len(
+                    t
+                )  # a line search sees small differences
+                part.backward()
+                total = total + part.detach()
             return total
+
         opt.step(loss)
         self.b = self.b.detach()
 
-    def _chunks(self, grid): return [slice(i, i + self.rows) for i in range(0, len(grid), self.rows)]
+    def _chunks(self, grid):
+        return [slice(i, i + self.rows) for i in range(0, len(grid), self.rows)]
+
     def _log(self, x):
         z = x.to(torch.float32, copy=True).sub_(self.mean).div_(self.sd)
         return (self.f(z)[..., 0] + self.b).log_softmax(1)
+
     def _moments(self, grid):
         "Mean and standard deviation of the cells; infinite for what is the same everywhere, so that it says nothing"
         n, sums = grid.shape[0] * grid.shape[1], torch.zeros(2, grid.shape[2], dtype=torch.float64)
         for rows in self._chunks(grid):
-            x = grid[rows].flatten(0, 1).double(); sums += torch.stack([x.sum(0), x.square().sum(0)])
-        if not sums.isfinite().all(): raise InputError('the grid has NaN or Inf in it')
+            x = grid[rows].flatten(0, 1).double()
+            sums += torch.stack([x.sum(0), x.square().sum(0)])
+        if not sums.isfinite().all():
+            raise InputError('the grid has NaN or Inf in it')
         mean, square = sums / n
         sd = (square - mean**2).clamp(min=0).sqrt()
         return mean.float(), sd.where(sd > 1e-5 * square.sqrt(), math.inf).float()
 
-    def density(self,
-        grid:Tensor,             # As in `fit`
-    ) -> Tensor:                 # (n, k) float32, rows sum to 1
+    def density(
+        self,
+        grid: Tensor,  # As in `fit`
+    ) -> Tensor:  # (n, k) float32, rows sum to 1
         "How much of the attention each cell will get"
-        if not hasattr(self, 'f'): raise RuntimeError('Saliency is not fitted: call fit first')
+        if not hasattr(self, 'f'):
+            raise RuntimeError('Saliency is not fitted: call fit first')
         if grid.shape[1:] != (len(self.b), len(self.mean)):
-            raise InputError(f'a grid of shape {tuple(grid.shape)}, but the head was fitted on (n, {len(self.b)}, {len(self.mean)})')
-        with torch.no_grad(): p = torch.cat([torch.empty(0, len(self.b)), *(self._log(grid[rows]).exp() for rows in self._chunks(grid))])
-        if not p.isfinite().all(): raise InputError('the grid has NaN or Inf in it')
+            raise InputError(
+                f'a grid of shape {tuple(grid.shape)}, but the head was fitted on (n, {len(self.b)}, {len(self.mean)})'
+            )
+        with torch.no_grad():
+            p = torch.cat([torch.empty(0, len(self.b)), *(self._log(grid[rows]).exp() for rows in self._chunks(grid))])
+        if not p.isfinite().all():
+            raise InputError('the grid has NaN or Inf in it')
         return p
 
-    def maps(self,
-        grid:Tensor,             # As in `fit`; of square pictures
-        shape=(480, 640),        # Height and width
-        blur:float=.04,          # As in `interpolated`
-    ) -> np.ndarray:             # (n, height, width) float32, the maximum of each 1
+    def maps(
+        self,
+        grid: Tensor,  # As in `fit`; of square pictures
+        shape=(480, 640),  # Height and width
+        blur: float = 0.04,  # As in `interpolated`
+    ) -> np.ndarray:  # (n, height, width) float32, the maximum of each 1
         "Where people will look, in pixels"
         return np.stack([interpolated(p, shape, blur) for p in self.density(grid)])
 
     @property
-    def digest(self): return digest(self.mean, self.sd, self.b, *self.f.parameters())
+    def digest(self):
+        return digest(self.mean, self.sd, self.b, *self.f.parameters())

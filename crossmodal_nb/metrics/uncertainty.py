@@ -9,8 +9,10 @@ __all__ = ['PROJECTIONS', 'Interval', 'bootstrap', 'Score', 'item_score', 'class
 import functools
 from dataclasses import dataclass
 from typing import NamedTuple
+
 import numpy as np
 import torch
+
 from ..core.checks import check_choice
 from .average_precision import _ap, mean_ap
 from .ranking import _each, _groups, _mend, _relevant, _sorted
@@ -18,17 +20,19 @@ from .ranking import _each, _groups, _mend, _relevant, _sorted
 # %% ../../nbs/metrics/07_uncertainty.ipynb #12e8d9e5
 class Interval(NamedTuple):
     "Where a metric lies"
+
     low: float
     high: float
 
+
 def bootstrap(
-    values,              # (n,) values of single queries, or (n, …)
-    metric=np.nanmean,   # Resampled values → number (`aggregate` of a metric; or your own)
-    n:int=1000,          # Resamples
-    seed:int=0,
-    cluster=None,        # (n,) codes: queries of one cluster are drawn together
-    resamples=None,      # (n, k) explicit rows instead
-    level:float=.95,     # Mass between the two percentiles
+    values,  # (n,) values of single queries, or (n, …)
+    metric=np.nanmean,  # Resampled values → number (`aggregate` of a metric; or your own)
+    n: int = 1000,  # Resamples
+    seed: int = 0,
+    cluster=None,  # (n,) codes: queries of one cluster are drawn together
+    resamples=None,  # (n, k) explicit rows instead
+    level: float = 0.95,  # Mass between the two percentiles
 ) -> Interval:
     "Percentile bootstrap interval of a metric over queries (Efron and Tibshirani, 1993, chapter 13)"
     values = torch.as_tensor(values)
@@ -36,13 +40,16 @@ def bootstrap(
     draws = [float(metric(values[i])) for i in rows]
     return Interval(*map(float, np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])))
 
+
 def _resamples(m, n, seed, cluster):
     rng = np.random.default_rng(seed)
     if cluster is None:
-        for _ in range(n): yield torch.from_numpy(rng.integers(m, size=m))
+        for _ in range(n):
+            yield torch.from_numpy(rng.integers(m, size=m))
         return
     code = np.unique(np.asarray(cluster), return_inverse=True)[1]
-    if len(code) != m: raise ValueError(f'{len(code)} cluster codes for {m} values')
+    if len(code) != m:
+        raise ValueError(f'{len(code)} cluster codes for {m} values')
     order, size = np.argsort(code, kind='stable'), np.bincount(code)
     start = np.cumsum(size) - size
     for _ in range(n):
@@ -51,16 +58,18 @@ def _resamples(m, n, seed, cluster):
         yield torch.from_numpy(order[np.repeat(start[c] - np.cumsum(k) + k, k) + np.arange(k.sum())])
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #f6bec657
-PROJECTIONS = 4    # random signs of every item, by which interactions of pairs are summed up without a matrix of pairs
+PROJECTIONS = 4  # random signs of every item, by which interactions of pairs are summed up without a matrix of pairs
+
 
 @dataclass(frozen=True)
 class Score:
     "A score of one split, and what every item contributes to it. Scores add up, and scale with numbers"
-    value: float               # The score: a fraction, or points if scaled
-    item: np.ndarray           # (k,) item codes, ascending
-    influence: np.ndarray      # (k,) derivative of the score by the item's weight; sums to 0
-    interaction: np.ndarray    # (k, 4) what pairs contribute beyond their members, projected on random signs
-    random: bool = False       # Whether learning once more could give another score: networks yes, closed forms no
+
+    value: float  # The score: a fraction, or points if scaled
+    item: np.ndarray  # (k,) item codes, ascending
+    influence: np.ndarray  # (k,) derivative of the score by the item's weight; sums to 0
+    interaction: np.ndarray  # (k, 4) what pairs contribute beyond their members, projected on random signs
+    random: bool = False  # Whether learning once more could give another score: networks yes, closed forms no
 
     @property
     def variance(self) -> float:
@@ -78,19 +87,28 @@ class Score:
             interaction[at] += by * s.interaction
         return Score(self.value + sign * other.value, item, influence, interaction, self.random or other.random)
 
-    def __add__(self, other): return self._with(other, 1) if isinstance(other, Score) else self
-    def __sub__(self, other): return self._with(other, -1)
+    def __add__(self, other):
+        return self._with(other, 1) if isinstance(other, Score) else self
+
+    def __sub__(self, other):
+        return self._with(other, -1)
+
     def __mul__(self, by):
         return Score(by * self.value, self.item, by * self.influence, by * self.interaction, self.random)
+
     __radd__, __rmul__ = __add__, __mul__
-    def __truediv__(self, by): return self * (1 / by)
+
+    def __truediv__(self, by):
+        return self * (1 / by)
+
 
 def _signs(item):
     "(k, 4) of ±1, the same for an item wherever it occurs (the finaliser of SplitMix64)"
     x = np.asarray(item).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     for shift, by in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(by)
-    return 2. * ((x[:, None] >> np.arange(PROJECTIONS, dtype=np.uint64)) & np.uint64(1)).astype(float) - 1
+    return 2.0 * ((x[:, None] >> np.arange(PROJECTIONS, dtype=np.uint64)) & np.uint64(1)).astype(float) - 1
+
 
 def _per_item(item, values):
     "Sorted item codes, and the sums of their rows' values"
@@ -101,16 +119,18 @@ def _per_item(item, values):
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #971e0e3e
 def item_score(
-    values,               # (n,) values of single queries; NaN: left out
-    item,                 # (n,) what each query is about: queries of one item are drawn together
-    random:bool=False,    # As in `Score`
+    values,  # (n,) values of single queries; NaN: left out
+    item,  # (n,) what each query is about: queries of one item are drawn together
+    random: bool = False,  # As in `Score`
 ) -> Score:
     """A mean over queries. The right item is fixed with the query, so only queries are a sample: the cluster-robust
     variance of Liang and Zeger (1986)"""
     values, item = np.asarray(values, dtype=float), np.asarray(item)
-    if len(values) != len(item): raise ValueError(f'{len(values)} values, but {len(item)} items')
+    if len(values) != len(item):
+        raise ValueError(f'{len(values)} values, but {len(item)} items')
     known = ~np.isnan(values)
-    if not known.any(): raise ValueError('there is no query with a value')
+    if not known.any():
+        raise ValueError('there is no query with a value')
     values, item = values[known], item[known]
     mean = values.mean()
     own, influence = _per_item(item, (values - mean) / len(values))
@@ -118,11 +138,11 @@ def item_score(
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #8e299aea
 def class_score(
-    scores,               # (n, m) scores, or an iterator of (slice, block) in row order
-    relevant,             # Pair of labels (of queries, of gallery), or (n, m) bool
-    items,                # Pair: (n,) item of each query, (m,) item of each gallery row
-    metric=mean_ap,       # `mean_ap`, or a `functools.partial` of it with `k` and `norm`
-    random:bool=False,    # As in `Score`
+    scores,  # (n, m) scores, or an iterator of (slice, block) in row order
+    relevant,  # Pair of labels (of queries, of gallery), or (n, m) bool
+    items,  # Pair: (n,) item of each query, (m,) item of each gallery row
+    metric=mean_ap,  # `mean_ap`, or a `functools.partial` of it with `k` and `norm`
+    random: bool = False,  # As in `Score`
 ) -> Score:
     "mAP, where every item is a sample both as a query and as a gallery row"
     f = getattr(metric, 'func', metric)
@@ -140,21 +160,26 @@ def class_score(
         right += r
         column += c
     ap, left = np.concatenate(ap), np.concatenate(left)
-    if len(ap) < len(query): raise ValueError(f'scores of {len(ap)} queries, but {len(query)} items')
+    if len(ap) < len(query):
+        raise ValueError(f'scores of {len(ap)} queries, but {len(query)} items')
     n, mean = len(ap), ap.mean()
-    left -= column @ of_gallery / n                                  # interactions have no mean over queries
+    left -= column @ of_gallery / n  # interactions have no mean over queries
     right -= column[:, None] / n * of_query.sum(0)
     influence = np.concatenate([ap - mean, column]) / n
-    own, both = _per_item(np.concatenate([query, gallery]),
-                          np.column_stack([influence, np.concatenate([left, right]) / n]))
+    own, both = _per_item(
+        np.concatenate([query, gallery]), np.column_stack([influence, np.concatenate([left, right]) / n])
+    )
     return Score(float(mean), own, both[:, 0], both[:, 1:], random)
+
 
 def _class_piece(first, block, relevant, signs, k, norm):
     "Of some queries: AP, and the derivatives of their AP by each gallery row's weight, summed and projected"
     b, m = block.shape
     seen = first + b
-    if seen > signs[0].shape[1]: raise ValueError(f'scores of {seen} queries, but {signs[0].shape[1]} items')
-    if m != len(signs[1]): raise ValueError(f'scores of a gallery of {m} rows, but {len(signs[1])} items')
+    if seen > signs[0].shape[1]:
+        raise ValueError(f'scores of {seen} queries, but {signs[0].shape[1]} items')
+    if m != len(signs[1]):
+        raise ValueError(f'scores of a gallery of {m} rows, but {len(signs[1])} items')
     rel = _relevant(relevant, first, block.shape)
     v, order = _order(first, _mend(block, np.flatnonzero(rel)))
     order = torch.from_numpy(order)
@@ -163,37 +188,39 @@ def _class_piece(first, block, relevant, signs, k, norm):
     ap = _ap(_groups(v, np.flatnonzero(hit), R, m), k, norm, 'expected')
     d = torch.from_numpy(_derivatives(hit, R, m if k is None else min(k, m), norm))
     d = torch.empty(b, m).scatter_(1, order, d)
-    return ap, (d @ signs[1]).numpy(), (signs[0][:, first:first + b] @ d).T.numpy(), d.sum(0).numpy()
+    return ap, (d @ signs[1]).numpy(), (signs[0][:, first : first + b] @ d).T.numpy(), d.sum(0).numpy()
+
 
 def _derivatives(hit, R, k, norm):
     "(b, m) derivative of AP by the weight of the row in each place; `hit` says which places hold a positive"
     b, m = hit.shape
     row, place = np.divmod(np.flatnonzero(hit[:, :k]), k)
-    H = np.bincount(row, minlength=b)                                 # positives among the first k
-    start = np.cumsum(H + 1) - (H + 1)                 # in a table with one more entry a query: nothing follows
+    H = np.bincount(row, minlength=b)  # positives among the first k
+    start = np.cumsum(H + 1) - (H + 1)  # in a table with one more entry a query: nothing follows
     at = np.arange(len(row)) + row
-    g = place + 1.
+    g = place + 1.0
     precision = (at - start[row] + 1) / g
     total = np.bincount(row, precision, b)
     N = np.maximum({'relevant': R, 'hits': H, 'min': np.minimum(R, k)}[norm], 1)
     ap = total / N
     table = np.zeros((2, int((H + 1).sum())))
     table[0, at], table[1, at] = 1 / g, precision / g
-    after = table[:, ::-1].cumsum(1)[:, ::-1]                         # sums over this and all later positives …
-    after -= np.repeat(after[:, start + H], H + 1, axis=1)            # … of the same query
-    cut = hit[:, k - 1] & (k < m)                                     # more weight above moves the k-th row out
-    lost = np.where(cut, H / k, 0.) - (ap * cut if norm == 'hits' else 0)
+    after = table[:, ::-1].cumsum(1)[:, ::-1]  # sums over this and all later positives …
+    after -= np.repeat(after[:, start + H], H + 1, axis=1)  # … of the same query
+    cut = hit[:, k - 1] & (k < m)  # more weight above moves the k-th row out
+    lost = np.where(cut, H / k, 0.0) - (ap * cut if norm == 'hits' else 0)
     below = (-after[1] - np.repeat(lost, H + 1)) / np.repeat(N, H + 1)
     d = np.zeros((b, m), np.float32)
-    begin = np.append(np.empty(len(below), int), b * k)    # each entry is that of the places from here to the next one
+    begin = np.append(np.empty(len(below), int), b * k)  # each entry is that of the places from here to the next one
     begin[start], begin[at + 1] = np.arange(b) * k, row * k + place
     d[:, :k] = np.repeat(below.astype(np.float32), np.diff(begin)).reshape(b, k)
-    share = ap * ((R <= k) if norm == 'min' else 1)    # by how much a positive's weight enlarges the divisor
+    share = ap * ((R <= k) if norm == 'min' else 1)  # by how much a positive's weight enlarges the divisor
     d[row, place] = (precision + after[0, at] - after[1, at] - lost[row] - share[row]) / N[row]
     if k < m and norm != 'hits':
         row, place = np.nonzero(hit[:, k:])
         d[row, place + k] = -share[row] / N[row]
     return d
+
 
 def _order(first, block):
     "(b, m) sorted scores (numbers that tie where they do) and gallery rows; equal scores in another order a query"
@@ -205,65 +232,85 @@ def _order(first, block):
 # %% ../../nbs/metrics/07_uncertainty.ipynb #4a8e895e
 class Estimate(NamedTuple):
     "A score with its interval"
+
     value: float
     low: float
     high: float
-    se: float            # Standard error: items, and runs where there are several
-    df: float            # Degrees of freedom of the t distribution that the interval is read off
+    se: float  # Standard error: items, and runs where there are several
+    df: float  # Degrees of freedom of the t distribution that the interval is read off
     runs: int
 
+
 def estimate(
-    runs,                     # A `Score`, or a list of them: one a run, of the same method
-    design:str='seeds',       # `'seeds'` (of the same items) or `'folds'` (of other items, with overlapping training sets)
-    overlap:float=.25,        # Of folds: test items divided by training items
-    level:float=.95,          # Mass of the interval
+    runs,  # A `Score`, or a list of them: one a run, of the same method
+    design: str = 'seeds',  # `'seeds'` (of the same items) or `'folds'` (of other items, with overlapping training sets)
+    overlap: float = 0.25,  # Of folds: test items divided by training items
+    level: float = 0.95,  # Mass of the interval
 ) -> Estimate:
     "Mean over runs, with the variance of items and of runs together"
     runs = _listed(runs)
     mean = sum(runs[1:], runs[0]) / len(runs)
     values = [r.value for r in runs]
-    if check_choice(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
-    else: parts = [(mean.variance, len(mean.item) - 1), _seeds(values)]
+    if check_choice(design, ('seeds', 'folds'), 'design') == 'folds':
+        parts = [_folds(values, overlap)]
+    else:
+        parts = [(mean.variance, len(mean.item) - 1), _seeds(values)]
     se, df = _together(parts)
     return _estimate(mean.value, se, df, len(runs), level)
 
+
 def merge(
-    values,                   # (R,) scores of single runs
-    ses=(),                   # (R,) their standard errors over items; empty: not known, so the interval is of runs alone
-    n:int=2,                  # Items, of which each standard error was made
-    design:str='seeds', overlap:float=.25, level:float=.95,     # As in `estimate`
+    values,  # (R,) scores of single runs
+    ses=(),  # (R,) their standard errors over items; empty: not known, so the interval is of runs alone
+    n: int = 2,  # Items, of which each standard error was made
+    design: str = 'seeds',
+    overlap: float = 0.25,
+    level: float = 0.95,  # As in `estimate`
 ) -> Estimate:
     """`estimate` from what rows keep. Seeds are asked the same items, so the variance of items is the mean of theirs, and does not shrink with
     the number of runs"""
-    if len(values) + len(ses) < 2: raise ValueError('a single run without a standard error has no interval')
-    if check_choice(design, ('seeds', 'folds'), 'design') == 'folds': parts = [_folds(values, overlap)]
-    else: parts = [*([(float(np.mean(np.square(ses))), n - 1)] if len(ses) else []), _seeds(values)]
+    if len(values) + len(ses) < 2:
+        raise ValueError('a single run without a standard error has no interval')
+    if check_choice(design, ('seeds', 'folds'), 'design') == 'folds':
+        parts = [_folds(values, overlap)]
+    else:
+        parts = [*([(float(np.mean(np.square(ses))), n - 1)] if len(ses) else []), _seeds(values)]
     return _estimate(float(np.mean(values)), *_together(parts), len(values), level)
 
+
 def _estimate(value, se, df, runs, level):
-    half = _t(.5 + level / 2, df) * se
+    half = _t(0.5 + level / 2, df) * se
     return Estimate(value, value - half, value + half, se, df, runs)
+
 
 def _listed(runs):
     runs = [runs] if isinstance(runs, Score) else list(runs)
-    if not runs: raise ValueError('there is no run to estimate anything from')
+    if not runs:
+        raise ValueError('there is no run to estimate anything from')
     return runs
+
 
 def _t(p, df):
     from scipy.special import stdtrit
+
     return float(stdtrit(max(df, 1), p))
+
 
 def _seeds(values):
     "Variance of a mean over learning runs, and its degrees of freedom"
-    return (np.var(values, ddof=1) / len(values), len(values) - 1) if len(values) > 1 else (0., 1)
+    return (np.var(values, ddof=1) / len(values), len(values) - 1) if len(values) > 1 else (0.0, 1)
+
 
 def _folds(values, overlap):
     "The same for folds, whose training sets overlap (Nadeau and Bengio, 2003, section 3)"
-    if len(values) < 2: raise ValueError('one fold has no variance over folds: it is a single run')
+    if len(values) < 2:
+        raise ValueError('one fold has no variance over folds: it is a single run')
     return (1 / len(values) + overlap) * np.var(values, ddof=1), len(values) - 1
+
 
 def _together(parts):
     "Standard error and degrees of freedom of a sum of variances (Satterthwaite, 1946)"
     total = sum(v for v, _ in parts)
-    if total == 0: return 0., float(max(df for _, df in parts))
+    if total == 0:
+        return 0.0, float(max(df for _, df in parts))
     return float(np.sqrt(total)), float(total**2 / sum(v**2 / df for v, df in parts))

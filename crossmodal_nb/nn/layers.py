@@ -9,56 +9,66 @@ __all__ = ['Standard', 'mlp', 'AttentionPool', 'Attention', 'FeedForward', 'Bloc
 
 # %% ../../nbs/nn/01_layers.ipynb #imports0
 import torch
-from torch import nn, Tensor
+from torch import Tensor, nn
 
 # %% ../../nbs/nn/01_layers.ipynb #5910a6c6
 class Standard(nn.Module):
     "Columns minus their training mean, over their training sd"
-    def __init__(self, width:int):
-        super().__init__()
-        self.register_buffer('mean', torch.zeros(width)); self.register_buffer('sd', torch.ones(width))
 
-    def fit(self,
-        x:Tensor,         # (n, d) or (n, length, d) rows
-        mask:Tensor|None=None, # (n, length) bool: which of them count
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(width))
+        self.register_buffer('sd', torch.ones(width))
+
+    def fit(
+        self,
+        x: Tensor,  # (n, d) or (n, length, d) rows
+        mask: Tensor | None = None,  # (n, length) bool: which of them count
     ):
         "Take mean and sd of rows; a constant column keeps the sd 1"
         x = (x if mask is None else x[mask]).flatten(0, -2).double()
         sd = x.std(0, correction=0)
-        self.mean.copy_(x.mean(0)); self.sd.copy_(torch.where(sd > 1e-6, sd, 1.))
+        self.mean.copy_(x.mean(0))
+        self.sd.copy_(torch.where(sd > 1e-6, sd, 1.0))
 
-    def forward(self, x): return (x - self.mean) / self.sd
+    def forward(self, x):
+        return (x - self.mean) / self.sd
 
 # %% ../../nbs/nn/01_layers.ipynb #16585d45
 def mlp(
-    *widths:int,          # In, hidden …, out
-    dropout:float=0.,     # After each hidden layer
+    *widths: int,  # In, hidden …, out
+    dropout: float = 0.0,  # After each hidden layer
 ) -> nn.Sequential:
     "Linear maps with GELU and LayerNorm between them"
     layers = []
-    for i, o in zip(widths[:-2], widths[1:-1]): layers += [nn.Linear(i, o), nn.GELU(), nn.LayerNorm(o), nn.Dropout(dropout)]
+    for i, o in zip(widths[:-2], widths[1:-1]):
+        layers += [nn.Linear(i, o), nn.GELU(), nn.LayerNorm(o), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
 
 # %% ../../nbs/nn/01_layers.ipynb #834d0c6d
 class AttentionPool(nn.Module):
     "A set of vectors to one vector, by learned queries"
-    def __init__(self,
-        width:int,            # Of the vectors
-        out:int,              # Of the result
-        heads:int=8,          # Queries
+
+    def __init__(
+        self,
+        width: int,  # Of the vectors
+        out: int,  # Of the result
+        heads: int = 8,  # Queries
     ):
         super().__init__()
         self.heads = heads
-        self.query = nn.Parameter(torch.randn(heads, width) / width**.5)
+        self.query = nn.Parameter(torch.randn(heads, width) / width**0.5)
         self.value, self.out = nn.Linear(width, out), nn.Linear(out, out)
 
-    def weights(self,
-        x:Tensor,             # (n, length, width)
-        mask:Tensor|None=None, # (n, length) bool; True counts
-    ) -> Tensor:              # (n, heads, length), sums of 1
+    def weights(
+        self,
+        x: Tensor,  # (n, length, width)
+        mask: Tensor | None = None,  # (n, length) bool; True counts
+    ) -> Tensor:  # (n, heads, length), sums of 1
         "Where each query looks"
         s = torch.einsum('hd,nld->nhl', self.query, x)
-        if mask is not None: s = s.masked_fill(~mask[:, None], torch.finfo(s.dtype).min)
+        if mask is not None:
+            s = s.masked_fill(~mask[:, None], torch.finfo(s.dtype).min)
         return s.softmax(-1)
 
     def forward(self, x, mask=None):
@@ -69,83 +79,105 @@ class AttentionPool(nn.Module):
 # %% ../../nbs/nn/01_layers.ipynb #58982b45
 class Attention(nn.Module):
     "A set looks at another: attention, then linear → dropout → residual + LayerNorm"
-    def __init__(self,
-        width:int,            # Of the vectors that look, and of the result
-        other:int,            # Of the vectors that are looked at
-        hidden:int,           # Of queries, keys and values, all heads together
-        heads:int,
-        dropout:float=0.,
+
+    def __init__(
+        self,
+        width: int,  # Of the vectors that look, and of the result
+        other: int,  # Of the vectors that are looked at
+        hidden: int,  # Of queries, keys and values, all heads together
+        heads: int,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value = nn.Linear(width, hidden), nn.Linear(other, hidden), nn.Linear(other, hidden)
         self.out, self.drop, self.norm = nn.Linear(hidden, width), nn.Dropout(dropout), nn.LayerNorm(width, eps=1e-12)
 
-    def look(self,
-        x:Tensor,             # (n, l, width)
-        y:Tensor,             # (n, m, other)
-        mask:Tensor|None=None, # (n, m) bool; True may be looked at
-    ) -> tuple[Tensor, Tensor]: # (n, l, hidden) what was gathered; (n, heads, l, m) from where, sums of 1
+    def look(
+        self,
+        x: Tensor,  # (n, l, width)
+        y: Tensor,  # (n, m, other)
+        mask: Tensor | None = None,  # (n, m) bool; True may be looked at
+    ) -> tuple[Tensor, Tensor]:  # (n, l, hidden) what was gathered; (n, heads, l, m) from where, sums of 1
         "The contexts, and the maps A"
-        q, k, v = (f(u).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f, u in ((self.query, x), (self.key, y), (self.value, y)))
-        s = q @ k.mT / k.shape[-1]**.5
-        if mask is not None: s = s.masked_fill(~mask[:, None, None], torch.finfo(s.dtype).min)
+        q, k, v = (
+            f(u).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for f, u in ((self.query, x), (self.key, y), (self.value, y))
+        )
+        s = q @ k.mT / k.shape[-1] ** 0.5
+        if mask is not None:
+            s = s.masked_fill(~mask[:, None, None], torch.finfo(s.dtype).min)
         A = s.softmax(-1)
         return (self.drop(A) @ v).transpose(1, 2).flatten(2), A
 
-    def forward(self, x, y, mask=None) -> tuple[Tensor, Tensor]: # (n, l, width) and the maps
+    def forward(self, x, y, mask=None) -> tuple[Tensor, Tensor]:  # (n, l, width) and the maps
         c, A = self.look(x, y, mask)
         return self.norm(x + self.drop(self.out(c))), A
 
+
 class FeedForward(nn.Module):
     "Each vector by itself: x ← LN(x + dropout(W₂ gelu(W₁ x)))"
-    def __init__(self, width:int, dropout:float=0., times:int=4): # `times` as wide within
+
+    def __init__(self, width: int, dropout: float = 0.0, times: int = 4):  # `times` as wide within
         super().__init__()
-        self.f = nn.Sequential(nn.Linear(width, times * width), nn.GELU(), nn.Linear(times * width, width), nn.Dropout(dropout))
+        self.f = nn.Sequential(
+            nn.Linear(width, times * width), nn.GELU(), nn.Linear(times * width, width), nn.Dropout(dropout)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-12)
-    def forward(self, x): return self.norm(x + self.f(x))
+
+    def forward(self, x):
+        return self.norm(x + self.f(x))
+
 
 class Block(nn.Module):
     "A transformer block: a set looks at itself, then each vector by itself"
-    def __init__(self, width:int, heads:int, dropout:float=0., times:int=4):
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, times: int = 4):
         super().__init__()
         self.attention, self.ffn = Attention(width, width, width, heads, dropout), FeedForward(width, dropout, times)
 
-    def forward(self,
-        x:Tensor,             # (n, l, width)
-        mask:Tensor|None=None, # (n, l) bool
-        first:int|None=None,  # Only the first so many vectors are wanted (default all)
-    ) -> Tensor:              # (n, first, width)
+    def forward(
+        self,
+        x: Tensor,  # (n, l, width)
+        mask: Tensor | None = None,  # (n, l) bool
+        first: int | None = None,  # Only the first so many vectors are wanted (default all)
+    ) -> Tensor:  # (n, first, width)
         return self.ffn(self.attention(x[:, :first], x, mask)[0])
 
 # %% ../../nbs/nn/01_layers.ipynb #b89b2374
 class CoAttention(nn.Module):
     "Each of two sets looks at the other, in parallel"
-    def __init__(self, a:int, b:int, hidden:int, heads:int, dropout:float=0.): # Widths of both, and of the queries
+
+    def __init__(
+        self, a: int, b: int, hidden: int, heads: int, dropout: float = 0.0
+    ):  # Widths of both, and of the queries
         super().__init__()
         self.a, self.b = Attention(a, b, hidden, heads, dropout), Attention(b, a, hidden, heads, dropout)
 
-    def forward(self,
-        a:Tensor, b:Tensor,       # (n, l, a) and (n, m, b)
-        mask_a:Tensor|None=None,  # (n, l) bool
-        mask_b:Tensor|None=None,  # (n, m) bool
-    ):                            # a, b anew; (n, heads, l, m) where a looks in b, (n, heads, m, l) where b looks in a
+    def forward(
+        self,
+        a: Tensor,
+        b: Tensor,  # (n, l, a) and (n, m, b)
+        mask_a: Tensor | None = None,  # (n, l) bool
+        mask_b: Tensor | None = None,  # (n, m) bool
+    ):  # a, b anew; (n, heads, l, m) where a looks in b, (n, heads, m, l) where b looks in a
         (za, A), (zb, B) = self.a(a, b, mask_b), self.b(b, a, mask_a)
         return za, zb, A, B
 
 # %% ../../nbs/nn/01_layers.ipynb #aca68ef9
 def box_code(
-    boxes:Tensor,     # (n, 4) x1, y1, x2, y2
-    size=(1, 1),      # Width and height of the picture
-) -> Tensor:          # (n, 5)
+    boxes: Tensor,  # (n, 4) x1, y1, x2, y2
+    size=(1, 1),  # Width and height of the picture
+) -> Tensor:  # (n, 5)
     "The five numbers of ViLBERT for a box"
     w, h = size
     x1, y1, x2, y2 = (boxes / torch.tensor([w, h, w, h], dtype=boxes.dtype)).T
     return torch.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], 1)
 
+
 def spatial_code(
-    side:int,         # Cells in a row
-) -> Tensor:          # (side², 5) float64, row by row
+    side: int,  # Cells in a row
+) -> Tensor:  # (side², 5) float64, row by row
     "The places of a grid's cells"
     y, x = torch.cartesian_prod(torch.arange(side), torch.arange(side)).view(-1, 2).T
     return box_code(torch.stack([x, y, x + 1, y + 1], 1).double(), (side, side))
@@ -153,28 +185,37 @@ def spatial_code(
 # %% ../../nbs/nn/01_layers.ipynb #07c3d062
 class AlignedAttention(nn.Module):
     "Two vectors weigh each other's features (S3, equations 3.1.11 to 3.1.14)"
-    def __init__(self,
-        dim:int,                          # D
-        wi=True, ws=True, wis=True,       # Which of the three terms there are; what is not there has no parameters
-        split=False,                      # The second vector has weights of its own (RVS)
-        share=None,                       # Another block, whose W_i and W_ie are used (RVS)
-        gain:float=1.,                    # γ
+
+    def __init__(
+        self,
+        dim: int,  # D
+        wi=True,
+        ws=True,
+        wis=True,  # Which of the three terms there are; what is not there has no parameters
+        split=False,  # The second vector has weights of its own (RVS)
+        share=None,  # Another block, whose W_i and W_ie are used (RVS)
+        gain: float = 1.0,  # γ
     ):
         super().__init__()
-        square = lambda: nn.Linear(dim, dim, bias=False)
+
+        def square():
+            return nn.Linear(dim, dim, bias=False)
+
         self.i, self.s, self.both = (square() if there else None for there in (wi and not share, ws, wis))
         self.e, self.e_s, self.gain = None if share else square(), square() if split else None, gain
-        self.first = (share or self,)     # in a tuple: the other's parameters are not ours
+        self.first = (share or self,)  # in a tuple: the other's parameters are not ours
 
-    def weights(self,
-        gi:Tensor, gs:Tensor,             # (…, D) each
-    ) -> tuple[Tensor, Tensor]:           # (…, D) each, sums are 1
+    def weights(
+        self,
+        gi: Tensor,
+        gs: Tensor,  # (…, D) each
+    ) -> tuple[Tensor, Tensor]:  # (…, D) each, sums are 1
         "α of the first and of the second"
         both, first = gi * gs, self.first[0]
         h = sum((f(x) for f, x in ((first.i, gi), (self.s, gs), (self.both, both)) if f), torch.zeros_like(both)).tanh()
         a = first.e(h).softmax(-1)
         return a, self.e_s(h).softmax(-1) if self.e_s else a
 
-    def forward(self, gi, gs):            # (…, D) each -> (…, D) each, of length 1
+    def forward(self, gi, gs):  # (…, D) each -> (…, D) each, of length 1
         ai, as_ = self.weights(gi, gs)
         return tuple(nn.functional.normalize(g + self.gain * a * g, dim=-1) for g, a in ((gi, ai), (gs, as_)))

@@ -14,68 +14,83 @@ import os
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+
 import torch
 from torch import nn
-from ..core.files import digest, save_tensors, load_tensors
+
+from ..core.files import digest, load_tensors, save_tensors
 from ..core.processes import spawn
 
 # %% ../../nbs/nn/02_trainer.ipynb #f5c415af
 def rate(
-    t:int,          # Step, from 0
-    steps:int,      # T, how many there will be
-    warmup:int,     # w, how many of them rise
-) -> float:         # Share of the full rate, 0 to 1
+    t: int,  # Step, from 0
+    steps: int,  # T, how many there will be
+    warmup: int,  # w, how many of them rise
+) -> float:  # Share of the full rate, 0 to 1
     "Linear warm-up, then half a cosine (Loshchilov & Hutter 2017)"
-    return (t + 1) / warmup if t < warmup else .5 * (1 + math.cos(math.pi * (t - warmup) / max(steps - warmup, 1)))
+    return (t + 1) / warmup if t < warmup else 0.5 * (1 + math.cos(math.pi * (t - warmup) / max(steps - warmup, 1)))
 
 # %% ../../nbs/nn/02_trainer.ipynb #26da95b8
 class Collapse(RuntimeError):
     "Training goes on but learns nothing. The message says what was seen and what to try"
 
+
 def watch(
-    history,              # One dict an epoch: `loss`, and `spread` where the method has codes
-    collapse_loss=None,            # The loss at which all scores are equal, if the loss has such a value
-    patience:int=3,       # Epochs in a row
+    history,  # One dict an epoch: `loss`, and `spread` where the method has codes
+    collapse_loss=None,  # The loss at which all scores are equal, if the loss has such a value
+    patience: int = 3,  # Epochs in a row
 ):
     "Raise `Collapse` when codes are one point, or the loss stays at its trap"
     last = history[-patience:]
     if not math.isfinite(last[-1]['loss']) or not math.isfinite(last[-1]['grad']):
-        raise Collapse(f'epoch {last[-1]["epoch"]}: the loss is {last[-1]["loss"]}, the gradient {last[-1]["grad"]}. '
-                       'Lower lr, or look for features of extreme size')
-    if len(last) < patience: return
-    if max(r.get('spread', 1.) for r in last) < 1e-4:
-        raise Collapse(f'all codes of a view have been one point for {patience} epochs: nothing can be told apart. '
-                       'Lower lr; lengthen the warm-up; with hardest negatives, begin with the mean of all (warmup_epochs=…)')
-    if collapse_loss is not None and max(abs(r['loss'] - collapse_loss) for r in last) < 1e-3 * max(abs(collapse_loss), 1e-3):
-        raise Collapse(f'the loss has stayed at {collapse_loss:.4g}, its value when all scores are equal, for {patience} epochs. '
-                       'Lower lr; keep weight decay off the scale; with hardest negatives, begin with the mean of all (warmup_epochs=…)')
+        raise Collapse(
+            f'epoch {last[-1]["epoch"]}: the loss is {last[-1]["loss"]}, the gradient {last[-1]["grad"]}. '
+            'Lower lr, or look for features of extreme size'
+        )
+    if len(last) < patience:
+        return
+    if max(r.get('spread', 1.0) for r in last) < 1e-4:
+        raise Collapse(
+            f'all codes of a view have been one point for {patience} epochs: nothing can be told apart. '
+            'Lower lr; lengthen the warm-up; with hardest negatives, begin with the mean of all (warmup_epochs=…)'
+        )
+    if collapse_loss is not None and max(abs(r['loss'] - collapse_loss) for r in last) < 1e-3 * max(
+        abs(collapse_loss), 1e-3
+    ):
+        raise Collapse(
+            f'the loss has stayed at {collapse_loss:.4g}, its value when all scores are equal, for {patience} epochs. '
+            'Lower lr; keep weight decay off the scale; with hardest negatives, begin with the mean of all (warmup_epochs=…)'
+        )
 
 # %% ../../nbs/nn/02_trainer.ipynb #d3a6c434
 @dataclass
 class Trainer:
     "Epochs of AdamW on lightning Fabric: one process or many, with exact resumption"
-    epochs:int = 30
-    batch:int = 256            # Items a step, over all processes
-    lr:float = 1e-3
-    wd:float = .01             # Weight decay, on matrices only
-    warmup:float = .05         # Share of all steps
-    clip:float = 1.            # Largest norm of a gradient
-    patience:int = 0           # Epochs without a better check before it stops (0: go on to the end)
-    seed:int = 0
-    chunk:int = 0              # Rows embedded at once (0: the whole batch)
-    devices:int = 1            # Processes on this machine; under torchrun its own numbers count
-    accelerator:str = 'auto'   # `cpu`, `cuda` or `auto`
-    precision:str = 'auto'     # Fabric's names; `auto` is `bf16-mixed` on a GPU that has it, else `32-true`
-    ckpt:str|None = None       # A folder to resume from
 
-    def fit(self,
-        module:nn.Module,      # Changed in place
-        train,                 # `Views`
-        validate=None,            # `check(module) -> float`, larger is better
-    ) -> list[dict]:           # One dict an epoch: `epoch`, `loss` and its terms, `grad`, `lr`, `seconds`, `check`
+    epochs: int = 30
+    batch: int = 256  # Items a step, over all processes
+    lr: float = 1e-3
+    wd: float = 0.01  # Weight decay, on matrices only
+    warmup: float = 0.05  # Share of all steps
+    clip: float = 1.0  # Largest norm of a gradient
+    patience: int = 0  # Epochs without a better check before it stops (0: go on to the end)
+    seed: int = 0
+    chunk: int = 0  # Rows embedded at once (0: the whole batch)
+    devices: int = 1  # Processes on this machine; under torchrun its own numbers count
+    accelerator: str = 'auto'  # `cpu`, `cuda` or `auto`
+    precision: str = 'auto'  # Fabric's names; `auto` is `bf16-mixed` on a GPU that has it, else `32-true`
+    ckpt: str | None = None  # A folder to resume from
+
+    def fit(
+        self,
+        module: nn.Module,  # Changed in place
+        train,  # `Views`
+        validate=None,  # `check(module) -> float`, larger is better
+    ) -> list[dict]:  # One dict an epoch: `epoch`, `loss` and its terms, `grad`, `lr`, `seconds`, `check`
         "Train, and leave the module at its best epoch (without `validate`, at its last)"
-        if self.patience and not validate: raise ValueError(f'patience={self.patience} needs a check on held-out data')
-        inside = 'TORCHELASTIC_RUN_ID' in os.environ                     # torchrun started all processes already
+        if self.patience and not validate:
+            raise ValueError(f'patience={self.patience} needs a check on held-out data')
+        inside = 'TORCHELASTIC_RUN_ID' in os.environ  # torchrun started all processes already
         state, history = spawn(_job, 1 if inside else self.devices, self, module, train, validate)
         module.load_state_dict({k: torch.as_tensor(v) for k, v in state.items()})
         return history
@@ -83,12 +98,20 @@ class Trainer:
     def fabric(self):
         "Fabric for this process, whoever started it"
         from lightning_fabric import Fabric
+
         world, local = (int(os.environ.get(k, 1)) for k in ('WORLD_SIZE', 'LOCAL_WORLD_SIZE'))
         precision = self.precision
         if precision == 'auto':
             gpu = self.accelerator != 'cpu' and torch.cuda.is_available()
             precision = 'bf16-mixed' if gpu and torch.cuda.is_bf16_supported() else '32-true'
-        with _quiet(): return Fabric(accelerator=self.accelerator, devices=local, num_nodes=world // local, precision=precision, strategy='ddp' if world > 1 else 'auto')
+        with _quiet():
+            return Fabric(
+                accelerator=self.accelerator,
+                devices=local,
+                num_nodes=world // local,
+                precision=precision,
+                strategy='ddp' if world > 1 else 'auto',
+            )
 
     def run(self, fabric, module, train, validate):
         "All epochs, in this process"
@@ -100,31 +123,45 @@ class Trainer:
         steps = len(items) // batch
         history, best, at = self._resume(module, opt, items)
         for epoch in range(len(history), self.epochs):
-            if self.patience and epoch - at > self.patience: break
+            if self.patience and epoch - at > self.patience:
+                break
             start, total, module.epoch = time.perf_counter(), {}, epoch
             torch.manual_seed(self.seed * 10_007 + epoch * 101 + fabric.global_rank)
-            order = items[torch.randperm(len(items), generator=torch.Generator().manual_seed(self.seed * 10_007 + epoch))]
+            order = items[
+                torch.randperm(len(items), generator=torch.Generator().manual_seed(self.seed * 10_007 + epoch))
+            ]
             for g in opt.param_groups:
-                g['factor'] = module.lr_multipliers(epoch).get(g['start'], 1.)
-                for p in g['params']: p.requires_grad_(g['factor'] > 0)
+                g['factor'] = module.lr_multipliers(epoch).get(g['start'], 1.0)
+                for p in g['params']:
+                    p.requires_grad_(g['factor'] > 0)
             module.train()
-            for s, ids in enumerate(order[:steps * batch].split(batch)):
-                share = self.lr * rate(epoch * steps + s, self.epochs * steps, max(int(self.warmup * self.epochs * steps), 1))
-                for g in opt.param_groups: g['lr'] = share * g['factor']
-                with fabric.autocast(): out = module(train.batch(ids, seed=(self.seed * 10_007 + epoch) * 1_000_003 + s), self.chunk)
+            for s, ids in enumerate(order[: steps * batch].split(batch)):
+                share = self.lr * rate(
+                    epoch * steps + s, self.epochs * steps, max(int(self.warmup * self.epochs * steps), 1)
+                )
+                for g in opt.param_groups:
+                    g['lr'] = share * g['factor']
+                with fabric.autocast():
+                    out = module(train.batch(ids, seed=(self.seed * 10_007 + epoch) * 1_000_003 + s), self.chunk)
                 fabric.backward(out['loss'])
                 _average(fabric, params.values())
                 out['grad'] = nn.utils.clip_grad_norm_(params.values(), self.clip)
-                if out['grad'].isfinite(): opt.step(); module.after_step()
+                if out['grad'].isfinite():
+                    opt.step()
+                    module.after_step()
                 opt.zero_grad(set_to_none=True)
-                for k, v in out.items(): total[k] = total.get(k, 0) + v.detach()
+                for k, v in out.items():
+                    total[k] = total.get(k, 0) + v.detach()
             row = dict(epoch=epoch, **{k: float(v) / steps for k, v in total.items()}, lr=share)
             row['seconds'] = time.perf_counter() - start
-            if validate: row['check'] = _checked(fabric, module, train, validate)
+            if validate:
+                row['check'] = _checked(fabric, module, train, validate)
             history.append(row)
             watch(history, module.collapse_loss(batch))
-            if not validate or best is None or row['check'] > history[at]['check']: best, at = _copied(module), epoch
-            if self.ckpt and fabric.is_global_zero: self._keep(module, opt, history, best, at, items)
+            if not validate or best is None or row['check'] > history[at]['check']:
+                best, at = _copied(module), epoch
+            if self.ckpt and fabric.is_global_zero:
+                self._keep(module, opt, history, best, at, items)
         fabric.barrier()
         return {k: v.numpy() for k, v in (best or _copied(module)).items()}, history
 
@@ -133,45 +170,70 @@ class Trainer:
         groups = {}
         for name, p in params.items():
             start = next((r for r in rates if name.startswith(r)), '')
-            groups.setdefault((start, self.wd if p.dim() > 1 else 0.), []).append((name, p))
-        return [dict(params=[p for _, p in g], names=[n for n, _ in g], start=start, weight_decay=wd) for (start, wd), g in groups.items()]
+            groups.setdefault((start, self.wd if p.dim() > 1 else 0.0), []).append((name, p))
+        return [
+            dict(params=[p for _, p in g], names=[n for n, _ in g], start=start, weight_decay=wd)
+            for (start, wd), g in groups.items()
+        ]
 
     def _belongs(self, module, items):
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('devices', 'accelerator', 'precision', 'ckpt', 'patience')}
+        own = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ('devices', 'accelerator', 'precision', 'ckpt', 'patience')
+        }
         return digest(own, repr(module), items)
 
     @property
-    def _state(self): return Path(self.ckpt)/'state.json'
+    def _state(self):
+        return Path(self.ckpt) / 'state.json'
 
     def _keep(self, module, opt, history, best, at, items):
         tensors = {f'now.{k}': v for k, v in module.state_dict().items()} | {f'best.{k}': v for k, v in best.items()}
         for g in opt.param_groups:
-            for name, p in zip(g['names'], g['params']): tensors |= {f'opt.{name}.{k}': v for k, v in opt.state[p].items()}
+            for name, p in zip(g['names'], g['params']):
+                tensors |= {f'opt.{name}.{k}': v for k, v in opt.state[p].items()}
         save_tensors(self._state, tensors, dict(belongs=self._belongs(module, items), history=history, at=at))
 
     def _resume(self, module, opt, items):
-        if not (self.ckpt and self._state.exists()): return [], None, 0
+        if not (self.ckpt and self._state.exists()):
+            return [], None, 0
         tensors, about = load_tensors(self._state)
         if about['belongs'] != self._belongs(module, items):
-            raise ValueError(f'{self.ckpt} holds a run of other settings or other data. Take another folder, or remove it to begin anew')
-        of = lambda start: {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            raise ValueError(
+                f'{self.ckpt} holds a run of other settings or other data. Take another folder, or remove it to begin anew'
+            )
+
+        def of(start):
+            return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
         module.load_state_dict(of('now.'))
         for g in opt.param_groups:
-            for name, p in zip(g['names'], g['params']): opt.state[p] = {k: v.to(p.device) for k, v in of(f'opt.{name}.').items() if '.' not in k}
+            for name, p in zip(g['names'], g['params']):
+                opt.state[p] = {k: v.to(p.device) for k, v in of(f'opt.{name}.').items() if '.' not in k}
         return about['history'], of('best.'), about['at']
+
 
 def _job(trainer, module, train, validate):
     fabric = trainer.fabric()
-    if fabric.world_size > 1: fabric.launch(); module = copy.deepcopy(module)    # spawned CPU tensors are shared memory: each its own weights
-    try: return trainer.run(fabric, module, train, validate)
-    finally: module.to('cpu')
+    if fabric.world_size > 1:
+        fabric.launch()
+        module = copy.deepcopy(module)  # spawned CPU tensors are shared memory: each its own weights
+    try:
+        return trainer.run(fabric, module, train, validate)
+    finally:
+        module.to('cpu')
+
 
 def _average(fabric, params):
     "The mean of all processes' gradients"
-    if fabric.world_size == 1: return
+    if fabric.world_size == 1:
+        return
     grads = [p.grad for p in params if p.grad is not None]
     flat = fabric.all_reduce(torch.cat([g.flatten() for g in grads]), reduce_op='mean')
-    for g, v in zip(grads, flat.split([g.numel() for g in grads])): g.copy_(v.view_as(g))
+    for g, v in zip(grads, flat.split([g.numel() for g in grads])):
+        g.copy_(v.view_as(g))
+
 
 def _checked(fabric, module, train, validate):
     "The first process judges, all learn what it found"
@@ -179,18 +241,28 @@ def _checked(fabric, module, train, validate):
     value = None
     if fabric.is_global_zero:
         module.before_eval(train)
-        with torch.no_grad(): value = float(validate(module))
-        if not math.isfinite(value): raise Collapse(f'the check on held-out data is {value}')
+        with torch.no_grad():
+            value = float(validate(module))
+        if not math.isfinite(value):
+            raise Collapse(f'the check on held-out data is {value}')
     return fabric.broadcast(value)
 
-def _copied(module): return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+
+def _copied(module):
+    return {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+
 
 @contextlib.contextmanager
 def _quiet():
-    import logging, warnings
-    log = logging.getLogger('lightning_fabric'); level = log.level
+    import logging
+    import warnings
+
+    log = logging.getLogger('lightning_fabric')
+    level = log.level
     log.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='lightning_fabric')
-        try: yield
-        finally: log.setLevel(level)
+        try:
+            yield
+        finally:
+            log.setLevel(level)

@@ -9,166 +9,302 @@ __all__ = ['tables', 'simplicity', 'questions', 'scores_of', 'decisions', 'again
 
 # %% ../../nbs/report/06_advice.ipynb #imports0
 import numpy as np
+
 from ..core.checks import check_choice
 from ..evaluation.comparison import ap_score, rank_score
 from ..metrics.comparison import compare, family, phrase, phrase_advice, simplest
 from .leaderboard import closed
 from .style import ladder
-from .tables import esc, Html
+from .tables import Html, esc
 from ..runs.record import fold_of, runs
 
 # %% ../../nbs/report/06_advice.ipynb #d0a2d72e
-tables = {('item', 'valid'): 'valid_ranks', ('label', 'valid'): 'valid_scores', ('item', 'test'): 'ranks', ('label', 'test'): 'scores'}
+tables = {
+    ('item', 'valid'): 'valid_ranks',
+    ('label', 'valid'): 'valid_scores',
+    ('item', 'test'): 'ranks',
+    ('label', 'test'): 'scores',
+}
+
 
 def scores_of(
-    records:list[dict],      # As `record.runs` gives them
-    entries,                 # Entries of the manifest; of a method in several of them the first counts
-    by:str='item',           # Relevance: `'item'` or `'label'`
-    split:str='valid',       # `'valid'` or `'test'`
-    directions=None,         # Which (default: those of the first method found); scores are means over them
-    within=lambda name: name,   # The name a method has in the table → its name here, or None: left out
-) -> tuple[dict, str]:       # method: its `Score`s, one a run; and what runs differ in, `'seeds'` or `'folds'`
+    records: list[dict],  # As `record.runs` gives them
+    entries,  # Entries of the manifest; of a method in several of them the first counts
+    by: str = 'item',  # Relevance: `'item'` or `'label'`
+    split: str = 'valid',  # `'valid'` or `'test'`
+    directions=None,  # Which (default: those of the first method found); scores are means over them
+    within=lambda name: name,  # The name a method has in the table → its name here, or None: left out
+) -> tuple[dict, str]:  # method: its `Score`s, one a run; and what runs differ in, `'seeds'` or `'folds'`
     "What the records say of methods that were asked the same queries"
-    table, score, found = tables[by, check_choice(split, ('valid', 'test'), 'split')], rank_score if by == 'item' else ap_score, {}
+    table, score, found = (
+        tables[by, check_choice(split, ('valid', 'test'), 'split')],
+        rank_score if by == 'item' else ap_score,
+        {},
+    )
     for e in entries:
         mine = {}
         for r in sorted((r for r in records if r['experiment'] == e), key=lambda r: (str(fold_of(r)), r['key'])):
             for name, of in (r['tables'].get(table) or {}).items():
                 m = within(name)
                 directions = directions or (m and sorted(of))
-                if m is None or not set(directions) <= set(of): continue
+                if m is None or not set(directions) <= set(of):
+                    continue
                 of = {d: dict(random=not closed(m)) | of[d] for d in directions}
                 mine.setdefault(m, []).append((fold_of(r), score(of)))
         found |= {m: of for m, of in mine.items() if m not in found}
     return _alike(found)
+
 
 def _alike(found):
     "Methods that were asked what the first was, in as many folds"
     asked = {m: {str(s.item.tolist()) for _, s in of} for m, of in found.items()}
     first = next(iter(found), None)
     folds = len({f for of in found.values() for f, _ in of}) > 1
-    same = {m: [s for _, s in of] for m, of in found.items() if asked[m] == asked[first] and (not folds or len(of) == len(found[first]))}
+    same = {
+        m: [s for _, s in of]
+        for m, of in found.items()
+        if asked[m] == asked[first] and (not folds or len(of) == len(found[first]))
+    }
     return same, 'folds' if folds else 'seeds'
 
 # %% ../../nbs/report/06_advice.ipynb #495b7db3
-simplicity = ['TF-IDF', 'MiniLM', 'prototypes', 'CCA', 'CCA with labels', 'SM', 'SCM', 'SM, kernel', 'CCA-ITQ',        # fixed, or solved in closed form
-              'Triplet', 'CLIP', 'SigLIP', 'DCCA', 'DCCA+triplet', 'DSCMR', 'ACMR', 'CM-GAN',                           # two heads: one loss, several, and judges
-              'CVS', 'CVS+attention', 'M-CVS', 'SePH', 'DCMH', 'DSCMR-Hash',
-              'H-T', 'H-T lite', 'H-T full', 'H-T, alternating', 'H-T, texts first',                                    # a transformer of lines; with more data
-              'TF-IDF+H-T lite', 'TF-IDF+H-T full', 'CLIP+ensemble', 'ViLBERT']                                         # two stages, or several networks
+simplicity = [
+    'TF-IDF',
+    'MiniLM',
+    'prototypes',
+    'CCA',
+    'CCA with labels',
+    'SM',
+    'SCM',
+    'SM, kernel',
+    'CCA-ITQ',  # fixed, or solved in closed form
+    'Triplet',
+    'CLIP',
+    'SigLIP',
+    'DCCA',
+    'DCCA+triplet',
+    'DSCMR',
+    'ACMR',
+    'CM-GAN',  # two heads: one loss, several, and judges
+    'CVS',
+    'CVS+attention',
+    'M-CVS',
+    'SePH',
+    'DCMH',
+    'DSCMR-Hash',
+    'H-T',
+    'H-T lite',
+    'H-T full',
+    'H-T, alternating',
+    'H-T, texts first',  # a transformer of lines; with more data
+    'TF-IDF+H-T lite',
+    'TF-IDF+H-T full',
+    'CLIP+ensemble',
+    'ViLBERT',
+]  # two stages, or several networks
 
-def _text(name): return lambda method: method.partition(' · ')[0] if method.endswith(f' · {name}') else None
+
+def _text(name):
+    return lambda method: method.partition(' · ')[0] if method.endswith(f' · {name}') else None
+
 
 _whole = 'title+ingredients+instructions'
-questions = [     # have: which entries are read, how they are judged, the page that shows them; candidates, simplest first, where it is not `simplicity`
-    dict(have='Pairs: some thousand photos with sentences', entries=('dcca_flickr8k', 'clip_flickr8k', 'vilbert_flickr8k'), page='ladder'),
+questions = [  # have: which entries are read, how they are judged, the page that shows them; candidates, simplest first, where it is not `simplicity`
+    dict(
+        have='Pairs: some thousand photos with sentences',
+        entries=('dcca_flickr8k', 'clip_flickr8k', 'vilbert_flickr8k'),
+        page='ladder',
+    ),
     dict(have='Pairs: some thousand drawings with names', entries=('dcca_emoji', 'clip_emoji'), page='ladder'),
     dict(have='Pairs: some thousand texts in parts', entries=('dcca_recipes', 'clip_recipes'), page='ladder'),
     dict(have='Pairs: about a hundred', entries=('ht_transfer',), page='recipes', within=_text(_whole)),
     dict(have='Class labels: articles with a picture', entries=('dscmr_wikipedia',), by='label', page='dscmr'),
     dict(have='Class labels: texts in parts', entries=('dscmr_recipes',), by='label', page='dscmr'),
     dict(have='Class labels: drawings with names', entries=('dscmr_emoji',), by='label', page='dscmr'),
-    dict(have='Class labels, and a modality that arrives later', entries=('cvs_household',), by='label', page='cvs', order=('M-CVS', 'CVS', 'CVS+attention')),
-    dict(have='Class labels, and little memory', entries=('hashing_wikipedia',), by='label', page='dscmr', order=('CCA-ITQ', 'SePH', 'DCMH', 'DSCMR-Hash')),
-    dict(have='Names in several languages', entries=('xmrs_emoji',), page='recipes', order=('English only', '2 languages', '4 languages', '14 languages')),
-    dict(have='Where people looked', entries=('gaze_flickr8k',), page='gaze', order=('base', 'p 0.3', 'p 0.5', 'p 0.7'),
-         called=dict(base='base: leave it out of training'))]
+    dict(
+        have='Class labels, and a modality that arrives later',
+        entries=('cvs_household',),
+        by='label',
+        page='cvs',
+        order=('M-CVS', 'CVS', 'CVS+attention'),
+    ),
+    dict(
+        have='Class labels, and little memory',
+        entries=('hashing_wikipedia',),
+        by='label',
+        page='dscmr',
+        order=('CCA-ITQ', 'SePH', 'DCMH', 'DSCMR-Hash'),
+    ),
+    dict(
+        have='Names in several languages',
+        entries=('xmrs_emoji',),
+        page='recipes',
+        order=('English only', '2 languages', '4 languages', '14 languages'),
+    ),
+    dict(
+        have='Where people looked',
+        entries=('gaze_flickr8k',),
+        page='gaze',
+        order=('base', 'p 0.3', 'p 0.5', 'p 0.7'),
+        called=dict(base='base: leave it out of training'),
+    ),
+]
+
 
 def decisions(
-    records:list[dict],      # As `record.runs` gives them
+    records: list[dict],  # As `record.runs` gives them
     asked=questions,
-) -> list[dict]:             # have, start, found (bool: a finding, or a default), because, test, page
+) -> list[dict]:  # have, start, found (bool: a finding, or a default), because, test, page
     "Which method to begin with, for which data. A question of which no record is there is left out"
     return [row for q in asked if (row := _decided(records, **q))]
 
+
 def _decided(records, have, entries, page, by='item', order=simplicity, within=lambda name: name, called={}):
     mine = [r for r in records if r['experiment'] in entries]
-    known = {m for r in mine for row in r['rows'] if row.get('method') for m in (row['method'], row['method'].partition(', ')[0])}
+    known = {
+        m
+        for r in mine
+        for row in r['rows']
+        if row.get('method')
+        for m in (row['method'], row['method'].partition(', ')[0])
+    }
     valid, design = scores_of(mine, entries, by, 'valid', within=within)
     valid = {m: valid[m] for m in order if m in valid}
     names = list(valid) if len(valid) > 1 else [m for m in order if m in known]
-    if not names: return None
+    if not names:
+        return None
     if len(valid) > 1:
         advice, n = simplest(valid, design=design), len(np.unique(np.concatenate([s.item for s in valid[names[0]]])))
         start, found, because = advice.method, advice.found, f'{phrase_advice(advice, n)} ({n:,} validation items)'
     else:
         start, found = names[0], False
-        because = (f'undecided: {start}, the simplest, is a default, not a finding, for these records hold no validation scores of '
-                   'single items')
+        because = (
+            f'undecided: {start}, the simplest, is a default, not a finding, for these records hold no validation scores of '
+            'single items'
+        )
     said, decide = _reported(mine, entries, by, order, within, start)
-    if len(valid) < 2 and decide: because += f'. {decide}'
-    return dict(have=have, start=called.get(start, start), found=found, because=because, test=said + _cost(mine), page=page)
+    if len(valid) < 2 and decide:
+        because += f'. {decide}'
+    return dict(
+        have=have, start=called.get(start, start), found=found, because=because, test=said + _cost(mine), page=page
+    )
+
 
 def _reported(records, entries, by, order, within, start):
     "Of the test split: every method minus the one to begin with, corrected together; and how many such items would decide"
     test, design = scores_of(records, entries, by, 'test', within=within)
-    if start not in test: return 'these records hold no test scores of single items', ''
+    if start not in test:
+        return 'these records hold no test scores of single items', ''
     all_ = {m: compare(test[m], test[start], design) for m in order if m in test and m != start}
-    if not all_: return 'no other method was asked the same queries', ''
+    if not all_:
+        return 'no other method was asked the same queries', ''
     n, times = len(test[start][0].item), max(c.decides for c in all_.values())
-    decide = f'About {n * times:,.0f} items, {times:.1f} times as many as in the test split, would decide' if times > 1 else ''
+    decide = (
+        f'About {n * times:,.0f} items, {times:.1f} times as many as in the test split, would decide'
+        if times > 1
+        else ''
+    )
     return f'minus {start}: ' + '; '.join(f'{m} {phrase(c)}' for m, (c, _) in family(all_).items()), decide
+
 
 def _cost(records):
     "What a run took, where its record says so"
     known = [r for r in records if r.get('cpu_seconds') is not None]
-    if not known: return ''
+    if not known:
+        return ''
     seconds = [r['cpu_seconds'] for r in known]
     return f'. A run took {min(seconds):,.0f} to {max(seconds):,.0f} CPU seconds ({known[0].get("device", "device unknown")})'
 
 # %% ../../nbs/report/06_advice.ipynb #6fec0494
 def against(
-    records:list[dict],      # As `record.runs` gives them
-    entries,                 # Entries, each compared for itself
-    first, second:str,       # Method (or methods); and the one that is subtracted
-    by:str='item', directions=None,     # As in `scores_of`
-) -> str:                    # `entry method: comparison`, or why it is undecided
+    records: list[dict],  # As `record.runs` gives them
+    entries,  # Entries, each compared for itself
+    first,
+    second: str,  # Method (or methods); and the one that is subtracted
+    by: str = 'item',
+    directions=None,  # As in `scores_of`
+) -> str:  # `entry method: comparison`, or why it is undecided
     "Methods minus another one on the test split, in words, corrected together"
     found, missing = {}, []
     for e in entries:
         scores, design = scores_of(records, (e,), by, 'test', directions)
         for m in [first] if isinstance(first, str) else first:
-            if m in scores and second in scores: found[e, m] = compare(scores[m], scores[second], design)
-        if not any(k[0] == e for k in found) and any(r['experiment'] == e for r in records): missing.append(e)
+            if m in scores and second in scores:
+                found[e, m] = compare(scores[m], scores[second], design)
+        if not any(k[0] == e for k in found) and any(r['experiment'] == e for r in records):
+            missing.append(e)
     said = [f'{e} {m} {phrase(c)}' for (e, m), (c, _) in family(found).items()]
-    if missing: said.append(f'undecided, for their records hold no scores of single items: {", ".join(missing)}')
+    if missing:
+        said.append(f'undecided, for their records hold no scores of single items: {", ".join(missing)}')
     return '; '.join(said)
 
+
 def surprises(
-    records:list[dict],      # As `record.runs` gives them
-    tables:dict={},          # name: tables of a summary (see `read`); those of `dscmr` and `recipes` are used where they are there
-) -> list[dict]:             # title (a question), said, page
+    records: list[dict],  # As `record.runs` gives them
+    tables: dict = {},  # name: tables of a summary (see `read`); those of `dscmr` and `recipes` are used where they are there
+) -> list[dict]:  # title (a question), said, page
     "What we did not expect"
     cca = [e for e in ('cca_emoji', 'cca_recipes', 'cca_flickr8k') if _have(records, e)]
     deep = [e for e in ('dcca_flickr8k', 'dcca_emoji', 'dcca_recipes') if _have(records, e)]
     out = []
     if cca:
         said = against(records, cca, 'CCA', 'CCA, textbook')
-        out.append(dict(title='Are all dimensions equally useful?', page='cca',
-                        said='Each canonical coordinate weighted by its correlation, with a ridge, minus all weighted alike, one and the same CCA '
-                             f'otherwise, in points of mean recall: {said}. Where they are not, a best number of dimensions is mostly the place '
-                             'where noise was cut off by hand.'))
+        out.append(
+            dict(
+                title='Are all dimensions equally useful?',
+                page='cca',
+                said='Each canonical coordinate weighted by its correlation, with a ridge, minus all weighted alike, one and the same CCA '
+                f'otherwise, in points of mean recall: {said}. Where they are not, a best number of dimensions is mostly the place '
+                'where noise was cut off by hand.',
+            )
+        )
     if _have(records, 'cvs_leak'):
         noise = [d for v in ('text', 'audio') for d in (f'{v}→mesh', f'mesh→{v}')]
         said = against(records, ['cvs_leak'], 'CVS+attention, class partners', 'CVS+attention', 'label', noise)
-        out.append(dict(title='Does noise find its class, if its partner is chosen by class?', page='cvs',
-                        said=f'A modality of pure noise, with partners of its own class at test, minus without them, in points of mAP: {said}. '
-                             'The label can travel through the partner.'))
-    if 'dscmr' in tables: out += _hope(tables['dscmr'])
+        out.append(
+            dict(
+                title='Does noise find its class, if its partner is chosen by class?',
+                page='cvs',
+                said=f'A modality of pure noise, with partners of its own class at test, minus without them, in points of mAP: {said}. '
+                'The label can travel through the partner.',
+            )
+        )
+    if 'dscmr' in tables:
+        out += _hope(tables['dscmr'])
     if deep:
         said = against(records, deep, ('DCCA', 'DCCA+triplet', 'Triplet'), 'CCA')
-        out.append(dict(title='Is deep ahead of linear?', page='ladder',
-                        said=f'Minus linear CCA on the same features, in points of mean recall: {said}.'))
+        out.append(
+            dict(
+                title='Is deep ahead of linear?',
+                page='ladder',
+                said=f'Minus linear CCA on the same features, in points of mean recall: {said}.',
+            )
+        )
     if _have(records, 'acme_recipes'):
         said = against(records, ['acme_recipes'], '+align, wgan_gp', 'triplet')
-        rows = [r for r in tables.get('recipes', {}).get('against', ()) if r.get('data') == 'recipes' and r.get('rung') == '+align, wgan_gp']
-        told = [f' A fresh classifier then tells the modality of a code in {r["told"]:.0f} % of cases, and in {r["triplet"]:.0f} % without.'
-                for r in rows if {'told', 'triplet'} <= set(r)]
-        out.append(dict(title='Does a critic of modalities pay?', page='recipes',
-                        said=f'With adversarial alignment minus without, in points of mean recall: {said}.' + ''.join(told)))
+        rows = [
+            r
+            for r in tables.get('recipes', {}).get('against', ())
+            if r.get('data') == 'recipes' and r.get('rung') == '+align, wgan_gp'
+        ]
+        told = [
+            f' A fresh classifier then tells the modality of a code in {r["told"]:.0f} % of cases, and in {r["triplet"]:.0f} % without.'
+            for r in rows
+            if {'told', 'triplet'} <= set(r)
+        ]
+        out.append(
+            dict(
+                title='Does a critic of modalities pay?',
+                page='recipes',
+                said=f'With adversarial alignment minus without, in points of mean recall: {said}.' + ''.join(told),
+            )
+        )
     return out
 
-def _have(records, entry): return any(r['experiment'] == entry for r in records)
+
+def _have(records, entry):
+    return any(r['experiment'] == entry for r in records)
+
 
 def _hope(t):
     "What choosing on test would have added: never negative, as it is a maximum"
@@ -176,51 +312,80 @@ def _hope(t):
     by_valid = {r['data']: r['mAP'] for r in hope if r['chosen'] == 'epoch by validation'}
     gains = [max(r['mAP'] for r in hope if r['data'] == d) - mAP for d, mAP in by_valid.items()]
     if gains:
-        yield dict(title='What does choosing on test add, in print?', page='dscmr',
-                   said=f'Choosing the epoch and the setting on the test split would have added {min(gains):.1f} to {max(gains):.1f} points of '
-                        'mAP here. A maximum over test is never below the choice of validation; this is by how much it flatters, not a '
-                        'comparison of methods.')
+        yield dict(
+            title='What does choosing on test add, in print?',
+            page='dscmr',
+            said=f'Choosing the epoch and the setting on the test split would have added {min(gains):.1f} to {max(gains):.1f} points of '
+            'mAP here. A maximum over test is never below the choice of validation; this is by how much it flatters, not a '
+            'comparison of methods.',
+        )
+
 
 def read(
-    names=('dscmr', 'recipes'),   # Entries of the manifest
-) -> dict:                        # entry: tables of its newest record; one without a record is left out
+    names=('dscmr', 'recipes'),  # Entries of the manifest
+) -> dict:  # entry: tables of its newest record; one without a record is left out
     "What summary pages found"
     return {n: found[-1]['tables'] for n in names if (found := runs(n))}
 
 # %% ../../nbs/report/06_advice.ipynb #864a1d99
-def _link(page, at): return f'<a href="{esc(at)}{esc(page)}.html">{esc(page)}</a>'
+def _link(page, at):
+    return f'<a href="{esc(at)}{esc(page)}.html">{esc(page)}</a>'
+
 
 def decision_table(
-    rows:list[dict],         # As `decisions` gives them
-    at:str='',               # Where the pages of results are, seen from this page
+    rows: list[dict],  # As `decisions` gives them
+    at: str = '',  # Where the pages of results are, seen from this page
 ) -> Html:
     "Which method for which data, each with its evidence"
     kind = {True: 'a finding', False: 'a default, not a finding', None: ''}
-    body = ''.join(f'<tr><td>{esc(r["have"])}</td><td><strong>{esc(r["start"])}</strong> <small>{kind[r.get("found")]}</small></td>'
-                   f'<td>{esc(r["because"])} ({_link(r["page"], at)})</td><td>{esc(r.get("test", ""))}</td></tr>' for r in rows)
-    head = ''.join(f'<th>{h}</th>' for h in ('You have', 'Begin with', 'Because, on validation', 'What the test split reports'))
-    caption = ('The simplest method that validation shows to be less than one point (of mean recall, of mAP) behind every other one, if no simpler one may be so, too; else undecided, and the simplest that '
-               'remains possible. Points with 95 % intervals of items and runs; the differences of a line are corrected together.')
-    return Html(f'<div class="cm-table cm-decide"><p class="cm-caption">{caption}</p><div class="cm-scroll" style="overflow-x:auto" tabindex="0">'
-                f'<table aria-label="Which method for which data"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>',
-                '\n'.join(f'{r["have"]}: {r["start"]} ({r["because"]})' for r in rows))
+    body = ''.join(
+        f'<tr><td>{esc(r["have"])}</td><td><strong>{esc(r["start"])}</strong> <small>{kind[r.get("found")]}</small></td>'
+        f'<td>{esc(r["because"])} ({_link(r["page"], at)})</td><td>{esc(r.get("test", ""))}</td></tr>'
+        for r in rows
+    )
+    head = ''.join(
+        f'<th>{h}</th>' for h in ('You have', 'Begin with', 'Because, on validation', 'What the test split reports')
+    )
+    caption = (
+        'The simplest method that validation shows to be less than one point (of mean recall, of mAP) behind every other one, if no simpler one may be so, too; else undecided, and the simplest that '
+        'remains possible. Points with 95 % intervals of items and runs; the differences of a line are corrected together.'
+    )
+    return Html(
+        f'<div class="cm-table cm-decide"><p class="cm-caption">{caption}</p><div class="cm-scroll" style="overflow-x:auto" tabindex="0">'
+        f'<table aria-label="Which method for which data"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>',
+        '\n'.join(f'{r["have"]}: {r["start"]} ({r["because"]})' for r in rows),
+    )
+
 
 def surprise_list(
-    rows:list[dict],         # As `surprises` gives them
-    at:str='',
+    rows: list[dict],  # As `surprises` gives them
+    at: str = '',
 ) -> Html:
     "What surprised us, each with its page"
-    return Html(''.join(f'<div class="cm-surprise"><p><strong>{esc(r["title"])}</strong> {esc(r["said"])} ({_link(r["page"], at)})</p></div>' for r in rows),
-                '\n'.join(f'{r["title"]} {r["said"]}' for r in rows))
+    return Html(
+        ''.join(
+            f'<div class="cm-surprise"><p><strong>{esc(r["title"])}</strong> {esc(r["said"])} ({_link(r["page"], at)})</p></div>'
+            for r in rows
+        ),
+        '\n'.join(f'{r["title"]} {r["said"]}' for r in rows),
+    )
+
 
 def heads(
-    rows:list[dict],         # As `record.board` gives them
-    metric:str,
-    entries,                 # Whose runs: within a data set they must have read the same features
-) -> list[dict]:             # One row a data set, direction and method, of the whole gallery
+    rows: list[dict],  # As `record.board` gives them
+    metric: str,
+    entries,  # Whose runs: within a data set they must have read the same features
+) -> list[dict]:  # One row a data set, direction and method, of the whole gallery
     "The scores of the ladder's own rungs, once each"
     kept = {}
     for r in rows:
-        plain = r['experiment'] in entries and r['metric'] == metric and r.get('pool') == 'all' and r['method'] in (*ladder, 'SM') and not any(r.get(k) for k in ('on', 'stage', 'database'))
-        if plain and r.get('refit', 'train') == 'train': kept.setdefault((r['dataset'], r['query'], r['gallery'], r['method']), r)
+        plain = (
+            r['experiment'] in entries
+            and r['metric'] == metric
+            and r.get('pool') == 'all'
+            and r['method'] in (*ladder, 'SM')
+            and not any(r.get(k) for k in ('on', 'stage', 'database'))
+        )
+        if plain and r.get('refit', 'train') == 'train':
+            kept.setdefault((r['dataset'], r['query'], r['gallery'], r['method']), r)
     return list(kept.values())

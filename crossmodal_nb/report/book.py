@@ -15,146 +15,215 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 from ..core.files import atomic, locked
 from .staging import _checkout, _records, _staged_code, kernel, lessons, stage
 
 # %% ../../nbs/report/09_book.ipynb #b51a8c2e
 def build(
-    start:str|Path|None=None,        # Somewhere in the checkout
-    strict:bool=False,               # A warning is an error
-    catalogue:list[dict]|None=None,  # As for `stage`
-) -> Path:                           # `book/_build/html/index.html`
+    start: str | Path | None = None,  # Somewhere in the checkout
+    strict: bool = False,  # A warning is an error
+    catalogue: list[dict] | None = None,  # As for `stage`
+) -> Path:  # `book/_build/html/index.html`
     "Stage and compile the book; a `RuntimeError` holds the builder's complaints"
     s = _checkout(start)
-    with locked(s.book/'_build'):
-        folder, log = stage(start, catalogue), s.book/'_build'/'log.txt'
-        shutil.rmtree(s.book/'_build'/'html', ignore_errors=True)              # pages that are no longer in the book
-        command = [sys.executable, '-c', 'from jupyter_book.cli.main import main; main()', 'build', str(folder), '--path-output',
-                   str(s.book), '--all', *(['-W', '--keep-going'] if strict else [])]
+    with locked(s.book / '_build'):
+        folder, log = stage(start, catalogue), s.book / '_build' / 'log.txt'
+        shutil.rmtree(s.book / '_build' / 'html', ignore_errors=True)  # pages that are no longer in the book
+        command = [
+            sys.executable,
+            '-c',
+            'from jupyter_book.cli.main import main; main()',
+            'build',
+            str(folder),
+            '--path-output',
+            str(s.book),
+            '--all',
+            *(['-W', '--keep-going'] if strict else []),
+        ]
         print(f'{len(list(folder.rglob("*.ipynb")))} notebooks staged; compiling …', flush=True)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              env=os.environ | dict(NO_COLOR='1', PYTHONWARNINGS='ignore'))
-        log.parent.mkdir(parents=True, exist_ok=True); log.write_text(done.stdout)
-        index = s.book/'_build'/'html'/'index.html'
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | dict(NO_COLOR='1', PYTHONWARNINGS='ignore'),
+        )
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(done.stdout)
+        index = s.book / '_build' / 'html' / 'index.html'
         complaints = [l for l in done.stdout.splitlines() if re.search(r'WARNING|ERROR|Error:', l)]
-        if complaints: print(*complaints, sep='\n')
+        if complaints:
+            print(*complaints, sep='\n')
         if done.returncode or not index.exists():
-            raise RuntimeError(f'the book was not built ({len(complaints)} complaints; the whole log is {log}):\n'
-                               + '\n'.join(complaints or done.stdout.splitlines()[-15:]))
-        _trim(index.parent/'_static')
+            raise RuntimeError(
+                f'the book was not built ({len(complaints)} complaints; the whole log is {log}):\n'
+                + '\n'.join(complaints or done.stdout.splitlines()[-15:])
+            )
+        _trim(index.parent / '_static')
     return index
+
 
 def _trim(static):
     "Keep of MathJax what typesets TeX as html: its core, its TeX extensions and its fonts; and of the theme what its pages use"
-    mathjax, icons = static/'mathjax', static/'scripts'/'fontawesome.js'
-    if icons.exists(): icons.write_text('/* icons come from the font */\n')
-    for f in static.rglob('*.map'): f.unlink()
-    shutil.rmtree(static/'locales', ignore_errors=True)
+    mathjax, icons = static / 'mathjax', static / 'scripts' / 'fontawesome.js'
+    if icons.exists():
+        icons.write_text('/* icons come from the font */\n')
+    for f in static.rglob('*.map'):
+        f.unlink()
+    shutil.rmtree(static / 'locales', ignore_errors=True)
     keep = ('tex-chtml.js', 'input/tex/extensions/', 'output/chtml/fonts/')
-    for f in [f for f in mathjax.rglob('*') if f.is_file() and not str(f.relative_to(mathjax)).startswith(keep)]: f.unlink()
+    for f in [f for f in mathjax.rglob('*') if f.is_file() and not str(f.relative_to(mathjax)).startswith(keep)]:
+        f.unlink()
     for d in sorted((d for d in mathjax.rglob('*') if d.is_dir()), reverse=True):
-        if not any(d.iterdir()): d.rmdir()
+        if not any(d.iterdir()):
+            d.rmdir()
 
 # %% ../../nbs/report/09_book.ipynb #06d5745d
 def publish(
-    exp:str,                         # An entry of the manifest that has run here
-    start:str|Path|None=None,        # Somewhere in the checkout
-    catalogue:list[dict]|None=None,  # As for `stage`
-) -> list[Path]:                     # What was written: the page and its records
+    exp: str,  # An entry of the manifest that has run here
+    start: str | Path | None = None,  # Somewhere in the checkout
+    catalogue: list[dict] | None = None,  # As for `stage`
+) -> list[Path]:  # What was written: the page and its records
     "Copy an entry's newest page and all its good records from `work/records` to `book/pages` and `book/records`"
     s = _checkout(start)
-    ran = [r for r in _records(s.work/'records'/exp) if r['path'].with_suffix('.ipynb').exists()]
-    if not ran: raise ValueError(f'{exp!r} has no good run on this machine to publish. Run it first: crossmodal run {exp}')
-    if catalogue is None: from crossmodal_nb.datasets import catalogue as known; catalogue = known()
-    nb = _public(nbformat.read(ran[-1]['path'].with_suffix('.ipynb'), 4), ran[-1],
-                 {d['name']: d.get('publishable', False) for d in catalogue if d.get('where') != 'root=…' or _rooted(ran[-1]['params'])}, s.root)
-    out = [s.book/'pages'/f'{exp}.ipynb']
-    with atomic(out[0]) as f: nbformat.write(nb, f)
-    latest = {r['digests']['params']: r for r in ran}                      # one record for each set of parameters
-    shutil.rmtree(s.book/'records'/exp, ignore_errors=True)
+    ran = [r for r in _records(s.work / 'records' / exp) if r['path'].with_suffix('.ipynb').exists()]
+    if not ran:
+        raise ValueError(f'{exp!r} has no good run on this machine to publish. Run it first: crossmodal run {exp}')
+    if catalogue is None:
+        from crossmodal_nb.datasets import catalogue as known
+
+        catalogue = known()
+    nb = _public(
+        nbformat.read(ran[-1]['path'].with_suffix('.ipynb'), 4),
+        ran[-1],
+        {
+            d['name']: d.get('publishable', False)
+            for d in catalogue
+            if d.get('where') != 'root=…' or _rooted(ran[-1]['params'])
+        },
+        s.root,
+    )
+    out = [s.book / 'pages' / f'{exp}.ipynb']
+    with atomic(out[0]) as f:
+        nbformat.write(nb, f)
+    latest = {r['digests']['params']: r for r in ran}  # one record for each set of parameters
+    shutil.rmtree(s.book / 'records' / exp, ignore_errors=True)
     for r in latest.values():
-        out.append(s.book/'records'/exp/r['path'].name)
-        with atomic(out[-1]) as f: f.write(r['path'].read_text())
+        out.append(s.book / 'records' / exp / r['path'].name)
+        with atomic(out[-1]) as f:
+            f.write(r['path'].read_text())
     return out
 
+
 withheld = 'Shown only where the data is: these items may not be redistributed.'
+
 
 def _public(nb, record, publishable, root):
     "The page without private outputs and this machine's folders; a `ValueError` if items remain that may not be published"
     nb, named = copy.deepcopy(nb), _mentioned(record['params']) & set(publishable)
     closed = sorted(n for n in named if not publishable[n])
-    nb.metadata = nbformat.from_dict(dict(kernelspec=kernel, crossmodal=dict(experiment=record['experiment'], key=record['key'])))
+    nb.metadata = nbformat.from_dict(
+        dict(kernelspec=kernel, crossmodal=dict(experiment=record['experiment'], key=record['key']))
+    )
     for c in nb.cells:
         tags = c.metadata.get('tags', [])
         c.metadata = nbformat.from_dict(dict(tags=list(tags)) if tags else {})
-        if c.cell_type != 'code': continue
+        if c.cell_type != 'code':
+            continue
         if 'private' in tags and (closed or not named):
-            c.outputs = [new_output('display_data', {'text/html': f'<p class="cm-private">{withheld}</p>'})] if c.outputs else []
+            c.outputs = (
+                [new_output('display_data', {'text/html': f'<p class="cm-private">{withheld}</p>'})]
+                if c.outputs
+                else []
+            )
         c.source = _nameless(c.source, root)
         c.outputs = [nbformat.from_dict(json.loads(_nameless(json.dumps(o), root))) for o in c.outputs]
     shown = [json.dumps(o.get('data', {})) for c in nb.cells if c.cell_type == 'code' for o in c.outputs]
     pictures = sum(o.count('cm-thumb') for o in shown)
-    if pictures > 200: raise ValueError(f'{record["experiment"]}: {pictures} thumbnails, and a committed page may hold 200. Show fewer')
+    if pictures > 200:
+        raise ValueError(
+            f'{record["experiment"]}: {pictures} thumbnails, and a committed page may hold 200. Show fewer'
+        )
     if closed and any('cm-gallery' in o or 'cm-thumb' in o for o in shown):
-        raise ValueError(f'{record["experiment"]}: the page shows items of {", ".join(closed)}, which may not be redistributed. '
-                         'Tag the cell `private` and run it again')
+        raise ValueError(
+            f'{record["experiment"]}: the page shows items of {", ".join(closed)}, which may not be redistributed. '
+            'Tag the cell `private` and run it again'
+        )
     return nb
+
 
 def _rooted(params):
     "Is a folder named among the parameters? A set without a place of its own can be used only then; else its name (`gaze`) means something else"
     return any(p.get('root') for p in [params, *(v for v in params.values() if isinstance(v, dict))])
 
+
 def _mentioned(v):
     "Every string among the values of parameters"
-    if isinstance(v, str): return {v}
-    return set().union(*map(_mentioned, v.values() if isinstance(v, dict) else v)) if isinstance(v, (dict, list)) else set()
+    if isinstance(v, str):
+        return {v}
+    return (
+        set().union(*map(_mentioned, v.values() if isinstance(v, dict) else v))
+        if isinstance(v, (dict, list))
+        else set()
+    )
+
 
 def _nameless(text, root):
     for folder, name in {root: '.', sys.prefix: 'venv', sys.base_prefix: 'python', Path.home(): '~'}.items():
         text = text.replace(str(folder), name)
-    return re.sub(r"Path\('/[^']*/([^'/]+/[^'/]+)'\)", r"Path('\1')", text)     # a record in another checkout
+    return re.sub(r"Path\('/[^']*/([^'/]+/[^'/]+)'\)", r"Path('\1')", text)  # a record in another checkout
 
 # %% ../../nbs/report/09_book.ipynb #38466cb4
 def markdown(
-    nb,              # A notebook
-) -> str:            # Markdown: text, code, and the text of outputs
+    nb,  # A notebook
+) -> str:  # Markdown: text, code, and the text of outputs
     "A notebook as plain markdown; hidden cells are left out"
     parts = []
     for c in nb.cells:
         if c.cell_type == 'markdown':
-            parts.append(re.sub(r'\]\((?![a-z]+:|#|/|\.\.)([^)\s]+\.ipynb)', r'](nbs/\1', c.source).replace('](../', ']('))
+            parts.append(
+                re.sub(r'\]\((?![a-z]+:|#|/|\.\.)([^)\s]+\.ipynb)', r'](nbs/\1', c.source).replace('](../', '](')
+            )
         elif c.cell_type == 'code' and (c := _staged_code(copy.deepcopy(c), False, '')) is not None:
-            if c.source: parts.append(f'```python\n{c.source}\n```')
+            if c.source:
+                parts.append(f'```python\n{c.source}\n```')
             said = ''.join(o.get('text') or o.get('data', {}).get('text/plain', '') for o in c.outputs).rstrip()
-            if said: parts.append(f'```text\n{said}\n```')
+            if said:
+                parts.append(f'```text\n{said}\n```')
     return '\n\n'.join(parts) + '\n'
 
+
 def rooms(
-    root:Path,       # A checkout
-) -> str:            # A line each folder and notebook: its name, what it is for
+    root: Path,  # A checkout
+) -> str:  # A line each folder and notebook: its name, what it is for
     "The map of the package: layers in their order, rooms as their notebooks describe themselves in their first sentence"
-    layers = tomllib.loads((root/'pyproject.toml').read_text())['tool']['crossmodal']['layers']
+    layers = tomllib.loads((root / 'pyproject.toml').read_text())['tool']['crossmodal']['layers']
     lines, folder = [], None
-    for room, f in sorted(lessons(root/'nbs').items(), key=lambda pair: layers.index(pair[0].split('/')[0])):
+    for room, f in sorted(lessons(root / 'nbs').items(), key=lambda pair: layers.index(pair[0].split('/')[0])):
         *above, name = room.split('/')
-        if above and above[0] != folder: lines.append(f'{(folder := above[0])}/')
+        if above and above[0] != folder:
+            lines.append(f'{(folder := above[0])}/')
         lead = re.search(r'^> *((?:.+\n?)+)', nbformat.read(f, 4).cells[0].source, re.M)
         words = ' '.join(re.sub(r'\n>? *', ' ', lead[1]).split()) if lead else ''
         sentence = re.match(r'.*?[.?](?= [A-Z`*]|$)|.*', words)[0]
         lines.append(f'{"  " if above else ""}{name:{19 if above else 21}}{sentence}')
     return '\n'.join(lines)
 
+
 def readme(
-    start:str|Path|None=None,    # Somewhere in the checkout
-    write:bool=True,             # False: only say what it should be
-) -> str:                        # The README's text
+    start: str | Path | None = None,  # Somewhere in the checkout
+    write: bool = True,  # False: only say what it should be
+) -> str:  # The README's text
     "README.md, made from `nbs/index.ipynb`"
     s = _checkout(start)
     made = '<!-- Made by `crossmodal readme` from nbs/index.ipynb. Edit that notebook. -->'
-    text = f'{made}\n\n{markdown(nbformat.read(s.nbs_path/"index.ipynb", 4))}'
+    text = f'{made}\n\n{markdown(nbformat.read(s.nbs_path / "index.ipynb", 4))}'
     text = text.replace('<!-- map -->', f'```text\n{rooms(s.root)}\n```')
     if write:
-        with atomic(s.root/'README.md') as f: f.write(text)
+        with atomic(s.root / 'README.md') as f:
+            f.write(text)
     return text

@@ -8,158 +8,216 @@ __all__ = ['select_cases', 'thumbnail', 'gallery', 'plot_tsne', 'cells', 'image_
 # %% ../../nbs/report/04_galleries.ipynb #imports0
 import base64
 import io
+
 import numpy as np
+
 from ..metrics.geometry import joint_map
 from .style import _panels, _plain, grey, looks, ordered, palette, spare, style
-from .tables import esc, Html
+from .tables import Html, esc
 
 # %% ../../nbs/report/04_galleries.ipynb #c65e642f
 def select_cases(
-    ranks,               # (n,) rank of the true match of each query, 1 is best
-    each:int=2,          # Cases of each kind
-    seed:int=0,
-) -> dict:               # The rule in words: indices of queries
+    ranks,  # (n,) rank of the true match of each query, 1 is best
+    each: int = 2,  # Cases of each kind
+    seed: int = 0,
+) -> dict:  # The rule in words: indices of queries
     "Queries to show: successes drawn with a seed, the ones nearest the median rank, the worst"
     ranks, g = np.asarray(ranks, dtype=float), np.random.default_rng(seed)
     first, by_rank = np.flatnonzero(ranks <= 1), np.argsort(ranks, kind='stable')
     middle = np.argsort(abs(ranks - np.median(ranks)), kind='stable')
-    kinds = {f'success: drawn from the {len(first):,} with rank 1': sorted(g.permutation(first)[:each].tolist()),
-            f'median: nearest to rank {np.median(ranks):g}': middle[:each].tolist(),
-            'failure: the worst ranks': by_rank[::-1][:each].tolist()}
-    return {why: queries for why, queries in kinds.items() if queries}          # no success: nothing to draw from
+    kinds = {
+        f'success: drawn from the {len(first):,} with rank 1': sorted(g.permutation(first)[:each].tolist()),
+        f'median: nearest to rank {np.median(ranks):g}': middle[:each].tolist(),
+        'failure: the worst ranks': by_rank[::-1][:each].tolist(),
+    }
+    return {why: queries for why, queries in kinds.items() if queries}  # no success: nothing to draw from
 
 # %% ../../nbs/report/04_galleries.ipynb #7972d301
 def thumbnail(
-    image,               # A PIL image
-    alt:str='',          # Said instead of the picture
-    size:int=80,         # Longest side in pixels, at most 128
+    image,  # A PIL image
+    alt: str = '',  # Said instead of the picture
+    size: int = 80,  # Longest side in pixels, at most 128
 ) -> str:
     "An `<img>` that carries its pixels with it"
-    small = image.convert('RGBA' if image.mode in ('RGBA', 'LA', 'P') else 'RGB'); small.thumbnail((min(size, 128),) * 2)
-    buffer = io.BytesIO(); small.save(buffer, 'WEBP', quality=80, method=6)
+    small = image.convert('RGBA' if image.mode in ('RGBA', 'LA', 'P') else 'RGB')
+    small.thumbnail((min(size, 128),) * 2)
+    buffer = io.BytesIO()
+    small.save(buffer, 'WEBP', quality=80, method=6)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img class="cm-thumb" alt="{esc(alt)}" width="{small.width}" height="{small.height}" src="data:image/webp;base64,{data}">'
 
+
 def gallery(
-    cases:list[dict],    # Each: `query` (image, text, or a list), `found` (dicts: `item`, `score`, `true`), optional `why`, `rank`, `name`
-    caption:str='',      # What to see, and the rule by which cases were chosen
-    size:int=80,
+    cases: list[
+        dict
+    ],  # Each: `query` (image, text, or a list), `found` (dicts: `item`, `score`, `true`), optional `why`, `rank`, `name`
+    caption: str = '',  # What to see, and the rule by which cases were chosen
+    size: int = 80,
 ) -> Html:
     "Queries and what was found for them: scores below, the true match framed and ticked"
+
     def piece(x, name=''):
-        if isinstance(x, (list, tuple)): return ''.join(f'<span>{piece(v)}</span>' for v in x)
-        if not isinstance(x, str): return thumbnail(x, name or 'picture', size)
+        if isinstance(x, (list, tuple)):
+            return ''.join(f'<span>{piece(v)}</span>' for v in x)
+        if not isinstance(x, str):
+            return thumbnail(x, name or 'picture', size)
         return f'<span class="cm-text">{esc(x if len(x) <= 160 else x[:159] + "…")}</span>'
+
     def one(f):
         mark = ' ✓' if f.get('true') else ''
         frame = f'border:2px solid {palette["audio"][0] if mark else "transparent"};'
         score = f'<small>{f["score"]:.2f}{mark}</small>' if f.get('score') is not None else f'<small>{mark}</small>'
-        return (f'<div class="cm-item{" cm-true" if mark else ""}" style="{frame}padding:2px;max-width:11rem">'
-                f'{piece(f["item"], f.get("name", ""))}<br>{score}</div>')
+        return (
+            f'<div class="cm-item{" cm-true" if mark else ""}" style="{frame}padding:2px;max-width:11rem">'
+            f'{piece(f["item"], f.get("name", ""))}<br>{score}</div>'
+        )
+
     def case(c):
         rank = '' if c.get('rank') is None else f'true match at rank {c["rank"]:g}'
         about = ' · '.join(esc(str(a)) for a in (c.get('why'), c.get('name'), rank) if a)
         items = ''.join(map(one, c['found']))
-        return (f'<div class="cm-case"><div class="cm-why">{about}</div>'
-                '<div class="cm-row" style="display:flex;gap:6px;align-items:flex-start">'
-                '<div class="cm-query" style="display:flex;flex-wrap:wrap;gap:4px;align-items:center;max-width:14rem">'
-                f'{piece(c["query"], c.get("name", ""))}</div><div class="cm-arrow">→</div>'
-                f'<div class="cm-found" style="display:flex;flex:1;flex-wrap:wrap;gap:6px">{items}</div></div></div>')
-    return Html(f'<div class="cm-gallery"><p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>',
-                f'{caption} ({len(cases)} cases)')
+        return (
+            f'<div class="cm-case"><div class="cm-why">{about}</div>'
+            '<div class="cm-row" style="display:flex;gap:6px;align-items:flex-start">'
+            '<div class="cm-query" style="display:flex;flex-wrap:wrap;gap:4px;align-items:center;max-width:14rem">'
+            f'{piece(c["query"], c.get("name", ""))}</div><div class="cm-arrow">→</div>'
+            f'<div class="cm-found" style="display:flex;flex:1;flex-wrap:wrap;gap:6px">{items}</div></div></div>'
+        )
+
+    return Html(
+        f'<div class="cm-gallery"><p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>',
+        f'{caption} ({len(cases)} cases)',
+    )
 
 # %% ../../nbs/report/04_galleries.ipynb #ea726542
 def plot_tsne(
-    codes:dict,                  # view: (n, d) codes
-    labels:dict|None=None,       # view: (n,) class of each row (names or numbers)
-    colour:str='view',           # `'view'`, or `'label'`: the seven largest classes, others grey
-    title:str='', seed:int=0, perplexity:float=30,
-    max_points:int=10_000,             # More rows than this: openTSNE where it is installed, else a seeded sample of this many
-    k:int=10,                    # Neighbours for purity and trustworthiness
-) -> tuple:                      # Figure, and a dict of the numbers
+    codes: dict,  # view: (n, d) codes
+    labels: dict | None = None,  # view: (n,) class of each row (names or numbers)
+    colour: str = 'view',  # `'view'`, or `'label'`: the seven largest classes, others grey
+    title: str = '',
+    seed: int = 0,
+    perplexity: float = 30,
+    max_points: int = 10_000,  # More rows than this: openTSNE where it is installed, else a seeded sample of this many
+    k: int = 10,  # Neighbours for purity and trustworthiness
+) -> tuple:  # Figure, and a dict of the numbers
     "A joint t-SNE map of all views (rows normalised, PCA to 50 first) and the numbers that it suggests"
     import matplotlib.pyplot as plt
+
     at, view, y, numbers, total = joint_map(codes, labels, seed, perplexity, max_points, k)
     n = len(at)
     with plt.rc_context(style()):
         fig, (ax,) = _panels(1, height=5.4)
-        ax.set(xticks=[], yticks=[], title=_plain(title)); ax.spines[:].set_visible(False)
+        ax.set(xticks=[], yticks=[], title=_plain(title))
+        ax.spines[:].set_visible(False)
         kinds, mark = view if colour == 'view' else y, {v: m for v, (_, m) in looks(codes).items()}
-        most_common = lambda c: [k for k, _ in sorted(zip(*np.unique(c, return_counts=True)), key=lambda p: -p[1])[:len(spare)]]
+
+        def most_common(c):
+            return [k for k, _ in sorted(zip(*np.unique(c, return_counts=True)), key=lambda p: -p[1])[: len(spare)]]
+
         top = ordered(kinds) if colour == 'view' else most_common(y)
         tint = {c: looks(top)[c][0] for c in top} if colour == 'view' else {c: s[0] for c, s in zip(top, spare)}
         for v in codes:
             m = view == v
             colours = [tint.get(c, '#cfcfcf') for c in kinds[m]]
-            ax.scatter(*at[m].T, s=14 if n < 3000 else 5, marker=mark[v], color=colours, alpha=.75, lw=0)
+            ax.scatter(*at[m].T, s=14 if n < 3000 else 5, marker=mark[v], color=colours, alpha=0.75, lw=0)
         from matplotlib.lines import Line2D
-        point = lambda c, m, l: Line2D([], [], ls='', marker=m, color=c, label=_plain(l), ms=10 if m == '.' else 6)
+
+        def point(c, m, l):
+            return Line2D([], [], ls='', marker=m, color=c, label=_plain(l), ms=10 if m == '.' else 6)
+
         views = [point(tint[v] if colour == 'view' else grey, mark[v], v) for v in codes]
         classes = [] if colour == 'view' else [point(tint[c], '.', c) for c in top]
         fig.legend(handles=views + classes, loc='outside right upper', fontsize=9)
-        caption = (f't-SNE of {n:,}{f" of {total:,}" if n < total else ""} codes, PCA to 50, perplexity {numbers["perplexity"]:.3g}, seed {seed}. '
-                   'Cluster size and distance mean nothing.')
-        said = '   '.join(f'{n.replace("_", " ")} {v:.2f}' for n, v in numbers.items() if isinstance(v, float) and n != 'perplexity')
+        caption = (
+            f't-SNE of {n:,}{f" of {total:,}" if n < total else ""} codes, PCA to 50, perplexity {numbers["perplexity"]:.3g}, seed {seed}. '
+            'Cluster size and distance mean nothing.'
+        )
+        said = '   '.join(
+            f'{n.replace("_", " ")} {v:.2f}' for n, v in numbers.items() if isinstance(v, float) and n != 'perplexity'
+        )
         ax.set_xlabel(f'{caption}\n{said}', fontsize=8, loc='left')
     return fig, numbers
 
 # %% ../../nbs/report/04_galleries.ipynb #fb0fac82
 def cells(
-    weights,                 # (tokens, side²): how much each token looks at each cell, row by row
-    words:list[str],         # The tokens
-    max_tokens:int=16,             # Tokens drawn
-    title:str='',
+    weights,  # (tokens, side²): how much each token looks at each cell, row by row
+    words: list[str],  # The tokens
+    max_tokens: int = 16,  # Tokens drawn
+    title: str = '',
 ) -> 'Figure':
     "One small map a token"
     import matplotlib.pyplot as plt
-    w = np.asarray(weights)[:max_tokens]; side = int(w.shape[1]**.5)
+
+    w = np.asarray(weights)[:max_tokens]
+    side = int(w.shape[1] ** 0.5)
     with plt.rc_context(style()):
         fig, axes = _panels(len(w), height=1.25, across=min(8, len(w)))
         for ax, v, word in zip(axes, w, words):
-            ax.imshow(v[:side**2].reshape(side, side), cmap='viridis', vmin=0, vmax=w.max())
-            ax.set_title(_plain(word), fontsize=8, fontweight='normal'); ax.set_xticks([]); ax.set_yticks([]); ax.grid(False)
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+            ax.imshow(v[: side**2].reshape(side, side), cmap='viridis', vmin=0, vmax=w.max())
+            ax.set_title(_plain(word), fontsize=8, fontweight='normal')
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.grid(False)
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
 # %% ../../nbs/report/04_galleries.ipynb #9b8602ca
 def image_grid(
-    rows:dict,               # name: pictures, or maps in [0, 1], as many in each
-    title:str='',
+    rows: dict,  # name: pictures, or maps in [0, 1], as many in each
+    title: str = '',
 ) -> 'Figure':
     "Rows of pictures, one column a case"
     import matplotlib.pyplot as plt
+
     n = len(next(iter(rows.values())))
     with plt.rc_context(style()):
         fig, axes = plt.subplots(len(rows), n, figsize=(1.7 * n, 1.45 * len(rows)), squeeze=False, layout='constrained')
         plt.close(fig)
         for line, (name, pictures) in zip(axes, rows.items()):
             for ax, x in zip(line, pictures):
-                ax.imshow(x, cmap='gray', vmin=0, vmax=None if getattr(x, 'ndim', 3) == 3 else 1); ax.set_xticks([]); ax.set_yticks([]); ax.grid(False)
+                ax.imshow(x, cmap='gray', vmin=0, vmax=None if getattr(x, 'ndim', 3) == 3 else 1)
+                ax.set_xticks([])
+                ax.set_yticks([])
+                ax.grid(False)
             line[0].set_ylabel(_plain(name))
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
 # %% ../../nbs/report/04_galleries.ipynb #951f72d8
 def boxes(
-    cases:list[dict],        # `picture`, `size` (width, height of the frame of the boxes), `map` (side²,), `true` [x1, y1, x2, y2 …], `found` (one box, or None), `name`
-    title:str='',
-    across:int=4,            # Pictures in a row
+    cases: list[
+        dict
+    ],  # `picture`, `size` (width, height of the frame of the boxes), `map` (side²,), `true` [x1, y1, x2, y2 …], `found` (one box, or None), `name`
+    title: str = '',
+    across: int = 4,  # Pictures in a row
 ) -> 'Figure':
     "Pictures under their maps, with true and found boxes"
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
-    def draw(ax, b, **how): ax.add_patch(Rectangle(b[:2], b[2] - b[0], b[3] - b[1], fill=False, lw=1.6, **how))
+
+    def draw(ax, b, **how):
+        ax.add_patch(Rectangle(b[:2], b[2] - b[0], b[3] - b[1], fill=False, lw=1.6, **how))
+
     with plt.rc_context(style()):
         fig, axes = _panels(len(cases), height=1.75, across=min(across, len(cases)), sharey=False)
         for ax, c in zip(axes, cases):
-            (w, h), m = c['size'], np.asarray(c['map'], float); side = int(m.size**.5); m = m.reshape(side, side)
+            (w, h), m = c['size'], np.asarray(c['map'], float)
+            side = int(m.size**0.5)
+            m = m.reshape(side, side)
             ax.imshow(c['picture'], extent=(0, w, h, 0), aspect='auto')
-            ax.imshow(m, extent=(0, w, h, 0), aspect='auto', cmap='viridis', alpha=.45, interpolation='bilinear')
-            for b in c['true']: draw(ax, b, ec='white')
-            if c.get('found') is not None: draw(ax, c['found'], ec='#E69F00', ls='--')
+            ax.imshow(m, extent=(0, w, h, 0), aspect='auto', cmap='viridis', alpha=0.45, interpolation='bilinear')
+            for b in c['true']:
+                draw(ax, b, ec='white')
+            if c.get('found') is not None:
+                draw(ax, c['found'], ec='#E69F00', ls='--')
             y, x = np.unravel_index(m.argmax(), m.shape)
-            ax.plot((x + .5) * w / side, (y + .5) * h / side, 'x', color='#E69F00', mew=2)
-            ax.set(xlim=(0, w), ylim=(h, 0), xticks=[], yticks=[]); ax.set_aspect('equal'); ax.grid(False)
+            ax.plot((x + 0.5) * w / side, (y + 0.5) * h / side, 'x', color='#E69F00', mew=2)
+            ax.set(xlim=(0, w), ylim=(h, 0), xticks=[], yticks=[])
+            ax.set_aspect('equal')
+            ax.grid(False)
             ax.set_title(_plain(c.get('name', '')), fontsize=8, fontweight='normal')
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig

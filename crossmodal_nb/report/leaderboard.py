@@ -15,60 +15,84 @@ import io
 import itertools
 import json
 import warnings
+
 import numpy as np
+
 from ..core.files import digest
 from ..core.settings import settings
 from ..evaluation.comparison import rank_score, unpacked
 from ..metrics.comparison import compare, false_ahead, family, phrase, rank_groups
 from ..metrics.uncertainty import estimate
 from .style import ordered, spread, unit
-from .tables import esc, Html, legend, shown
+from .tables import Html, esc, legend, shown
 from ..runs import keys, record
 
 # %% ../../nbs/report/05_leaderboard.ipynb #a6e52a06
-ranked_by = {'item': 'rsum', 'label': 'mAP'}     # relevance: the metric by which lines are ranked
-recalls = ('R@1', 'R@5', 'R@10')                 # what an rsum adds up
-linear, untuned = 'CCA', 'CCA, one setting'      # names of linear CCA on the board
+ranked_by = {'item': 'rsum', 'label': 'mAP'}  # relevance: the metric by which lines are ranked
+recalls = ('R@1', 'R@5', 'R@10')  # what an rsum adds up
+linear, untuned = 'CCA', 'CCA, one setting'  # names of linear CCA on the board
+
 
 def lines(
-    records:list[dict],   # As `record.runs` gives them; one that cannot be read is left out with a warning
-    pool='all',           # Which galleries: `'all'`, or a number of items
-) -> list[dict]:          # One a method, entry and direction
+    records: list[dict],  # As `record.runs` gives them; one that cannot be read is left out with a warning
+    pool='all',  # Which galleries: `'all'`, or a number of items
+) -> list[dict]:  # One a method, entry and direction
     """The board's lines: what a line is, its `scores` (metric: row), `found` (one `Score` a run; or `why` there is none), `random`, `features`,
     `seconds`, `learning` (seconds of epochs) and `parameters`"""
     by, out = {}, []
     for r in sorted(records, key=lambda r: r['key']):
-        if _readable(r, pool): by.setdefault(r['experiment'], []).append(r)
-    for rs in by.values(): out += _lines(rs, pool)
+        if _readable(r, pool):
+            by.setdefault(r['experiment'], []).append(r)
+    for rs in by.values():
+        out += _lines(rs, pool)
     return out
 
+
 def _readable(r, pool):
-    try: return bool(_lines([r], pool)) or True
+    try:
+        return bool(_lines([r], pool)) or True
     except Exception as e:
         name = f'{r.get("experiment")}, {r.get("key")}'
         warnings.warn(f'{name}: its record is left out of the board ({type(e).__name__}: {e})')
 
+
 def _lines(rs, pool):
     "Lines of one entry"
     of, same = {}, dict(published=all(r.get('published') for r in rs))
-    counted = [r | same | dict(rows=[row for row in r['rows'] if row['split'] == 'test' and _counts(row, pool)]) for r in rs]
+    counted = [
+        r | same | dict(rows=[row for row in r['rows'] if row['split'] == 'test' and _counts(row, pool)]) for r in rs
+    ]
     for r in counted:
-        for row in r['rows']: of.setdefault(_name(row), {}).setdefault(row['metric'], []).append((r, row))
+        for row in r['rows']:
+            of.setdefault(_name(row), {}).setdefault(row['metric'], []).append((r, row))
     merged = {(_name(row), row['metric']): row for row in record.board(counted)}
     scores = {name: {m: merged[name, m] for m in each} for name, each in of.items()}
     return [_line(scores[name], each) for name, each in of.items() if _rankable(scores[name])]
+
 
 def _rankable(scores):
     needs = recalls if next(iter(scores.values()))['relevance'] == 'item' else ('mAP',)
     return all(scores[m].get('value') is not None if m in scores else False for m in needs)
 
+
 def _counts(row, pool):
-    return (row.get('pool') == pool and row['relevance'] in ranked_by and 'scope' not in row and row.get('stage', 'baseline') == 'baseline'
-            and row.get('database', 'test') == 'test' and 'ties' not in row['metric'] and 'class partners' not in row['method'])
+    return (
+        row.get('pool') == pool
+        and row['relevance'] in ranked_by
+        and 'scope' not in row
+        and row.get('stage', 'baseline') == 'baseline'
+        and row.get('database', 'test') == 'test'
+        and 'ties' not in row['metric']
+        and 'class partners' not in row['method']
+    )
+
 
 _merged = record.measured | {'metric', 'norm', 'experiment', 'dataset', 'published', 'selected_by'}
 
-def _name(row): return json.dumps({k: v for k, v in row.items() if k not in _merged}, sort_keys=True)
+
+def _name(row):
+    return json.dumps({k: v for k, v in row.items() if k not in _merged}, sort_keys=True)
+
 
 def _line(scores, each):
     first = next(iter(scores.values()))
@@ -79,17 +103,27 @@ def _line(scores, each):
     line |= dict(runs=len(ran), n=round(np.mean([r['n'] for r in rows])), design='folds' if len(folds) > 1 else 'seeds')
     line['found'], line['why'] = _found(each, first['method'], line)
     line['random'] = any(s.random for s in line['found']) if line['found'] else not closed(first['method'])
-    if by == 'item': scores = dict(rsum=_rsum(scores, line)) | scores
-    elif line['runs'] == 1:        # an interval without a standard error held the gallery fixed
+    if by == 'item':
+        scores = dict(rsum=_rsum(scores, line)) | scores
+    elif line['runs'] == 1:  # an interval without a standard error held the gallery fixed
         scores = {m: s if s.get('se') is not None else s | dict(low=None, high=None) for m, s in scores.items()}
     chief, once = scores[ranked_by[by]], ['one run'] if line['random'] and line['runs'] == 1 else []
-    if once: scores = {m: s | dict(marks=[*s.get('marks', ()), *once]) for m, s in scores.items()}
+    if once:
+        scores = {m: s | dict(marks=[*s.get('marks', ()), *once]) for m, s in scores.items()}
     method = first['method'] + (f' ({first["refit"]})' if first.get('refit', 'train') != 'train' else '')
     if first['method'] in ('CCA', 'linear CCA'):
         method = method.replace(first['method'], linear if all(map(_tuned, ran)) else untuned)
-    return line | dict(method=method, chance=chief['chance'], scores=scores, versus={}, features=_features(ran[0]),
-                       seconds=_mean([r.get('seconds') for r in ran]), learning=_mean([_learning(r, first['method']) for r in ran]),
-                       parameters=_parameters(ran[0], first['method']))
+    return line | dict(
+        method=method,
+        chance=chief['chance'],
+        scores=scores,
+        versus={},
+        features=_features(ran[0]),
+        seconds=_mean([r.get('seconds') for r in ran]),
+        learning=_mean([_learning(r, first['method']) for r in ran]),
+        parameters=_parameters(ran[0], first['method']),
+    )
+
 
 def _rsum(scores, line):
     "The row of the rsum: sums; its interval, where there is one, from what single items contribute"
@@ -97,135 +131,211 @@ def _rsum(scores, line):
     out = {k: v for k, v in rows[0].items() if k not in record.measured}
     out |= dict(metric='rsum', runs=line['runs'], design=line['design'], n=line['n'])
     for k in ('value', 'chance', 'null', 'null_high', 'ceiling', 'official'):
-        if all(r.get(k) is not None for r in rows): out[k] = sum(r[k] for r in rows)
-    if not line['found']: return out
+        if all(r.get(k) is not None for r in rows):
+            out[k] = sum(r[k] for r in rows)
+    if not line['found']:
+        return out
     e = estimate([3 * s for s in line['found']], line['design'])
     return out | dict(low=e.low, high=e.high, se=e.se)
 
-_closed_forms = {'CCA', 'linear CCA', 'KCCA', 'MCCA', 'GCCA', 'TCCA', 'PLS', 'SM', 'SCM', 'TF-IDF', 'MiniLM', 'frozen MiniLM', 'CCA-ITQ',
-                 'prototypes'}
+
+_closed_forms = {
+    'CCA',
+    'linear CCA',
+    'KCCA',
+    'MCCA',
+    'GCCA',
+    'TCCA',
+    'PLS',
+    'SM',
+    'SCM',
+    'TF-IDF',
+    'MiniLM',
+    'frozen MiniLM',
+    'CCA-ITQ',
+    'prototypes',
+}
+
 
 def closed(
-    method:str,     # Its name
+    method: str,  # Its name
 ) -> bool:
     "Whether an old record, which does not say so itself, holds a method that comes out the same whenever it is learnt"
     return method.partition(',')[0].partition(' with ')[0] in _closed_forms
 
+
 def _tuned(r):
     "Whether the linear CCA of a record was chosen on validation, from several settings"
     p = r['params']
-    classical = (p.get('classical') or {}).get('CCA') or [None, None]        # its class, and the settings that were tried
+    classical = (p.get('classical') or {}).get('CCA') or [None, None]  # its class, and the settings that were tried
     tried = [p.get('dims'), p.get('ridges'), *(p.get('grid') or {}).values(), classical[1]]
     return r.get('selected_by') == 'valid' and any(isinstance(t, list) and len(t) > 1 for t in tried)
 
+
 def _features(r):
     "What a record's methods read, in words: which encoders, and those options of the data set that change the views"
-    options = {k: v for k, v in (r['params'].get('options') or {}).items() if k not in ('fold', 'repeat', 'label', 'labelled', 'seed')}
-    said = [f'{k} {json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v}' for k, v in sorted(options.items())]
+    options = {
+        k: v
+        for k, v in (r['params'].get('options') or {}).items()
+        if k not in ('fold', 'repeat', 'label', 'labelled', 'seed')
+    }
+    said = [
+        f'{k} {json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v}'
+        for k, v in sorted(options.items())
+    ]
     return ', '.join(['rich' if r['params'].get('rich') else 'plain', *said])
 
-def _mean(values): return float(np.mean(known)) if (known := [v for v in values if v is not None]) else None
+
+def _mean(values):
+    return float(np.mean(known)) if (known := [v for v in values if v is not None]) else None
+
 
 def _learning(r, method):
     "Seconds of all epochs that a record logged for a method, or None"
-    found = [h['seconds'] for h in r.get('history', ()) if method in (h.get('method'), h.get('stage')) and h.get('seconds') is not None]
+    found = [
+        h['seconds']
+        for h in r.get('history', ())
+        if method in (h.get('method'), h.get('stage')) and h.get('seconds') is not None
+    ]
     return sum(found) if found else None
+
 
 def _parameters(r, method):
     "How many numbers a method trains, where its record says so. A row of H-T is the model that its record lists first"
     for p in r['tables'].get('parts', ()):
-        if method.startswith('H-T') and p.get('variant') == 'six g, two-space': return p['parameters']
+        if method.startswith('H-T') and p.get('variant') == 'six g, two-space':
+            return p['parameters']
 
 # %% ../../nbs/report/05_leaderboard.ipynb #e89ae3ec
 def _found(each, method, line):
     "A `Score` of each run (a fraction, by item the mean recall), and, if there is none, why (a key of `missing_reasons`)"
-    if line['on']: return [], 'own'
+    if line['on']:
+        return [], 'own'
     direction, found = f'{line["query"]}→{line["gallery"]}', []
     by_item = line['relevance'] == 'item'
     for r, _ in next(iter(each.values())):
         own = np.mean([row['value'] for m in (recalls if by_item else ['mAP']) for s, row in each[m] if s is r])
         some = _candidates(r['tables'], method, direction, by_item)
         score = next((s for exact, s in some if abs(s.value - own) < (5e-3 if exact else 6e-4)), None)
-        if score is None: return [], 'before' if not by_item and r['tables'].get('ap') else 'own'
+        if score is None:
+            return [], 'before' if not by_item and r['tables'].get('ap') else 'own'
         found.append(score)
     return found, None
+
 
 def _candidates(tables, method, direction, by_item):
     "(under its own name?, `Score`) of whatever may be this method's; its own name first"
     of = tables.get('ranks' if by_item else 'scores') or {}
-    names = [k for k in of if k == method or k == tables.get('chosen') or k.startswith(f'{method} · ') or method.startswith(f'{k}, ')]
+    names = [
+        k
+        for k in of
+        if k == method or k == tables.get('chosen') or k.startswith(f'{method} · ') or method.startswith(f'{k}, ')
+    ]
     for k in sorted(names, key=lambda k: k != method):
-        if direction not in of[k]: continue
+        if direction not in of[k]:
+            continue
         d = of[k][direction]
         yield k == method, rank_score({direction: dict(random=not closed(method)) | d}) if by_item else unpacked(d)
 
 # %% ../../nbs/report/05_leaderboard.ipynb #d53b8bff
-def score(line): return line['scores'][ranked_by[line['relevance']]]['value']
+def score(line):
+    return line['scores'][ranked_by[line['relevance']]]['value']
+
 
 def rankings(
-    lines:list[dict],   # As `lines` gives them
-) -> dict:              # (dataset, on, relevance, query, gallery, n, chance): its lines, the best first
+    lines: list[dict],  # As `lines` gives them
+) -> dict:  # (dataset, on, relevance, query, gallery, n, chance): its lines, the best first
     "Lines that may be ranked together"
     out = {}
-    for l in lines: out.setdefault((*(l[k] for k in ('dataset', 'on', 'relevance', 'query', 'gallery', 'n')), f'{l["chance"]:.2g}'), []).append(l)
+    for l in lines:
+        out.setdefault(
+            (*(l[k] for k in ('dataset', 'on', 'relevance', 'query', 'gallery', 'n')), f'{l["chance"]:.2g}'), []
+        ).append(l)
     at = {v: i for i, v in enumerate(ordered(x for l in lines for x in (l['query'], l['gallery'])))}
-    place = lambda k: (k[0], k[1] or '', k[2], -k[5], at[k[3]], at[k[4]], k[6])
+
+    def place(k):
+        return (k[0], k[1] or '', k[2], -k[5], at[k[3]], at[k[4]], k[6])
+
     return {k: sorted(out[k], key=lambda l: -score(l)) for k in sorted(out, key=place)}
 
-def fullest(rankings:dict) -> dict:    # (dataset, relevance): (key, lines)
+
+def fullest(rankings: dict) -> dict:  # (dataset, relevance): (key, lines)
     "Of every data set the ranking with most lines, the first of equals"
     out = {}
     for k, v in rankings.items():
-        if not k[1] and len(v) > len(out.get((k[0], k[2]), (k, []))[1]): out[k[0], k[2]] = k, v
+        if not k[1] and len(v) > len(out.get((k[0], k[2]), (k, []))[1]):
+            out[k[0], k[2]] = k, v
     return out
 
 # %% ../../nbs/report/05_leaderboard.ipynb #d6978d3a
-missing_reasons = {'own': 'a: its record holds no ranks or scores of single queries', 'rival': 'b: the record of the other one holds none',
-           'before': 'c: its record was made before influences of items were kept', 'queries': 'd: the two were asked different queries',
-           'none': 'e: no linear CCA that validation chose reads these features'}    # why there is no comparison
+missing_reasons = {
+    'own': 'a: its record holds no ranks or scores of single queries',
+    'rival': 'b: the record of the other one holds none',
+    'before': 'c: its record was made before influences of items were kept',
+    'queries': 'd: the two were asked different queries',
+    'none': 'e: no linear CCA that validation chose reads these features',
+}  # why there is no comparison
+
 
 def significance(
-    lines:list[dict],           # As `lines` gives them
-) -> list[dict]:                # The same lines, filled in
+    lines: list[dict],  # As `lines` gives them
+) -> list[dict]:  # The same lines, filled in
     """Each line against all others of its ranking, corrected together. A line gets `versus` (`best` and `cca`, each with `rival`, `comparison`,
     `p_holm`, and `why` where there is none), its rank `group`, and of its ranking `pairs` (that were compared) and `differ` (how many differ)"""
     for ranked in rankings(lines).values():
         asked = {}
         for l in ranked:
-            if l['found']: asked.setdefault(_queries(l), []).append(l)
+            if l['found']:
+                asked.setdefault(_queries(l), []).append(l)
         held = {}
         for same in asked.values():
             held |= family({(id(a), id(b)): _compared(a, b) for a, b in itertools.combinations(same, 2)})
         pairs = sum(c.verdict != 'one run' for c, _ in held.values())
-        differ = dict(raw=sum(c.p < .05 and p is not None for c, p in held.values()),
-                      held=sum(c.verdict in ('ahead', 'behind') for c, _ in held.values()))
+        differ = dict(
+            raw=sum(c.p < 0.05 and p is not None for c, p in held.values()),
+            held=sum(c.verdict in ('ahead', 'behind') for c, _ in held.values()),
+        )
         most = max(asked.values(), key=len, default=[])
         groups = _groups([l for l in most if not _once(l)], held)
         for l in ranked:
-            l['versus'] = {name: _versus(l, rival, held) for name, rival in (('best', ranked[0]), ('cca', _bar(l, ranked)))}
+            l['versus'] = {
+                name: _versus(l, rival, held) for name, rival in (('best', ranked[0]), ('cca', _bar(l, ranked)))
+            }
             l |= dict(group=groups.get(id(l), 'one run' if _once(l) else None), pairs=pairs, differ=differ)
     return lines
 
-def _once(l): return l['random'] and l['runs'] == 1
+
+def _once(l):
+    return l['random'] and l['runs'] == 1
+
 
 def _by_queries(l):
     "Queries, as text: the runs that were asked them. Several only where there are folds"
     out = {}
-    for s in l['found']: out.setdefault(str(s.item.tolist()), []).append(s)
+    for s in l['found']:
+        out.setdefault(str(s.item.tolist()), []).append(s)
     return out
 
-def _queries(l): return digest([l['design'], sorted(_by_queries(l))])
+
+def _queries(l):
+    return digest([l['design'], sorted(_by_queries(l))])
+
 
 def _compared(a, b):
     "The first minus the second; of folds one by one, each the mean of its seeds"
-    if a['design'] == 'seeds': return compare(a['found'], b['found'])
+    if a['design'] == 'seeds':
+        return compare(a['found'], b['found'])
     means = [[sum(s[1:], s[0]) / len(s) for _, s in sorted(_by_queries(l).items())] for l in (a, b)]
     return compare(*means, design='folds')
+
 
 def _groups(same, held):
     "id: letters"
     names = [id(l) for l in same]
-    return rank_groups(names, [k for k, (c, _) in held.items() if c.verdict in ('ahead', 'behind') and set(k) <= set(names)])
+    return rank_groups(
+        names, [k for k, (c, _) in held.items() if c.verdict in ('ahead', 'behind') and set(k) <= set(names)]
+    )
+
 
 def _bar(l, ranked):
     """The linear CCA to compare with: it was chosen on validation and reads the same features. The entry's own goes first, then one with values,
@@ -233,30 +343,38 @@ def _bar(l, ranked):
     some = [x for x in ranked if x['method'].split(' (')[0] == linear and x['features'] == l['features']]
     return max(some, key=lambda x: (x['experiment'] == l['experiment'], bool(x['found']), score(x)), default=None)
 
+
 def _versus(l, rival, held):
     "How far a line is ahead of another, or why nobody knows"
     out = dict(rival=rival, comparison=None, p_holm=None, why=None)
-    if rival is None: return out | dict(why='none')
-    if rival is l: return out
+    if rival is None:
+        return out | dict(why='none')
+    if rival is l:
+        return out
     c, p = held.get((id(l), id(rival))) or _turned(held.get((id(rival), id(l))))
-    if c: return out | dict(comparison=c, p_holm=p)
+    if c:
+        return out | dict(comparison=c, p_holm=p)
     return out | dict(why=l['why'] or (rival['why'] and 'rival') or 'queries')
+
 
 def _turned(found):
     "The same comparison, the second minus the first"
-    if found is None: return None, None
+    if found is None:
+        return None, None
     c, p = found
     verdict = {'ahead': 'behind', 'behind': 'ahead'}.get(c.verdict, c.verdict)
     return c._replace(difference=-c.difference, low=-c.high, high=-c.low, verdict=verdict), p
 
+
 def told_apart(
-    rankings:dict,       # After `significance`
-) -> dict:               # `raw`: pairs with p < .05; `held`: those that still differ after Holm's correction
+    rankings: dict,  # After `significance`
+) -> dict:  # `raw`: pairs with p < .05; `held`: those that still differ after Holm's correction
     "How many pairs of some rankings differ"
     return {k: sum(ranked[0]['differ'][k] for ranked in rankings.values()) for k in ('raw', 'held')}
 
+
 def by_chance(
-    rankings:dict,       # After `significance`
+    rankings: dict,  # After `significance`
 ) -> float:
     """How many *ahead* to expect among all pairs of some rankings if all methods were equal and nothing were corrected. Either of a pair
     may be it"""
@@ -264,155 +382,266 @@ def by_chance(
 
 # %% ../../nbs/report/05_leaderboard.ipynb #29cedc6e
 def stale(
-    records:list[dict],   # As `record.runs` gives them
-) -> tuple[dict, list]:   # entry: what differs now, in words; and the entries whose data is absent here, so that it could not be compared
+    records: list[dict],  # As `record.runs` gives them
+) -> tuple[
+    dict, list
+]:  # entry: what differs now, in words; and the entries whose data is absent here, so that it could not be compared
     "Which entries have changed since they ran"
-    changed, unseen, folder = {}, [], settings().nbs_path/'experiments'
+    changed, unseen, folder = {}, [], settings().nbs_path / 'experiments'
     for r in records:
-        path = folder/f'{r["notebook"]}.ipynb'
-        if not path.exists(): changed.setdefault(r['experiment'], []).append('notebook gone'); continue
+        path = folder / f'{r["notebook"]}.ipynb'
+        if not path.exists():
+            changed.setdefault(r['experiment'], []).append('notebook gone')
+            continue
         given = record.parameters(path) | r['params']
-        now = _now(path, json.dumps(given | ({'seed': 0} if 'seed' in given else {}))) | dict(params=r['digests']['params'])
+        now = _now(path, json.dumps(given | ({'seed': 0} if 'seed' in given else {}))) | dict(
+            params=r['digests']['params']
+        )
         changed.setdefault(r['experiment'], []).extend(keys.differs(r, now))
-        if now['data'] is None: unseen.append(r['experiment'])
+        if now['data'] is None:
+            unseen.append(r['experiment'])
     return {e: ', '.join(dict.fromkeys(d)) for e, d in changed.items() if d}, list(dict.fromkeys(unseen))
 
-@functools.lru_cache(maxsize=None)
-def _now(path, given): return keys.digests(path, json.loads(given))     # a seed is neither code nor data
+
+@functools.cache
+def _now(path, given):
+    return keys.digests(path, json.loads(given))  # a seed is neither code nor data
 
 # %% ../../nbs/report/05_leaderboard.ipynb #7a7676dc
 def links(
-    experiment:str,      # An entry
-) -> dict:               # words: where, as seen from the board's page
+    experiment: str,  # An entry
+) -> dict:  # words: where, as seen from the board's page
     "Where an entry's page, its run card and its executed notebook are"
     s = settings()
-    if not ((s.book/'pages'/f'{experiment}.ipynb').exists() or any((s.work/'records'/experiment).glob('*.ipynb'))): return {}
-    return {experiment: f'{experiment}.html', 'card': f'{experiment}.html#run-card', 'ipynb': f'../_sources/results/{experiment}.ipynb'}
+    if not (
+        (s.book / 'pages' / f'{experiment}.ipynb').exists() or any((s.work / 'records' / experiment).glob('*.ipynb'))
+    ):
+        return {}
+    return {
+        experiment: f'{experiment}.html',
+        'card': f'{experiment}.html#run-card',
+        'ipynb': f'../_sources/results/{experiment}.ipynb',
+    }
 
-looks = ('.cm-board th, .cm-board td { padding: .22rem .4rem } .cm-board td { text-align: right; white-space: nowrap } .cm-board tbody th, .cm-board td:nth-child(2) { text-align: left } '
-         '.cm-board tbody th { white-space: normal; min-width: 5.5rem } .cm-board tbody tr:not(.cm-group) th { position: sticky; left: 0; z-index: 1; background: var(--pst-color-background) !important } .cm-board small { font-size: .9em } '
-         '.cm-board .cm-group th { padding-top: .9rem } .cm-board .cm-group span { position: sticky; left: .4rem; white-space: nowrap } '
-         '.cm-board .cm-group small { display: inline !important } .cm-board summary { cursor: pointer; padding: .2rem 0 }')
+
+looks = (
+    '.cm-board th, .cm-board td { padding: .22rem .4rem } .cm-board td { text-align: right; white-space: nowrap } .cm-board tbody th, .cm-board td:nth-child(2) { text-align: left } '
+    '.cm-board tbody th { white-space: normal; min-width: 5.5rem } .cm-board tbody tr:not(.cm-group) th { position: sticky; left: 0; z-index: 1; background: var(--pst-color-background) !important } .cm-board small { font-size: .9em } '
+    '.cm-board .cm-group th { padding-top: .9rem } .cm-board .cm-group span { position: sticky; left: .4rem; white-space: nowrap } '
+    '.cm-board .cm-group small { display: inline !important } .cm-board summary { cursor: pointer; padding: .2rem 0 }'
+)
+
 
 def _linked(e):
-    page, *more = [f'<a href="{esc(at)}"{" download" if word == "ipynb" else ""}>{esc(word)}</a>' for word, at in links(e).items()] or [esc(e)]
+    page, *more = [
+        f'<a href="{esc(at)}"{" download" if word == "ipynb" else ""}>{esc(word)}</a>' for word, at in links(e).items()
+    ] or [esc(e)]
     return page + (f' <small>{" · ".join(more)}</small>' if more else '')
 
-beside = {'item': ('R@1', 'R@10', 'medR'), 'label': ('mAP@50',)}    # further metrics on a line, without intervals
+
+beside = {'item': ('R@1', 'R@10', 'medR'), 'label': ('mAP@50',)}  # further metrics on a line, without intervals
+
 
 def table(
-    rankings:dict,            # Some of `rankings`, of one kind of relevance, after `significance`
-    stale:dict={},            # As `stale` gives it
-    name:str='', caption:str='',
-    fold:int=4,               # More rankings than this: folded away
+    rankings: dict,  # Some of `rankings`, of one kind of relevance, after `significance`
+    stale: dict = {},  # As `stale` gives it
+    name: str = '',
+    caption: str = '',
+    fold: int = 4,  # More rankings than this: folded away
 ) -> Html:
     "Rankings below each other: score, rank group, differences from the best and from linear CCA, other metrics, what it cost"
-    by = next(iter(rankings))[2]; chief = ranked_by[by]
+    by = next(iter(rankings))[2]
+    chief = ranked_by[by]
     every = [l for ranked in rankings.values() for l in ranked]
     features = len({l['features'] for l in every}) > 1
-    head = ['method', 'entry', *(['features'] if features else []), unit(chief)[1], 'group', 'minus the best', 'minus linear CCA',
-            *(unit(m)[1].replace(' (lower is better)', ' ↓') for m in beside[by]), 'null, 95 %', 'run, s', 'epochs, s', 'parameters', 'stale']
+    head = [
+        'method',
+        'entry',
+        *(['features'] if features else []),
+        unit(chief)[1],
+        'group',
+        'minus the best',
+        'minus linear CCA',
+        *(unit(m)[1].replace(' (lower is better)', ' ↓') for m in beside[by]),
+        'null, 95 %',
+        'run, s',
+        'epochs, s',
+        'parameters',
+        'stale',
+    ]
     body, plain, whys = '', [], set()
     for (_, _, _, query, gallery, n, _), ranked in rankings.items():
         about = _about(ranked, n, chief)
         body += f'<tr class="cm-group"><th colspan="{len(head)}"><span>{esc(query)} → {esc(gallery)} <small>{about}</small></span></th></tr>'
         plain.append(f'{query} → {gallery}: {about}')
         for i, l in enumerate(ranked):
-            v = l['versus']; whys |= {x['why'] for x in v.values() if x['why']}
-            def number(x, f='{:,.0f}'): return '–' if x is None else f.format(x)
-            cells = [*([esc(l['features'])] if features else []), _two(shown(l['scores'][chief])), l['group'] or '–',
-                     *(_difference(v.get(k), l) for k in ('best', 'cca')), *(_two(shown(l['scores'].get(m)), first=True) for m in beside[by]),
-                     number(_times(l['scores'][chief].get('null_high')), '{:.1f}'), number(l['seconds']), number(l['learning'], '{:,.3g}'),
-                     number(l['parameters']), esc(stale.get(l['experiment'], ''))]
+            v = l['versus']
+            whys |= {x['why'] for x in v.values() if x['why']}
+
+            def number(x, f='{:,.0f}'):
+                return '–' if x is None else f.format(x)
+
+            cells = [
+                *([esc(l['features'])] if features else []),
+                _two(shown(l['scores'][chief])),
+                l['group'] or '–',
+                *(_difference(v.get(k), l) for k in ('best', 'cca')),
+                *(_two(shown(l['scores'].get(m)), first=True) for m in beside[by]),
+                number(_times(l['scores'][chief].get('null_high')), '{:.1f}'),
+                number(l['seconds']),
+                number(l['learning'], '{:,.3g}'),
+                number(l['parameters']),
+                esc(stale.get(l['experiment'], '')),
+            ]
             method = f'<b>{esc(l["method"])}</b>' if not i else esc(l['method'])
-            body += f'<tr><th>{method}</th><td>{_linked(l["experiment"])}</td>' + ''.join(f'<td>{c}</td>' for c in cells) + '</tr>'
-            plain.append(f'  {l["method"]} ({l["experiment"]}): {shown(l["scores"][chief])} {l["group"] or ""}'.rstrip())
+            body += (
+                f'<tr><th>{method}</th><td>{_linked(l["experiment"])}</td>'
+                + ''.join(f'<td>{c}</td>' for c in cells)
+                + '</tr>'
+            )
+            plain.append(
+                f'  {l["method"]} ({l["experiment"]}): {shown(l["scores"][chief])} {l["group"] or ""}'.rstrip()
+            )
     models = sorted({m for l in every if (m := spread(l['scores'][chief])[2])})
-    reasons = [f'– without a comparison: {"; ".join(missing_reasons[w] for w in missing_reasons if w in whys)}.'] if whys else []
+    reasons = (
+        [f'– without a comparison: {"; ".join(missing_reasons[w] for w in missing_reasons if w in whys)}.']
+        if whys
+        else []
+    )
     about = ['; '.join(models) + '.' if models else '', legend([l['scores'][chief] for l in every]), *reasons]
     caption = ' '.join(filter(None, [caption, *about]))
-    inner = (f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>'
-             + ''.join(f'<th style="text-align:{"left" if i < 2 else "right"}">{esc(h)}</th>' for i, h in enumerate(head)) + f'</tr></thead><tbody>{body}</tbody></table></div>')
-    if len(rankings) > fold: inner = f'<details><summary>{len(rankings)} directions</summary>{inner}</details>'
-    return Html(f'<style>{looks}</style><div class="cm-table cm-ours cm-many cm-board"><p class="cm-caption"><b>{esc(name)}</b> {esc(caption)}</p>{inner}</div>', '\n'.join([f'{name} {caption}', *plain]))
+    inner = (
+        f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>'
+        + ''.join(f'<th style="text-align:{"left" if i < 2 else "right"}">{esc(h)}</th>' for i, h in enumerate(head))
+        + f'</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+    if len(rankings) > fold:
+        inner = f'<details><summary>{len(rankings)} directions</summary>{inner}</details>'
+    return Html(
+        f'<style>{looks}</style><div class="cm-table cm-ours cm-many cm-board"><p class="cm-caption"><b>{esc(name)}</b> {esc(caption)}</p>{inner}</div>',
+        '\n'.join([f'{name} {caption}', *plain]),
+    )
+
 
 def _about(ranked, n, chief):
     "What holds for a whole ranking"
     ceilings = {f'{100 * c:.4g}' for l in ranked if (c := l['scores'][chief].get('ceiling')) is not None}
     pairs = ranked[0].get('pairs', 0)
-    said = [f'{n:,} queries', f'chance {100 * ranked[0]["chance"]:.3g} %', ceilings and f'ceiling {", ".join(sorted(ceilings))} %',
-            pairs and f'{pairs:,} pair{"s" * (pairs > 1)} compared: {false_ahead(2 * pairs):.2g} false “ahead” expected before the correction']
+    said = [
+        f'{n:,} queries',
+        f'chance {100 * ranked[0]["chance"]:.3g} %',
+        ceilings and f'ceiling {", ".join(sorted(ceilings))} %',
+        pairs
+        and f'{pairs:,} pair{"s" * (pairs > 1)} compared: {false_ahead(2 * pairs):.2g} false “ahead” expected before the correction',
+    ]
     return ', '.join(s for s in said if s)
 
-def _times(x): return None if x is None else 100 * x
+
+def _times(x):
+    return None if x is None else 100 * x
+
 
 def _two(text, first=False):
     v, *about = esc(text).split(' ', 1)
     return v + ''.join(f' <small>{a}</small>' for a in about if not first)
 
+
 def points(line) -> int:
     "What a difference of a line's `Score` is multiplied by, to be points of the score shown: an rsum is three times the mean recall"
     return 300 if line['relevance'] == 'item' else 100
 
+
 def _difference(versus, line):
     "Points ahead, with their interval and the verdict that holds after the correction"
-    if versus is None: return '–'
-    if versus['rival'] is line: return 'itself'
-    if versus['comparison'] is None: return f'–<sup title="{esc(missing_reasons[versus["why"]])}">{missing_reasons[versus["why"]][0]}</sup>'
+    if versus is None:
+        return '–'
+    if versus['rival'] is line:
+        return 'itself'
+    if versus['comparison'] is None:
+        return f'–<sup title="{esc(missing_reasons[versus["why"]])}">{missing_reasons[versus["why"]][0]}</sup>'
     return _two(phrase(versus['comparison'], points(line)).partition(' (')[0]).replace('-', '−')
 
 # %% ../../nbs/report/05_leaderboard.ipynb #35a84354
 def standing(
-    rankings:dict,       # After `significance`
-) -> dict:               # Numbers of rankings
+    rankings: dict,  # After `significance`
+) -> dict:  # Numbers of rankings
     """How often some method is ahead of linear CCA. Of `all` rankings those in which something `can` be said; of these, in which some method is
     `ahead` of it, in which all others are shown not to be ahead by δ (`none`), and in which it is `undecided`"""
     out = dict(all=len(rankings), can=0, ahead=0, none=0, undecided=0)
     for ranked in rankings.values():
         others = [l for l in ranked if l['method'].split(' (')[0] not in (linear, untuned)]
         found = {c.verdict for l in others if (c := l['versus']['cca']['comparison'])} - {'one run'}
-        if not found: continue
+        if not found:
+            continue
         out['can'] += 1
         out['ahead' if 'ahead' in found else 'undecided' if 'undecided' in found else 'none'] += 1
     return out
 
 # %% ../../nbs/report/05_leaderboard.ipynb #842d7b4a
 def costs(
-    rankings:dict,            # As `rankings` gives them
-    what:str='seconds',       # `'seconds'` of the run, or `'learning'`: seconds of a method's epochs
-    min_methods:int=3,              # Fewer methods than this, or all at one cost: no panel
-) -> list[dict]:              # Rows for `figures.scatter`: `dataset`, `method`, `name` (what is said beside the point), `cost`, and the score
+    rankings: dict,  # As `rankings` gives them
+    what: str = 'seconds',  # `'seconds'` of the run, or `'learning'`: seconds of a method's epochs
+    min_methods: int = 3,  # Fewer methods than this, or all at one cost: no panel
+) -> list[
+    dict
+]:  # Rows for `figures.scatter`: `dataset`, `method`, `name` (what is said beside the point), `cost`, and the score
     "Cost and score in the fullest ranking of every data set. Named are: of a run, whose methods all cost the same, the best and linear CCA; of one method in several entries, the best"
     out = []
     for (dataset, by), ((_, _, _, query, gallery, *_), ranked) in fullest(rankings).items():
         have = [l for l in ranked if l[what]]
-        if len({l['method'] for l in have}) < min_methods or len({l[what] for l in have}) == 1: continue
+        if len({l['method'] for l in have}) < min_methods or len({l[what] for l in have}) == 1:
+            continue
         best = {l['experiment' if what == 'seconds' else 'method']: l for l in reversed(have)}.values()
         for l in have:
             named = any(l is b for b in best) or what == 'seconds' and l['method'] == linear
-            out.append(l['scores'][ranked_by[by]] | dict(method=l['method'], cost=l[what], name=l['method'] if named else '', panel=f'{dataset}, by {dict(label="class").get(by, by)}: {query} → {gallery}', kind='linear CCA' if l['method'] == linear else 'others'))
+            out.append(
+                l['scores'][ranked_by[by]]
+                | dict(
+                    method=l['method'],
+                    cost=l[what],
+                    name=l['method'] if named else '',
+                    panel=f'{dataset}, by {dict(label="class").get(by, by)}: {query} → {gallery}',
+                    kind='linear CCA' if l['method'] == linear else 'others',
+                )
+            )
     return out
 
 # %% ../../nbs/report/05_leaderboard.ipynb #b4132ffc
 def flat(
-    lines:list[dict],    # After `significance`
-    stale:dict={},
-) -> list[dict]:         # Tidy rows, one a line and metric
+    lines: list[dict],  # After `significance`
+    stale: dict = {},
+) -> list[dict]:  # Tidy rows, one a line and metric
     """Everything that the board knows, to the six digits of a record. Differences are those of the metric by which lines are ranked, in the unit
     of its values"""
     out = []
     for l in lines:
         for m, row in l['scores'].items():
-            r = {k: l[k] for k in ('dataset', 'on', 'relevance', 'query', 'gallery', 'pool', 'n', 'experiment', 'method', 'features')}
+            r = {
+                k: l[k]
+                for k in (
+                    'dataset',
+                    'on',
+                    'relevance',
+                    'query',
+                    'gallery',
+                    'pool',
+                    'n',
+                    'experiment',
+                    'method',
+                    'features',
+                )
+            }
             r |= dict(metric=m, value=row['value'], runs=l['runs'], design=l['design'], random=l['random'])
             r |= dict(run_sd=row.get('run_sd'), marks=', '.join(row.get('marks', ())))
             r |= {k: row.get(k) for k in ('low', 'high', 'se', 'official', 'ceiling', 'chance', 'null', 'null_high')}
             if m == ranked_by[l['relevance']]:
                 r |= dict(group=l['group'], pairs=l['pairs'], false_ahead_by_chance=false_ahead(2 * l['pairs']))
-                for name, against in l['versus'].items(): r |= _told(name, against, points(l) / 100)
+                for name, against in l['versus'].items():
+                    r |= _told(name, against, points(l) / 100)
             r |= {k: l[k] for k in ('seconds', 'learning', 'parameters')} | dict(stale=stale.get(l['experiment']))
             out.append({k: float(f'{v:.6g}') if isinstance(v, float) else v for k, v in r.items()})
     return out
+
 
 def _told(name, versus, times):
     "Columns of one comparison: raw and corrected p, and the verdict that holds after the correction"
@@ -420,33 +649,94 @@ def _told(name, versus, times):
     numbers = {k: times * getattr(c, k) for k in ('difference', 'low', 'high', 'smallest')} if c else {}
     about = dict(p=c.p, p_holm=versus['p_holm'], verdict=c.verdict) if c else {}
     columns = numbers | about | dict(why_not=versus['why'])
-    return {name: rival and f'{rival["method"]} ({rival["experiment"]})'} | {f'{name}_{k}': v for k, v in columns.items()}
+    return {name: rival and f'{rival["method"]} ({rival["experiment"]})'} | {
+        f'{name}_{k}': v for k, v in columns.items()
+    }
 
-def as_csv(rows:list[dict]) -> str:
+
+def as_csv(rows: list[dict]) -> str:
     "Tidy rows as comma-separated text; what there is not is empty"
-    text = io.StringIO(); w = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
-    w.writeheader(); w.writerows(rows)
+    text = io.StringIO()
+    w = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
+    w.writeheader()
+    w.writerows(rows)
     return text.getvalue()
 
+
 def download(
-    text:str,            # What the file holds
-    name:str,            # Of the file
-    words:str='',        # What the link says
+    text: str,  # What the file holds
+    name: str,  # Of the file
+    words: str = '',  # What the link says
 ) -> Html:
     "A link that saves text as a file; it works without a server"
     data = base64.b64encode(text.encode()).decode()
     words = words or f'{name} ({len(text) / 1e3:,.0f} kB)'
-    return Html(f'<p class="cm-download"><a download="{esc(name)}" href="data:text/csv;charset=utf-8;base64,{data}">{esc(words)}</a></p>', words)
+    return Html(
+        f'<p class="cm-download"><a download="{esc(name)}" href="data:text/csv;charset=utf-8;base64,{data}">{esc(words)}</a></p>',
+        words,
+    )
 
 # %% ../../nbs/report/05_leaderboard.ipynb #834c3829
-def elsewhere() -> list[dict]:    # Each: arguments of `figures.reported`
+def elsewhere() -> list[dict]:  # Each: arguments of `figures.reported`
     "What others report, table by table"
-    s0, s1, s3, s4 = (json.loads((settings().book/'reported'/f'{s}.json').read_text()) for s in ('s0', 's1', 's3', 's4'))
-    percent = lambda rows, metric: [r | dict(metric=metric, value=100 * r['value']) for r in rows]
-    out = [dict(rows=s0['rows'], index=['method', 'pool', 'direction', 'seen'], source=s0['source'], caption=s0['protocol'] + ' ' + s0['unverified'], digits=1)]
-    out += [dict(rows=[dict(features=f, text=c, metric=m, value=v) for f, of in t['values'].items() for c, vs in of.items() for m, v in zip(('R@1', 'R@5', 'R@10'), vs)], index=['features', 'text'],
-                 source=s1['source'], caption=t['caption'] + ' CCA on Recipe1M.') for t in s1['tables']]
-    out += [dict(rows=percent([r for r in s3['retrieval'] if r['table'] == t], 'mAP@50'), index=['dataset', 'method', 'query'], columns='gallery', source=f'{s3["source"]}, Table {t}',
-                 caption=f'{s3["metric"]}. {s3["remarks"].get(str(t), "")} {s3["protocol"]}', digits=1) for t in dict.fromkeys(r['table'] for r in s3['retrieval'])]
-    out += [dict(rows=percent([dict(direction=f'{q} query', value=v) for q, v in s4['best'].items()], 'mAP'), index='direction', source=s4['source'], caption=f'{s4["metric"]}. {s4["protocol"]}', digits=1)]
-    return out + [dict(rows=percent(s4[k]['rows'], 'mAP'), index=i, columns='direction', source=s4[k]['source'], caption=s4[k]['protocol'], digits=1) for k, i in (('published', ['dataset', 'method']),)]
+    s0, s1, s3, s4 = (
+        json.loads((settings().book / 'reported' / f'{s}.json').read_text()) for s in ('s0', 's1', 's3', 's4')
+    )
+
+    def percent(rows, metric):
+        return [r | dict(metric=metric, value=100 * r['value']) for r in rows]
+
+    out = [
+        dict(
+            rows=s0['rows'],
+            index=['method', 'pool', 'direction', 'seen'],
+            source=s0['source'],
+            caption=s0['protocol'] + ' ' + s0['unverified'],
+            digits=1,
+        )
+    ]
+    out += [
+        dict(
+            rows=[
+                dict(features=f, text=c, metric=m, value=v)
+                for f, of in t['values'].items()
+                for c, vs in of.items()
+                for m, v in zip(('R@1', 'R@5', 'R@10'), vs)
+            ],
+            index=['features', 'text'],
+            source=s1['source'],
+            caption=t['caption'] + ' CCA on Recipe1M.',
+        )
+        for t in s1['tables']
+    ]
+    out += [
+        dict(
+            rows=percent([r for r in s3['retrieval'] if r['table'] == t], 'mAP@50'),
+            index=['dataset', 'method', 'query'],
+            columns='gallery',
+            source=f'{s3["source"]}, Table {t}',
+            caption=f'{s3["metric"]}. {s3["remarks"].get(str(t), "")} {s3["protocol"]}',
+            digits=1,
+        )
+        for t in dict.fromkeys(r['table'] for r in s3['retrieval'])
+    ]
+    out += [
+        dict(
+            rows=percent([dict(direction=f'{q} query', value=v) for q, v in s4['best'].items()], 'mAP'),
+            index='direction',
+            source=s4['source'],
+            caption=f'{s4["metric"]}. {s4["protocol"]}',
+            digits=1,
+        )
+    ]
+    return out + [
+        dict(
+            rows=percent(s4[k]['rows'], 'mAP'),
+            index=i,
+            columns='direction',
+            source=s4[k]['source'],
+            caption=s4[k]['protocol'],
+            digits=1,
+        )
+        for k, i in (('published', ['dataset', 'method']),)
+    ]

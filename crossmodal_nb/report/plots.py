@@ -7,18 +7,23 @@ __all__ = ['advice', 'lines', 'bars', 'scatter', 'histogram']
 
 # %% ../../nbs/report/02_plots.ipynb #imports0
 import numpy as np
+
 from .style import _panels, _plain, grey, looks, ordered, spread, style, unit, value
 
 # %% ../../nbs/report/02_plots.ipynb #b8ca125a
 def lines(
-    rows:list[dict],         # Tidy rows
-    x:str, hue:str,          # Fields: what runs along the axis (numbers), what a line is
-    panel:str|None=None,     # Field: one panel a value
-    title:str='', xlabel:str='', ylabel:str='',
-    log:bool=True,           # x on a logarithmic axis
+    rows: list[dict],  # Tidy rows
+    x: str,
+    hue: str,  # Fields: what runs along the axis (numbers), what a line is
+    panel: str | None = None,  # Field: one panel a value
+    title: str = '',
+    xlabel: str = '',
+    ylabel: str = '',
+    log: bool = True,  # x on a logarithmic axis
 ) -> 'Figure':
     "A metric against a setting: one line a value of `hue`, with bands, chance and direct labels"
     import matplotlib.pyplot as plt
+
     rows = [r for r in rows if r.get('value') is not None]
     look = looks(ordered(value(r, hue) for r in rows))
     with plt.rc_context(style()):
@@ -32,71 +37,119 @@ def lines(
                 _once(xs, f'{hue} = {h}', x)
                 ax.plot(xs, ys, color=look[h][0], marker=look[h][1])
                 low, high = zip(*[spread(r)[:2] for r in line])
-                if None not in low: ax.fill_between(xs, times * np.array(low), times * np.array(high), color=look[h][0], alpha=.15, lw=0)
-            if log: ax.set_xscale('log')
+                if None not in low:
+                    ax.fill_between(
+                        xs, times * np.array(low), times * np.array(high), color=look[h][0], alpha=0.15, lw=0
+                    )
+            if log:
+                ax.set_xscale('log')
             xs = sorted({value(r, x) for r in here})
-            xs = _apart(xs, log); ax.set_xticks(xs, [f'{v:g}' for v in xs]); ax.minorticks_off()
-            ax.set(title=_plain(p if panel else ''), xlabel=xlabel or x,
-                   ylabel=(ylabel or name) if ax is axes[0] or ax.get_subplotspec().is_first_col() else '')
+            xs = _apart(xs, log)
+            ax.set_xticks(xs, [f'{v:g}' for v in xs])
+            ax.minorticks_off()
+            ax.set(
+                title=_plain(p if panel else ''),
+                xlabel=xlabel or x,
+                ylabel=(ylabel or name) if ax is axes[0] or ax.get_subplotspec().is_first_col() else '',
+            )
             _chance(ax, here, times)
-        if times == 100: axes[0].set_ylim(0, max(ax.dataLim.y1 for ax in axes) * 1.06)      # shared by all panels
-        for ax, p in zip(axes, ps): _labels(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, hue, look)
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        if times == 100:
+            axes[0].set_ylim(0, max(ax.dataLim.y1 for ax in axes) * 1.06)  # shared by all panels
+        for ax, p in zip(axes, ps):
+            _labels(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, hue, look)
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
+
 advice = 'Filter the rows, or show the field in which they differ'
+
 
 def _apart(xs, log):
     "Of sorted places on the axis, those whose labels do not touch"
     at, keep = np.log(xs) if log else np.asarray(xs, dtype=float), [0]
     for i in range(1, len(xs)):
-        if at[i] - at[keep[-1]] >= (at[-1] - at[0]) / 14: keep.append(i)
+        if at[i] - at[keep[-1]] >= (at[-1] - at[0]) / 14:
+            keep.append(i)
     return [xs[i] for i in keep]
+
 
 def _once(keys, where, what):
     twice = [k for i, k in enumerate(keys) if k in keys[:i]]
-    if twice: raise ValueError(f'{where}: {what} = {twice[0]!r} occurs more than once. {advice}')
+    if twice:
+        raise ValueError(f'{where}: {what} = {twice[0]!r} occurs more than once. {advice}')
+
 
 def _chance(ax, rows, times):
     "Chance as dotted lines, where the rows know it; their heights"
     heights = sorted({round(times * r['chance'], 6) for r in rows if r.get('chance') is not None})
-    for v in heights: ax.axhline(v, color=grey, ls=':', lw=1.2, zorder=1)
+    for v in heights:
+        ax.axhline(v, color=grey, ls=':', lw=1.2, zorder=1)
     return heights
+
 
 def _labels(fig, ax, rows, x, hue, look):
     "The name of each line at its right end, pushed apart where they would touch"
     fig.canvas.draw()
-    times, right, ends = unit(rows[0]['metric'])[0], max(value(r, x) for r in rows), []      # [pixels from below, text, colour]
-    height = lambda v: ax.transData.transform((right, v))[1]
+    times, right, ends = (
+        unit(rows[0]['metric'])[0],
+        max(value(r, x) for r in rows),
+        [],
+    )  # [pixels from below, text, colour]
+
+    def height(v):
+        return ax.transData.transform((right, v))[1]
+
     for h in look:
         line = sorted((r for r in rows if value(r, hue) == h), key=lambda r: value(r, x))
-        if line: ends.append([height(times * line[-1]['value']), f'{h:g}' if isinstance(h, float) else str(h), look[h][0]])
-    for v in {times * r['chance'] for r in rows[:1] if r.get('chance') is not None}: ends.append([height(v), 'chance', grey])
-    ends.sort(); gap, top = 11 * fig.dpi / 72, ax.transAxes.transform((0, 1.02))[1]
-    for low, high in zip(ends, ends[1:]): high[0] = max(high[0], low[0] + gap)
-    for high in reversed(ends): high[0] = min(high[0], top); top = high[0] - gap
+        if line:
+            ends.append([height(times * line[-1]['value']), f'{h:g}' if isinstance(h, float) else str(h), look[h][0]])
+    for v in {times * r['chance'] for r in rows[:1] if r.get('chance') is not None}:
+        ends.append([height(v), 'chance', grey])
+    ends.sort()
+    gap, top = 11 * fig.dpi / 72, ax.transAxes.transform((0, 1.02))[1]
+    for low, high in zip(ends, ends[1:]):
+        high[0] = max(high[0], low[0] + gap)
+    for high in reversed(ends):
+        high[0] = min(high[0], top)
+        top = high[0] - gap
     for at, text, tint in ends:
-        ax.annotate(_plain(text), (1, ax.transAxes.inverted().transform((0, at))[1]), xycoords='axes fraction', xytext=(2, 0),
-                    textcoords='offset points', color=tint, va='center', fontsize=9, fontweight='normal' if text == 'chance' else 'bold',
-                    annotation_clip=False)
+        ax.annotate(
+            _plain(text),
+            (1, ax.transAxes.inverted().transform((0, at))[1]),
+            xycoords='axes fraction',
+            xytext=(2, 0),
+            textcoords='offset points',
+            color=tint,
+            va='center',
+            fontsize=9,
+            fontweight='normal' if text == 'chance' else 'bold',
+            annotation_clip=False,
+        )
 
 # %% ../../nbs/report/02_plots.ipynb #b21f86aa
 def bars(
-    rows:list[dict],         # Tidy rows
-    x:str, hue:str,          # Fields: groups along the axis, bars within a group
-    panel:str|None=None,     # Field: one panel a value, each with its own axis
-    title:str='', ylabel:str='',
-    digits:int=1,            # Digits of the value written on a bar
+    rows: list[dict],  # Tidy rows
+    x: str,
+    hue: str,  # Fields: groups along the axis, bars within a group
+    panel: str | None = None,  # Field: one panel a value, each with its own axis
+    title: str = '',
+    ylabel: str = '',
+    digits: int = 1,  # Digits of the value written on a bar
 ) -> 'Figure':
     "Grouped bars with error bars, chance and null"
     import matplotlib.pyplot as plt
     from matplotlib.patheffects import withStroke
+
     rows = [r for r in rows if r.get('value') is not None]
     groups, look = ordered(value(r, x) for r in rows), looks(ordered(value(r, hue) for r in rows))
-    width, edge = .8 / len(look), withStroke(foreground='white', linewidth=3)
+    width, edge = 0.8 / len(look), withStroke(foreground='white', linewidth=3)
     with plt.rc_context(style()):
-        fig, axes = _panels(len(ps := ordered(value(r, panel) for r in rows) if panel else [None]),
-                            across=2 if len(groups) * len(look) < 9 else 1, sharey=False)
+        fig, axes = _panels(
+            len(ps := ordered(value(r, panel) for r in rows) if panel else [None]),
+            across=2 if len(groups) * len(look) < 9 else 1,
+            sharey=False,
+        )
         for ax, p in zip(axes, ps):
             here = [r for r in rows if panel is None or value(r, panel) == p]
             times, name = unit(here[0]['metric'])
@@ -105,138 +158,283 @@ def bars(
                 _once([value(r, x) for r in mine], f'{hue} = {h}', x)
                 for r in mine:
                     at, (low, high, _) = groups.index(value(r, x)) + (j - (len(look) - 1) / 2) * width, spread(r)
-                    ax.bar(at, times * r['value'], width * .92, color=look[h][0], label=_plain(h) if r is mine[0] else None)
+                    ax.bar(
+                        at,
+                        times * r['value'],
+                        width * 0.92,
+                        color=look[h][0],
+                        label=_plain(h) if r is mine[0] else None,
+                    )
                     if low is not None:
                         ax.plot([at, at], [times * low, times * high], color='#222222', lw=1.2, path_effects=[edge])
                     top = times * max(r['value'], high or 0)
-                    ax.annotate(f'{times * r["value"]:.{digits}f}', (at, top), xytext=(0, 2), textcoords='offset points', ha='center',
-                                fontsize=8)
+                    ax.annotate(
+                        f'{times * r["value"]:.{digits}f}',
+                        (at, top),
+                        xytext=(0, 2),
+                        textcoords='offset points',
+                        ha='center',
+                        fontsize=8,
+                    )
                     if r.get('null_high') is not None:
-                        ax.hlines(times * r['null_high'], at - width * .46, at + width * .46, color='#bbbbbb', lw=2.5, label='null, 95 %')
-            long = sum(len(str(g)) + 2 for g in groups) > (42 if len(ps) > 1 and len(groups) * len(look) < 9 else 90)        # more than a line of small print holds
-            ax.set_xticks(range(len(groups)), [_plain(g) for g in groups], **(dict(rotation=25, ha='right') if long else {})); ax.tick_params(axis='x', length=0)
-            ax.set(title=_plain(p if panel else ''), ylabel=ylabel or name); ax.margins(y=.15); ax.set_ylim(bottom=0)
+                        ax.hlines(
+                            times * r['null_high'],
+                            at - width * 0.46,
+                            at + width * 0.46,
+                            color='#bbbbbb',
+                            lw=2.5,
+                            label='null, 95 %',
+                        )
+            long = sum(len(str(g)) + 2 for g in groups) > (
+                42 if len(ps) > 1 and len(groups) * len(look) < 9 else 90
+            )  # more than a line of small print holds
+            ax.set_xticks(
+                range(len(groups)), [_plain(g) for g in groups], **(dict(rotation=25, ha='right') if long else {})
+            )
+            ax.tick_params(axis='x', length=0)
+            ax.set(title=_plain(p if panel else ''), ylabel=ylabel or name)
+            ax.margins(y=0.15)
+            ax.set_ylim(bottom=0)
             for v in _chance(ax, here, times)[:1]:
-                ax.annotate('chance', (1, v), xycoords=('axes fraction', 'data'), xytext=(2, 0), textcoords='offset points',
-                            color=grey, fontsize=8, va='center')
-        named = dict(zip(*axes[0].get_legend_handles_labels()[::-1]))      # each name once
-        if len(named) > 1: fig.legend(named.values(), named.keys(), loc='outside upper right' if len(named) < 6 else 'outside lower left', ncols=min(5, len(named)), fontsize=9)
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+                ax.annotate(
+                    'chance',
+                    (1, v),
+                    xycoords=('axes fraction', 'data'),
+                    xytext=(2, 0),
+                    textcoords='offset points',
+                    color=grey,
+                    fontsize=8,
+                    va='center',
+                )
+        named = dict(zip(*axes[0].get_legend_handles_labels()[::-1]))  # each name once
+        if len(named) > 1:
+            fig.legend(
+                named.values(),
+                named.keys(),
+                loc='outside upper right' if len(named) < 6 else 'outside lower left',
+                ncols=min(5, len(named)),
+                fontsize=9,
+            )
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
 # %% ../../nbs/report/02_plots.ipynb #7638c2de
 def scatter(
-    rows:list[dict],         # Tidy rows
-    x:str,                   # Field: a positive number
-    label:str='name',        # Field: what is said beside a point (may be empty)
-    hue:str='kind',          # Field: colour and marker
-    panel:str|None=None,     # Field: one panel a value, each with its own axes
-    title:str='', xlabel:str='',
+    rows: list[dict],  # Tidy rows
+    x: str,  # Field: a positive number
+    label: str = 'name',  # Field: what is said beside a point (may be empty)
+    hue: str = 'kind',  # Field: colour and marker
+    panel: str | None = None,  # Field: one panel a value, each with its own axes
+    title: str = '',
+    xlabel: str = '',
 ) -> 'Figure':
     "Scores against what they cost: error bars, chance, and names beside the points that keep clear of each other"
     import matplotlib.pyplot as plt
+
     rows = [r for r in rows if r.get('value') is not None]
     bad = [r for r in rows if not r.get(x) or r[x] <= 0]
-    if bad: raise ValueError(f'{x} = {bad[0].get(x)!r} has no place on a logarithmic axis: leave the row out')
+    if bad:
+        raise ValueError(f'{x} = {bad[0].get(x)!r} has no place on a logarithmic axis: leave the row out')
     look = looks(ordered(value(r, hue) for r in rows))
     with plt.rc_context(style()):
-        fig, axes = _panels(len(ps := list(dict.fromkeys(value(r, panel) for r in rows)) if panel else [None]), width=8.4, height=2.9, sharey=False)
+        fig, axes = _panels(
+            len(ps := list(dict.fromkeys(value(r, panel) for r in rows)) if panel else [None]),
+            width=8.4,
+            height=2.9,
+            sharey=False,
+        )
         for i, (ax, p) in enumerate(zip(axes, ps)):
             here = [r for r in rows if panel is None or value(r, panel) == p]
             times, name = unit(here[0]['metric'])
             for r in sorted(here, key=lambda r: bool(r.get(label))):
                 (low, high, _), (tint, mark) = spread(r), look[value(r, hue)]
-                if low is not None: ax.plot([r[x]] * 2, [times * low, times * high], color=tint, lw=1, alpha=.35)
-                ax.plot(r[x], times * r['value'], mark, color=tint, ms=5.5 if r.get(label) else 3.5, alpha=1 if r.get(label) else .4)
-            _costs(ax, [r[x] for r in here]); _floor(ax, here, times)
+                if low is not None:
+                    ax.plot([r[x]] * 2, [times * low, times * high], color=tint, lw=1, alpha=0.35)
+                ax.plot(
+                    r[x],
+                    times * r['value'],
+                    mark,
+                    color=tint,
+                    ms=5.5 if r.get(label) else 3.5,
+                    alpha=1 if r.get(label) else 0.4,
+                )
+            _costs(ax, [r[x] for r in here])
+            _floor(ax, here, times)
             ax.set(title=_plain(p if panel else ''), xlabel=(xlabel or x) if i >= len(ps) - 2 else '', ylabel=name)
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
         fig.canvas.draw()
-        for ax, p in zip(axes, ps): _beside(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, label, hue, look)
+        for ax, p in zip(axes, ps):
+            _beside(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, label, hue, look)
     return fig
+
 
 def _costs(ax, at):
     "A logarithmic axis with round ticks, and room for names on its right"
-    ax.set_xscale('log'); ax.set_xlim(min(at) / 1.5, max(at) * (max(at) / min(at))**.6 * 1.8)
-    ticks = [t * 10.**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.**k <= max(at) * 1.3] or [float(f'{min(at):.1g}')]
-    ax.set_xticks(ticks, [f'{t:,g}' for t in ticks]); ax.minorticks_off()
+    ax.set_xscale('log')
+    ax.set_xlim(min(at) / 1.5, max(at) * (max(at) / min(at)) ** 0.6 * 1.8)
+    ticks = [t * 10.0**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.0**k <= max(at) * 1.3] or [
+        float(f'{min(at):.1g}')
+    ]
+    ax.set_xticks(ticks, [f'{t:,g}' for t in ticks])
+    ax.minorticks_off()
+
 
 def _floor(ax, rows, times):
     "Chance as a line where it is near, else in words: it would press all points together"
     low, high = ax.dataLim.y0, ax.dataLim.y1
     chance = next((times * r['chance'] for r in rows if r.get('chance') is not None), None)
-    far = chance is not None and low - chance > .8 * (high - low)
-    ax.set_ylim(min(low, chance if chance is not None and not far else low) - .14 * (high - low), high + .16 * (high - low))
-    if chance is None: return
-    if not far: ax.axhline(chance, color=grey, ls=':', lw=1.2, zorder=1)
-    ax.annotate(f'chance {chance:.1f} ↓' if far else 'chance', (1, .02 if far else chance), xycoords='axes fraction' if far else ('axes fraction', 'data'), xytext=(-2, 2), textcoords='offset points',
-                color=grey, fontsize=8, ha='right')
+    far = chance is not None and low - chance > 0.8 * (high - low)
+    ax.set_ylim(
+        min(low, chance if chance is not None and not far else low) - 0.14 * (high - low), high + 0.16 * (high - low)
+    )
+    if chance is None:
+        return
+    if not far:
+        ax.axhline(chance, color=grey, ls=':', lw=1.2, zorder=1)
+    ax.annotate(
+        f'chance {chance:.1f} ↓' if far else 'chance',
+        (1, 0.02 if far else chance),
+        xycoords='axes fraction' if far else ('axes fraction', 'data'),
+        xytext=(-2, 2),
+        textcoords='offset points',
+        color=grey,
+        fontsize=8,
+        ha='right',
+    )
+
 
 def _beside(fig, ax, rows, x, label, hue, look):
     "Names to the right of points; those that would touch a name or a point move up or down, with a thin line to their point"
     pixels, times = fig.dpi / 72, unit(rows[0]['metric'])[0]
-    step, box, at = 10 * pixels, ax.get_window_extent(), [ax.transData.transform((r[x], times * r['value'])) for r in rows]
-    taken = [(px - 3 * pixels, px + 3 * pixels, py, .75 * step) for px, py in at]          # left, right, height, how near is too near
+    step, box, at = (
+        10 * pixels,
+        ax.get_window_extent(),
+        [ax.transData.transform((r[x], times * r['value'])) for r in rows],
+    )
+    taken = [
+        (px - 3 * pixels, px + 3 * pixels, py, 0.75 * step) for px, py in at
+    ]  # left, right, height, how near is too near
     for r, (px, py) in sorted(zip(rows, at), key=lambda p: -p[0]['value']):
-        if not r.get(label): continue
-        text = ax.annotate(_plain(r[label]), (r[x], times * r['value']), xytext=(6, 0), textcoords='offset points', va='center', fontsize=8, color=look[value(r, hue)][0], annotation_clip=False)
+        if not r.get(label):
+            continue
+        text = ax.annotate(
+            _plain(r[label]),
+            (r[x], times * r['value']),
+            xytext=(6, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize=8,
+            color=look[value(r, hue)][0],
+            annotation_clip=False,
+        )
         text.set_in_layout(False)
         left, right = px + 5 * pixels, px + 14 * pixels + text.get_window_extent().width
-        free = lambda y: box.y0 + step / 2 <= y <= box.y1 and all(abs(y - ty) >= near or left > b or right < a for a, b, ty, near in taken)
+
+        def free(y):
+            return box.y0 + step / 2 <= y <= box.y1 and all(
+                abs(y - ty) >= near or left > b or right < a for a, b, ty, near in taken
+            )
+
         y = next((y for k in range(120) for y in (py + k * step / 4, py - k * step / 4) if free(y)), py)
-        taken.append((left, right, y, step)); text.set_position((6 if abs(y - py) < step / 2 else 12, (y - py) / pixels))
-        if abs(y - py) >= step / 2: ax.annotate('', (r[x], times * r['value']), xytext=(12, (y - py) / pixels), textcoords='offset points', arrowprops=dict(arrowstyle='-', lw=.5, color=grey, shrinkA=0, shrinkB=2)).set_in_layout(False)
+        taken.append((left, right, y, step))
+        text.set_position((6 if abs(y - py) < step / 2 else 12, (y - py) / pixels))
+        if abs(y - py) >= step / 2:
+            ax.annotate(
+                '',
+                (r[x], times * r['value']),
+                xytext=(12, (y - py) / pixels),
+                textcoords='offset points',
+                arrowprops=dict(arrowstyle='-', lw=0.5, color=grey, shrinkA=0, shrinkB=2),
+            ).set_in_layout(False)
 
 # %% ../../nbs/report/02_plots.ipynb #31b3858f
 def histogram(
-    values:dict,             # name: (n,) positive numbers; one panel each
-    limits=(),               # Dotted lines, with the share beyond
-    xlabel:str='', title:str='',
-    log:bool=True,           # The axis is logarithmic
+    values: dict,  # name: (n,) positive numbers; one panel each
+    limits=(),  # Dotted lines, with the share beyond
+    xlabel: str = '',
+    title: str = '',
+    log: bool = True,  # The axis is logarithmic
 ) -> 'Figure':
     "How values spread: one panel a name on one axis, equal areas, with median and the share beyond each limit"
     import matplotlib.pyplot as plt
     from matplotlib.patheffects import withStroke
+
     values = {k: np.asarray(v) for k, v in values.items() if len(v)}
-    if not values: raise ValueError('no values to draw')
+    if not values:
+        raise ValueError('no values to draw')
     every = np.concatenate([*values.values(), np.asarray(limits, dtype=int)])
-    if log and every.min() <= 0: raise ValueError(f'a logarithmic axis has no place for {every.min()}: leave it out, or choose log=False')
+    if log and every.min() <= 0:
+        raise ValueError(f'a logarithmic axis has no place for {every.min()}: leave it out, or choose log=False')
     look, scale = looks(values), np.log2 if log else np.asarray
     edges = _edges(every, log)
     with plt.rc_context(style()):
-        fig, axes = _panels(len(values), height=.62 + .58 / len(values) + .35, across=1, sharey=False)
+        fig, axes = _panels(len(values), height=0.62 + 0.58 / len(values) + 0.35, across=1, sharey=False)
         for ax, (name, v) in zip(axes, values.items()):
             n, _ = np.histogram(v, edges)
-            ax.stairs(n / len(v) / np.diff(scale(edges)), edges, fill=True, color=look[name][0], alpha=.8)
+            ax.stairs(n / len(v) / np.diff(scale(edges)), edges, fill=True, color=look[name][0], alpha=0.8)
             ax.set_title(_plain(name), color=look[name][0], pad=3)
-            ax.set_title(f'n = {len(v):,}, median {np.median(v):g}, largest {v.max():,}', loc='right', fontsize=8, fontweight='normal', color=grey, pad=3)
-            if log: ax.set_xscale('log', base=2)
+            ax.set_title(
+                f'n = {len(v):,}, median {np.median(v):g}, largest {v.max():,}',
+                loc='right',
+                fontsize=8,
+                fontweight='normal',
+                color=grey,
+                pad=3,
+            )
+            if log:
+                ax.set_xscale('log', base=2)
             for limit in limits:
                 ax.axvline(limit, color='#333333', ls=':', lw=1.2)
-                ax.annotate(_share((v > limit).mean()), (limit, 1), xycoords=('data', 'axes fraction'), xytext=(3, -2), textcoords='offset points',
-                            va='top', fontsize=8, color='#333333', path_effects=[withStroke(foreground='white', linewidth=3)])
-            ax.set(xlim=(edges[0], edges[-1]), yticks=[], ylim=(0, None)); ax.spines.left.set_visible(False); ax.minorticks_off()
+                ax.annotate(
+                    _share((v > limit).mean()),
+                    (limit, 1),
+                    xycoords=('data', 'axes fraction'),
+                    xytext=(3, -2),
+                    textcoords='offset points',
+                    va='top',
+                    fontsize=8,
+                    color='#333333',
+                    path_effects=[withStroke(foreground='white', linewidth=3)],
+                )
+            ax.set(xlim=(edges[0], edges[-1]), yticks=[], ylim=(0, None))
+            ax.spines.left.set_visible(False)
+            ax.minorticks_off()
             at = _ticks(edges, limits, log) if ax is axes[-1] else []
             ax.set_xticks(at, [f'{t:,g}' for t in at])
         axes[-1].set_xlabel(xlabel)
-        if title: fig.suptitle(_plain(title), x=.01, ha='left', fontsize=11.5, fontweight='bold')
+        if title:
+            fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
     return fig
 
-def _share(p): return '0 →' if not p else '<0.1 % →' if p < .0005 else f'{100 * p:.1f} % →'
+
+def _share(p):
+    return '0 →' if not p else '<0.1 % →' if p < 0.0005 else f'{100 * p:.1f} % →'
+
 
 def _edges(x, log):
     "Some sixty bins; those of whole numbers begin between two of them"
     low, high = x.min(), x.max()
     if np.issubdtype(x.dtype, np.integer):
         inner = np.geomspace(max(1, low / 1.15), high * 1.15 + 1, 60) if log else np.linspace(low, high + 2, 60)
-        return np.unique(np.floor(inner)) - .5
+        return np.unique(np.floor(inner)) - 0.5
     return np.geomspace(low, high * 1.001, 60) if log else np.linspace(low, high + 1e-9, 60)
+
 
 def _ticks(edges, limits, log):
     "Powers of two and the limits, or round numbers; none that touch"
     from matplotlib.ticker import MaxNLocator
-    powers = [2.**k for k in range(-40, 40) if edges[0] <= 2.**k <= edges[-1]]
-    ticks = powers[::-1][::-(-len(powers) // 10)] if log and len(powers) > 2 else MaxNLocator(8).tick_values(edges[0], edges[-1]).tolist()
+
+    powers = [2.0**k for k in range(-40, 40) if edges[0] <= 2.0**k <= edges[-1]]
+    ticks = (
+        powers[::-1][:: -(-len(powers) // 10)]
+        if log and len(powers) > 2
+        else MaxNLocator(8).tick_values(edges[0], edges[-1]).tolist()
+    )
     scale = np.log2 if log else np.asarray
-    near = .05 * (scale(edges[-1]) - scale(edges[0]))
-    return sorted({t for t in ticks if edges[0] <= t <= edges[-1] and all(abs(scale(t) - scale(l)) > near for l in limits)} | set(map(float, limits)))
+    near = 0.05 * (scale(edges[-1]) - scale(edges[0]))
+    return sorted(
+        {t for t in ticks if edges[0] <= t <= edges[-1] and all(abs(scale(t) - scale(l)) > near for l in limits)}
+        | set(map(float, limits))
+    )

@@ -14,114 +14,180 @@ import os
 import re
 import tomllib
 from pathlib import Path
+
 import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 from ..core.checks import check_choice
 from ..core.settings import settings
 from .advice import decision_table
 from .style import ladder
-from .tables import card, esc, Html
+from .tables import Html, card, esc
 from ..runs.keys import notebook_digest
 from ..runs.record import read as read_record
 
 # %% ../../nbs/report/08_staging.ipynb #1e807138
 kernel = dict(name='python3', display_name='python3', language='python')
 
+
 def staged(
-    nb,                      # A notebook (nbformat 4)
-    title:str|None=None,     # Its title in the book (default: its own first heading)
-    fold:bool=False,         # Fold the code of every cell
-    note:str='',             # Markdown put below the title
-    end:Html|None=None,      # Html put at the end: the run card
-    link=lambda path: None,  # A linked notebook, as the link names it without `.ipynb` -> its address in the book, or None
+    nb,  # A notebook (nbformat 4)
+    title: str | None = None,  # Its title in the book (default: its own first heading)
+    fold: bool = False,  # Fold the code of every cell
+    note: str = '',  # Markdown put below the title
+    end: Html | None = None,  # Html put at the end: the run card
+    link=lambda path: (
+        None
+    ),  # A linked notebook, as the link names it without `.ipynb` -> its address in the book, or None
 ) -> 'NotebookNode':
     "A copy of a notebook as the book's builder wants it"
     cells, heading, before = [], title or 'page', ''
     for c in _asked(copy.deepcopy(nb.cells)):
         if c.cell_type == 'markdown':
-            c.source = re.sub(r'^\*\*Contents\.\*\* .*$', '', _relinked(c.source, link), flags=re.M)     # the book has its own
+            c.source = re.sub(
+                r'^\*\*Contents\.\*\* .*$', '', _relinked(c.source, link), flags=re.M
+            )  # the book has its own
             heading, before = ([heading] + re.findall(r'^#+ +(.+)$', c.source, re.M))[-1], c.source
-        elif c.cell_type == 'code': c, before = _staged_code(c, fold, _alt(heading, before, c.source)), ''
-        if c is not None: cells.append(c)
+        elif c.cell_type == 'code':
+            c, before = _staged_code(c, fold, _alt(heading, before, c.source)), ''
+        if c is not None:
+            cells.append(c)
     cells = _titled(cells, title, note)
     cells = cells[:1] + [c for c in cells[1:] if _answers(c)] + [c for c in cells[1:] if not _answers(c)]
-    if end: cells.append(new_code_cell('# the run card', metadata=dict(tags=['remove-input']),
-                                       outputs=[new_output('display_data', {'text/html': str(end)})]))
-    for i, c in enumerate(cells): c['id'] = f'cell{i}'
-    return new_notebook(cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name='python', pygments_lexer='ipython3')))
+    if end:
+        cells.append(
+            new_code_cell(
+                '# the run card',
+                metadata=dict(tags=['remove-input']),
+                outputs=[new_output('display_data', {'text/html': str(end)})],
+            )
+        )
+    for i, c in enumerate(cells):
+        c['id'] = f'cell{i}'
+    return new_notebook(
+        cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name='python', pygments_lexer='ipython3'))
+    )
 
-def _answers(c): return 'answer' in c.metadata.get('tags', ())    # what a page found: computed last, read first
 
-absent = 'none asked for in this entry'     # what a cell says that has nothing to do
+def _answers(c):
+    return 'answer' in c.metadata.get('tags', ())  # what a page found: computed last, read first
+
+
+absent = 'none asked for in this entry'  # what a cell says that has nothing to do
+
 
 def _asked(cells):
     "Without the cells that had nothing to do, and the words that introduce them"
-    idle = [i for i, c in enumerate(cells) if any(o.get('data', {}).get('text/plain') == repr(absent) for o in c.get('outputs', []))]
-    introduced = [i - 1 for i in idle if i and cells[i-1].cell_type == 'markdown']
+    idle = [
+        i
+        for i, c in enumerate(cells)
+        if any(o.get('data', {}).get('text/plain') == repr(absent) for o in c.get('outputs', []))
+    ]
+    introduced = [i - 1 for i in idle if i and cells[i - 1].cell_type == 'markdown']
     return [c for i, c in enumerate(cells) if i not in {*idle, *introduced}]
+
 
 _kinds = dict(lines='line chart', bars='bar chart', histogram='histogram', space='map of the codes')
 
+
 def _alt(heading, before, code):
     "What a reader who does not see a picture is told: where it stands, its title, its kind, the first sentence of the words before it"
-    said = re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', re.sub(r'^(#.*|[>:|].*|\s*[-*] .*)$', '', before, flags=re.M)).split('\n\n')
+    said = re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', re.sub(r'^(#.*|[>:|].*|\s*[-*] .*)$', '', before, flags=re.M)).split(
+        '\n\n'
+    )
     first = next((re.match(r'.*?[^.\s]{2}[.?!](?=\s|$)|.*', ' '.join(p.split()))[0] for p in said if p.strip()), '')
     title = re.search(r'''title=(?:'([^'{}]+)'|"([^"{}]+)")''', code)
     kind = next((what for name, what in _kinds.items() if re.search(rf'(plots|galleries)\.{name}\(', code)), '')
     parts = [heading, title and (title[1] or title[2]), kind, first if len(first) < 300 else '']
     return re.sub(r'[*`$\\"{}]', '', ' — '.join(dict.fromkeys(p.strip() for p in parts if p)))
 
+
 def _staged_code(c, fold, alt):
     directives, tags = set(re.findall(r'^#\s*\|\s*(\w+)', c.source, re.M)), set(c.metadata.get('tags', []))
     c.source = re.sub(r'^#\s*\|.*\n?', '', c.source, flags=re.M).strip()
-    c.outputs = [o for o in c.outputs if not re.match(r"\w*Path\('\S*/records/", o.get('data', {}).get('text/plain', ''))]     # the run card says it
-    if directives & {'hide', 'default_exp'} or not (c.source or c.outputs): return None
-    if fold or 'injected-parameters' in tags: tags.add('hide-input')
-    for o in c.outputs: o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+    c.outputs = [
+        o for o in c.outputs if not re.match(r"\w*Path\('\S*/records/", o.get('data', {}).get('text/plain', ''))
+    ]  # the run card says it
+    if directives & {'hide', 'default_exp'} or not (c.source or c.outputs):
+        return None
+    if fold or 'injected-parameters' in tags:
+        tags.add('hide-input')
+    for o in c.outputs:
+        o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
     c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=alt)))
     return c
+
 
 def _titled(cells, title, note):
     "The first heading of the first cell is the page's title; a note goes below it"
     first = cells[0].source if cells and cells[0].cell_type == 'markdown' else ''
     own = re.match(r'# +(.+)\n?', first)
-    rest = first[own.end():] if own else first
+    rest = first[own.end() :] if own else first
     top = new_markdown_cell(f'# {title or (own[1] if own else "page")}\n\n{note}\n\n{rest}'.strip())
     return [top, *(cells[1:] if first else cells)]
 
+
 def _relinked(text, link):
     "Links between notebooks lead to their pages; where there is no page, the words stay"
-    def to(m): return f'[{m[1]}]({at}{m[3] or ""})' if (at := link(m[2])) else m[1]
+
+    def to(m):
+        return f'[{m[1]}]({at}{m[3] or ""})' if (at := link(m[2])) else m[1]
+
     return re.sub(r'\[([^\]]+)\]\(([^)\s:]+)\.ipynb(#[^)\s]*)?\)', to, text)
 
 # %% ../../nbs/report/08_staging.ipynb #6a44ed4d
 def pages(
-    start:str|Path|None=None,    # Somewhere in the checkout
-) -> list[dict]:                 # exp, title, path of the executed notebook, record, local, stale, runs (a record for each set of parameters), at (its address)
+    start: str | Path | None = None,  # Somewhere in the checkout
+) -> list[
+    dict
+]:  # exp, title, path of the executed notebook, record, local, stale, runs (a record for each set of parameters), at (its address)
     "The executed experiment pages, in the order of their notebooks"
     s, out = settings(start), []
-    file = s.nbs_path/'experiments'/'experiments.toml'
+    file = s.nbs_path / 'experiments' / 'experiments.toml'
     manifest = tomllib.loads(file.read_text()) if file.exists() else {}
     for exp, entry in sorted(manifest.items(), key=lambda e: e[1]['notebook']):
-        ran = [r for r in _records(s.work/'records'/exp) if r['path'].with_suffix('.ipynb').exists()]
-        published, page = _records(s.book/'records'/exp), s.book/'pages'/f'{exp}.ipynb'
-        if ran: out.append(dict(exp=exp, path=ran[-1]['path'].with_suffix('.ipynb'), record=ran[-1], local=True, runs=_runs(ran)))
+        ran = [r for r in _records(s.work / 'records' / exp) if r['path'].with_suffix('.ipynb').exists()]
+        published, page = _records(s.book / 'records' / exp), s.book / 'pages' / f'{exp}.ipynb'
+        if ran:
+            out.append(
+                dict(exp=exp, path=ran[-1]['path'].with_suffix('.ipynb'), record=ran[-1], local=True, runs=_runs(ran))
+            )
         elif page.exists():
             key = nbformat.read(page, 4).metadata.get('crossmodal', {}).get('key')
             record = next((r for r in published if r['key'] == key), None)
-            out.append(dict(exp=exp, path=page, record=record and record | dict(published=True), local=False, runs=_runs(published)))
+            out.append(
+                dict(
+                    exp=exp,
+                    path=page,
+                    record=record and record | dict(published=True),
+                    local=False,
+                    runs=_runs(published),
+                )
+            )
     shared = [e['notebook'] for e in manifest.values()]
-    return [p | dict(title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1), notebook=Path(n).stem, needs=manifest[p['exp']].get('needs', []),
-                     stale=_stale(file.parent/n, p['record']),
-                     at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}') for p in out]
+    return [
+        p
+        | dict(
+            title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1),
+            notebook=Path(n).stem,
+            needs=manifest[p['exp']].get('needs', []),
+            stale=_stale(file.parent / n, p['record']),
+            at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}',
+        )
+        for p in out
+    ]
+
 
 def _records(folder):
     "Good records of a folder, oldest first"
     files = sorted(folder.glob('*.json'), key=lambda f: (f.lstat().st_mtime, f.name))
     return [r | dict(path=f) for f in files if (r := read_record(f)) and r['status'] == 'ok']
 
-def _runs(records): return list({r['digests']['params']: r for r in records}.values())       # an entry run again is no second run
+
+def _runs(records):
+    return list({r['digests']['params']: r for r in records}.values())  # an entry run again is no second run
+
 
 def _title(page, shared):
     "The notebook's own heading, and the entry's name where several entries share the notebook"
@@ -130,10 +196,13 @@ def _title(page, shared):
     name = own[1].strip() if own else page['exp']
     return f'{name} · {page["exp"].split("_", 1)[-1].replace("_", " ")}' if shared else name
 
+
 def _stale(notebook, record):
     "Whether an experiment's notebook has changed since a run (what else has changed the leaderboard says)"
-    if not record or not notebook.exists(): return False
+    if not record or not notebook.exists():
+        return False
     return record['digests']['notebook'] != notebook_digest(notebook)
+
 
 _warning = """:::{warning}
 **Stale.** The notebook of this page has changed since this run: its numbers, intervals and verdicts are those of its date, and wait to be made anew.
@@ -141,136 +210,234 @@ _warning = """:::{warning}
 
 """
 
+
 def _note(page):
     "What a reader must know before the first number"
     return (_warning if page['stale'] else '') + _origin(page)
 
+
 def _origin(page):
-    more = f' It is one of {len(page["runs"])} runs of this entry; tables over all of them are on the leaderboard.' if len(page['runs']) > 1 else ''
-    if page['local']: return f':::{{note}}\nRun on this machine.{more}\n:::' if more else ''
+    more = (
+        f' It is one of {len(page["runs"])} runs of this entry; tables over all of them are on the leaderboard.'
+        if len(page['runs']) > 1
+        else ''
+    )
+    if page['local']:
+        return f':::{{note}}\nRun on this machine.{more}\n:::' if more else ''
     return f':::{{note}}\n**Published, not run here.** `crossmodal run {page["exp"]}` computes it on this machine.{more}\n:::'
 
 # %% ../../nbs/report/08_staging.ipynb #c0cddaff
 def page_data(
-    exp:str,                 # The entry
-    runs:list[dict],         # Its records
-    max_bytes:int=1_000_000,      # Bytes of one file
-) -> dict[str, tuple]:       # file name: (what it holds, rows, bytes of CSV)
+    exp: str,  # The entry
+    runs: list[dict],  # Its records
+    max_bytes: int = 1_000_000,  # Bytes of one file
+) -> dict[str, tuple]:  # file name: (what it holds, rows, bytes of CSV)
     "The numbers of a page as CSV: a column `run`, and `seed` where runs have one"
     found, out = {}, {}
     for r in runs:
         own = dict(run=r['key'], **{k: r['params'][k] for k in ('seed',) if k in r.get('params', {})})
-        tables = {f'table {k}' if k in ('scores', 'history', 'more') else k: v for k, v in r.get('tables', {}).items() if k != 'entries'}
+        tables = {
+            f'table {k}' if k in ('scores', 'history', 'more') else k: v
+            for k, v in r.get('tables', {}).items()
+            if k != 'entries'
+        }
         for name, rows in dict(scores=r['rows'], history=r.get('history', []), **tables).items():
             flat = isinstance(rows, list) and all(isinstance(x, dict) for x in rows)
             rows = rows if flat else [dict(table=name, at=at, value=x) for at, x in _leaves(rows)]
-            if rows: found.setdefault(name if flat else 'more', []).extend(own | row for row in rows)
+            if rows:
+                found.setdefault(name if flat else 'more', []).extend(own | row for row in rows)
     for name, rows in found.items():
         parts = _csv(rows, max_bytes)
         for i, (n, part) in enumerate(parts):
-            stem = '-'.join([exp, *([] if name == 'scores' else [re.sub(r'[^\w-]+', '_', name)]), *([f'{i + 1}'] if len(parts) > 1 else [])])
+            stem = '-'.join(
+                [
+                    exp,
+                    *([] if name == 'scores' else [re.sub(r'[^\w-]+', '_', name)]),
+                    *([f'{i + 1}'] if len(parts) > 1 else []),
+                ]
+            )
             out[f'{stem}.csv'] = f'{name}{f" {i + 1}/{len(parts)}" if len(parts) > 1 else ""}', n, part
     return out
 
+
 def _leaves(x, at=''):
     "(path, value) of everything inside; plain lists stay whole"
-    if not isinstance(x, (dict, list)) or isinstance(x, list) and not any(isinstance(v, (dict, list)) for v in x): yield at, x
+    if not isinstance(x, (dict, list)) or isinstance(x, list) and not any(isinstance(v, (dict, list)) for v in x):
+        yield at, x
     else:
-        for k, v in x.items() if isinstance(x, dict) else enumerate(x): yield from _leaves(v, f'{at}/{k}' if at else str(k))
+        for k, v in x.items() if isinstance(x, dict) else enumerate(x):
+            yield from _leaves(v, f'{at}/{k}' if at else str(k))
+
 
 def _csv(rows, max_bytes):
     "[(rows, bytes), …]: each part with the header, and of at most `max_bytes` bytes; lists and dicts inside a cell are JSON"
     keys = list(dict.fromkeys(k for r in rows for k in r))
-    cell = lambda x: json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else x
+
+    def cell(x):
+        return json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else x
+
     def line(values):
-        s = io.StringIO(); csv.writer(s, lineterminator='\n').writerow(values); return s.getvalue().encode()
+        s = io.StringIO()
+        csv.writer(s, lineterminator='\n').writerow(values)
+        return s.getvalue().encode()
+
     head, parts = line(keys), []
     for r in rows:
         b = line([cell(r.get(k)) for k in keys])
-        if not parts or parts[-1][2] + len(b) > max_bytes: parts.append([0, [head], len(head)])
-        parts[-1][0] += 1; parts[-1][1].append(b); parts[-1][2] += len(b)
+        if not parts or parts[-1][2] + len(b) > max_bytes:
+            parts.append([0, [head], len(head)])
+        parts[-1][0] += 1
+        parts[-1][1].append(b)
+        parts[-1][2] += len(b)
     return [(n, b''.join(lines)) for n, lines, _ in parts]
+
 
 def _offered(files, read=()):
     "A line of links to a page's files, and to the scores of the entries that it reads: `read` is [(entry, its files), …]"
-    link = lambda f, name, n: f'<a href="../_static/data/{esc(f)}" download>{esc(name)}</a> ({n:,} row{"s" * (n != 1)})'
+
+    def link(f, name, n):
+        return f'<a href="../_static/data/{esc(f)}" download>{esc(name)}</a> ({n:,} row{"s" * (n != 1)})'
+
     own = ' · '.join(link(f, name, n) for f, (name, n, _) in files.items())
-    others = ' · '.join(link(f, name.replace('scores', e, 1), n) for e, these in read for f, (name, n, _) in these.items() if name.startswith('scores'))
+    others = ' · '.join(
+        link(f, name.replace('scores', e, 1), n)
+        for e, these in read
+        for f, (name, n, _) in these.items()
+        if name.startswith('scores')
+    )
     parts = [f'Data of this page, as CSV: {own}' if own else '', f'Scores that it reads: {others}' if others else '']
     return Html(f'<p class="cm-data">{". ".join(filter(None, parts))}</p>' if any(parts) else '')
 
 # %% ../../nbs/report/08_staging.ipynb #d8298372
 def data_page(
-    catalogue:list[dict],    # As `datasets.catalogue()` gives it
-    pages:list[dict]=(),     # As `pages` gives them: those below this chapter are linked from the data set that they are about
-) -> str:                    # Markdown
+    catalogue: list[dict],  # As `datasets.catalogue()` gives it
+    pages: list[
+        dict
+    ] = (),  # As `pages` gives them: those below this chapter are linked from the data set that they are about
+) -> str:  # Markdown
     "The data chapter: what each data set is, whose, under which terms, and how to have it"
     yes, of = lambda d, k, a, b='': a if d.get(k) else b, {}
     for p in pages:
-        if p['at'].startswith('data/') and p['record']: of.setdefault(p['record']['params'].get('dataset'), []).append(p)
-    joined = lambda v: ', '.join(map(str, v)) if isinstance(v, (list, tuple, set)) else str(v)
-    def cells(d): return [f'<a href="#{_anchor(d["name"])}">{esc(d["name"])}</a>', esc(joined(d.get('views', ''))), esc(_count(d.get('n'))),
-                          esc(_size(d.get('size_mb'))), esc(str(d.get('licence', ''))), yes(d, 'ready', '✓', '–')]
-    head = ''.join(f'<th style="text-align:left">{h}</th>' for h in ('name', 'views', 'items', 'size', 'licence', 'here'))
+        if p['at'].startswith('data/') and p['record']:
+            of.setdefault(p['record']['params'].get('dataset'), []).append(p)
+
+    def joined(v):
+        return ', '.join(map(str, v)) if isinstance(v, (list, tuple, set)) else str(v)
+
+    def cells(d):
+        return [
+            f'<a href="#{_anchor(d["name"])}">{esc(d["name"])}</a>',
+            esc(joined(d.get('views', ''))),
+            esc(_count(d.get('n'))),
+            esc(_size(d.get('size_mb'))),
+            esc(str(d.get('licence', ''))),
+            yes(d, 'ready', '✓', '–'),
+        ]
+
+    head = ''.join(
+        f'<th style="text-align:left">{h}</th>' for h in ('name', 'views', 'items', 'size', 'licence', 'here')
+    )
     body = ''.join(f'<tr>{"".join(f"<td>{c}</td>" for c in cells(d))}</tr>' for d in catalogue)
+
     def section(d):
         shown = yes(d, 'publishable', 'allowed, with author and licence', 'no: ids and numbers only')
-        facts = {'Views': joined(d.get('views', '')), 'Labels': joined(d.get('labels') or 'none'), 'Items': _count(d.get('n')),
-                 'Size': _size(d.get('size_mb')), 'Licence': d.get('licence', ''), 'Attribution': d.get('attribution', ''),
-                 'How to have it': d.get('how', ''), 'Pictures in committed pages': shown}
+        facts = {
+            'Views': joined(d.get('views', '')),
+            'Labels': joined(d.get('labels') or 'none'),
+            'Items': _count(d.get('n')),
+            'Size': _size(d.get('size_mb')),
+            'Licence': d.get('licence', ''),
+            'Attribution': d.get('attribution', ''),
+            'How to have it': d.get('how', ''),
+            'Pictures in committed pages': shown,
+        }
         listed = ''.join(f'<dt>{k}</dt><dd>{esc(str(v))}</dd>' for k, v in facts.items() if str(v))
-        about = ''.join(f'[{_words(p["title"])}]({p["at"]}.ipynb): what it holds, and what is wrong with it.\n\n' for p in of.get(d['name'], []))
+        about = ''.join(
+            f'[{_words(p["title"])}]({p["at"]}.ipynb): what it holds, and what is wrong with it.\n\n'
+            for p in of.get(d['name'], [])
+        )
         return f'({d["name"]})=\n## {d["name"]}\n\n{_words(d.get("title", ""))}\n\n<dl class="cm-facts">{listed}</dl>\n\n{about}'
-    return ('# Data sets\n\nEvery data set that the project knows, under the terms of its owners. `crossmodal data` prints this list, '
-            '`crossmodal data get NAME` fetches what can be fetched; '
-            'splits are made of whole groups of items that share a text or a picture.\n\n'
-            f'<div class="cm-table cm-sets" style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n\n'
-            + '\n'.join(map(section, catalogue)))
 
-def _anchor(name): return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')      # as the builder names a section after its label
-def _count(n): return 'as many as you bring' if n is None else f'{n:,}' if isinstance(n, int) else str(n)
-def _size(mb): return '' if not mb else f'{mb:,.0f} MB' if isinstance(mb, (int, float)) else str(mb)
-def _words(text): return re.sub(r'([\\`*_{}\[\]<>#|$])', r'\\\1', str(text))     # markdown that shows the text as it is
+    return (
+        '# Data sets\n\nEvery data set that the project knows, under the terms of its owners. `crossmodal data` prints this list, '
+        '`crossmodal data get NAME` fetches what can be fetched; '
+        'splits are made of whole groups of items that share a text or a picture.\n\n'
+        f'<div class="cm-table cm-sets" style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n\n'
+        + '\n'.join(map(section, catalogue))
+    )
+
+
+def _anchor(name):
+    return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')  # as the builder names a section after its label
+
+
+def _count(n):
+    return 'as many as you bring' if n is None else f'{n:,}' if isinstance(n, int) else str(n)
+
+
+def _size(mb):
+    return '' if not mb else f'{mb:,.0f} MB' if isinstance(mb, (int, float)) else str(mb)
+
+
+def _words(text):
+    return re.sub(r'([\\`*_{}\[\]<>#|$])', r'\\\1', str(text))  # markdown that shows the text as it is
+
 
 def ladder_figure(
-    chapters:dict,           # method: where its chapter is; a method without one is drawn as planned
-) -> str:                    # Html
+    chapters: dict,  # method: where its chapter is; a method without one is drawn as planned
+) -> str:  # Html
     "The ladder of methods, simplest at the foot"
+
     def rung(i, name, adds):
         at = chapters.get(name)
         inner = f'<span class="cm-name">{esc(name)}</span> {"" if at else "<em>planned</em> "}<span class="cm-adds">{esc(adds)}</span>'
-        if at: inner = f'<a href="{esc(at)}">{inner}</a>'
+        if at:
+            inner = f'<a href="{esc(at)}">{inner}</a>'
         return f'<li class="cm-rung{"" if at else " cm-planned"}" style="--i:{i}">{inner}</li>'
-    return '<ol class="cm-ladder" reversed>' + ''.join(rung(i, *m) for i, m in reversed(list(enumerate(ladder.items())))) + '</ol>'
+
+    return (
+        '<ol class="cm-ladder" reversed>'
+        + ''.join(rung(i, *m) for i, m in reversed(list(enumerate(ladder.items()))))
+        + '</ol>'
+    )
 
 # %% ../../nbs/report/08_staging.ipynb #704751fa
 def lessons(
-    nbs:Path,                # Folder of the notebooks
-) -> dict[str, Path]:        # `folder/name`, or `name`: the notebook, in reading order
+    nbs: Path,  # Folder of the notebooks
+) -> dict[str, Path]:  # `folder/name`, or `name`: the notebook, in reading order
     "The notebooks that define the package"
     files = sorted(f.relative_to(nbs) for f in nbs.rglob('*.ipynb'))
     rooms = [f for f in files if not {'experiments', '.ipynb_checkpoints'} & set(f.parts) and f.stem != 'index']
-    return {str(f.with_name(re.sub(r'^\d+_', '', f.stem))): nbs/f for f in sorted(rooms, key=lambda f: (len(f.parts) == 1, f))}
+    return {
+        str(f.with_name(re.sub(r'^\d+_', '', f.stem))): nbs / f
+        for f in sorted(rooms, key=lambda f: (len(f.parts) == 1, f))
+    }
 
-def slug(room:str) -> str:
+
+def slug(room: str) -> str:
     "The name of a notebook's page"
     return room.replace('/', '-')
 
+
 def stage(
-    start:str|Path|None=None,        # Somewhere in the checkout
-    catalogue:list[dict]|None=None,  # Rows of the data chapter (default: `datasets.catalogue()`)
-) -> Path:                           # The stage: `book/_stage`
+    start: str | Path | None = None,  # Somewhere in the checkout
+    catalogue: list[dict] | None = None,  # Rows of the data chapter (default: `datasets.catalogue()`)
+) -> Path:  # The stage: `book/_stage`
     "Gather every page of the book, as its builder wants it, in `book/_stage`"
     s = _checkout(start)
     how, results = lessons(s.nbs_path), pages(start)
     addresses = {str(f.with_suffix('')): f'how/{slug(room)}' for room, f in how.items()}
-    addresses |= {str(s.nbs_path/'experiments'/p['notebook']): p['at'] for p in reversed(results)} | {str(s.nbs_path/'index'): 'index'}
+    addresses |= {str(s.nbs_path / 'experiments' / p['notebook']): p['at'] for p in reversed(results)} | {
+        str(s.nbs_path / 'index'): 'index'
+    }
 
     def link(source, page):
         "Of a notebook in the folder `source`: where its links lead from the book's folder `page`"
+
         def to(path):
-            address = addresses.get(os.path.normpath(source/path))
+            address = addresses.get(os.path.normpath(source / path))
             return address and os.path.relpath(address, page) + ('.md' if address == 'index' else '.ipynb')
+
         return to
 
     files = {str(f.relative_to(s.book)): f.read_bytes() for f in _own(s.book)}
@@ -281,79 +448,138 @@ def stage(
     for p in results:
         files |= {f'_static/data/{n}': x for n, (_, _, x) in data[p['exp']].items()}
         read = {e for r in p['runs'] if isinstance(es := r.get('tables', {}).get('entries'), dict) for e in es}
-        end = Html(_offered(data[p['exp']], [(e, data[e]) for e in data if e in read]) + (card(p['record']) if p['record'] else '')) or None
-        files[f'{p["at"]}.ipynb'] = _bytes(staged(nbformat.read(p['path'], 4), p['title'], True, _note(p), end,
-                                                 link(s.nbs_path/'experiments', p['at'].split('/')[0])))
-    if catalogue is None: from crossmodal_nb.datasets import catalogue as known; catalogue = known()
+        end = (
+            Html(
+                _offered(data[p['exp']], [(e, data[e]) for e in data if e in read])
+                + (card(p['record']) if p['record'] else '')
+            )
+            or None
+        )
+        files[f'{p["at"]}.ipynb'] = _bytes(
+            staged(
+                nbformat.read(p['path'], 4),
+                p['title'],
+                True,
+                _note(p),
+                end,
+                link(s.nbs_path / 'experiments', p['at'].split('/')[0]),
+            )
+        )
+    if catalogue is None:
+        from crossmodal_nb.datasets import catalogue as known
+
+        catalogue = known()
     files['data.md'] = data_page(catalogue, results).encode()
-    if 'index.md' in files: files['index.md'] = _landing(files['index.md'].decode(), how, results).encode()
-    files |= {f'_extra/shards/{n}': x for n, x in shards([s.book/'explorer', s.work/'explorer']).items()}
+    if 'index.md' in files:
+        files['index.md'] = _landing(files['index.md'].decode(), how, results).encode()
+    files |= {f'_extra/shards/{n}': x for n, x in shards([s.book / 'explorer', s.work / 'explorer']).items()}
     files['_toc.yml'] = _toc(files['_toc.yml'].decode(), how, results).encode()
-    return _sync(s.book/'_stage', files)
+    return _sync(s.book / '_stage', files)
+
 
 def _checkout(start=None):
     s = settings(start)
     above = Path(start or Path.cwd())
-    if not s.checkout: raise RuntimeError(f'this needs a checkout of the project (no settings.ini above {above}). Clone it; work inside')
+    if not s.checkout:
+        raise RuntimeError(
+            f'this needs a checkout of the project (no settings.ini above {above}). Clone it; work inside'
+        )
     return s
+
 
 def _own(book):
     "The hand-written files of the book"
-    return [f for f in sorted(book.rglob('*')) if f.is_file()
-            and not {'_stage', '_build', 'records', 'pages', 'explorer'} & set(f.relative_to(book).parts) and not f.name.startswith('.')]
+    return [
+        f
+        for f in sorted(book.rglob('*'))
+        if f.is_file()
+        and not {'_stage', '_build', 'records', 'pages', 'explorer'} & set(f.relative_to(book).parts)
+        and not f.name.startswith('.')
+    ]
 
-def _bytes(nb): return nbformat.writes(nb).encode()
+
+def _bytes(nb):
+    return nbformat.writes(nb).encode()
+
 
 def shards(
-    folders,                         # Where shards of the explorer lie; a later one of the same name goes before an earlier one
-) -> dict[str, bytes]:               # file name: content; and `list.js`, which the explorer's page reads first
+    folders,  # Where shards of the explorer lie; a later one of the same name goes before an earlier one
+) -> dict[str, bytes]:  # file name: content; and `list.js`, which the explorer's page reads first
     "What the explorer can show"
     found = {f.name: f.read_bytes() for folder in folders for f in sorted(Path(folder).glob('*.js'))}
-    name = lambda b: re.search(rb'"name":("(?:[^"\\]|\\.)*")', b[:4000])[1].decode()
+
+    def name(b):
+        return re.search(rb'"name":("(?:[^"\\]|\\.)*")', b[:4000])[1].decode()
+
     listed = ','.join(f'{{"address":"{a}","name":{name(b)}}}' for a, b in sorted(found.items()))
     return found | {'list.js': f'crossmodal.list([{listed}]);\n'.encode()}
+
 
 def _toc(text, how, results):
     """The table of contents: `glob: how/methods/*` (by folder; `how/*`: those in no folder), `results/*` and `data/*` become the pages that
     exist; a part without any is left out"""
     toc = yaml.safe_load(text)
     found = {c['glob']: [] for part in toc['parts'] for c in part['chapters'] if c.get('glob', '').startswith('how/')}
-    for room in how: found.setdefault('/'.join(['how', *room.split('/')[:-1], '*']), []).append(f'how/{slug(room)}')
+    for room in how:
+        found.setdefault('/'.join(['how', *room.split('/')[:-1], '*']), []).append(f'how/{slug(room)}')
     found |= {f'{c}/*': _nested([p for p in results if p['at'].startswith(f'{c}/')]) for c in ('results', 'data')}
     for part in toc['parts']:
-        listed = [found[check_choice(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']]
+        listed = [
+            found[check_choice(c['glob'], found, 'glob')] if 'glob' in c else [c['file']] for c in part['chapters']
+        ]
         part['chapters'] = [f if isinstance(f, dict) else dict(file=f) for files in listed for f in files]
     toc['parts'] = [p for p in toc['parts'] if p['chapters']]
     return yaml.safe_dump(toc, sort_keys=False)
+
 
 def _nested(pages):
     "Runs lie below the summary that reads them or others of their notebook: a page that needs nothing belongs to the first that needs it"
     readers = {n: p['exp'] for p in reversed(pages) for n in p['needs']}
     alike = {p['notebook']: readers[p['exp']] for p in reversed(pages) if p['exp'] in readers and not p['needs']}
     above = {p['exp']: readers.get(p['exp'], alike.get(p['notebook'])) for p in pages if not p['needs']}
+
     def listed(p):
         below = [dict(file=q['at']) for q in pages if above.get(q['exp']) == p['exp']]
         return dict(file=p['at'], sections=below) if below else dict(file=p['at'])
+
     return [listed(p) for p in pages if not above.get(p['exp'])]
+
 
 def _landing(text, how, results):
     "The landing page: the ladder with links to the chapters that define its methods, what to begin with, and the list of results"
     chapters = {}
     for room, f in how.items():
-        if room.startswith('methods/'): chapters |= {c: f'how/{slug(room)}.html' for c in re.findall(r'^\s*"class (\w+)', f.read_text(), re.M)}
+        if room.startswith('methods/'):
+            chapters |= {c: f'how/{slug(room)}.html' for c in re.findall(r'^\s*"class (\w+)', f.read_text(), re.M)}
     listed, by = _nested([p for p in results if p['at'].startswith('results/')]), {p['at']: p for p in results}
-    line = lambda at: f'- [{_words(by[at]["title"])}]({at}.ipynb)' + ('' if by[at]['local'] else ' (published, not run here)')
-    found = '\n'.join('\n'.join([line(p['file']), *('  ' + line(q['file']) for q in p.get('sections', ()))]) for p in listed)
+
+    def line(at):
+        return f'- [{_words(by[at]["title"])}]({at}.ipynb)' + ('' if by[at]['local'] else ' (published, not run here)')
+
+    found = '\n'.join(
+        '\n'.join([line(p['file']), *('  ' + line(q['file']) for q in p.get('sections', ()))]) for p in listed
+    )
     found = found or 'No experiment has been run or published yet: `crossmodal run`.'
     chosen = next((p['record']['tables']['decisions'] for p in results if p['exp'] == 'start' and p['record']), [])
-    which = f'{decision_table(chosen, "results/")}\n\nThe whole chapter, and what surprised us: [start here](results/start.ipynb).' if chosen else 'Nothing has been compared yet: `crossmodal run start`.'
-    return text.replace('<!-- ladder -->', ladder_figure(chapters)).replace('<!-- which -->', which).replace('<!-- results -->', found)
+    which = (
+        f'{decision_table(chosen, "results/")}\n\nThe whole chapter, and what surprised us: [start here](results/start.ipynb).'
+        if chosen
+        else 'Nothing has been compared yet: `crossmodal run start`.'
+    )
+    return (
+        text.replace('<!-- ladder -->', ladder_figure(chapters))
+        .replace('<!-- which -->', which)
+        .replace('<!-- results -->', found)
+    )
+
 
 def _sync(folder, files):
     "Make `folder` hold exactly `files`; what did not change keeps its time"
-    for f in [f for f in folder.rglob('*') if f.is_file() and str(f.relative_to(folder)) not in files]: f.unlink()
+    for f in [f for f in folder.rglob('*') if f.is_file() and str(f.relative_to(folder)) not in files]:
+        f.unlink()
     for name, data in files.items():
-        f = folder/name
+        f = folder / name
         if not f.exists() or f.read_bytes() != data:
-            f.parent.mkdir(parents=True, exist_ok=True); f.write_bytes(data)
+            f.parent.mkdir(parents=True, exist_ok=True)
+            f.write_bytes(data)
     return folder

@@ -7,17 +7,29 @@ __all__ = ['palette', 'also', 'grey', 'spare', 'ladder', 'rates', 'ordered', 'lo
 
 # %% ../../nbs/report/01_style.ipynb #imports0
 import itertools
+
 import numpy as np
 
 # %% ../../nbs/report/01_style.ipynb #ae071578
-palette = {   # view: (colour, marker)
-    'image': ('#0072B2', 'o'), 'text': ('#D55E00', 's'), 'audio': ('#009E73', '^'), 'video': ('#CC79A7', 'D'), '3d': ('#E69F00', 'P'),
+palette = {  # view: (colour, marker)
+    'image': ('#0072B2', 'o'),
+    'text': ('#D55E00', 's'),
+    'audio': ('#009E73', '^'),
+    'video': ('#CC79A7', 'D'),
+    '3d': ('#E69F00', 'P'),
     'gaze': ('#56B4E9', 'X'),
-    'title': ('#DDAA33', 'v'), 'ingredients': ('#228833', '<'), 'instructions': ('#882255', '>'), 'all': ('#222222', '*')}
-also = {'name': 'text', 'caption': 'text'}    # other names of a view
-grey, spare = '#767676', list(zip(('#332288', '#CC6677', '#44AA99', '#999933', '#AA4499', '#88CCEE', '#661100', '#DDCC77'), 'osD^vPXp'))
+    'title': ('#DDAA33', 'v'),
+    'ingredients': ('#228833', '<'),
+    'instructions': ('#882255', '>'),
+    'all': ('#222222', '*'),
+}
+also = {'name': 'text', 'caption': 'text'}  # other names of a view
+grey, spare = (
+    '#767676',
+    list(zip(('#332288', '#CC6677', '#44AA99', '#999933', '#AA4499', '#88CCEE', '#661100', '#DDCC77'), 'osD^vPXp')),
+)
 
-ladder = {    # method: what it adds
+ladder = {  # method: what it adds
     'CCA': 'two linear maps that make the views correlate: closed form, the bar for every rung above',
     'DCCA': 'non-linear maps before the correlation',
     'Triplet': 'true pairs closer than the hardest wrong ones',
@@ -30,76 +42,119 @@ ladder = {    # method: what it adds
     'DCMH': 'codes of a few bits, compared by counting the bits that differ',
     'ACME': 'a critic of modalities, translations and ingredients beside the triplet, on features',
     'HT': 'a recipe line by line; recipes without a picture teach, too',
-    'XMRS': 'several languages of one item, all of them right answers'}
+    'XMRS': 'several languages of one item, all of them right answers',
+}
+
 
 def ordered(values) -> list:
     "Distinct values in the book's order: numbers ascending, then views and methods as in `palette` and `ladder`, then others as they came"
     at = {k: i for i, k in enumerate([*palette, *ladder])}
-    place = lambda v: at.get(v, at.get(str(v).partition('+')[0], len(at)) + .5)        # what adds to a method comes right after it
+
+    def place(v):
+        return at.get(v, at.get(str(v).partition('+')[0], len(at)) + 0.5)  # what adds to a method comes right after it
+
     return sorted(dict.fromkeys(values), key=lambda v: (0, v) if isinstance(v, (int, float)) else (1, place(v)))
 
+
 def looks(
-    names,       # Distinct values, in order
-) -> dict:       # name: (colour, marker)
+    names,  # Distinct values, in order
+) -> dict:  # name: (colour, marker)
     "A colour and a marker for each name: a view has its own, a direction `a→b` that of its query, numbers a scale from light to dark"
-    names = list(names); known = {v: also.get(k := str(v).split('→')[0], k) for v in names}
+    names = list(names)
+    known = {v: also.get(k := str(v).split('→')[0], k) for v in names}
     taken = {palette[k][1] for k in known.values() if k in palette}
     free = itertools.cycle([s for s in spare if s[1] not in taken] or spare)
     if len(names) > 1 and all(isinstance(v, (int, float)) for v in names):
         from matplotlib import colormaps
-        shades = colormaps['viridis_r'](np.linspace(.15, .95, len(names)))
+
+        shades = colormaps['viridis_r'](np.linspace(0.15, 0.95, len(names)))
         return dict(zip(names, zip(shades, itertools.cycle('osD^vPX'))))
     return {v: palette.get(known[v]) or next(free) for v in names}
 
 # %% ../../nbs/report/01_style.ipynb #90d02352
 def style() -> dict:
     "The book's matplotlib parameters"
-    return {'figure.dpi': 150, 'savefig.dpi': 150, 'figure.facecolor': 'white', 'figure.constrained_layout.use': True, 'font.size': 10,
-            'axes.titlesize': 10.5,
-            'axes.titlelocation': 'left', 'axes.titleweight': 'bold', 'axes.spines.top': False, 'axes.spines.right': False,
-            'axes.edgecolor': grey,
-            'axes.labelcolor': '#333333', 'xtick.color': '#333333', 'ytick.color': '#333333', 'axes.grid': True, 'axes.grid.axis': 'y',
-            'grid.color': '#e8e8e8', 'axes.axisbelow': True, 'lines.linewidth': 1.8, 'lines.markersize': 5.5, 'legend.frameon': False,
-            'svg.hashsalt': 'crossmodal'}
+    return {
+        'figure.dpi': 150,
+        'savefig.dpi': 150,
+        'figure.facecolor': 'white',
+        'figure.constrained_layout.use': True,
+        'font.size': 10,
+        'axes.titlesize': 10.5,
+        'axes.titlelocation': 'left',
+        'axes.titleweight': 'bold',
+        'axes.spines.top': False,
+        'axes.spines.right': False,
+        'axes.edgecolor': grey,
+        'axes.labelcolor': '#333333',
+        'xtick.color': '#333333',
+        'ytick.color': '#333333',
+        'axes.grid': True,
+        'axes.grid.axis': 'y',
+        'grid.color': '#e8e8e8',
+        'axes.axisbelow': True,
+        'lines.linewidth': 1.8,
+        'lines.markersize': 5.5,
+        'legend.frameon': False,
+        'svg.hashsalt': 'crossmodal',
+    }
+
 
 def _panels(n, width=7.2, height=3.3, across=2, sharey=True):
     "A figure of n panels, closed for pyplot (a notebook would show it twice), its axes in a flat list"
     import matplotlib.pyplot as plt
-    cols = min(n, across); lines = -(-n // cols)
+
+    cols = min(n, across)
+    lines = -(-n // cols)
     fig, axes = plt.subplots(lines, cols, figsize=(width, height * lines), sharey=sharey, squeeze=False)
     plt.close(fig)
-    for ax in axes.flat[n:]: ax.set_visible(False)
+    for ax in axes.flat[n:]:
+        ax.set_visible(False)
     return fig, list(axes.flat[:n])
 
-def _plain(text): return str(text).replace('$', r'\$')     # a dollar in somebody's label is no formula
 
-rates = ('R@', 'rsum', 'P@', 'mAP', 'nDCG', 'MRR', 'accuracy')     # fractions, or sums of them, shown in percent
+def _plain(text):
+    return str(text).replace('$', r'\$')  # a dollar in somebody's label is no formula
+
+
+rates = ('R@', 'rsum', 'P@', 'mAP', 'nDCG', 'MRR', 'accuracy')  # fractions, or sums of them, shown in percent
+
 
 def unit(
-    metric:str,              # e.g. `'R@10'` or `'medR'`
-) -> tuple[int, str]:        # What a value is multiplied by to be shown, and the name with its unit
+    metric: str,  # e.g. `'R@10'` or `'medR'`
+) -> tuple[int, str]:  # What a value is multiplied by to be shown, and the name with its unit
     "How a metric is shown: rates in percent, a median rank as it is, and lower is better"
-    if str(metric).startswith(rates): return 100, f'{metric} (%)'
+    if str(metric).startswith(rates):
+        return 100, f'{metric} (%)'
     return 1, f'{metric} (lower is better)' if metric in ('medR', 'meanR') else str(metric)
 
-def value(row:dict, field:str):
+
+def value(row: dict, field: str):
     "A field of a tidy row; `direction` is made of query and gallery"
     return f'{row["query"]}→{row["gallery"]}' if field == 'direction' and field not in row else row.get(field)
 
+
 def spread(
-    row:dict,                # A tidy row
-) -> tuple:                  # (lower end, upper end, what they are, in words; None where there is no interval)
+    row: dict,  # A tidy row
+) -> tuple:  # (lower end, upper end, what they are, in words; None where there is no interval)
     "How sure a value is, and by which model (see `uncertainty`): items, runs, both, or folds; of drawn pools their sd"
     v, runs, design = row.get('value'), row.get('runs', 1), row.get('design')
-    if v is None: return None, None, None
-    if row.get('low') is not None: return row['low'], row['high'], _model(row, runs, design)
-    if row.get('sd') is not None: return v - row['sd'], v + row['sd'], '± sd over pools'
+    if v is None:
+        return None, None, None
+    if row.get('low') is not None:
+        return row['low'], row['high'], _model(row, runs, design)
+    if row.get('sd') is not None:
+        return v - row['sd'], v + row['sd'], '± sd over pools'
     return None, None, 'one run, no interval' if runs == 1 and design else None
 
+
 def _model(row, runs, design):
-    if runs > 1 and design == 'folds': return f'95 %: {runs} folds, Nadeau and Bengio'
-    if runs > 1 and design == 'seeds alone': return f'95 %: {runs} runs, without the variance of items'
+    if runs > 1 and design == 'folds':
+        return f'95 %: {runs} folds, Nadeau and Bengio'
+    if runs > 1 and design == 'seeds alone':
+        return f'95 %: {runs} runs, without the variance of items'
     by_class = row.get('relevance') == 'label'
-    if by_class and row.get('se') is None: return '95 %: queries alone, which is too narrow'
+    if by_class and row.get('se') is None:
+        return '95 %: queries alone, which is too narrow'
     items = 'items on both sides' if by_class else 'items' if runs > 1 else 'items (clustered bootstrap)'
     return f'95 %: {items}' + (f' and {runs} runs' if runs > 1 else '')

@@ -10,50 +10,70 @@ __all__ = ['esc', 'below_the_line', 'signs', 'protocol', 'Html', 'table', 'marke
 import html
 import itertools
 from pathlib import Path
+
 import numpy as np
+
 from ..core.files import atomic
 from .plots import advice
 from .style import ordered, spread, unit, value
 
 # %% ../../nbs/report/03_tables.ipynb #3e862e1b
 def protocol(
-    rows:list[dict],     # Tidy rows
-    shown=(),            # Fields that the table or figure itself shows
+    rows: list[dict],  # Tidy rows
+    shown=(),  # Fields that the table or figure itself shows
 ) -> str:
     "What the rows share, in words: data, split, pool, relevance, normalisation, selection, and by which model the intervals are made"
+
     def one(field):
         found = list(dict.fromkeys(r.get(field) for r in rows))
         return found[0] if len(found) == 1 and field not in shown else None
+
     ns = sorted({r['n'] for r in rows if r.get('n') is not None})
     pool, pools = one('pool'), one('pools')
-    say = [one('dataset'), one('split') and f'{one("split")} split',
-           one('query') and one('gallery') and 'direction' not in shown and value(rows[0], 'direction'),
-           ns and 'n' not in shown and (f'n = {ns[0]:,}' if len(ns) == 1 else f'n = {ns[0]:,} to {ns[-1]:,}') + ' queries',
-           pool is not None and ('whole gallery' if pool == 'all' else f'pools of {pool:,}'
-                                 + (f' ({pools} drawn)' if isinstance(pools, int) else '')),
-           one('relevance') and f'relevant = same {one("relevance")}', one('norm') and f'AP normalised by {one("norm")}',
-           one('dim') and f'd = {one("dim")}',
-           one('selected_by') and f'settings chosen on {one("selected_by")}']
+    say = [
+        one('dataset'),
+        one('split') and f'{one("split")} split',
+        one('query') and one('gallery') and 'direction' not in shown and value(rows[0], 'direction'),
+        ns and 'n' not in shown and (f'n = {ns[0]:,}' if len(ns) == 1 else f'n = {ns[0]:,} to {ns[-1]:,}') + ' queries',
+        pool is not None
+        and (
+            'whole gallery'
+            if pool == 'all'
+            else f'pools of {pool:,}' + (f' ({pools} drawn)' if isinstance(pools, int) else '')
+        ),
+        one('relevance') and f'relevant = same {one("relevance")}',
+        one('norm') and f'AP normalised by {one("norm")}',
+        one('dim') and f'd = {one("dim")}',
+        one('selected_by') and f'settings chosen on {one("selected_by")}',
+    ]
     return '; '.join(str(s) for s in [*say, *sorted({spread(r)[2] for r in rows} - {None})] if s) + '.'
 
 # %% ../../nbs/report/03_tables.ipynb #a25f4f32
 class Html(str):
     "Html that a notebook shows as such, and that prints as its plain text"
+
     def __new__(cls, text, plain=''):
-        self = super().__new__(cls, text); self.plain = plain
+        self = super().__new__(cls, text)
+        self.plain = plain
         return self
-    def _repr_html_(self): return str(self)
-    def __repr__(self): return self.plain
+
+    def _repr_html_(self):
+        return str(self)
+
+    def __repr__(self):
+        return self.plain
+
 
 esc = html.escape
 
+
 def table(
-    rows:list[dict],             # Tidy rows: one a cell
-    index,                       # Field or fields: what a line of the table is
-    columns='metric',            # Field or fields: what a column is; two make a two-storey head
-    caption:str='',              # What to see; the protocol is added
-    digits:int=1,                # Digits after the point
-    kind:str='ours',             # css class: `'ours'` or `'reported'`
+    rows: list[dict],  # Tidy rows: one a cell
+    index,  # Field or fields: what a line of the table is
+    columns='metric',  # Field or fields: what a column is; two make a two-storey head
+    caption: str = '',  # What to see; the protocol is added
+    digits: int = 1,  # Digits after the point
+    kind: str = 'ours',  # css class: `'ours'` or `'reported'`
 ) -> Html:
     "A table of tidy rows, its protocol in the caption"
     index, columns = [[f] if isinstance(f, str) else list(f) for f in (index, columns)]
@@ -61,158 +81,263 @@ def table(
     cells = {}
     for r in rows:
         at = tuple(value(r, f) for f in index), tuple(value(r, f) for f in columns)
-        if at in cells: raise ValueError(f'two rows for line {at[0]} and column {at[1]}. {advice}')
+        if at in cells:
+            raise ValueError(f'two rows for line {at[0]} and column {at[1]}. {advice}')
         cells[at] = r
     body = [[*map(str, line), *(shown(cells.get((line, h)), digits) for h in heads)] for line in lines_]
     for name, field in below_the_line.items():
         below = [_shared([cells[l, h] for l in lines_ if (l, h) in cells], field, digits) for h in heads]
-        if any(below): body.append([name, *[''] * (len(index) - 1), *below])
+        if any(below):
+            body.append([name, *[''] * (len(index) - 1), *below])
     about = [protocol(rows, (*index, *columns)), _official(rows), legend(rows)] if kind == 'ours' else []
     caption = ' '.join(filter(None, [caption, *about]))
-    named = lambda f, v: unit(v)[1].replace(' (lower is better)', ' ↓') if f == 'metric' else v
-    head = [[*(index if i == len(columns) - 1 else [''] * len(index)), *(named(f, h[i]) for h in heads)] for i, f in enumerate(columns)]
+
+    def named(f, v):
+        return unit(v)[1].replace(' (lower is better)', ' ↓') if f == 'metric' else v
+
+    head = [
+        [*(index if i == len(columns) - 1 else [''] * len(index)), *(named(f, h[i]) for h in heads)]
+        for i, f in enumerate(columns)
+    ]
     return Html(_html_table(head, body, len(index), caption, kind), _text_table(head, body, caption))
 
-below_the_line = {'chance': 'chance', 'null, 95 %': 'null_high', 'ceiling': 'ceiling'}    # what a column is compared with: field
+
+below_the_line = {
+    'chance': 'chance',
+    'null, 95 %': 'null_high',
+    'ceiling': 'ceiling',
+}  # what a column is compared with: field
+
 
 def _official(rows):
-    if all(r.get('official') is None for r in rows): return ''
-    return 'Equal rows are right answers; in round brackets the score as published protocols count, where they are errors.'
+    if all(r.get('official') is None for r in rows):
+        return ''
+    return (
+        'Equal rows are right answers; in round brackets the score as published protocols count, where they are errors.'
+    )
 
-signs = {     # how a mark begins (see `evaluate.marks`): its sign
-    'edge of its grid': '†', 'best at the last epoch': '‡', 'short budget': '§', 'fewer settings tried': '¶', 'one run': '¹'}
 
-def _sign(mark): return next((sign for kind, sign in signs.items() if mark.startswith(kind)), '*')
+signs = {  # how a mark begins (see `evaluate.marks`): its sign
+    'edge of its grid': '†',
+    'best at the last epoch': '‡',
+    'short budget': '§',
+    'fewer settings tried': '¶',
+    'one run': '¹',
+}
+
+
+def _sign(mark):
+    return next((sign for kind, sign in signs.items() if mark.startswith(kind)), '*')
+
 
 def marked(
-    text:str,
-    marks=(),      # What weakens it, in words
+    text: str,
+    marks=(),  # What weakens it, in words
 ) -> str:
     "A text with the signs of its marks; `legend` says what they mean"
     return text + ''.join(dict.fromkeys(map(_sign, marks)))
 
+
 def legend(
-    rows:list[dict],    # With or without a field `marks`
-) -> str:               # Empty where there are none
+    rows: list[dict],  # With or without a field `marks`
+) -> str:  # Empty where there are none
     "What the signs of some rows mean"
     used = {}
-    for m in dict.fromkeys(m for r in rows for m in r.get('marks') or ()): used.setdefault(_sign(m), []).append(m)
+    for m in dict.fromkeys(m for r in rows for m in r.get('marks') or ()):
+        used.setdefault(_sign(m), []).append(m)
     said = '; '.join(f'{sign} {", ".join(words)}' for sign, words in used.items())
     return said and said + '.'
+
 
 def _keys(rows, fields):
     "Distinct keys of the fields, each field in the book's order"
     at = [{v: i for i, v in enumerate(ordered(value(r, f) for r in rows))} for f in fields]
     return sorted({tuple(value(r, f) for f in fields) for r in rows}, key=lambda k: [a[v] for a, v in zip(at, k)])
 
+
 def shown(
-    row:dict|None,   # A tidy row
-    digits:int=1,
+    row: dict | None,  # A tidy row
+    digits: int = 1,
 ) -> str:
     """A value as tables print it: percent where it is a rate, with its marks, its uncertainty and, where it differs, the official count; `n/a`
     where there is none, and why"""
-    if row is None: return 'n/a'
-    if row.get('value') is None: return f'n/a ({row["why"]})' if row.get('why') else 'n/a'
+    if row is None:
+        return 'n/a'
+    if row.get('value') is None:
+        return f'n/a ({row["why"]})' if row.get('why') else 'n/a'
     times, (low, high, kind) = unit(row.get('metric'))[0], spread(row)
-    def f(v): return f'{times * v:.{digits}f}'
+
+    def f(v):
+        return f'{times * v:.{digits}f}'
+
     text = marked(f(row['value']), row.get('marks') or ())
-    if low is not None: text += f' ± {f(high - row["value"])}' if kind.startswith('±') else f' [{f(low)}, {f(high)}]'
+    if low is not None:
+        text += f' ± {f(high - row["value"])}' if kind.startswith('±') else f' [{f(low)}, {f(high)}]'
     return text + (f' ({f(row["official"])})' if row.get('official') is not None else '')
+
 
 def _shared(rows, field, digits):
     "A value that holds for a whole column, or from where to where"
-    found = sorted({f'{unit(r.get("metric"))[0] * r[field]:.{digits}f}' for r in rows if r.get(field) is not None}, key=float)
+    found = sorted(
+        {f'{unit(r.get("metric"))[0] * r[field]:.{digits}f}' for r in rows if r.get(field) is not None}, key=float
+    )
     return '–'.join(dict.fromkeys([found[0], found[-1]])) if found else ''
+
 
 def _html_table(head, body, names, caption, kind):
     def th(cells, last):
-        spans = [(c, len(list(g))) for c, g in itertools.groupby(cells[names:])] if not last else [(c, 1) for c in cells[names:]]
-        return ''.join(f'<th style="text-align:left">{esc(str(c))}</th>' for c in cells[:names]) + \
-               ''.join(f'<th style="text-align:right" colspan="{n}">{esc(str(c))}</th>' for c, n in spans)
+        spans = (
+            [(c, len(list(g))) for c, g in itertools.groupby(cells[names:])]
+            if not last
+            else [(c, 1) for c in cells[names:]]
+        )
+        return ''.join(f'<th style="text-align:left">{esc(str(c))}</th>' for c in cells[:names]) + ''.join(
+            f'<th style="text-align:right" colspan="{n}">{esc(str(c))}</th>' for c, n in spans
+        )
+
     def td(cell):
         v, *about = esc(str(cell)).split(' ', 1)
-        return f'<td style="text-align:right;white-space:nowrap">{v}' + ''.join(f' <small>{a}</small>' for a in about) + '</td>'
-    trs = ''.join(f'<tr{" class=cm-chance" if r[0] in below_the_line else ""}>'
-                  + ''.join(f'<th style="text-align:left">{esc(str(c))}</th>' for c in r[:names])
-                  + ''.join(td(c) if c else '<td></td>' for c in r[names:]) + '</tr>' for r in body)
-    many = ' cm-many' if len(body[0]) - names > 3 else ''          # wide: uncertainty goes below the value
-    return (f'<div class="cm-table cm-{kind}{many}"><p class="cm-caption">{esc(caption)}</p>'
-            f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead>'
-            + ''.join(f'<tr>{th(h, i == len(head) - 1)}</tr>' for i, h in enumerate(head))
-            + f'</thead><tbody>{trs}</tbody></table></div></div>')
+        return (
+            f'<td style="text-align:right;white-space:nowrap">{v}'
+            + ''.join(f' <small>{a}</small>' for a in about)
+            + '</td>'
+        )
+
+    trs = ''.join(
+        f'<tr{" class=cm-chance" if r[0] in below_the_line else ""}>'
+        + ''.join(f'<th style="text-align:left">{esc(str(c))}</th>' for c in r[:names])
+        + ''.join(td(c) if c else '<td></td>' for c in r[names:])
+        + '</tr>'
+        for r in body
+    )
+    many = ' cm-many' if len(body[0]) - names > 3 else ''  # wide: uncertainty goes below the value
+    return (
+        f'<div class="cm-table cm-{kind}{many}"><p class="cm-caption">{esc(caption)}</p>'
+        f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead>'
+        + ''.join(f'<tr>{th(h, i == len(head) - 1)}</tr>' for i, h in enumerate(head))
+        + f'</thead><tbody>{trs}</tbody></table></div></div>'
+    )
+
 
 def _text_table(head, body, caption):
     every = [list(map(str, r)) for r in (*head, *body)]
     wide = [max(len(r[i]) for r in every) for i in range(len(every[0]))]
-    return '\n'.join([*('  '.join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(r, wide))).rstrip() for r in every),
-                      caption])
+    return '\n'.join(
+        [
+            *(
+                '  '.join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(r, wide))).rstrip()
+                for r in every
+            ),
+            caption,
+        ]
+    )
 
 # %% ../../nbs/report/03_tables.ipynb #c0985d92
 def listing(
-    rows:list[dict],     # One a line; their keys are the columns
-    caption:str='',      # What to see
-    digits:int=1,        # Of numbers that are not whole
+    rows: list[dict],  # One a line; their keys are the columns
+    caption: str = '',  # What to see
+    digits: int = 1,  # Of numbers that are not whole
 ) -> Html:
     """A table of facts: numbers to the right, words to the left, lists joined, `–` where there is nothing. The field `marks` is no column: its signs
     stand in the first one"""
     head = list(dict.fromkeys(k for r in rows for k in r if k != 'marks'))
     caption = ' '.join(filter(None, [caption, legend(rows)]))
-    def number(v): return isinstance(v, (int, float, np.number)) and not isinstance(v, bool)
+
+    def number(v):
+        return isinstance(v, (int, float, np.number)) and not isinstance(v, bool)
+
     def said(v):
-        if v is None: return '–'
-        if number(v): return f'{v:,.{digits}f}' if isinstance(v, (float, np.floating)) else f'{v:,}'
+        if v is None:
+            return '–'
+        if number(v):
+            return f'{v:,.{digits}f}' if isinstance(v, (float, np.floating)) else f'{v:,}'
         return ', '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v)
+
     right = {h: all(number(r[h]) for r in rows if r.get(h) is not None) for h in head}
     place = {h: 'right;white-space:nowrap' if right[h] else 'left' for h in head}
     body = [[said(r.get(h)) for h in head] for r in rows]
-    for line, r in zip(body, rows): line[0] = marked(line[0], r.get('marks') or ())
-    cells = lambda tag, row: ''.join(f'<{tag} style="text-align:{place[h]}">{esc(c)}</{tag}>' for h, c in zip(head, row))
-    table = (f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>{cells("th", head)}</tr></thead>'
-             f'<tbody>{"".join("<tr>" + cells("td", r) + "</tr>" for r in body)}</tbody></table></div>') if rows else ''
-    return Html(f'<div class="cm-table cm-facts-list"><p class="cm-caption">{esc(caption)}</p>{table}</div>', _text_table([head], body, caption) if rows else caption)
+    for line, r in zip(body, rows):
+        line[0] = marked(line[0], r.get('marks') or ())
+
+    def cells(tag, row):
+        return ''.join(f'<{tag} style="text-align:{place[h]}">{esc(c)}</{tag}>' for h, c in zip(head, row))
+
+    table = (
+        (
+            f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead><tr>{cells("th", head)}</tr></thead>'
+            f'<tbody>{"".join("<tr>" + cells("td", r) + "</tr>" for r in body)}</tbody></table></div>'
+        )
+        if rows
+        else ''
+    )
+    return Html(
+        f'<div class="cm-table cm-facts-list"><p class="cm-caption">{esc(caption)}</p>{table}</div>',
+        _text_table([head], body, caption) if rows else caption,
+    )
 
 # %% ../../nbs/report/03_tables.ipynb #e15d2351
 def reported(
-    rows:list[dict],         # Rows with `metric` and `value` (as printed: rates in percent), and what else is shown
-    index, columns='metric',
-    source:str='',           # Paper and table
-    caption:str='',
-    digits:int=2,
+    rows: list[dict],  # Rows with `metric` and `value` (as printed: rates in percent), and what else is shown
+    index,
+    columns='metric',
+    source: str = '',  # Paper and table
+    caption: str = '',
+    digits: int = 2,
 ) -> Html:
     "A table of figures that somebody else reported, kept apart from ours"
     rows = [r | dict(value=r['value'] / unit(r['metric'])[0]) for r in rows]
-    return table(rows, index, columns, f'Reported elsewhere, not run here. {source}. {caption}'.strip(), digits, 'reported')
+    return table(
+        rows, index, columns, f'Reported elsewhere, not run here. {source}. {caption}'.strip(), digits, 'reported'
+    )
 
 # %% ../../nbs/report/03_tables.ipynb #e857d512
 def save(
-    figure,              # A matplotlib figure
-    rows:list[dict],     # The rows that it shows
-    path:str|Path,       # Where, without an ending
-) -> list:               # The two files
+    figure,  # A matplotlib figure
+    rows: list[dict],  # The rows that it shows
+    path: str | Path,  # Where, without an ending
+) -> list:  # The two files
     "Write a figure as png and its rows as csv beside it"
     import csv
-    path = Path(path); fields = list(dict.fromkeys(k for r in rows for k in r))
-    with atomic(path.with_name(path.name + '.png'), 'wb') as f: figure.savefig(f, format='png')
-    with atomic(path.with_name(path.name + '.csv')) as f: w = csv.DictWriter(f, fields); w.writeheader(); w.writerows(rows)
+
+    path = Path(path)
+    fields = list(dict.fromkeys(k for r in rows for k in r))
+    with atomic(path.with_name(path.name + '.png'), 'wb') as f:
+        figure.savefig(f, format='png')
+    with atomic(path.with_name(path.name + '.csv')) as f:
+        w = csv.DictWriter(f, fields)
+        w.writeheader()
+        w.writerows(rows)
     return [path.with_name(path.name + e) for e in ('.png', '.csv')]
 
 # %% ../../nbs/report/03_tables.ipynb #346360ff
 def card(
-    record:dict,     # As `record.runs` gives them
+    record: dict,  # As `record.runs` gives them
 ) -> Html:
     "The run card of a record: key, parameters, data, versions, device, what it cost, and where it ran"
     r = record
     where = 'published, not run here' if r.get('published') else 'run on this machine'
-    lines_ = {'run': f'{r.get("experiment")} · {r.get("key")} · {where}', 'started': r.get('started'),
-              'seconds': f'{r["seconds"]:.0f}' if r.get('seconds') is not None else None,
-              'CPU seconds': f'{r["cpu_seconds"]:.0f}' if r.get('cpu_seconds') is not None else None,
-              'peak memory': f'{r["peak_mb"]:,.0f} MB' if r.get('peak_mb') is not None else None,
-              'device': r.get('device'), 'selected by': r.get('selected_by'),
-              'test split scored': 'yes (final)' if r.get('final') else 'no',
-              **{f'digest of {k}': v for k, v in (r.get('digests') or {}).items()}}
-    small = lambda d: ', '.join(f'{k} = {v!r}' if not isinstance(v, str) else f'{k} = {v}' for k, v in (d or {}).items())
+    lines_ = {
+        'run': f'{r.get("experiment")} · {r.get("key")} · {where}',
+        'started': r.get('started'),
+        'seconds': f'{r["seconds"]:.0f}' if r.get('seconds') is not None else None,
+        'CPU seconds': f'{r["cpu_seconds"]:.0f}' if r.get('cpu_seconds') is not None else None,
+        'peak memory': f'{r["peak_mb"]:,.0f} MB' if r.get('peak_mb') is not None else None,
+        'device': r.get('device'),
+        'selected by': r.get('selected_by'),
+        'test split scored': 'yes (final)' if r.get('final') else 'no',
+        **{f'digest of {k}': v for k, v in (r.get('digests') or {}).items()},
+    }
+
+    def small(d):
+        return ', '.join(f'{k} = {v!r}' if not isinstance(v, str) else f'{k} = {v}' for k, v in (d or {}).items())
+
     lines_ |= {'parameters': small(r.get('params')), 'versions': small(r.get('versions'))}
-    body = ''.join(f'<tr><th style="text-align:left">{esc(k)}</th><td style="text-align:left">{esc(str(v))}</td></tr>'
-                   for k, v in lines_.items() if v)
-    return Html(f'<div class="cm-card" id="run-card"><table><caption style="text-align:left">Run card</caption><tbody>{body}</tbody></table></div>',
-                '\n'.join(f'{k}: {v}' for k, v in lines_.items() if v))
+    body = ''.join(
+        f'<tr><th style="text-align:left">{esc(k)}</th><td style="text-align:left">{esc(str(v))}</td></tr>'
+        for k, v in lines_.items()
+        if v
+    )
+    return Html(
+        f'<div class="cm-card" id="run-card"><table><caption style="text-align:left">Run card</caption><tbody>{body}</tbody></table></div>',
+        '\n'.join(f'{k}: {v}' for k, v in lines_.items() if v),
+    )

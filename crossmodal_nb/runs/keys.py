@@ -18,83 +18,105 @@ from dataclasses import dataclass
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import NamedTuple
+
 from ..core.files import digest
 from ..datasets import data_digest
 
 # %% ../../nbs/runs/01_keys.ipynb #91e2358e
 package = 'crossmodal_nb'
 
+
 class Names:
     """What things were called before, as the package's file `names.toml` has it: tables `modules`, `names`, `attributes` and `parameters` of
     `old = "new"`; of a name with its class or module only the name counts here. Digests are made of the first names, so that those of older
     records hold"""
-    attribute = 'attributes', 'parameters', 'names'                 # where the name of an attribute is looked for
+
+    attribute = 'attributes', 'parameters', 'names'  # where the name of an attribute is looked for
     parameter = 'parameters', 'attributes'
-    definition = 'names',
+    definition = ('names',)
     anything = *parameter, *definition
 
-    def __init__(self,
-        file:Path|None=None,     # A TOML file; without one, or where there is none, every name is the first
+    def __init__(
+        self,
+        file: Path | None = None,  # A TOML file; without one, or where there is none, every name is the first
     ):
         tables = tomllib.loads(file.read_text()) if file and file.exists() else {}
-        pairs = {t: [(old if t == 'modules' else old.rpartition('.')[2], new) for old, new in names.items()] for t, names in tables.items()}
+        pairs = {
+            t: [(old if t == 'modules' else old.rpartition('.')[2], new) for old, new in names.items()]
+            for t, names in tables.items()
+        }
         self.new = {t: dict(reversed(names)) for t, names in pairs.items()}
         self.old = {t: {new: old for old, new in reversed(names)} for t, names in pairs.items()}
 
-    def first(self,
-        name:str,                # A name of any time
-        tables:tuple[str, ...],  # Tables to look in: the first that has it counts
-    ) -> str:                    # The first name of the same thing
+    def first(
+        self,
+        name: str,  # A name of any time
+        tables: tuple[str, ...],  # Tables to look in: the first that has it counts
+    ) -> str:  # The first name of the same thing
         return _followed(self.old, name, tables)
 
-    def now(self, name:str, tables:tuple[str, ...]) -> str:
+    def now(self, name: str, tables: tuple[str, ...]) -> str:
         "The name of today"
         return _followed(self.new, name, tables)
 
-    def path(self,
-        text:str,                # `'methods.linear:CCA'`
-        name=None,               # `first` (default) or `now`
+    def path(
+        self,
+        text: str,  # `'methods.linear:CCA'`
+        name=None,  # `first` (default) or `now`
     ) -> str:
         "A class with its module, both under another name"
         name = name or self.first
-        if (whole := name(text, ('modules',))) != text: return whole         # a module that became several
+        if (whole := name(text, ('modules',))) != text:
+            return whole  # a module that became several
         module, _, own = text.partition(':')
         return f'{name(module, ("modules",))}:{name(own, self.definition)}'
 
-    def value(self,
-        value,                   # What a parameter may hold
+    def value(
+        self,
+        value,  # What a parameter may hold
     ):
         "The same value with first names of parameters, data sets and methods"
-        if isinstance(value, dict): return {self.first(str(k), self.parameter): self.value(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)): return [self.value(v) for v in value]
-        if not isinstance(value, str): return value
+        if isinstance(value, dict):
+            return {self.first(str(k), self.parameter): self.value(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.value(v) for v in value]
+        if not isinstance(value, str):
+            return value
         return self.path(value) if is_path(value) else self.first(value, self.definition)
+
 
 def _followed(step, name, tables):
     seen = [name]
     while (found := next((step[t][name] for t in tables if name in step.get(t, {})), name)) != name:
-        if found in seen: return min(seen)                         # two that have changed places count as one
+        if found in seen:
+            return min(seen)  # two that have changed places count as one
         name = found
         seen.append(name)
     return name
 
-def is_path(text:str) -> bool:
+
+def is_path(text: str) -> bool:
     "Whether a text names a class and its module, as `'methods.linear:CCA'` does"
     return bool(re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', text))
 
 # %% ../../nbs/runs/01_keys.ipynb #1fc60427
 class Target(NamedTuple):
     "What a name stands for"
-    module: str              # Of this package, or of another one
-    name: str = ''           # A definition of it; none: the module itself
-    ours: bool = True        # Of this package
+
+    module: str  # Of this package, or of another one
+    name: str = ''  # A definition of it; none: the module itself
+    ours: bool = True  # Of this package
+
 
 def imports(node, within):
     "name: (module, name in it) of an import; relative ones are relative to the package `within`"
     if isinstance(node, ast.Import):
-        return {a.asname or a.name.split('.')[0]: (a.name if a.asname else a.name.split('.')[0], '') for a in node.names}
+        return {
+            a.asname or a.name.split('.')[0]: (a.name if a.asname else a.name.split('.')[0], '') for a in node.names
+        }
     module = resolve_name('.' * node.level + (node.module or ''), within)
     return {a.asname or a.name: (module, a.name) for a in node.names}
+
 
 def bindings(nodes, within):
     "Names that statements bind in their own scope, each with what it imports, or None"
@@ -109,7 +131,8 @@ def bindings(nodes, within):
                 return
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 for k in ast.walk(node):
-                    if isinstance(k, ast.NamedExpr): found.setdefault(k.target.id)
+                    if isinstance(k, ast.NamedExpr):
+                        found.setdefault(k.target.id)
                 return
             case ast.Import() | ast.ImportFrom():
                 found.update(imports(node, within))
@@ -121,19 +144,25 @@ def bindings(nodes, within):
                 found.setdefault(name)
             case ast.Global() | ast.Nonlocal():
                 elsewhere.update(node.names)
-        for child in ast.iter_child_nodes(node): look(child)
+        for child in ast.iter_child_nodes(node):
+            look(child)
 
-    for node in nodes: look(node)
+    for node in nodes:
+        look(node)
     return {name: imported for name, imported in found.items() if name not in elsewhere}
+
 
 def _counts(statement):
     "Whether a statement does anything: imports are followed where their names are used, texts are remarks"
-    if isinstance(statement, (ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)): return False
+    if isinstance(statement, (ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)):
+        return False
     return not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+
 
 def _hidden(name):
     "Whether nobody outside of this package calls a function by this name"
     return name.startswith('_') and not name.endswith('__')
+
 
 def _places(args):
     "The parameters of a function, each with its place: `0`, `1` …, `*`, `**`"
@@ -143,75 +172,96 @@ def _places(args):
 # %% ../../nbs/runs/01_keys.ipynb #2bc7422c
 class Scope(NamedTuple):
     "Names that a function, a class or a comprehension binds"
-    words: dict              # name: what is written for it; None: a number, in the order of first appearance
+
+    words: dict  # name: what is written for it; None: a number, in the order of first appearance
     is_class: bool = False
+
 
 class Writer:
     """Writes a definition as words that its own name, its local variables, remarks, annotations of parameters and places of modules do not enter.
     Where it says another definition, an arrow is written, and the definition goes to `refs`"""
+
     dropped = {'ctx', 'type_comment', 'kind', 'returns'}
 
-    def __init__(self,
-        index:'Index',
-        module:str,          # Whose names it uses
-        own:str='',          # The name that is being defined
+    def __init__(
+        self,
+        index: 'Index',
+        module: str,  # Whose names it uses
+        own: str = '',  # The name that is being defined
     ):
         self.index, self.module, self.own = index, module, own
         self.words, self.refs, self.shown, self.whole = [], [], [], []
         self.scopes, self.locals = [], 0
 
-    def say(self, *words): self.words.extend(words)
+    def say(self, *words):
+        self.words.extend(words)
 
     def write(self, node):
         "Any part of a tree"
         if isinstance(node, list):
-            if node and isinstance(node[0], ast.stmt): node = [n for n in node if _counts(n)]
+            if node and isinstance(node[0], ast.stmt):
+                node = [n for n in node if _counts(n)]
             self.say(f'[{len(node)}')
-            for n in node: self.write(n)
-        elif isinstance(node, ast.AST): getattr(self, f'_{type(node).__name__}', self.plain)(node)
-        else: self.say(repr(node))
+            for n in node:
+                self.write(n)
+        elif isinstance(node, ast.AST):
+            getattr(self, f'_{type(node).__name__}', self.plain)(node)
+        else:
+            self.say(repr(node))
 
     def plain(self, node, without=()):
         "A node as it is"
         self.say(type(node).__name__)
         for field, value in ast.iter_fields(node):
-            if value is None or value == [] or field in self.dropped or field in without: continue
+            if value is None or value == [] or field in self.dropped or field in without:
+                continue
             self.say(field)
             self.write(value)
 
     # names
     def name(self, name):
         for depth, scope in enumerate(reversed(self.scopes)):
-            if name not in scope.words or scope.is_class and depth: continue
+            if name not in scope.words or scope.is_class and depth:
+                continue
             word = scope.words[name]
-            if isinstance(word, str): return self.say(word)
-            if isinstance(word, tuple): return self.refer(self.index.target(*word))
+            if isinstance(word, str):
+                return self.say(word)
+            if isinstance(word, tuple):
+                return self.refer(self.index.target(*word))
             scope.words[name] = f'local {self.locals}'
             self.locals += 1
             return self.say(scope.words[name])
-        if name == self.own: return self.say('own')
+        if name == self.own:
+            return self.say('own')
         target = self.index.member(self.module, name)
-        if target: return self.refer(target)
-        if name == 'globals' and self.module: self.whole.append(self.module)
+        if target:
+            return self.refer(target)
+        if name == 'globals' and self.module:
+            self.whole.append(self.module)
         self.say(name)
 
     def target(self, node):
         "What a name, or a chain of attributes, stands for outside of this definition, or None"
         if isinstance(node, ast.Name):
             for depth, scope in enumerate(reversed(self.scopes)):
-                if node.id not in scope.words or scope.is_class and depth: continue
+                if node.id not in scope.words or scope.is_class and depth:
+                    continue
                 word = scope.words[node.id]
                 return self.index.target(*word) if isinstance(word, tuple) else None
             return None if node.id == self.own else self.index.member(self.module, node.id)
-        if not isinstance(node, ast.Attribute): return None
+        if not isinstance(node, ast.Attribute):
+            return None
         of = self.target(node.value)
-        if of is None: return None
-        if not of.ours: return Target(f'{of.module}.{node.attr}', ours=False)
+        if of is None:
+            return None
+        if not of.ours:
+            return Target(f'{of.module}.{node.attr}', ours=False)
         return None if of.name else self.index.member(of.module, node.attr)
 
     def refer(self, target):
         "Something of another place"
-        if not target.ours: return self.say(target.module)
+        if not target.ours:
+            return self.say(target.module)
         if not target.name:
             self.whole.append(target.module)
             return self.say('module')
@@ -221,29 +271,35 @@ class Writer:
         self.refs.append(target[:2])
         self.say('→')
 
-    def attribute(self, name): self.say(f'.{self.index.names.first(name, Names.attribute)}')
+    def attribute(self, name):
+        self.say(f'.{self.index.names.first(name, Names.attribute)}')
 
-    def _Name(self, node): self.name(node.id)
+    def _Name(self, node):
+        self.name(node.id)
 
     def _Attribute(self, node):
         target = self.target(node)
-        if target: return self.refer(target)
+        if target:
+            return self.refer(target)
         self.say('Attribute')
         self.write(node.value)
         self.attribute(node.attr)
 
     def _Constant(self, node):
         text = node.value
-        if isinstance(text, str) and is_path(text): text = self.index.names.path(text)
-        elif isinstance(text, str): text = self.index.names.first(text, Names.anything)
+        if isinstance(text, str) and is_path(text):
+            text = self.index.names.path(text)
+        elif isinstance(text, str):
+            text = self.index.names.first(text, Names.anything)
         self.say('Constant', repr(text))
 
     # calls
     def _Call(self, node):
         target = self.target(node.func)
-        if target == Target('warnings.warn', ours=False): return self.say('warning')
+        if target == Target('warnings.warn', ours=False):
+            return self.say('warning')
         places = self.index.places(target) if target else {}
-        foreign = bool(target) and not target.ours              # its keywords are not ours to rename
+        foreign = bool(target) and not target.ours  # its keywords are not ours to rename
         self.say('Call')
         self.write(node.func)
         self.write(node.args)
@@ -251,18 +307,24 @@ class Writer:
             if k.arg in places or k.arg and foreign:
                 self.say(f'{places.get(k.arg, k.arg)}=')
                 self.write(k.value)
-            else: self.write(k)
+            else:
+                self.write(k)
 
     def _Raise(self, node):
         "Which error it is; its words change no number"
         self.say('Raise')
-        if node.exc is not None: self.write(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
+        if node.exc is not None:
+            self.write(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
 
     # scopes
     def function(self, args, body, hidden):
-        for default in (args.defaults, args.kw_defaults): self.write(default)
+        for default in (args.defaults, args.kw_defaults):
+            self.write(default)
         places, keywords = _places(args), {a.arg for a in [*args.args, *args.kwonlyargs]}
-        words = {k: None if hidden or k not in keywords else f'parameter {self.index.names.first(k, Names.parameter)}' for k in places}
+        words = {
+            k: None if hidden or k not in keywords else f'parameter {self.index.names.first(k, Names.parameter)}'
+            for k in places
+        }
         words |= {k: v for k, v in bindings(body, self.index.within(self.module)).items() if k not in words}
         self.scopes.append(Scope(words))
         self.say(f'{len(args.posonlyargs)} {len(args.kwonlyargs)}')
@@ -288,7 +350,8 @@ class Writer:
     def _ClassDef(self, node):
         self.say('ClassDef')
         self.name(node.name)
-        for part in (node.decorator_list, node.bases, node.keywords): self.write(part)
+        for part in (node.decorator_list, node.bases, node.keywords):
+            self.write(part)
         bound = bindings(node.body, self.index.within(self.module))
         words = {k: v or f'.{self.index.names.first(k, Names.attribute)}' for k, v in bound.items()}
         self.scopes.append(Scope(words, True))
@@ -303,10 +366,12 @@ class Writer:
         for g in node.generators:
             self.say('for', str(g.is_async))
             self.write(g.target)
-            if g is not first: self.write(g.iter)
+            if g is not first:
+                self.write(g.iter)
             self.write(g.ifs)
         for part in ('key', 'value', 'elt'):
-            if hasattr(node, part): self.write(getattr(node, part))
+            if hasattr(node, part):
+                self.write(getattr(node, part))
         self.scopes.pop()
 
     _ListComp = _SetComp = _DictComp = _GeneratorExp = comprehension
@@ -314,16 +379,25 @@ class Writer:
     # names that are no `Name`
     def bound(self, node, field):
         self.plain(node, without={field})
-        if getattr(node, field): self.name(getattr(node, field))
+        if getattr(node, field):
+            self.name(getattr(node, field))
 
-    def _ExceptHandler(self, node): self.bound(node, 'name')
-    def _MatchAs(self, node): self.bound(node, 'name')
-    def _MatchStar(self, node): self.bound(node, 'name')
-    def _MatchMapping(self, node): self.bound(node, 'rest')
+    def _ExceptHandler(self, node):
+        self.bound(node, 'name')
+
+    def _MatchAs(self, node):
+        self.bound(node, 'name')
+
+    def _MatchStar(self, node):
+        self.bound(node, 'name')
+
+    def _MatchMapping(self, node):
+        self.bound(node, 'rest')
 
     def _MatchClass(self, node):
         self.plain(node, without={'kwd_attrs'})
-        for name in node.kwd_attrs: self.attribute(name)
+        for name in node.kwd_attrs:
+            self.attribute(name)
 
     def _keyword(self, node):
         self.say('**' if node.arg is None else f'{self.index.names.first(node.arg, Names.parameter)}=')
@@ -335,48 +409,71 @@ class Writer:
             if isinstance(n, (ast.Import, ast.ImportFrom)):
                 for word in imports(n, self.index.within(self.module)).values():
                     target = self.index.target(*word)
-                    if not target.ours: self.say(f'import {target.module}')
+                    if not target.ours:
+                        self.say(f'import {target.module}')
         self.plain(node)
 
 # %% ../../nbs/runs/01_keys.ipynb #56a99e5d
-learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'         # what a fit goes through
-presentation = ('report.style', 'report.plots', 'report.tables', 'report.galleries', 'report.staging', 'report.book', 'explorer', 'cli',
-                'runs.runner', 'runs.keys', 'runs.record.cost', 'runs.record.machine', 'runs.record._peak')    # no number of a record
+learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # what a fit goes through
+presentation = (
+    'report.style',
+    'report.plots',
+    'report.tables',
+    'report.galleries',
+    'report.staging',
+    'report.book',
+    'explorer',
+    'cli',
+    'runs.runner',
+    'runs.keys',
+    'runs.record.cost',
+    'runs.record.machine',
+    'runs.record._peak',
+)  # no number of a record
+
 
 def part_of(
-    module:str,              # `'crossmodal_nb.losses'`
-    name:str='',             # A definition in it
-) -> str:                    # `'fit'`, `'measure'` or `'presentation'`
+    module: str,  # `'crossmodal_nb.losses'`
+    name: str = '',  # A definition in it
+) -> str:  # `'fit'`, `'measure'` or `'presentation'`
     "Which of the two keys a definition belongs to, or none"
     place = f'{module.partition(".")[2]}.{name}.'
-    if place.startswith(tuple(f'{p}.' for p in presentation)): return 'presentation'
+    if place.startswith(tuple(f'{p}.' for p in presentation)):
+        return 'presentation'
     return 'fit' if place.startswith(tuple(f'{p}.' for p in learning)) else 'measure'
 
 # %% ../../nbs/runs/01_keys.ipynb #c3a2b08b
 @dataclass
 class Module:
     "What a file of the package binds"
+
     file: Path
-    own: dict                # name: the statements that define it; `''`: those that define none, and run on import
-    imported: dict           # name: (module, name in it)
-    stars: list              # Modules of which everything is imported
-    within: str              # The package that relative imports are relative to
+    own: dict  # name: the statements that define it; `''`: those that define none, and run on import
+    imported: dict  # name: (module, name in it)
+    stars: list  # Modules of which everything is imported
+    within: str  # The package that relative imports are relative to
+
 
 @functools.lru_cache(256)
-def _parsed(text): return ast.parse(text).body
+def _parsed(text):
+    return ast.parse(text).body
+
 
 class Index:
     "All definitions of a package, by content"
-    def __init__(self,
-        folder:Path,                 # Of the package; its name is the package's
-        names:Names|None=None,       # Default: those of its file `names.toml`
+
+    def __init__(
+        self,
+        folder: Path,  # Of the package; its name is the package's
+        names: Names | None = None,  # Default: those of its file `names.toml`
     ):
         self.package = folder.name
-        self.names = names or Names(folder/'names.toml')
+        self.names = names or Names(folder / 'names.toml')
         self.modules = {}
         for file in sorted(folder.rglob('*.py')):
             parts = [folder.name, *file.relative_to(folder).with_suffix('').parts]
-            if parts[-1] == '_modidx': continue
+            if parts[-1] == '_modidx':
+                continue
             within = '.'.join(parts[:-1])
             name = within if parts[-1] == '__init__' else '.'.join(parts)
             self.modules[name] = self._read(file, name, within)
@@ -392,7 +489,8 @@ class Index:
                 continue
             bound = bindings([node], within)
             module.imported |= {k: v for k, v in bound.items() if v}
-            for k in [k for k, v in bound.items() if not v and k != '__all__']: module.own.setdefault(k, []).append(node)
+            for k in [k for k, v in bound.items() if not v and k != '__all__']:
+                module.own.setdefault(k, []).append(node)
             if _counts(node) and (not any(v is None for v in bound.values()) or getattr(node, 'decorator_list', ())):
                 module.own.setdefault('', []).append(node)
         return module
@@ -412,34 +510,40 @@ class Index:
         (Weisfeiler and Lehman's refinement of a graph)"""
         own = {d: digest(w.words) for d, w in self.written.items()}
         hashes = own
-        for _ in range(8): hashes = {d: digest([own[d], [hashes[r] for r in w.refs]]) for d, w in self.written.items()}
+        for _ in range(8):
+            hashes = {d: digest([own[d], [hashes[r] for r in w.refs]]) for d, w in self.written.items()}
         return hashes
 
-    def within(self, module:str) -> str:
+    def within(self, module: str) -> str:
         "The package that relative imports of a module are relative to"
         return self.modules[module].within if module in self.modules else self.package
 
-    def target(self, module:str, name:str='') -> Target:
+    def target(self, module: str, name: str = '') -> Target:
         "What an import brings"
-        if module.split('.')[0] != self.package: return Target(f'{module}.{name}'.rstrip('.'), ours=False)
-        if not name and module in self.modules: return Target(module)
+        if module.split('.')[0] != self.package:
+            return Target(f'{module}.{name}'.rstrip('.'), ours=False)
+        if not name and module in self.modules:
+            return Target(module)
         return self.member(module, name) or Target(f'{module}.{name}', ours=False)
 
-    def member(self, module:str, name:str) -> Target|None:
+    def member(self, module: str, name: str) -> Target | None:
         "What a name means in a module"
         known = self.modules.get(module)
-        if known and name in known.own: return Target(module, name)
-        if known and name in known.imported: return self.target(*known.imported[name])
-        if f'{module}.{name}' in self.modules: return Target(f'{module}.{name}')
+        if known and name in known.own:
+            return Target(module, name)
+        if known and name in known.imported:
+            return self.target(*known.imported[name])
+        if f'{module}.{name}' in self.modules:
+            return Target(f'{module}.{name}')
         found = (self.member(m, name) for m in (known.stars if known else ()))
         return next(filter(None, found), None)
 
-    def places(self, target:Target) -> dict:
+    def places(self, target: Target) -> dict:
         "Of a function that only this package calls: parameter: its place"
         nodes = self.modules[target.module].own.get(target.name, ()) if target.ours and _hidden(target.name) else ()
         return _places(nodes[0].args) if len(nodes) == 1 and isinstance(nodes[0], ast.FunctionDef) else {}
 
-    def all_of(self, module:str) -> set:
+    def all_of(self, module: str) -> set:
         "The definitions of a whole module"
         return {(module, n) for n in self.modules[module].own} & self.written.keys()
 
@@ -452,22 +556,26 @@ class Index:
         drawn = w.shown if part_of(*definition) == 'presentation' else ()
         return {*w.refs, *drawn, *on_import}.union(*map(self.all_of, w.whole))
 
-    def reach(self,
-        roots,                       # Definitions: (module, name)
-        through=lambda part: True,   # Parts (see `part_of`) whose definitions are followed
-    ) -> set:                        # Definitions, with the roots
+    def reach(
+        self,
+        roots,  # Definitions: (module, name)
+        through=lambda part: True,  # Parts (see `part_of`) whose definitions are followed
+    ) -> set:  # Definitions, with the roots
         "All that definitions lead to"
         todo, seen = list(roots), set()
         while todo:
             d = todo.pop()
-            if d in seen: continue
+            if d in seen:
+                continue
             seen.add(d)
-            if through(part_of(*d)): todo += self.says(d)
+            if through(part_of(*d)):
+                todo += self.says(d)
         return seen
 
-    def parts(self,
-        roots,                       # Definitions that a notebook says
-    ) -> dict:                       # fit, measure: the definitions of each
+    def parts(
+        self,
+        roots,  # Definitions that a notebook says
+    ) -> dict:  # fit, measure: the definitions of each
         """What numbers went through: `fit` is all that decides what was learnt, whatever module it stands in; `measure` is all else. Code of
         learning that only a measuring function says counts there"""
         direct = {d for d in self.reach(roots, lambda part: part != 'measure') if part_of(*d) == 'fit'}
@@ -481,20 +589,28 @@ class Index:
 
 # %% ../../nbs/runs/01_keys.ipynb #a1f287c5
 def index(
-    folder:str|Path|None=None,   # Of a package (default: this one)
+    folder: str | Path | None = None,  # Of a package (default: this one)
 ) -> Index:
     "The index of a package, made anew when one of its files has changed"
     folder = Path(folder or find_spec(package).submodule_search_locations[0])
-    files = [os.path.join(inner, n) for inner, _, names in os.walk(folder) for n in names if n.endswith('.py') or n == 'names.toml']
+    files = [
+        os.path.join(inner, n)
+        for inner, _, names in os.walk(folder)
+        for n in names
+        if n.endswith('.py') or n == 'names.toml'
+    ]
     return _index_at(folder, tuple((f, (s := os.stat(f)).st_mtime_ns, s.st_size) for f in sorted(files)))
 
+
 @functools.lru_cache(4)
-def _index_at(folder, stamps): return Index(folder)
+def _index_at(folder, stamps):
+    return Index(folder)
 
 # %% ../../nbs/runs/01_keys.ipynb #37135b05
-def notebook_code(path:str|Path) -> list[dict]:
+def notebook_code(path: str | Path) -> list[dict]:
     "The code cells of a notebook file, as nbformat has them"
     return [dict(c) for c in _cells(Path(path).read_text())]
+
 
 @functools.lru_cache(256)
 def _cells(text):
@@ -503,23 +619,31 @@ def _cells(text):
 # %% ../../nbs/runs/01_keys.ipynb #8c5d1250
 class _Notebook(Writer):
     "A notebook: of the package it says names, not arrows, for they stand still when only code has changed"
+
     def refer(self, target):
         before = len(self.words)
         super().refer(target)
         if target.ours and target.name:
             place = f'{target.module.partition(".")[2]}.{target.name}'
             old = self.index.names.first(place, Names.definition)
-            self.words[before:] = [old.rpartition('.')[2] if old != place else self.index.names.first(target.name, Names.definition)]
+            self.words[before:] = [
+                old.rpartition('.')[2] if old != place else self.index.names.first(target.name, Names.definition)
+            ]
+
 
 @functools.lru_cache(512)
 def _written(text, at):
     "A notebook as words, and the definitions of the package that it says"
     cells = json.loads(text)['cells']
     code = [c for c in cells if c['cell_type'] == 'code']
-    sources = ['\n'.join('' if line.startswith(('%', '!')) else line for line in ''.join(c['source']).splitlines()) for c in code]
+    sources = [
+        '\n'.join('' if line.startswith(('%', '!')) else line for line in ''.join(c['source']).splitlines())
+        for c in code
+    ]
     writer = _Notebook(at, '')
-    try: trees = [ast.parse(s).body for s in sources]
-    except SyntaxError:                                     # no Python: it counts as it is
+    try:
+        trees = [ast.parse(s).body for s in sources]
+    except SyntaxError:  # no Python: it counts as it is
         writer.say(*sources)
         return writer
     given = [n for c, tree in zip(code, trees) if 'parameters' in c['metadata'].get('tags', ()) for n in tree]
@@ -528,21 +652,28 @@ def _written(text, at):
     words |= {k: v for k, v in bindings(rest, at.package).items() if k not in words}
     writer.scopes.append(Scope(words))
     writer.write(rest)
-    writer.whole += [module for module, name in filter(None, bindings(rest, at.package).values()) if name == '*' and module in at.modules]
+    writer.whole += [
+        module
+        for module, name in filter(None, bindings(rest, at.package).values())
+        if name == '*' and module in at.modules
+    ]
     return writer
 
 # %% ../../nbs/runs/01_keys.ipynb #b33ebf14
 def encode_labels(
-    params:dict,             # Parameters of a run
-    at:Index,
-) -> set:                    # Definitions: of a data set with what its module says of its files and classes, of a method
+    params: dict,  # Parameters of a run
+    at: Index,
+) -> set:  # Definitions: of a data set with what its module says of its files and classes, of a method
     "What of the package parameters name: a data set, or a method such as `methods.linear:CCA`, also within lists and dicts"
     return set().union(*(_meant(text, at) for text in _texts(params)))
 
+
 def _texts(value):
-    if isinstance(value, str): return [value]
+    if isinstance(value, str):
+        return [value]
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return [text for v in inside for text in _texts(v)]
+
 
 def _meant(text, at):
     if is_path(text):
@@ -556,54 +687,67 @@ def _meant(text, at):
     return found
 
 # %% ../../nbs/runs/01_keys.ipynb #be5a902f
-silent = {'out', 'device', 'devices', 'workers', 'root', 'cache'}   # parameters that must not change a number
-compared = 'notebook', 'params', 'fit', 'measure', 'data'           # the digests of a run
+silent = {'out', 'device', 'devices', 'workers', 'root', 'cache'}  # parameters that must not change a number
+compared = 'notebook', 'params', 'fit', 'measure', 'data'  # the digests of a run
+
 
 def notebook_digest(
-    notebook:str|Path,       # An experiment notebook
-    at:Index|None=None,      # Of the package that it uses (default: this one)
-) -> str:                    # 12 hexadecimal digits
+    notebook: str | Path,  # An experiment notebook
+    at: Index | None = None,  # Of the package that it uses (default: this one)
+) -> str:  # 12 hexadecimal digits
     "The code of a notebook but for its parameters: not how its lines are wrapped, nor what its variables are called, nor where it imports from"
     return _notebook_digest(Path(notebook).read_text(), at or index())
 
+
 @functools.lru_cache(512)
-def _notebook_digest(text, at): return digest(_written(text, at).words)
+def _notebook_digest(text, at):
+    return digest(_written(text, at).words)
+
 
 def code_digests(
-    notebook:str|Path,       # An experiment notebook
-    params:dict={},          # Its parameters
-    at:Index|None=None,      # Of the package that it uses (default: this one)
-) -> dict:                   # fit, measure: 12 hexadecimal digits each
+    notebook: str | Path,  # An experiment notebook
+    params: dict = {},  # Its parameters
+    at: Index | None = None,  # Of the package that it uses (default: this one)
+) -> dict:  # fit, measure: 12 hexadecimal digits each
     "Digests of all definitions of the package that a notebook reaches"
     at = at or index()
     said = _written(Path(notebook).read_text(), at)
     roots = {*said.refs, *said.shown}.union(encode_labels(params, at), *map(at.all_of, said.whole))
     return dict(_code_digests(at, frozenset(roots)))
 
+
 @functools.lru_cache(512)
-def _code_digests(at, roots): return {part: at.digest(found) for part, found in at.parts(roots).items()}
+def _code_digests(at, roots):
+    return {part: at.digest(found) for part, found in at.parts(roots).items()}
+
 
 def digests(
-    notebook:str|Path,       # An experiment notebook
-    params:dict,             # All its parameters, as given
-    data=data_digest,        # What says the content of a data set
-) -> dict:                   # notebook, params, fit, measure, data (None where the data is absent here)
+    notebook: str | Path,  # An experiment notebook
+    params: dict,  # All its parameters, as given
+    data=data_digest,  # What says the content of a data set
+) -> dict:  # notebook, params, fit, measure, data (None where the data is absent here)
     "The five digests of a run"
     counted = {k: v for k, v in params.items() if k not in silent}
     dataset, options = params.get('dataset'), params.get('options') or {}
     at = index()
-    return dict(notebook=notebook_digest(notebook, at), params=digest(at.names.value(counted)), **code_digests(notebook, params, at),
-                data=data(dataset, root=params.get('root'), **options) if dataset else 'none')
+    return dict(
+        notebook=notebook_digest(notebook, at),
+        params=digest(at.names.value(counted)),
+        **code_digests(notebook, params, at),
+        data=data(dataset, root=params.get('root'), **options) if dataset else 'none',
+    )
+
 
 def key(
-    d:dict,                  # As `digests` gives them
-) -> str:                    # 10 hexadecimal digits; the data does not count where it is absent
+    d: dict,  # As `digests` gives them
+) -> str:  # 10 hexadecimal digits; the data does not count where it is absent
     "The name of a run: what its digests make together"
     return digest([d[k] for k in compared])[:10]
 
+
 def differs(
-    record:dict,             # A record
-    now:dict,                # The digests as they are here
-) -> list[str]:              # Names of the digests that differ; data is not compared where it is absent
+    record: dict,  # A record
+    now: dict,  # The digests as they are here
+) -> list[str]:  # Names of the digests that differ; data is not compared where it is absent
     "What changed since a record was made"
     return [k for k in compared if record['digests'].get(k) != now[k] and not (k == 'data' and now[k] is None)]

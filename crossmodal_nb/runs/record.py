@@ -17,7 +17,9 @@ import warnings
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+
 import numpy as np
+
 from ..core.checks import InputError, check_choice, typed
 from ..core.files import atomic
 from ..core.settings import settings
@@ -26,22 +28,26 @@ from .keys import bindings, digests, key, notebook_code, silent
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
-    path:str|Path,   # An experiment notebook
-) -> dict:           # name: default value
+    path: str | Path,  # An experiment notebook
+) -> dict:  # name: default value
     "The parameters that a notebook declares, with their defaults"
     return {name: default for name, (default, _) in _declared(path).items()}
+
 
 def _declared(path):
     "name: (its default, the types that its annotation adds); what is no plain value is an `InputError` naming file and parameter"
     tagged = [c['source'] for c in notebook_code(path) if 'parameters' in c['metadata'].get('tags', [])]
-    if len(tagged) != 1: raise InputError(f'{path}: {len(tagged)} cells are tagged `parameters`, there must be exactly one')
+    if len(tagged) != 1:
+        raise InputError(f'{path}: {len(tagged)} cells are tagged `parameters`, there must be exactly one')
     where, found = f'{path}, the cell tagged `parameters`', {}
-    try: body = ast.parse(tagged[0]).body
+    try:
+        body = ast.parse(tagged[0]).body
     except SyntaxError as e:
         said = (e.text or '').strip()
         raise InputError(f'{where}, line {e.lineno}: {said!r} is not Python. Magics need a cell of their own') from e
     for s in body:
-        if isinstance(s, (ast.Import, ast.ImportFrom, ast.Expr)): continue
+        if isinstance(s, (ast.Import, ast.ImportFrom, ast.Expr)):
+            continue
         if not isinstance(s, (ast.Assign, ast.AnnAssign)):
             said = ast.unparse(s).splitlines()[0]
             raise InputError(f'{where}, line {s.lineno}: only `name = value` declares a parameter, not {said!r}')
@@ -50,198 +56,316 @@ def _declared(path):
             try:
                 value = ast.literal_eval(s.value)
                 values = list(value) if hasattr(target, 'elts') else [value]
-                if len(names) != len(values): raise ValueError
+                if len(names) != len(values):
+                    raise ValueError
             except (ValueError, TypeError) as e:
-                raise InputError(f'{where}, line {s.lineno}: the default of parameter {", ".join(names)} must be a plain value (a number, '
-                                 f'text, True, False, None, list or dict), not {ast.unparse(s)!r}. Compute with it in a later cell') from e
+                raise InputError(
+                    f'{where}, line {s.lineno}: the default of parameter {", ".join(names)} must be a plain value (a number, '
+                    f'text, True, False, None, list or dict), not {ast.unparse(s)!r}. Compute with it in a later cell'
+                ) from e
             found |= {name: (value, _annotated(getattr(s, 'annotation', None))) for name, value in zip(names, values)}
     return found
 
+
 _types = {t.__name__: t for t in (bool, int, float, str, list, tuple, dict)}
+
 
 def _annotated(node):
     "Types that an annotation allows, written as `int`, `'int | str'`, `Optional[int]`, `Union[int, str]` or `list[int]`; else none"
     match node:
-        case ast.Constant(value=None): return [type(None)]
+        case ast.Constant(value=None):
+            return [type(None)]
         case ast.Constant(value=str(text)):
-            with contextlib.suppress(SyntaxError): return _annotated(ast.parse(text, mode='eval').body)
-        case ast.Name(id=name): return [_types[name]] if name in _types else []
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right): return _annotated(left) + _annotated(right)
-        case ast.Subscript(value=ast.Name(id='Optional'), slice=inner): return _annotated(inner) + [type(None)]
-        case ast.Subscript(value=ast.Name(id='Union'), slice=ast.Tuple(elts=inner)): return sum(map(_annotated, inner), [])
-        case ast.Subscript(value=outer): return _annotated(outer)
+            with contextlib.suppress(SyntaxError):
+                return _annotated(ast.parse(text, mode='eval').body)
+        case ast.Name(id=name):
+            return [_types[name]] if name in _types else []
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _annotated(left) + _annotated(right)
+        case ast.Subscript(value=ast.Name(id='Optional'), slice=inner):
+            return _annotated(inner) + [type(None)]
+        case ast.Subscript(value=ast.Name(id='Union'), slice=ast.Tuple(elts=inner)):
+            return sum(map(_annotated, inner), [])
+        case ast.Subscript(value=outer):
+            return _annotated(outer)
     return []
 
+
 def converted(
-    path:str|Path,   # An experiment notebook
-    values:dict,     # Values of some of its parameters, as given
-    where:str='',    # Who gives them, for the message
-) -> dict:           # The same names: values of the declared types
+    path: str | Path,  # An experiment notebook
+    values: dict,  # Values of some of its parameters, as given
+    where: str = '',  # Who gives them, for the message
+) -> dict:  # The same names: values of the declared types
     "Parameters as their declared defaults want them (see `typed`); an undeclared one, or a secret, is an `InputError`"
     declared, out = _declared(path), {}
     for name, value in values.items():
         check_choice(name, declared, f'parameter of {Path(path).name}{where}')
         said = f'parameter {name!r} of {Path(path).name}{where}'
         if value != declared[name][0] and re.search(r'(^|_)(token|key|apikey|secret|password)$', name.lower()):
-            raise InputError(f'{said}: records are published, so no parameter may hold a secret. Use an environment variable')
-        try: out[name] = typed(value, *declared[name])
-        except InputError as e: raise InputError(f'{said}: {e}') from None
+            raise InputError(
+                f'{said}: records are published, so no parameter may hold a secret. Use an environment variable'
+            )
+        try:
+            out[name] = typed(value, *declared[name])
+        except InputError as e:
+            raise InputError(f'{said}: {e}') from None
     return out
 
+
 def check_parameters(
-    notebook:str,    # Stem of the experiment notebook, e.g. `'10_cca'`
-    given:dict,      # The notebook's `globals()`, whose parameters are converted in place
+    notebook: str,  # Stem of the experiment notebook, e.g. `'10_cca'`
+    given: dict,  # The notebook's `globals()`, whose parameters are converted in place
 ):
     "What papermill, or you, put in place of the declared defaults: converted to their types, or refused"
     path = experiment(notebook)
-    injected = [ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')]     # papermill's heading
+    injected = [
+        ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')
+    ]  # papermill's heading
     undeclared = {name: given.get(name) for tree in injected for name in bindings(tree.body, '')}
     given.update(converted(path, undeclared | {name: given[name] for name in parameters(path) if name in given}))
 
+
 def experiment(
-    notebook:str,    # Its stem
+    notebook: str,  # Its stem
 ) -> Path:
     "The file of an experiment notebook of this checkout"
-    return settings().nbs_path/'experiments'/f'{notebook}.ipynb'
+    return settings().nbs_path / 'experiments' / f'{notebook}.ipynb'
 
 # %% ../../nbs/runs/02_record.ipynb #2105dde3
 @dataclass
 class Run:
     "One execution of one experiment notebook with one set of parameters"
-    notebook: str                                       # Stem of the experiment notebook, e.g. `'10_cca'`
-    given: dict                                         # The notebook's `globals()`: its declared parameters are read from here
-    rows: list                                          # Tidy rows, as `evaluate` makes them
-    tables: dict = field(default_factory=dict)          # Further results a page or the board wants: name -> json-able value
-    history: list = field(default_factory=list)         # One dict an epoch, for methods that train
-    selected_by: str = ''                               # How hyper-parameters were chosen: `'valid'`, or the key of the record that chose them
 
-    def save(self,
-        out:str|Path|None=None,    # The record's file (default: `work/records/<notebook>/<key>.json`)
-    ) -> Path:                     # Where it was written
+    notebook: str  # Stem of the experiment notebook, e.g. `'10_cca'`
+    given: dict  # The notebook's `globals()`: its declared parameters are read from here
+    rows: list  # Tidy rows, as `evaluate` makes them
+    tables: dict = field(default_factory=dict)  # Further results a page or the board wants: name -> json-able value
+    history: list = field(default_factory=list)  # One dict an epoch, for methods that train
+    selected_by: str = ''  # How hyper-parameters were chosen: `'valid'`, or the key of the record that chose them
+
+    def save(
+        self,
+        out: str | Path | None = None,  # The record's file (default: `work/records/<notebook>/<key>.json`)
+    ) -> Path:  # Where it was written
         "Write the record, whole or not at all"
         path = experiment(self.notebook)
         params = {k: self.given[k] for k in parameters(path)}
         if other := [k for k, v in converted(path, params).items() if type(v) is not type(params[k])]:
-            raise InputError(f'{self.notebook}: {", ".join(other)} not of the declared type. '
-                             f'Say check_parameters({self.notebook!r}, globals()) right after the parameters')
+            raise InputError(
+                f'{self.notebook}: {", ".join(other)} not of the declared type. '
+                f'Say check_parameters({self.notebook!r}, globals()) right after the parameters'
+            )
         if not params.get('final') and any(r.get('split') == 'test' for r in self.rows):
-            raise ValueError(f'{self.notebook}: rows of the test split, but the run is not `final`. Report validation, or mark the entry final = true in the manifest')
+            raise ValueError(
+                f'{self.notebook}: rows of the test split, but the run is not `final`. Report validation, or mark the entry final = true in the manifest'
+            )
         d = digests(path, params)
-        out = Path(out or settings().work/'records'/self.notebook/f'{key(d)}.json')
-        write(out, dict(experiment=out.parent.name, notebook=self.notebook, key=key(d), digests=d, params={k: v for k, v in params.items() if k not in silent},
-                        rows=self.rows, tables=self.tables, history=self.history, status='ok', final=bool(params.get('final')),
-                        selected_by=self.selected_by, started=time.strftime('%Y-%m-%d %H:%M'), **cost(), **machine()))
+        out = Path(out or settings().work / 'records' / self.notebook / f'{key(d)}.json')
+        write(
+            out,
+            dict(
+                experiment=out.parent.name,
+                notebook=self.notebook,
+                key=key(d),
+                digests=d,
+                params={k: v for k, v in params.items() if k not in silent},
+                rows=self.rows,
+                tables=self.tables,
+                history=self.history,
+                status='ok',
+                final=bool(params.get('final')),
+                selected_by=self.selected_by,
+                started=time.strftime('%Y-%m-%d %H:%M'),
+                **cost(),
+                **machine(),
+            ),
+        )
         return out
+
 
 def cost() -> dict:
     """What this process has cost since it began: `seconds`; `cpu_seconds`, with those of its finished children; `peak_mb`, memory of
     the largest of them. Shown on the run card, never part of a key"""
-    import psutil, resource
+    import resource
+
+    import psutil
+
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     mb = 1e6 if platform.system() == 'Darwin' else 1e3
-    return dict(seconds=time.time() - psutil.Process().create_time(),
-                cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (own, children)),
-                peak_mb=max(_peak() or own.ru_maxrss, children.ru_maxrss) / mb)
+    return dict(
+        seconds=time.time() - psutil.Process().create_time(),
+        cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (own, children)),
+        peak_mb=max(_peak() or own.ru_maxrss, children.ru_maxrss) / mb,
+    )
+
 
 def _peak():
     "The high mark of this process's memory in kB, where Linux tells it: `ru_maxrss` begins with that of the process that started it"
-    try: status = Path('/proc/self/status').read_text()
-    except OSError: return None
+    try:
+        status = Path('/proc/self/status').read_text()
+    except OSError:
+        return None
     found = re.search(r'^VmHWM:\s*(\d+)', status, re.M)
     return found and int(found[1])
+
 
 def machine() -> dict:
     "Device and versions of this machine (shown on the run card, never part of a key)"
     import torch
+
     names = ('torch', 'numpy', 'scikit-learn', 'cca-zoo', 'transformers')
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    )
     return dict(device=device, versions=dict(python=platform.python_version(), **{n: version(n) for n in names}))
 
-def write(path:Path, record:dict):
+
+def write(path: Path, record: dict):
     "Write a record as json: six significant digits, nothing that is None, one tidy row a line"
     lines = ',\n  '.join(json.dumps(r, ensure_ascii=False) for r in _short(record['rows']))
-    text = json.dumps(_short(record) | dict(rows='ROWS'), indent=1, ensure_ascii=False).replace('"ROWS"', f'[\n  {lines}]')
-    with atomic(path) as f: f.write(text)
+    text = json.dumps(_short(record) | dict(rows='ROWS'), indent=1, ensure_ascii=False).replace(
+        '"ROWS"', f'[\n  {lines}]'
+    )
+    with atomic(path) as f:
+        f.write(text)
+
 
 def _short(v):
-    if isinstance(v, dict): return {str(k): _short(w) for k, w in v.items() if w is not None}
-    if isinstance(v, (list, tuple)): return [_short(w) for w in v]
-    if hasattr(v, 'tolist'): return _short(v.tolist())
-    if isinstance(v, float): return None if v != v else float(f'{v:.6g}')
+    if isinstance(v, dict):
+        return {str(k): _short(w) for k, w in v.items() if w is not None}
+    if isinstance(v, (list, tuple)):
+        return [_short(w) for w in v]
+    if hasattr(v, 'tolist'):
+        return _short(v.tolist())
+    if isinstance(v, float):
+        return None if v != v else float(f'{v:.6g}')
     return v
 
 # %% ../../nbs/runs/02_record.ipynb #786ca5f5
 _fields = dict(experiment=str, notebook=str, key=str, status=str, digests=dict, params=dict, rows=list)
 _fields_if_ok = dict(tables=dict, history=list, selected_by=str)
 
+
 def read(
-    path:str|Path,   # A record's file
-) -> dict|None:      # The record; None, with a warning that names the file, where it cannot be used
+    path: str | Path,  # A record's file
+) -> dict | None:  # The record; None, with a warning that names the file, where it cannot be used
     "A record from its file"
-    try: wrong = _wrong(r := json.loads(Path(path).read_text()))
-    except (OSError, ValueError) as e: wrong = f'it cannot be read ({e})'
-    if not wrong: return r
-    warnings.warn(f'{path} is left out: {wrong}. Delete it, and run its entry again (or restore it, if it came with the checkout)',
-                  stacklevel=2)
+    try:
+        wrong = _wrong(r := json.loads(Path(path).read_text()))
+    except (OSError, ValueError) as e:
+        wrong = f'it cannot be read ({e})'
+    if not wrong:
+        return r
+    warnings.warn(
+        f'{path} is left out: {wrong}. Delete it, and run its entry again (or restore it, if it came with the checkout)',
+        stacklevel=2,
+    )
+
 
 def _wrong(r):
     "What makes this no record, or None"
-    if not isinstance(r, dict): return 'it is no record'
+    if not isinstance(r, dict):
+        return 'it is no record'
     for name, kind in (_fields | (_fields_if_ok if r.get('status') == 'ok' else {})).items():
-        if not isinstance(r.get(name), kind): return f'its field {name!r} is {"absent" if name not in r else "no " + kind.__name__}'
+        if not isinstance(r.get(name), kind):
+            return f'its field {name!r} is {"absent" if name not in r else "no " + kind.__name__}'
     if lost := [k for k in ('notebook', 'params') if not isinstance(r['digests'].get(k), str)]:
         return f'it has no digest of {", ".join(lost)}'
-    score = lambda row: isinstance(row.get('split'), str) and isinstance(row.get('value', 0.), (int, float))
+
+    def score(row):
+        return isinstance(row.get('split'), str) and isinstance(row.get('value', 0.0), (int, float))
+
     for row in r['rows']:
-        if not (isinstance(row, dict) and score(row)): return f'a row of it is no score: {str(row)[:80]}'
+        if not (isinstance(row, dict) and score(row)):
+            return f'a row of it is no score: {str(row)[:80]}'
+
 
 def runs(
-    experiment:str|None=None,    # An entry of the manifest (default: all)
-    local:bool=True,             # Also this machine's own runs
-) -> list[dict]:                 # Records, each with `published` (bool) and `path`
+    experiment: str | None = None,  # An entry of the manifest (default: all)
+    local: bool = True,  # Also this machine's own runs
+) -> list[dict]:  # Records, each with `published` (bool) and `path`
     "All good records, the local one where a published one has the same experiment and parameters"
     s, found = settings(), {}
-    for published, root in ((True, s.book/'records'), *([(False, s.work/'records')] if local else [])):
+    for published, root in ((True, s.book / 'records'), *([(False, s.work / 'records')] if local else [])):
         for f in sorted(root.glob(f'{experiment or "*"}/*.json'), key=lambda f: f.lstat().st_mtime):
-            if not (r := read(f)) or r['status'] != 'ok': continue
+            if not (r := read(f)) or r['status'] != 'ok':
+                continue
             found[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
     return list(found.values())
 
+
 # fields of a row that a run finds out, or `board`; the others say what it is
-measured = {'value', 'low', 'high', 'se', 'sd', 'n', 'pools', 'chance', 'null', 'null_high', 'ceiling', 'official', 'why', 'marks', 'runs', 'design', 'run_sd'}
+measured = {
+    'value',
+    'low',
+    'high',
+    'se',
+    'sd',
+    'n',
+    'pools',
+    'chance',
+    'null',
+    'null_high',
+    'ceiling',
+    'official',
+    'why',
+    'marks',
+    'runs',
+    'design',
+    'run_sd',
+}
+
 
 def board(
-    records:list[dict]|None=None,    # As `runs` gives them (default: all)
-    split:str='test',
-) -> list[dict]:                     # Tidy rows: means over runs, with `runs` (how many), `design` and `run_sd`
+    records: list[dict] | None = None,  # As `runs` gives them (default: all)
+    split: str = 'test',
+) -> list[dict]:  # Tidy rows: means over runs, with `runs` (how many), `design` and `run_sd`
     """The leaderboard: one row for each experiment, setting, direction, metric and pool. Its interval is of items and runs together (`design` is
     `'seeds'`), of `'folds'`, or of `'seeds alone'` where rows keep no standard error of items"""
     groups = {}
     for r in runs() if records is None else records:
         for row in r['rows']:
-            if row['split'] != split: continue
-            name = dict(experiment=r['experiment'], dataset=r['params'].get('dataset'), published=r.get('published', False), selected_by=r['selected_by'])
+            if row['split'] != split:
+                continue
+            name = dict(
+                experiment=r['experiment'],
+                dataset=r['params'].get('dataset'),
+                published=r.get('published', False),
+                selected_by=r['selected_by'],
+            )
             label = {k: v for k, v in row.items() if k not in measured}
             groups.setdefault(json.dumps(name | label, sort_keys=True), []).append((fold_of(r), row))
     return [_merge(json.loads(k), *zip(*found)) for k, found in groups.items()]
 
+
 def fold_of(
-    record:dict,    # A record
-) -> int|None:
+    record: dict,  # A record
+) -> int | None:
     "The fold that a run was tested on, if it was one of several: its parameter `fold`, or that of its data"
     return record['params'].get('fold', (record['params'].get('options') or {}).get('fold'))
+
 
 def _merge(name, folds, rows):
     design = 'folds' if len(set(folds)) > 1 else 'seeds'
     out = rows[0] | name | dict(runs=len(rows), design=design)
-    if len(rows) == 1: return out
+    if len(rows) == 1:
+        return out
     marks = list(dict.fromkeys(m for r in rows for m in r.get('marks', ())))
-    out = {k: v for k, v in out.items() if k not in ('low', 'high', 'se', 'sd', 'value')} | ({'marks': marks} if marks else {})
+    out = {k: v for k, v in out.items() if k not in ('low', 'high', 'se', 'sd', 'value')} | (
+        {'marks': marks} if marks else {}
+    )
     for k in ('chance', 'null', 'null_high', 'ceiling', 'official'):
-        if all(r.get(k) is not None for r in rows): out[k] = float(np.mean([r[k] for r in rows]))
+        if all(r.get(k) is not None for r in rows):
+            out[k] = float(np.mean([r[k] for r in rows]))
     values, ses = [[r.get(k) for r in rows] for k in ('value', 'se')]
-    if None in values: return out | dict(value=None)
-    if design == 'seeds' and None in ses: out['design'], ses = 'seeds alone', []
+    if None in values:
+        return out | dict(value=None)
+    if design == 'seeds' and None in ses:
+        out['design'], ses = 'seeds alone', []
     e = uncertainty.merge(values, ses, rows[0].get('n') or 2, design)
     out |= dict(value=e.value, run_sd=float(np.std(values, ddof=1)))
-    return out | (dict(low=e.low, high=e.high, se=e.se) if e.se > 0 else {})       # a closed form, learnt again, says nothing of items
+    return out | (
+        dict(low=e.low, high=e.high, se=e.se) if e.se > 0 else {}
+    )  # a closed form, learnt again, says nothing of items

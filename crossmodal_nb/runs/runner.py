@@ -14,6 +14,7 @@ import tomllib
 import traceback
 from graphlib import TopologicalSorter
 from pathlib import Path
+
 from ..core.checks import InputError, check_choice, typed
 from ..core.files import digest
 from ..core.settings import settings
@@ -22,26 +23,35 @@ from ..datasets.audit import files_asked
 from . import keys, record
 
 # %% ../../nbs/runs/03_runner.ipynb #33862112
-fields = dict(notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results')   # and defaults
+fields = dict(
+    notebook='', params={}, sweep={}, needs=[], report=False, final=False, smoke={}, chapter='results'
+)  # and defaults
 chapters = ('results', 'data')
 
+
 def manifest(
-    path:str|Path|None=None,   # default: `nbs/experiments/experiments.toml` of this checkout
-) -> dict:                     # entry: its fields, all present
+    path: str | Path | None = None,  # default: `nbs/experiments/experiments.toml` of this checkout
+) -> dict:  # entry: its fields, all present
     "The checked manifest, in an order that respects `needs`"
-    path = Path(path or checkout().nbs_path/'experiments'/'experiments.toml')
-    with open(path, 'rb') as f: entries = tomllib.load(f)
+    path = Path(path or checkout().nbs_path / 'experiments' / 'experiments.toml')
+    with open(path, 'rb') as f:
+        entries = tomllib.load(f)
     for name, e in entries.items():
         for field, value in e.items():
             check_choice(field, fields, f'field (entry [{name}] of {path.name})')
-            try: e[field] = typed(value, fields[field])
-            except InputError as why: raise InputError(f'field {field!r} (entry [{name}] of {path.name}): {why}') from None
-        if not e.get('notebook'): raise InputError(f'entry [{name}] of {path.name} names no notebook')
+            try:
+                e[field] = typed(value, fields[field])
+            except InputError as why:
+                raise InputError(f'field {field!r} (entry [{name}] of {path.name}): {why}') from None
+        if not e.get('notebook'):
+            raise InputError(f'entry [{name}] of {path.name} names no notebook')
         check_choice(e.get('chapter', 'results'), chapters, f'chapter (entry [{name}] of {path.name})')
-        for n in e.get('needs', []): check_choice(n, entries, f'entry (needed by [{name}])')
-        entries[name] = fields | e | dict(path=path.parent/e['notebook'])
+        for n in e.get('needs', []):
+            check_choice(n, entries, f'entry (needed by [{name}])')
+        entries[name] = fields | e | dict(path=path.parent / e['notebook'])
         _checked_parameters(name, entries[name])
     return {n: entries[n] for n in TopologicalSorter({n: e['needs'] for n, e in entries.items()}).static_order()}
+
 
 def _checked_parameters(name, e):
     "The values of an entry become those of their declared types; what a sweep puts within a dict has no declared type"
@@ -52,85 +62,126 @@ def _checked_parameters(name, e):
         e[table] = record.converted(e['path'], e[table], where)
     for key, values in e['sweep'].items():
         top, dot, _ = key.partition('.')
-        if not isinstance(values, list): raise InputError(f'sweep of {key!r}{where}: {values!r} is no list of values')
+        if not isinstance(values, list):
+            raise InputError(f'sweep of {key!r}{where}: {values!r} is no list of values')
         record.converted(e['path'], {top: {}} if dot else {}, where)
-        if not dot: e['sweep'][key] = [record.converted(e['path'], {top: v}, where)[top] for v in values]
+        if not dot:
+            e['sweep'][key] = [record.converted(e['path'], {top: v}, where)[top] for v in values]
+
 
 def checkout():
     "This checkout's settings, or a clear error outside one"
     s = settings()
-    if not s.checkout: raise RuntimeError(f'this command needs a checkout of the project (no settings.ini above {Path.cwd()}). Clone it, and run the command inside')
+    if not s.checkout:
+        raise RuntimeError(
+            f'this command needs a checkout of the project (no settings.ini above {Path.cwd()}). Clone it, and run the command inside'
+        )
     return s
 
+
 def expand(
-    entry:dict,              # One entry of the manifest
-    smoke:bool=False,        # The notebook's defaults and the entry's `smoke` table, once, instead of the full size
-) -> list[dict]:             # The parameters of each run
+    entry: dict,  # One entry of the manifest
+    smoke: bool = False,  # The notebook's defaults and the entry's `smoke` table, once, instead of the full size
+) -> list[dict]:  # The parameters of each run
     "All runs of an entry: its defaults, its parameters, every combination of its sweep"
     base = record.parameters(entry['path']) | ({} if smoke else entry['params'])
-    if 'final' in base: base['final'] = entry['final'] and not smoke
-    if smoke: return [base | entry['smoke']]
+    if 'final' in base:
+        base['final'] = entry['final'] and not smoke
+    if smoke:
+        return [base | entry['smoke']]
     return [_put(base, dict(zip(entry['sweep'], values))) for values in itertools.product(*entry['sweep'].values())]
+
 
 def _put(params, values):
     params = json.loads(json.dumps(params))
     for k, v in values.items():
         *outer, last = k.split('.')
         at = params
-        for o in outer: at = at[o]
+        for o in outer:
+            at = at[o]
         at[last] = v
     return params
 
 # %% ../../nbs/runs/03_runner.ipynb #a6998c48
 def plan(
-    names:list[str]|None=None,   # Entries (default: all), with all that they need
-    smoke:bool=False,
-    report:bool=False,           # Only entries marked `report`
-    into:Path|None=None,         # Folder of records (default: `work/records`, or `work/smoke`)
-) -> list[dict]:                 # exp, params, digests, key, status, why, seconds (of an earlier record, or None), path (of its record)
+    names: list[str] | None = None,  # Entries (default: all), with all that they need
+    smoke: bool = False,
+    report: bool = False,  # Only entries marked `report`
+    into: Path | None = None,  # Folder of records (default: `work/records`, or `work/smoke`)
+) -> list[
+    dict
+]:  # exp, params, digests, key, status, why, seconds (of an earlier record, or None), path (of its record)
     "Every run that the manifest asks for, in order, with its status"
     all_, s, jobs = manifest(), checkout(), {}
-    chosen = [n for n in all_ if (n in _with_needs(all_, names) if names else True) and (all_[n]['report'] or not report)]
-    into = Path(into or s.work/('smoke' if smoke else 'records'))
-    folders = dict(kept=into) | ({} if smoke else dict(published=s.book/'records'))
+    chosen = [
+        n for n in all_ if (n in _with_needs(all_, names) if names else True) and (all_[n]['report'] or not report)
+    ]
+    into = Path(into or s.work / ('smoke' if smoke else 'records'))
+    folders = dict(kept=into) | ({} if smoke else dict(published=s.book / 'records'))
     data = _once(data_digest)
     for n in [n for n in all_ if n in _with_needs(all_, chosen)]:
         read = [j['key'] for m in all_[n]['needs'] for j in jobs[m]]
-        records = [(good, r) for good, folder in folders.items() for r in _records(folder/n)]
+        records = [(good, r) for good, folder in folders.items() for r in _records(folder / n)]
         jobs[n] = [_status(n, all_[n], p, read, into, records, data) for p in expand(all_[n], smoke)]
     return [j for n in chosen for j in jobs[n]]
 
+
 def _with_needs(entries, names):
     out = []
-    for n in names: check_choice(n, entries, 'experiment'); out += [n, *_with_needs(entries, entries[n]['needs'])]
+    for n in names:
+        check_choice(n, entries, 'experiment')
+        out += [n, *_with_needs(entries, entries[n]['needs'])]
     return out
+
 
 def _once(look):
     "The same function, which looks at the files of a data set once"
     known = {}
+
     def asked(name, root=None, **options):
         key = json.dumps([name, root, files_asked(name, options)], sort_keys=True, default=str)
-        if key not in known: known[key] = look(name, root=root, **options)
+        if key not in known:
+            known[key] = look(name, root=root, **options)
         return known[key]
+
     return asked
+
 
 def _status(name, entry, params, read, into, records, data):
     d = keys.digests(entry['path'], params, data)
-    if read: d['data'] = digest(read)              # what an entry reads of others is its data
+    if read:
+        d['data'] = digest(read)  # what an entry reads of others is its data
     k = keys.key(d)
-    job = dict(exp=name, notebook=entry['path'], params=params, digests=d, key=k, path=into/name/f'{k}.json', needs=entry['needs'], why='', seconds=None)
+    job = dict(
+        exp=name,
+        notebook=entry['path'],
+        params=params,
+        digests=d,
+        key=k,
+        path=into / name / f'{k}.json',
+        needs=entry['needs'],
+        why='',
+        seconds=None,
+    )
     same = []
     for good, r in records:
-        if r['digests']['params'] != d['params']: continue
+        if r['digests']['params'] != d['params']:
+            continue
         differing = keys.differs(r, d)
         state = 'failed' if r['status'] != 'ok' else 'stale' if differing else good
         why = ', '.join(f'{x} changed' for x in differing)
         same.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
     best = min(same, key=lambda r: rank.index(r['status']), default=dict(status='new'))
-    if best['status'] in ('stale', 'failed'): best.pop('path'); best.pop('key')       # a new record goes to its own key; a good one keeps the key it has, also where its data is absent
-    if d['data'] is None: best['why'] = (best.get('why', '') + ' (its data is not on this machine)').strip()
+    if best['status'] in ('stale', 'failed'):
+        best.pop('path')
+        best.pop(
+            'key'
+        )  # a new record goes to its own key; a good one keeps the key it has, also where its data is absent
+    if d['data'] is None:
+        best['why'] = (best.get('why', '') + ' (its data is not on this machine)').strip()
     return job | best
+
 
 def _records(folder):
     return [r | dict(path=str(f)) for f in sorted(folder.glob('*.json')) if (r := record.read(f))]
@@ -138,72 +189,118 @@ def _records(folder):
 # %% ../../nbs/runs/03_runner.ipynb #9b9f5947
 backends = ('local', 'dask')
 
+
 def _checked(backend, scheduler):
     "Refuse what cannot work, before anything is done"
     if check_choice(backend, backends, 'backend') == 'local':
-        if scheduler: raise InputError(f'scheduler={scheduler!r} is the address of a Dask cluster: say backend="dask" (--backend dask) too')
+        if scheduler:
+            raise InputError(
+                f'scheduler={scheduler!r} is the address of a Dask cluster: say backend="dask" (--backend dask) too'
+            )
         return
-    try: import distributed
-    except ImportError as e: raise InputError("the backend 'dask' needs Dask, which is not installed here: pip install 'crossmodal_nb[cluster]'") from e
+    try:
+        import distributed
+    except ImportError as e:
+        raise InputError(
+            "the backend 'dask' needs Dask, which is not installed here: pip install 'crossmodal_nb[cluster]'"
+        ) from e
+
 
 @contextlib.contextmanager
 def workers(
-    backend:str='local',         # One of `backends`
-    jobs:int=1,                  # Runs at a time (a cluster that is there already has its own number)
-    scheduler:str|None=None,     # Address of a Dask scheduler (default: a cluster of `jobs` workers on this machine, for as long as this lasts)
-):                               # A function: jobs -> (whether it failed, what to say) of each, as they end
+    backend: str = 'local',  # One of `backends`
+    jobs: int = 1,  # Runs at a time (a cluster that is there already has its own number)
+    scheduler: str
+    | None = None,  # Address of a Dask scheduler (default: a cluster of `jobs` workers on this machine, for as long as this lasts)
+):  # A function: jobs -> (whether it failed, what to say) of each, as they end
     "Where runs execute"
     _checked(backend, scheduler)
     if backend == 'local':
         from joblib import Parallel, delayed
-        yield lambda wave: Parallel(jobs, return_as='generator_unordered', batch_size=1)(delayed(_execute)(j) for j in wave)
+
+        yield lambda wave: Parallel(jobs, return_as='generator_unordered', batch_size=1)(
+            delayed(_execute)(j) for j in wave
+        )
         return
     import dask
     from distributed import Client, LocalCluster
+
     with contextlib.ExitStack() as stack:
-        with dask.config.set({'distributed.scheduler.worker-saturation': 1.}):         # no run waits on a worker that is busy, or shares its death
-            where = scheduler or stack.enter_context(LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=0, dashboard_address=None))
-        try: client = stack.enter_context(Client(where, timeout=30))
-        except (OSError, ValueError) as e: raise InputError(f'scheduler={scheduler!r}: no Dask scheduler answers there ({e}). An address is like tcp://10.0.0.1:8786; `dask scheduler` prints its own') from e
+        with dask.config.set(
+            {'distributed.scheduler.worker-saturation': 1.0}
+        ):  # no run waits on a worker that is busy, or shares its death
+            where = scheduler or stack.enter_context(
+                LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=0, dashboard_address=None)
+            )
+        try:
+            client = stack.enter_context(Client(where, timeout=30))
+        except (OSError, ValueError) as e:
+            raise InputError(
+                f'scheduler={scheduler!r}: no Dask scheduler answers there ({e}). An address is like tcp://10.0.0.1:8786; `dask scheduler` prints its own'
+            ) from e
         client.wait_for_workers(1, timeout=30)
-        blind = [a for a, sees in client.run(Path.exists, checkout().nbs_path/'experiments'/'experiments.toml').items() if not sees]
-        if blind: raise InputError(f'{", ".join(blind)}: no checkout at {checkout().root}. Every worker must see it at the same path: put it on a file system that they share')
-        print(f'Dask: {client.scheduler.address}, {len(client.nthreads())} workers, {sum(client.nthreads().values())} runs at a time', flush=True)
+        blind = [
+            a
+            for a, sees in client.run(Path.exists, checkout().nbs_path / 'experiments' / 'experiments.toml').items()
+            if not sees
+        ]
+        if blind:
+            raise InputError(
+                f'{", ".join(blind)}: no checkout at {checkout().root}. Every worker must see it at the same path: put it on a file system that they share'
+            )
+        print(
+            f'Dask: {client.scheduler.address}, {len(client.nthreads())} workers, {sum(client.nthreads().values())} runs at a time',
+            flush=True,
+        )
         yield lambda wave: _by_dask(client, wave)
+
 
 def _by_dask(client, wave):
     from distributed import as_completed
+
     of = {client.submit(_execute, j, pure=False): j for j in wave}
     for f in as_completed(of):
-        try: outcome = f.result()
-        except Exception as e: outcome = _lost(of[f], e)
+        try:
+            outcome = f.result()
+        except Exception as e:
+            outcome = _lost(of[f], e)
         yield outcome
 
 # %% ../../nbs/runs/03_runner.ipynb #58a2862f
 def run(
-    names:list[str]|None=None,   # Entries (default: all), with all that they need
-    jobs:int=1,                  # Runs at a time
-    smoke:bool=False,            # Smoke size, into a folder of its own; never enters the book
-    stale:bool=False,            # Also run again what is stale
-    into:str|Path|None=None,     # Folder for records
-    report:bool=False,           # The entries marked `report`, computed here even where a published record exists
-    backend:str='local',         # One of `backends`; see `workers`
-    scheduler:str|None=None,     # Address of a Dask scheduler
-) -> int:                        # 0 if all went well
+    names: list[str] | None = None,  # Entries (default: all), with all that they need
+    jobs: int = 1,  # Runs at a time
+    smoke: bool = False,  # Smoke size, into a folder of its own; never enters the book
+    stale: bool = False,  # Also run again what is stale
+    into: str | Path | None = None,  # Folder for records
+    report: bool = False,  # The entries marked `report`, computed here even where a published record exists
+    backend: str = 'local',  # One of `backends`; see `workers`
+    scheduler: str | None = None,  # Address of a Dask scheduler
+) -> int:  # 0 if all went well
     "Run what is missing or failed; keep what is there; list what is stale"
     _checked(backend, scheduler)
-    into = into and Path(into).resolve()          # kernels and workers have other working directories
-    again = {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
+    into = into and Path(into).resolve()  # kernels and workers have other working directories
+    again = (
+        {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
+    )
     todo = plan(names, smoke, report, into)
-    here = into or checkout().work/('smoke' if smoke else 'records')              # never where the published records are
-    go = [j | dict(path=here/j['exp']/f"{j['key']}.json") for j in todo if j['status'] in again and j['digests']['data'] is not None]
+    here = into or checkout().work / ('smoke' if smoke else 'records')  # never where the published records are
+    go = [
+        j | dict(path=here / j['exp'] / f"{j['key']}.json")
+        for j in todo
+        if j['status'] in again and j['digests']['data'] is not None
+    ]
     _set_aside(todo, here)
     for j in todo:
-        if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}: continue
+        if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}:
+            continue
         say = 'skipped' if j['status'] in again else j['status']
         print(f"{j['exp']:28} {j['key']}  {say} {j['why']}")
     known = [j['seconds'] for j in go if j['seconds']]
-    print(f'{len(go)} to run' + (f', about {sum(known)/60:.0f} min for the {len(known)} that have run before' if known else ''))
+    print(
+        f'{len(go)} to run'
+        + (f', about {sum(known) / 60:.0f} min for the {len(known)} that have run before' if known else '')
+    )
     failed, t0 = 0, time.time()
     with workers(backend, jobs, scheduler) if go else contextlib.nullcontext() as outcomes:
         for wave in _waves(go):
@@ -213,14 +310,18 @@ def run(
     print(f'{len(go) - failed} ran, {failed} failed, {time.time() - t0:.0f} s')
     return int(failed > 0)
 
+
 def _set_aside(jobs, here):
     "Records of parameters that the manifest no longer asks for go to a folder `superseded`: else they would count as further seeds"
-    for folder in {here/j['exp'] for j in jobs}:
+    for folder in {here / j['exp'] for j in jobs}:
         wanted = {j['digests']['params'] for j in jobs if j['exp'] == folder.name}
         for r in _records(folder):
-            if r['digests']['params'] in wanted: continue
-            (folder/'superseded').mkdir(exist_ok=True)
-            for f in folder.glob(f'{Path(r["path"]).stem}.*'): f.rename(folder/'superseded'/f.name)
+            if r['digests']['params'] in wanted:
+                continue
+            (folder / 'superseded').mkdir(exist_ok=True)
+            for f in folder.glob(f'{Path(r["path"]).stem}.*'):
+                f.rename(folder / 'superseded' / f.name)
+
 
 def _waves(jobs):
     "Jobs in lists: no job needs another of its own list"
@@ -231,9 +332,11 @@ def _waves(jobs):
         yield wave
         left = [j for j in left if j not in wave]
 
+
 def _execute(job):
     "Execute one run: whether it failed, and a line that says so"
     import papermill as pm
+
     path, t0 = Path(job['path']), time.time()
     path.parent.mkdir(parents=True, exist_ok=True)
     half, done = path.with_suffix('.part.ipynb'), path.with_suffix('.ipynb')
@@ -242,22 +345,31 @@ def _execute(job):
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     before = path.exists() and path.stat().st_mtime_ns
     try:
-        pm.execute_notebook(job['notebook'], half, given, cwd=str(job['notebook'].parent), progress_bar=False, kernel_name='python3')
+        pm.execute_notebook(
+            job['notebook'], half, given, cwd=str(job['notebook'].parent), progress_bar=False, kernel_name='python3'
+        )
         if not path.exists() or path.stat().st_mtime_ns == before:
-            raise RuntimeError('the notebook ended without saving its record: it must call '
-                               f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself')
-    except Exception as e:                                                # whatever a notebook may raise: reported, recorded, counted
+            raise RuntimeError(
+                'the notebook ended without saving its record: it must call '
+                f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself'
+            )
+    except Exception as e:  # whatever a notebook may raise: reported, recorded, counted
         _note(path, job, status='failed', error=str(e), traceback=traceback.format_exc(), seconds=time.time() - t0)
-        return True, f"{job['exp']:28} {job['key']}  FAILED: {str(e).strip().splitlines()[-1][:300]}\n{'':40}half-executed notebook: {half}"
+        return (
+            True,
+            f"{job['exp']:28} {job['key']}  FAILED: {str(e).strip().splitlines()[-1][:300]}\n{'':40}half-executed notebook: {half}",
+        )
     half.replace(done)
     _note(path, job, seconds=time.time() - t0)
     return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s"
+
 
 def _lost(job, why):
     "A run without an outcome, because its worker died or could not begin"
     path, why = Path(job['path']), f'{type(why).__name__}: {why}'
     _note(path, job, status='failed', error=f'the run was lost: {why}')
     return True, f"{job['exp']:28} {job['key']}  LOST: {why[:300]}"
+
 
 def _note(path, job, **more):
     "Add to the record what only the runner knows: the digests as they were when the run began, and its seconds"
