@@ -193,7 +193,7 @@ def _class_piece(first, block, relevant, signs, k, norm):
 
 
 def _order(first, block):
-    "(b, m) sorted scores (numbers that tie where scores do) and gallery rows; ties in a different order for each query"
+    "(b, m) sorted scores (numbers that tie where scores do) and gallery rows; ties in a different order a query"
     b, m = block.shape
     mask = (np.arange(first, first + b) * 0x9E3779B1 % (1 << max(1, int(m - 1).bit_length())))[:, None]
     v, order = _sorted(block, np.arange(m) ^ mask)
@@ -244,7 +244,7 @@ class Estimate(NamedTuple):
 
 def estimate(
     runs,  # A `Score`, or a list of them: one for each run of the same method
-    design: str = 'seeds',  # `'seeds'` (of the same items) or `'folds'` (of other items, with overlapping training sets)
+    design: str = 'seeds',  # `'seeds'` (of the same items) or `'folds'` (of other items, training sets overlap)
     overlap: float = 0.25,  # Of folds: test items divided by training items, above 0
     level: float = 0.95,  # Mass of the interval, 0 to 1
 ) -> Estimate:
@@ -268,8 +268,8 @@ def merge(
     overlap: float = 0.25,
     level: float = 0.95,  # As in `estimate`
 ) -> Estimate:
-    """`estimate` from what rows keep. All seeds are tested on the same items, so the variance of items is the mean of
-    theirs, and does not shrink with the number of runs"""
+    """`estimate` from what rows keep. All seeds are tested on the same items, so the variance of items is the
+    mean of theirs, and does not shrink with the number of runs"""
     if len(values) + len(ses) < 2:
         raise ValueError('a single run without a standard error has no interval')
     if check_choice(design, ('seeds', 'folds'), 'design') == 'folds':
