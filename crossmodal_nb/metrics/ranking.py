@@ -182,7 +182,7 @@ def _answered(R, first=0):
     query = f'query {first + int(np.argmin(R))} has no positive in the gallery'
     raise ValueError(f'{query}, so it has no rank. Leave such queries out (see `Views.shared_items`)')
 
-
+# %% ../../nbs/metrics/01_ranking.ipynb #s0rt1cd0
 def _sorted(block, payload, index=False):
     """Rows in descending order, as numbers that tie where scores do, and `payload` (integers from 0) carried along.
     Ties are ordered by index, or in any order"""
