@@ -220,8 +220,7 @@ def _search(n, faiss, **s):
 
 @step('search, bits', 2, 'cores', 'the same by Hamming distance of packed codes')
 def _(n, **s):
-    from crossmodal_nb.metrics.hamming import search, sign
-    from crossmodal_nb.metrics.ranking import pack
+    from crossmodal_nb.metrics.hamming import pack, search, sign
 
     (a, b), (q, share) = codes(n, s['bits']), query_share(n, s['queries'])
     a, b = (pack(sign(z)) for z in (a, b))

@@ -15,12 +15,14 @@ from crossmodal_nb.metrics.average_precision import mean_ap, ndcg
 from crossmodal_nb.metrics.hamming import (
     distance_histogram,
     faiss_search,
+    hamming,
+    pack,
     precision_recall_by_radius,
     search,
     sign,
     unpack,
 )
-from crossmodal_nb.metrics.ranking import counts, hamming, median_rank, pack, recall_at
+from crossmodal_nb.metrics.ranking import counts, median_rank, recall_at
 
 short = settings(max_examples=40, deadline=None)
 world = dict(

@@ -14,9 +14,9 @@ from crossmodal_nb.metrics import pools, ranking
 from crossmodal_nb.metrics.aggregate import aggregate, chance
 from crossmodal_nb.metrics.average_precision import mean_ap, ndcg, r_precision
 from crossmodal_nb.metrics.geometry import hubness, uniformity
-from crossmodal_nb.metrics.hamming import precision_recall_by_radius
+from crossmodal_nb.metrics.hamming import hamming, pack, precision_recall_by_radius
 from crossmodal_nb.metrics.pools import pool_counts, pooled
-from crossmodal_nb.metrics.ranking import counts, hamming, mean_reciprocal_rank, median_rank, pack, ranks, recall_at
+from crossmodal_nb.metrics.ranking import counts, mean_reciprocal_rank, median_rank, ranks, recall_at
 
 METRICS = {
     'R@1': partial(recall_at, k=1),

@@ -32,8 +32,8 @@ from ..metrics.uncertainty import PROJECTIONS, Score, class_score, item_score
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #8e3de23b
 def ranked(
-    method,
-    views: Views,
+    method,  # As in `evaluate`
+    views: Views,  # One split
 ) -> dict:  # direction: `item` and `rank` of each query, as text: compact in a record; `random` as in `Score`
     "Every query's rank, for `rank_score` and `compare_rsum`"
 
@@ -51,12 +51,12 @@ def ranked(
 
 
 def rank_score(
-    found: dict,  # As `ranked` gives it
-    ks=(1, 5, 10),
+    directions: dict,  # As `ranked` gives it
+    ks=(1, 5, 10),  # The k of recall at k
 ) -> Score:  # A fraction
-    "The mean recall: over directions, and over the first 1, 5 and 10"
+    "The mean recall: over directions, and over `ks`"
     scores = []
-    for d in found.values():
+    for d in directions.values():
         rank = np.array(d['rank'].split(), float)
         scores.append(
             item_score(np.mean([rank <= k for k in ks], 0), np.array(d['item'].split(), int), d.get('random', True))
@@ -65,8 +65,8 @@ def rank_score(
 
 
 def compare_rsum(
-    first: list[dict],
-    second: list[dict],  # As in `rank_score`, one a run: of the same queries
+    first: list[dict],  # As in `rank_score`, one for each run
+    second: list[dict],  # Likewise, of the same queries
     overlap: float = 0.25,  # Of folds: test items divided by training items
 ) -> Comparison:  # In units of the rsum: 0 to 3 a direction
     "How far the first is ahead of the second in rsum. The margin is one point of mean recall"
@@ -80,17 +80,20 @@ def _compared(a, b, overlap, margin):
 
 # %% ../../nbs/evaluation/03_comparison.ipynb #6f50d856
 def exclude_self(
-    method, views: Views, a: str, b: str
+    method,  # As in `evaluate`
+    views: Views,  # One split, with labels
+    a: str,  # View of the queries
+    b: str,  # View of the gallery
 ) -> tuple:  # (n, m) scores, (n, m) bool relevance, queries (View), gallery (View)
-    "Scores and relevance by label where a query's own item cannot be found"
+    "Scores and relevance by label, with each query's own item ranked last and irrelevant"
     q, g, (yq, yg) = retrieval_task(views, a, b, 'label')
-    own, s = q.item[:, None] == g.item, method.score(a, q.x, b, g.x)
-    return s.masked_fill(own, float(s.min()) - 1), relevance(yq, yg) & ~own, q, g
+    identical, s = q.item[:, None] == g.item, method.score(a, q.x, b, g.x)
+    return s.masked_fill(identical, float(s.min()) - 1), relevance(yq, yg) & ~identical, q, g
 
 
 def evaluate_exclude_self(
-    method,
-    views: Views,
+    method,  # As in `evaluate`
+    views: Views,  # As in `evaluate`
     /,
     pairs=(),  # Pairs of views of the same things: `[['mesh', 'video']]`
     metrics: dict | None = None,
@@ -101,39 +104,45 @@ def evaluate_exclude_self(
     **tags,  # As in `evaluate`
 ) -> list[dict]:  # Tidy rows
     "`evaluate` by label; between `pairs` without a query's own item"
-    own, metrics = (
-        [p for a, b in pairs for p in ((a, b), (b, a)) if a in views and b in views],
-        metrics or standard['label'],
-    )
+    metrics = metrics or standard['label']
+    directions = [p for a, b in pairs for p in ((a, b), (b, a)) if a in views and b in views]
     rows = [
         r
         for r in evaluate(
             method, views, 'label', metrics, split=split, boot=boot, permutations=permutations, seed=seed, **tags
         )
-        if (r['query'], r['gallery']) not in own
+        if (r['query'], r['gallery']) not in directions
     ]
-    for a, b in own:
+    for a, b in directions:
         s, relevant, q, g = exclude_self(method, views, a, b)
         task = _Task(q, g, relevant, len(q), {}, lambda s=s: s, random_run(method))
-        found = _whole(task, metrics, 'label', boot, permutations, seed)
+        results = _whole(task, metrics, 'label', boot, permutations, seed)
         rows += [
             dict(
-                query=a, gallery=b, metric=m, pool='all', **found[m], relevance='label', split=split, **_norm(f), **tags
+                query=a,
+                gallery=b,
+                metric=m,
+                pool='all',
+                **results[m],
+                relevance='label',
+                split=split,
+                **_norm(f),
+                **tags,
             )
             for m, f in metrics.items()
         ]
     return rows
 
-
+# %% ../../nbs/evaluation/03_comparison.ipynb #apinfl01
 def per_query_ap(
-    method,
-    views: Views,
+    method,  # As in `evaluate`
+    views: Views,  # One split, with labels
     pairs=(),  # As in `evaluate_exclude_self`
-) -> dict:  # direction: what `class_score` found, as text: compact in a record
+) -> dict:  # direction: the result of `class_score`, as text: compact in a record
     "The mAP of each direction, and what every item contributes to it, for `ap_score` and `compare_map`"
-    out, own = {}, [set(p) for p in pairs]
+    out, excluded = {}, [set(p) for p in pairs]
     for a, b in itertools.permutations(views, 2):
-        if {a, b} in own:
+        if {a, b} in excluded:
             s, relevant, q, g = exclude_self(method, views, a, b)
         else:
             q, g, relevant = retrieval_task(views, a, b, 'label')
@@ -143,8 +152,8 @@ def per_query_ap(
 
 
 def packed(
-    s: Score,
-) -> dict:  # value, item (text), influence (text: base64 of half-precision numbers, times the number of items), random
+    s: Score,  # Of one direction
+) -> dict:  # value, item (text), influence (text: base64 of half-precision numbers times the number of items), random
     "A score as plain data"
     numbers = len(s.item) * np.column_stack([s.influence, s.interaction])
     return dict(
@@ -160,27 +169,24 @@ def unpacked(
 ) -> Score:
     "The reverse of `packed`, to three digits"
     if 'influence' not in d:
-        raise InputError(
-            'this record holds no influences of items: it was made before they were kept. Run its entry again'
-        )
+        raise InputError('this record holds no influences of items: it is older than they are. Run its entry again')
     item = np.array(d['item'].split(), int)
-    numbers = np.frombuffer(base64.b64decode(d['influence']), '<f2').astype(float).reshape(
-        len(item), 1 + PROJECTIONS
-    ) / len(item)
+    numbers = np.frombuffer(base64.b64decode(d['influence']), '<f2').astype(float)
+    numbers = numbers.reshape(len(item), 1 + PROJECTIONS) / len(item)
     return Score(d['value'], item, numbers[:, 0] - numbers[:, 0].mean(), numbers[:, 1:], d['random'])
 
 
 def ap_score(
-    found: dict,  # As `per_query_ap` gives it
+    directions: dict,  # As `per_query_ap` gives it
 ) -> Score:
     "The mAP, mean over directions"
-    scores = [unpacked(d) for d in found.values()]
+    scores = [unpacked(d) for d in directions.values()]
     return sum(scores[1:], scores[0]) / len(scores)
 
 
 def compare_map(
-    first: list[dict],
-    second: list[dict],  # As `per_query_ap` gives them, one a run: the same queries in both
+    first: list[dict],  # As `per_query_ap` gives them, one for each run
+    second: list[dict],  # Likewise, of the same queries
     overlap: float = 0.25,  # As in `compare_rsum`
 ) -> Comparison:
     "How far the first is ahead of the second in mAP, mean over directions"

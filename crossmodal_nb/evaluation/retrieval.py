@@ -40,25 +40,26 @@ standard = {
 
 def retrieval_task(
     views: Views,  # One split
-    a: str,
-    b: str,  # Queries, gallery
+    a: str,  # View of the queries
+    b: str,  # View of the gallery
     by: str,  # `'item'` or `'label'`
 ) -> tuple:  # queries (View), gallery (View), and their pair of codes
-    """The queries that have an answer, the gallery, and what relevance compares: items, those that share an equal row as one; or labels. Rows
-    without a label (code −1) are left out by label"""
+    """The queries that have an answer, the gallery, and what relevance compares: items (those that share an equal row
+    count as one), or labels. By label, rows without one (code −1) are left out.
+    A task without an answer raises `InputError`"""
     q, g = views[a], views[b]
     for name, v in ((a, q), (b, g)):
         if not len(v):
-            raise InputError(f'view {name!r} has no rows: the split is empty, or nothing of it was kept')
+            raise InputError(f'view {name!r} has no rows: the split is empty, or all its rows were left out')
     if check_choice(by, standard, 'relevance') == 'item':
-        codes, among = merged_items(q, g)
-        has = torch.isin(codes, among)
+        codes, gallery_codes = merged_items(q, g)
+        has = torch.isin(codes, gallery_codes)
         if not has.any():
             raise InputError(
-                f'no item of view {a!r} is in view {b!r}, too, so no query has a right answer. Give rows of one thing the same '
-                "`item`, or judge by='label'"
+                f'no item of view {a!r} is in view {b!r}, too, so no query has a right answer. '
+                "Give rows of one thing the same `item`, or judge by='label'"
             )
-        return (q, g, (codes, among)) if has.all() else (q[has], g, (codes[has], among))
+        return (q, g, (codes, gallery_codes)) if has.all() else (q[has], g, (codes[has], gallery_codes))
     for name, v in ((a, q), (b, g)):
         if v.y is None:
             raise ValueError(f'relevance by label, but view {name!r} has no labels')
@@ -77,38 +78,47 @@ def evaluate(
     method,  # Anything with `score_batches` (every `Method`)
     views: Views,  # The split to judge on
     /,
-    by: str = 'item',  # What counts as found: `'item'` or `'label'`
+    by: str = 'item',  # What counts as relevant: `'item'` or `'label'`
     metrics: dict | None = None,  # name: metric (default: `standard[by]`)
     pools=('all',),  # Galleries: `'all'`, or numbers of items, in any order
-    split: str = 'test',  # Which split this is: it stands in every row
+    split: str = 'test',  # Which split this is, repeated in every row
     draws: int = 10,  # Pools drawn of each size
     boot: int = 1000,  # Bootstrap resamples of scores by item (0: no intervals at all)
     permutations: int = 200,  # Permutations for the null, of each side (0: no null)
     seed: int = 0,  # Of pools, bootstrap and permutations
     **tags,  # Further fields for every row, e.g. `dim=50`
 ) -> list[dict]:
-    """Judge a method in every direction. Tidy rows: query, gallery, metric, value (a fraction, or a rank), low and high (95 %), se, sd (over pools), n
-    (queries), pool, pools, chance, null, null_high (95 % quantile; of medR the 5 %), ceiling, official, relevance, norm, split"""
+    """Judge a method in every direction. Tidy rows: query, gallery, metric, value (a fraction, or a rank), low and high
+    (95 %), se, sd (over pools), n (queries), pool, pools, chance, null, null_high (95 % quantile; of medR the 5 %),
+    ceiling, official, relevance, norm, split"""
     metrics, rows = metrics or standard[by], []
     for a, b in itertools.permutations(views, 2):
         task = _task(method, views, a, b, by, pools, seed, draws)
         for pool in pools:
             drawn = task.drawn.get(pool)
             if pool == 'all':
-                found = _whole(task, metrics, by, boot, permutations, seed)
+                results = _whole(task, metrics, by, boot, permutations, seed)
             elif drawn:
-                found = _pooled(task, metrics, drawn, permutations, seed)
+                results = _pooled(task, metrics, drawn, permutations, seed)
             else:
-                found = {m: dict(value=None, n=task.items, why=f'{task.items} items') for m in metrics}
+                results = {m: dict(value=None, n=task.items, why=f'{task.items} items') for m in metrics}
             rows += [
-                dict(query=a, gallery=b, metric=m, pool=pool, **found[m], relevance=by, split=split, **_norm(f), **tags)
+                dict(
+                    query=a, gallery=b, metric=m, pool=pool, **results[m], relevance=by, split=split, **_norm(f), **tags
+                )
                 for m, f in metrics.items()
             ]
     return rows
 
 
+def _norm(metric):
+    if getattr(metric, 'func', metric) is not mean_ap:
+        return {}
+    return dict(norm=getattr(metric, 'keywords', {}).get('norm', 'relevant'))
+
+# %% ../../nbs/evaluation/01_retrieval.ipynb #ev2task0
 class _Task(NamedTuple):
-    "One direction: who asks, what is searched, what is right"
+    "One direction: queries, gallery, relevance and scores"
 
     queries: object
     gallery: object
@@ -116,7 +126,7 @@ class _Task(NamedTuple):
     items: int  # Items that can be drawn
     drawn: dict  # size: pools of items; without those that do not fit
     scores: object  # (rows, columns; default all) → blocks of scores
-    random: bool  # Whether learning the method once more could give other scores
+    random: bool  # Whether training the method once more could give other scores
 
 
 def _task(method, views, a, b, by, pools, seed, draws):
@@ -130,8 +140,8 @@ def _task(method, views, a, b, by, pools, seed, draws):
 
 
 def random_run(method) -> bool:
-    """Whether learning once more, with another seed, could give another method: of networks yes, of closed forms no, and of what is made of several
-    methods if it could of one of them"""
+    """Whether training once more, with another seed, could give another method: true of networks, false of closed
+    forms, and true of a combination of methods if it is true of one of them"""
     parts = [
         *getattr(method, 'methods', ()),
         *(m for m, _ in getattr(method, 'both', ())),
@@ -141,36 +151,38 @@ def random_run(method) -> bool:
 
 
 def _scorer(method, a, q, b, g, need=None):
-    "(rows, columns; default all) → blocks of scores. Where a method compares codes, the rows about items that are needed are encoded once"
+    """(rows, columns; default all) → blocks of scores. Where a method compares embeddings, the rows of the needed items
+    are encoded once"""
     if getattr(type(method), 'score_batches', None) is not Method.score_batches:
-        every = slice(None)
-        return lambda i=every, j=every: method.score_batches(
-            a, q.x if i == every else take(q.x, i), b, g.x if j == every else take(g.x, j)
-        )
+
+        def method_scores(i=None, j=None):
+            return method.score_batches(a, q.x if i is None else take(q.x, i), b, g.x if j is None else take(g.x, j))
+
+        return method_scores
     kept = [torch.ones(len(v), dtype=bool) if need is None else torch.isin(v.item, need) for v in (q, g)]
     codes = [
-        method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), to=to)
-        for name, v, to, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))
+        method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), to=target)
+        for name, v, target, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))
     ]
     za, zb = sides(*codes, method.similarity)
-    at = [k.long().cumsum(0) - 1 for k in kept]  # where a kept row stands among the kept
+    position = [k.long().cumsum(0) - 1 for k in kept]  # of a kept row among the kept ones
 
     def scores(i=slice(None), j=slice(None), rows=1024):
-        A, B = za[at[0][i]], zb[at[1][j]]
+        A, B = za[position[0][i]], zb[position[1][j]]
         for k in range(0, len(A), rows):
             yield slice(k, min(k + rows, len(A))), product(A[k : k + rows], B, method.similarity)
 
     return scores
 
-
-def _every(metrics):
+# %% ../../nbs/evaluation/01_retrieval.ipynb #ev4whol0
+def _needs_sort(metrics):
     return any(getattr(f, 'func', f) is mean_ap for f in metrics.values())
 
 
 def _whole(task, metrics, by, boot, permutations, seed):
     "metric: fields of its row, for the whole gallery"
-    q, g, relevant = task.queries, task.gallery, task.relevant
-    c = counts(task.scores(), relevant, _every(metrics))
+    q, relevant = task.queries, task.relevant
+    c = counts(task.scores(), relevant, _needs_sort(metrics))
     luck = chance(metrics, c)
     null = permutation_null(task.scores(), relevant, metrics, permutations, seed) if permutations else {}
     out = {}
@@ -192,9 +204,9 @@ def _two_sided(task, metric):
     return dict(low=max(0.0, e.low), high=min(1.0, e.high), se=e.se)
 
 
-def _queries(values, cluster, of, boot, seed):
-    low, high = bootstrap(values, of, boot, seed, cluster)
-    return dict(low=low, high=high, se=None if of is np.median else item_score(values, cluster).variance ** 0.5)
+def _queries(values, cluster, average, boot, seed):
+    low, high = bootstrap(values, average, boot, seed, cluster)
+    return dict(low=low, high=high, se=None if average is np.median else item_score(values, cluster).variance ** 0.5)
 
 
 def _null_fields(null, m):
@@ -202,21 +214,23 @@ def _null_fields(null, m):
 
 
 def _official(out, task, metrics):
-    "Where rows are equal: the scores without counting them as right, and what they leave possible"
-    own = task.queries.item, task.gallery.item
-    distinct = [len(torch.cat(codes).unique()) for codes in (own, task.relevant)]
-    if distinct[0] == distinct[1] or not torch.isin(*own).all():
+    "Where rows are equal: the scores if they count as errors, and the ceiling of these scores"
+    items = task.queries.item, task.gallery.item
+    distinct = [len(torch.cat(codes).unique()) for codes in (items, task.relevant)]
+    if distinct[0] == distinct[1] or not torch.isin(*items).all():
         return
-    official, top = counts(task.scores(), own), ceiling(metrics, own, task.relevant)
+    official, top = counts(task.scores(), items), ceiling(metrics, items, task.relevant)
     for m, f in metrics.items():
         out[m] |= dict(official=f(official), ceiling=top[m])
 
-
+# %% ../../nbs/evaluation/01_retrieval.ipynb #ev6pool0
 def _pooled(task, metrics, drawn, permutations, seed):
     "metric: fields of its row, the mean over pools"
     q, g = task.queries, task.gallery
     few = len(drawn) * len(drawn[0]) ** 2 < task.items**2  # small pools of a large split: only their own scores
-    cs = pool_counts(task.scores if few else task.scores(), drawn, task.relevant, (q.item, g.item), _every(metrics))
+    cs = pool_counts(
+        task.scores if few else task.scores(), drawn, task.relevant, (q.item, g.item), _needs_sort(metrics)
+    )
     luck = [chance(metrics, c) for c in cs]
     null = _pool_null(task, metrics, drawn, permutations, seed) if permutations else {}
     out = {}
@@ -244,39 +258,39 @@ def _pool_null(task, metrics, drawn, permutations, seed):
             )
         )
     means = {m: [np.mean(side, 0) for side in zip(*(d[m] for d in draws))] for m in metrics}
-    return {m: max(map(Null.from_draws, of_sides), key=lambda null: null.high) for m, of_sides in means.items()}
-
-
-def _norm(metric):
-    if getattr(metric, 'func', metric) is not mean_ap:
-        return {}
-    return dict(norm=getattr(metric, 'keywords', {}).get('norm', 'relevant'))
+    return {m: max(map(Null.from_draws, both_sides), key=lambda null: null.high) for m, both_sides in means.items()}
 
 # %% ../../nbs/evaluation/01_retrieval.ipynb #9c70a43e
-def query_ranks(method, views: Views, a: str, b: str, by: str = 'item') -> torch.Tensor:
-    "(n,) rank of each query's best positive (queries as `retrieval_task` returns them)"
+def query_ranks(
+    method,  # As in `evaluate`
+    views: Views,  # One split
+    a: str,  # View of the queries
+    b: str,  # View of the gallery
+    by: str = 'item',  # As in `retrieval_task`
+) -> torch.Tensor:  # (n,) from 1
+    "The rank of each query's best positive (queries as `retrieval_task` returns them)"
     q, g, relevant = retrieval_task(views, a, b, by)
     return ranks(method.score_batches(a, q.x, b, g.x), relevant)
 
 
 def top_k(
-    method,
-    views: Views,
-    a: str,
-    b: str,
+    method,  # As in `evaluate`
+    views: Views,  # One split
+    a: str,  # View of the queries
+    b: str,  # View of the gallery
     queries,  # Rows of the queries, as `retrieval_task` returns them
     k: int = 5,  # How many
-    by: str = 'item',
+    by: str = 'item',  # As in `retrieval_task`
 ) -> list[list[dict]]:  # For each query: `row` of the gallery, `score`, `true`
-    "The first k of the gallery for some queries"
+    "The k best gallery rows for some queries"
     q, g, (kq, kg) = retrieval_task(views, a, b, by)
     queries = torch.as_tensor(queries)
     s, i = method.score(a, take(q.x, queries), b, g.x).topk(min(k, len(g)))
     return [
-        [dict(row=int(j), score=float(v), true=bool(_same(kq[p], kg[j]))) for v, j in zip(s[n], i[n])]
+        [dict(row=int(j), score=float(v), true=bool(_matches(kq[p], kg[j]))) for v, j in zip(s[n], i[n])]
         for n, p in enumerate(queries)
     ]
 
 
-def _same(x, y):
+def _matches(x, y):
     return x == y if x.dim() == 0 else (x * y).any()

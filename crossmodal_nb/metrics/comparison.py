@@ -16,7 +16,7 @@ from .uncertainty import _folds, _listed, _seeds, _t, _together
 
 # %% ../../nbs/metrics/08_comparison.ipynb #3f5340ce
 verdicts = ('ahead', 'behind', 'as good', 'undecided', 'one run')
-margin = 0.01  # δ: one point of mean recall or of mAP. Smaller differences are called none
+margin = 0.01  # δ: one point of mean recall or of mAP. Smaller differences do not matter
 
 
 class Comparison(NamedTuple):
@@ -25,30 +25,30 @@ class Comparison(NamedTuple):
     difference: float  # The first minus the second
     low: float
     high: float
-    p: float  # That so large a difference is chance, two-sided
+    p: float  # Of so large a difference by chance, two-sided
     verdict: str  # One of `verdicts`
     smallest: float  # The smallest difference that this many items and runs show with a power of 80 %
-    decides: float  # How many times the items would show a difference of δ with that power
+    decides: float  # How many times as many items would show a difference of δ with that power
     runs: int  # Of the method with fewer runs
 
 
 def compare(
     first,
-    second,  # As in `estimate`: two methods, asked the same queries
+    second,  # As in `estimate`: two methods, tested on the same queries
     design: str = 'seeds',
     overlap: float = 0.25,
     level: float = 0.95,  # As in `estimate`
     margin: float = margin,  # δ, in the unit of the scores
 ) -> Comparison:
     """The difference of two methods. *ahead* and *behind*: its interval excludes 0. *as good*: it lies within ±δ.
-    *undecided*: neither. *one run*: a method that could come out otherwise was learnt once, so nothing is claimed"""
+    *undecided*: neither. *one run*: a method that depends on its seed was trained once, so nothing is claimed"""
     a, b = _listed(first), _listed(second)
     folds = check_choice(design, ('seeds', 'folds'), 'design') == 'folds'
     if folds and len(a) != len(b):
         raise ValueError(f'folds are compared one by one, but there are {len(a)} and {len(b)}')
     for x, y in zip(a, b):
         if not np.array_equal(x.item, y.item):
-            raise ValueError('a comparison needs the same items: these two were asked different ones')
+            raise ValueError('a comparison needs the same items: these two were tested on different ones')
     difference = sum(a[1:], a[0]) / len(a) - sum(b[1:], b[0]) / len(b)
     if folds:
         parts = [_folds([x.value - y.value for x, y in zip(a, b)], overlap)]
@@ -70,7 +70,7 @@ def _p(difference, se, df):
     return float(2 * stdtr(max(df, 1), -abs(difference) / se))
 
 
-ROUNDING = 1e-9  # what is smaller is an error of floating-point numbers: the same scores, added in another order
+ROUNDING = 1e-9  # smaller values are rounding errors: the same scores, added in another order
 
 
 def _verdict(c, margin, alpha):
@@ -81,7 +81,7 @@ def _verdict(c, margin, alpha):
 # %% ../../nbs/metrics/08_comparison.ipynb #6e70c760
 def holm(
     p,  # p-values of one family of comparisons
-) -> np.ndarray:  # The same, adjusted: those below .05 hold together
+) -> np.ndarray:  # The same, adjusted: those below .05 hold jointly
     "Holm's correction for many comparisons (Holm, 1979)"
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, kind='stable')
@@ -91,31 +91,31 @@ def holm(
 
 
 def family(
-    comparisons: dict,  # name: `Comparison`. All that one page's question, or one data set's ranking, compares
+    comparisons: dict,  # name: `Comparison`. All that answer one page's question, or belong to one data set's ranking
     margin: float = margin,  # As in `compare`
-    level: float = 0.95,
+    level: float = 0.95,  # Likewise
 ) -> dict:  # name: (the comparison with the verdict after Holm's correction, its corrected p)
-    "Verdicts that hold together"
+    "Verdicts that hold jointly"
     claims = {k: c for k, c in comparisons.items() if c.verdict != 'one run'}
     corrected = dict(zip(claims, holm([c.p for c in claims.values()]).tolist()))
 
-    def again(c, p):
+    def corrected_comparison(c, p):
         return c if p is None else c._replace(verdict=_verdict(c._replace(p=p), margin, 1 - level))
 
-    return {k: (again(c, corrected.get(k)), corrected.get(k)) for k, c in comparisons.items()}
+    return {k: (corrected_comparison(c, corrected.get(k)), corrected.get(k)) for k, c in comparisons.items()}
 
 
 def false_ahead(
     comparisons,  # As in `family`, or a number of comparisons
-    level: float = 0.95,
+    level: float = 0.95,  # As in `compare`
 ) -> float:
-    "How many *ahead* chance alone would give, if all methods were equal and nothing were corrected"
+    "How many comparisons would be *ahead* by chance, if all methods were equal and nothing were corrected"
     n = comparisons if isinstance(comparisons, int) else sum(c.verdict != 'one run' for c in comparisons.values())
     return n * (1 - level) / 2
 
 
 def rank_groups(
-    names: list,  # Methods, the best first
+    names: list,  # Methods, best first
     differ,  # Pairs (frozensets or tuples) of methods that can be told apart
 ) -> dict:  # name: letters. Two methods that share a letter cannot be told apart
     "A compact letter display (Piepho, 2004)"
@@ -131,20 +131,19 @@ def rank_groups(
 def phrase(
     c: Comparison,
     times: float = 100,  # What differences are multiplied by: fractions become points
-    digits: int = 1,
+    digits: int = 1,  # Decimals
 ) -> str:  # e.g. `+1.3 [0.2, 2.4]: ahead`
-    "A comparison in words; every verdict that is printed is printed by this"
+    "A comparison in words: every printed verdict comes from this function"
 
     def f(v):
         return f'{times * v:.{digits}f}'
 
-    said = f'{times * c.difference:+.{digits}f} [{f(c.low)}, {f(c.high)}]'
+    text = f'{times * c.difference:+.{digits}f} [{f(c.low)}, {f(c.high)}]'
     if c.verdict == 'undecided':
-        alone = abs(c.difference) < c.smallest  # else it is the other comparisons that leave it open
-        return f'{said}: undecided ' + (
-            f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons'
-        )
-    return f'{said}: {c.verdict}'
+        alone = abs(c.difference) < c.smallest  # else the correction for many comparisons leaves it open
+        reason = f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons'
+        return f'{text}: undecided {reason}'
+    return f'{text}: {c.verdict}'
 
 # %% ../../nbs/metrics/08_comparison.ipynb #6e98948d
 class Advice(NamedTuple):
@@ -153,17 +152,17 @@ class Advice(NamedTuple):
     method: str
     found: bool  # A finding; else a default
     possible: list  # Methods that may be as good as the best
-    times: float  # How many times the items would decide between them (1 if found)
+    times: float  # How many times as many items would decide between them (1 if found)
 
 
 def simplest(
     runs: dict,  # method: its `Score`s on validation; the simplest method first
-    margin: float = margin,
+    margin: float = margin,  # δ, in the unit of the scores
     design: str = 'seeds',
     overlap: float = 0.25,  # As in `compare`
 ) -> Advice:
-    """The simplest method that is shown to be less than δ behind every other one, if no simpler one may be so, too.
-    Else the simplest of those that may be: a default, not a finding"""
+    """The simplest method that is shown to be less than δ behind every other one, if this is ruled out for all simpler
+    ones. Else the simplest for which it is possible: a default, not a finding"""
     against = {k: [compare(runs[k], runs[j], design, overlap, margin=margin) for j in runs if j != k] for k in runs}
     possible = [k for k, cs in against.items() if all(c.verdict == 'one run' or c.high > -margin for c in cs)]
     shown = [k for k in possible if all(c.verdict != 'one run' and c.low > -margin for c in against[k])]
@@ -174,12 +173,12 @@ def simplest(
 
 def phrase_advice(
     a: Advice,
-    n: int,  # Items that it rests on
+    n: int,  # Validation items
 ) -> str:
-    "Advice in words, as `phrase` has it for comparisons"
+    "Advice in words, as `phrase` for comparisons"
     if a.found:
         return f'{a.method} is shown to be less than δ behind every other method, and no simpler one may be so'
-    said = f'undecided among {", ".join(a.possible)}: {a.method}, the simplest, is a default, not a finding'
-    return said + (
+    text = f'undecided among {", ".join(a.possible)}: {a.method}, the simplest, is a default, not a finding'
+    return text + (
         f'. About {n * a.times:,.0f} items, {a.times:.1f} times as many, would decide' if a.times > 1 else ''
     )

@@ -17,7 +17,7 @@ from .ranking import BLOCK, _each, _mend
 # %% ../../nbs/metrics/06_geometry.ipynb #96e80c65
 def gap(
     u,  # (n, d) codes of one view, of any length: normalised here
-    v,  # (m, d) codes of another
+    v,  # (m, d) codes of another, likewise
 ) -> float:  # 0 … 2
     "Modality gap: distance between the two views' means on the unit sphere"
     return float((_unit(u).mean(0) - _unit(v).mean(0)).norm())
@@ -25,15 +25,15 @@ def gap(
 
 def alignment(
     u,  # (n, d) codes
-    v,  # (n, d) codes of their partners
+    v,  # (n, d) codes of the matching items
 ) -> float:  # 0 … 4, smaller is closer
-    "Mean squared distance of partners on the unit sphere"
+    "Mean squared distance of matching items on the unit sphere"
     return float((_unit(u) - _unit(v)).square().sum(1).mean())
 
 
 def uniformity(
     u,  # (n, d) codes of one view
-    t: float = 2,  # Sharpness of the kernel
+    t: float = 2,  # Sharpness of the kernel, above 0
 ) -> float:  # ≤ 0, smaller is more even
     "Log of the mean Gaussian potential of all pairs of rows on the unit sphere"
     u = _unit(u)
@@ -57,8 +57,8 @@ def hubness(
         block = _mend(block, np.zeros(0, int))
         last = block.shape[1] - min(k, block.shape[1])
         kth = np.partition(block, last, axis=1)[:, [last]]
-        above, tied = block > kth, block == kth
-        return above.sum(0) + (k - above.sum(1)) / tied.sum(1) @ tied
+        higher, tied = block > kth, block == kth
+        return higher.sum(0) + (k - higher.sum(1)) / tied.sum(1) @ tied
 
     often = sum(_each(occurrences, scores))
     x = often - often.mean()
@@ -68,7 +68,7 @@ def hubness(
 class JointMap(NamedTuple):
     "A joint map of several views"
 
-    points: np.ndarray  # (n, 2) places on the map
+    points: np.ndarray  # (n, 2) positions on the map
     view: np.ndarray  # (n,) the view of each row
     label: np.ndarray | None  # (n,) its class
     numbers: dict  # n, perplexity, seed, and what `structure` measures
@@ -80,16 +80,17 @@ def joint_map(
     labels: dict | None = None,  # view: (n,) class of each row (names or numbers)
     seed: int = 0,
     perplexity: float = 30,  # Of t-SNE; at most a third of the rows
-    most: int = 10_000,  # More rows than this: openTSNE where it is installed, else a seeded sample of this many
+    most: int = 10_000,  # More rows than this: openTSNE where it is installed, else a seeded sample of this size
     k: int = 10,  # Neighbours for purity and trustworthiness
 ) -> JointMap:
-    "A joint t-SNE map of all views, whose rows are normalised, and what it suggests, measured. Several classes a row are a `ValueError`"
+    """A joint t-SNE map of the normalised rows of all views, and `structure`'s measures of what it suggests. Several
+    classes a row raise a `ValueError`"""
     z = np.concatenate([np.asarray(c, dtype=np.float64) for c in codes.values()])
     z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
     view = np.repeat(list(codes), [len(c) for c in codes.values()])
     label = np.concatenate([np.asarray(labels[v]) for v in codes]) if labels else None
     if label is not None and label.ndim != 1:
-        raise ValueError('labels must be one class a row; a multi-label set has no clusters to colour')
+        raise ValueError('labels must be one class a row: rows with several labels form no clusters')
     total = len(z)
     if total > most and not find_spec('openTSNE'):
         kept = np.sort(np.random.default_rng(seed).permutation(total)[:most])
@@ -103,7 +104,7 @@ def joint_map(
 
 def tsne_map(
     z,  # (n, d) rows
-    perplexity: float,
+    perplexity: float,  # Effective number of neighbours, above 0 and below n
     seed: int = 0,
     large: bool = False,  # By openTSNE, which is made for more than 10,000 rows
 ) -> np.ndarray:  # (n, 2)
@@ -119,10 +120,10 @@ def tsne_map(
 
     return TSNE(perplexity=perplexity, random_state=seed, init='pca').fit_transform(z)
 
-
+# %% ../../nbs/metrics/06_geometry.ipynb #struct00
 def structure(
     z,  # (n, d) rows of the space
-    points,  # (n, 2) their places on a map
+    points,  # (n, 2) their positions on a map
     view,  # (n,) the view of each row
     label=None,  # (n,) its class
     k: int = 10,  # Neighbours

@@ -19,7 +19,7 @@ from .ranking import _each, _groups, _mend, _relevant, _sorted
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #12e8d9e5
 class Interval(NamedTuple):
-    "Where a metric lies"
+    "An interval for a metric"
 
     low: float
     high: float
@@ -27,12 +27,12 @@ class Interval(NamedTuple):
 
 def bootstrap(
     values,  # (n,) values of single queries, or (n, …)
-    metric=np.nanmean,  # Resampled values → number (`aggregate` of a metric; or your own)
+    metric=np.nanmean,  # Function of resampled values → number (`aggregate` of a metric, or your own)
     n: int = 1000,  # Resamples
-    seed: int = 0,
+    seed: int = 0,  # Of the resamples
     cluster=None,  # (n,) codes: queries of one cluster are drawn together
     resamples=None,  # (n, k) explicit rows instead
-    level: float = 0.95,  # Mass between the two percentiles
+    level: float = 0.95,  # Mass between the two percentiles, 0 to 1
 ) -> Interval:
     "Percentile bootstrap interval of a metric over queries (Efron and Tibshirani, 1993, chapter 13)"
     values = torch.as_tensor(values)
@@ -58,72 +58,73 @@ def _resamples(m, n, seed, cluster):
         yield torch.from_numpy(order[np.repeat(start[c] - np.cumsum(k) + k, k) + np.arange(k.sum())])
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #f6bec657
-PROJECTIONS = 4  # random signs of every item, by which interactions of pairs are summed up without a matrix of pairs
+# Random signs of every item, by which interactions of pairs are summed up without a matrix of pairs
+PROJECTIONS = 4
 
 
 @dataclass(frozen=True)
 class Score:
-    "A score of one split, and what every item contributes to it. Scores add up, and scale with numbers"
+    "A score of one split, and what every item contributes to it. Scores can be added, subtracted and scaled"
 
     value: float  # The score: a fraction, or points if scaled
     item: np.ndarray  # (k,) item codes, ascending
     influence: np.ndarray  # (k,) derivative of the score by the item's weight; sums to 0
     interaction: np.ndarray  # (k, 4) what pairs contribute beyond their members, projected on random signs
-    random: bool = False  # Whether learning once more could give another score: networks yes, closed forms no
+    random: bool = False  # Whether training once more could give another score: networks yes, closed forms no
 
     @property
     def variance(self) -> float:
-        "Of the score, over samples of as many items"
+        "Variance of the score, over samples of as many items"
         plain = float(np.square(self.influence).sum())
         pairs = float(np.square(self.interaction).sum()) / 2 / PROJECTIONS
         return max(plain - pairs, plain / 2)
 
-    def _with(self, other, sign):
-        item = np.union1d(self.item, other.item)
-        both = [(np.searchsorted(item, s.item), s) for s in (self, other)]
+    def _combined(self, score, sign):
+        item = np.union1d(self.item, score.item)
         influence, interaction = np.zeros(len(item)), np.zeros((len(item), PROJECTIONS))
-        for (at, s), by in zip(both, (1, sign)):
-            influence[at] += by * s.influence
-            interaction[at] += by * s.interaction
-        return Score(self.value + sign * other.value, item, influence, interaction, self.random or other.random)
+        for s, factor in ((self, 1), (score, sign)):
+            rows = np.searchsorted(item, s.item)
+            influence[rows] += factor * s.influence
+            interaction[rows] += factor * s.interaction
+        return Score(self.value + sign * score.value, item, influence, interaction, self.random or score.random)
 
-    def __add__(self, other):
-        return self._with(other, 1) if isinstance(other, Score) else self
+    def __add__(self, score):
+        return self._combined(score, 1) if isinstance(score, Score) else self
 
-    def __sub__(self, other):
-        return self._with(other, -1)
+    def __sub__(self, score):
+        return self._combined(score, -1)
 
-    def __mul__(self, by):
-        return Score(by * self.value, self.item, by * self.influence, by * self.interaction, self.random)
+    def __mul__(self, factor):
+        return Score(factor * self.value, self.item, factor * self.influence, factor * self.interaction, self.random)
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def __truediv__(self, by):
-        return self * (1 / by)
+    def __truediv__(self, divisor):
+        return self * (1 / divisor)
 
 
 def _signs(item):
-    "(k, 4) of ±1, the same for an item wherever it occurs (the finaliser of SplitMix64)"
+    "(k, 4) of ±1, a function of the item code alone (the finaliser of SplitMix64)"
     x = np.asarray(item).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    for shift, by in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(by)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return 2.0 * ((x[:, None] >> np.arange(PROJECTIONS, dtype=np.uint64)) & np.uint64(1)).astype(float) - 1
 
 
 def _per_item(item, values):
     "Sorted item codes, and the sums of their rows' values"
-    own, at = np.unique(item, return_inverse=True)
-    out = np.zeros((len(own), *values.shape[1:]))
-    np.add.at(out, at, values)
-    return own, out
+    codes, index = np.unique(item, return_inverse=True)
+    out = np.zeros((len(codes), *values.shape[1:]))
+    np.add.at(out, index, values)
+    return codes, out
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #971e0e3e
 def item_score(
     values,  # (n,) values of single queries; NaN: left out
-    item,  # (n,) what each query is about: queries of one item are drawn together
+    item,  # (n,) item of each query: queries of one item are drawn together
     random: bool = False,  # As in `Score`
 ) -> Score:
-    """A mean over queries. The right item is fixed with the query, so only queries are a sample: the cluster-robust
+    """A mean over queries. The matching item is fixed with the query, so only queries are a sample: the cluster-robust
     variance of Liang and Zeger (1986)"""
     values, item = np.asarray(values, dtype=float), np.asarray(item)
     if len(values) != len(item):
@@ -133,8 +134,8 @@ def item_score(
         raise ValueError('there is no query with a value')
     values, item = values[known], item[known]
     mean = values.mean()
-    own, influence = _per_item(item, (values - mean) / len(values))
-    return Score(float(mean), own, influence, np.zeros((len(own), PROJECTIONS)), random)
+    codes, influence = _per_item(item, (values - mean) / len(values))
+    return Score(float(mean), codes, influence, np.zeros((len(codes), PROJECTIONS)), random)
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #8e299aea
 def class_score(
@@ -144,40 +145,40 @@ def class_score(
     metric=mean_ap,  # `mean_ap`, or a `functools.partial` of it with `k` and `norm`
     random: bool = False,  # As in `Score`
 ) -> Score:
-    "mAP, where every item is a sample both as a query and as a gallery row"
+    "mAP, where every item is sampled both as a query and as a gallery row"
     f = getattr(metric, 'func', metric)
-    how = dict(k=None, norm='relevant') | getattr(metric, 'keywords', {})
-    if f is not mean_ap or set(how) != {'k', 'norm'}:
+    options = dict(k=None, norm='relevant') | getattr(metric, 'keywords', {})
+    if f is not mean_ap or set(options) != {'k', 'norm'}:
         raise ValueError('influences by class are those of mean_ap, with k and norm')
     query, gallery = (np.asarray(i) for i in items)
-    of_query, of_gallery = (_signs(i).astype(np.float32) for i in (query, gallery))
-    signs = torch.from_numpy(of_query.T.copy()), torch.from_numpy(of_gallery)
-    pieces = _each(functools.partial(_class_piece, relevant=relevant, signs=signs, **how), scores)
+    query_signs, gallery_signs = (_signs(i).astype(np.float32) for i in (query, gallery))
+    signs = torch.from_numpy(query_signs.T.copy()), torch.from_numpy(gallery_signs)
+    pieces = _each(functools.partial(_class_piece, relevant=relevant, signs=signs, **options), scores)
     ap, left, right, column = [], [], np.zeros((len(gallery), PROJECTIONS)), np.zeros(len(gallery))
-    for a, l, r, c in pieces:
-        ap.append(a)
-        left.append(l)
-        right += r
-        column += c
+    for piece_ap, piece_left, piece_right, piece_column in pieces:
+        ap.append(piece_ap)
+        left.append(piece_left)
+        right += piece_right
+        column += piece_column
     ap, left = np.concatenate(ap), np.concatenate(left)
     if len(ap) < len(query):
         raise ValueError(f'scores of {len(ap)} queries, but {len(query)} items')
     n, mean = len(ap), ap.mean()
-    left -= column @ of_gallery / n  # interactions have no mean over queries
-    right -= column[:, None] / n * of_query.sum(0)
+    left -= column @ gallery_signs / n  # interactions have no mean over queries
+    right -= column[:, None] / n * query_signs.sum(0)
     influence = np.concatenate([ap - mean, column]) / n
-    own, both = _per_item(
+    codes, sums = _per_item(
         np.concatenate([query, gallery]), np.column_stack([influence, np.concatenate([left, right]) / n])
     )
-    return Score(float(mean), own, both[:, 0], both[:, 1:], random)
+    return Score(float(mean), codes, sums[:, 0], sums[:, 1:], random)
 
 
 def _class_piece(first, block, relevant, signs, k, norm):
-    "Of some queries: AP, and the derivatives of their AP by each gallery row's weight, summed and projected"
+    "AP of some queries, and the derivatives of their AP by each gallery row's weight, summed and projected"
     b, m = block.shape
-    seen = first + b
-    if seen > signs[0].shape[1]:
-        raise ValueError(f'scores of {seen} queries, but {signs[0].shape[1]} items')
+    n_queries = first + b
+    if n_queries > signs[0].shape[1]:
+        raise ValueError(f'scores of {n_queries} queries, but {signs[0].shape[1]} items')
     if m != len(signs[1]):
         raise ValueError(f'scores of a gallery of {m} rows, but {len(signs[1])} items')
     rel = _relevant(relevant, first, block.shape)
@@ -191,43 +192,43 @@ def _class_piece(first, block, relevant, signs, k, norm):
     return ap, (d @ signs[1]).numpy(), (signs[0][:, first : first + b] @ d).T.numpy(), d.sum(0).numpy()
 
 
-def _derivatives(hit, R, k, norm):
-    "(b, m) derivative of AP by the weight of the row in each place; `hit` says which places hold a positive"
-    b, m = hit.shape
-    row, place = np.divmod(np.flatnonzero(hit[:, :k]), k)
-    H = np.bincount(row, minlength=b)  # positives among the first k
-    start = np.cumsum(H + 1) - (H + 1)  # in a table with one more entry a query: nothing follows
-    at = np.arange(len(row)) + row
-    g = place + 1.0
-    precision = (at - start[row] + 1) / g
-    total = np.bincount(row, precision, b)
-    N = np.maximum({'relevant': R, 'hits': H, 'min': np.minimum(R, k)}[norm], 1)
-    ap = total / N
-    table = np.zeros((2, int((H + 1).sum())))
-    table[0, at], table[1, at] = 1 / g, precision / g
-    after = table[:, ::-1].cumsum(1)[:, ::-1]  # sums over this and all later positives …
-    after -= np.repeat(after[:, start + H], H + 1, axis=1)  # … of the same query
-    cut = hit[:, k - 1] & (k < m)  # more weight above moves the k-th row out
-    lost = np.where(cut, H / k, 0.0) - (ap * cut if norm == 'hits' else 0)
-    below = (-after[1] - np.repeat(lost, H + 1)) / np.repeat(N, H + 1)
-    d = np.zeros((b, m), np.float32)
-    begin = np.append(np.empty(len(below), int), b * k)  # each entry is that of the places from here to the next one
-    begin[start], begin[at + 1] = np.arange(b) * k, row * k + place
-    d[:, :k] = np.repeat(below.astype(np.float32), np.diff(begin)).reshape(b, k)
-    share = ap * ((R <= k) if norm == 'min' else 1)  # by how much a positive's weight enlarges the divisor
-    d[row, place] = (precision + after[0, at] - after[1, at] - lost[row] - share[row]) / N[row]
-    if k < m and norm != 'hits':
-        row, place = np.nonzero(hit[:, k:])
-        d[row, place + k] = -share[row] / N[row]
-    return d
-
-
 def _order(first, block):
-    "(b, m) sorted scores (numbers that tie where they do) and gallery rows; equal scores in another order a query"
+    "(b, m) sorted scores (numbers that tie where scores do) and gallery rows; ties in a different order a query"
     b, m = block.shape
     mask = (np.arange(first, first + b) * 0x9E3779B1 % (1 << max(1, int(m - 1).bit_length())))[:, None]
     v, order = _sorted(block, np.arange(m) ^ mask)
     return v, order ^ mask
+
+# %% ../../nbs/metrics/07_uncertainty.ipynb #d3r1v001
+def _derivatives(hit, R, k, norm):
+    "(b, m) derivative of AP by the weight of the row in each position; `hit` says which positions hold a positive"
+    b, m = hit.shape
+    row, place = np.divmod(np.flatnonzero(hit[:, :k]), k)
+    H = np.bincount(row, minlength=b)  # positives among the first k
+    start = np.cumsum(H + 1) - (H + 1)  # in a table with one more entry a query: nothing follows
+    entry = np.arange(len(row)) + row
+    g = place + 1.0
+    precision = (entry - start[row] + 1) / g
+    total = np.bincount(row, precision, b)
+    N = np.maximum({'relevant': R, 'hits': H, 'min': np.minimum(R, k)}[norm], 1)
+    ap = total / N
+    table = np.zeros((2, int((H + 1).sum())))
+    table[0, entry], table[1, entry] = 1 / g, precision / g
+    tail = table[:, ::-1].cumsum(1)[:, ::-1]  # sums over this and all later positives …
+    tail -= np.repeat(tail[:, start + H], H + 1, axis=1)  # … of the same query
+    cut = hit[:, k - 1] & (k < m)  # more weight above pushes the k-th row out
+    lost = np.where(cut, H / k, 0.0) - (ap * cut if norm == 'hits' else 0)
+    negative = (-tail[1] - np.repeat(lost, H + 1)) / np.repeat(N, H + 1)
+    d = np.zeros((b, m), np.float32)
+    begin = np.append(np.empty(len(negative), int), b * k)  # each entry holds from this position to the next one
+    begin[start], begin[entry + 1] = np.arange(b) * k, row * k + place
+    d[:, :k] = np.repeat(negative.astype(np.float32), np.diff(begin)).reshape(b, k)
+    share = ap * ((R <= k) if norm == 'min' else 1)  # by how much a positive's weight increases the divisor
+    d[row, place] = (precision + tail[0, entry] - tail[1, entry] - lost[row] - share[row]) / N[row]
+    if k < m and norm != 'hits':
+        row, place = np.nonzero(hit[:, k:])
+        d[row, place + k] = -share[row] / N[row]
+    return d
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #4a8e895e
 class Estimate(NamedTuple):
@@ -242,10 +243,10 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    runs,  # A `Score`, or a list of them: one a run, of the same method
-    design: str = 'seeds',  # `'seeds'` (of the same items) or `'folds'` (of other items, with overlapping training sets)
-    overlap: float = 0.25,  # Of folds: test items divided by training items
-    level: float = 0.95,  # Mass of the interval
+    runs,  # A `Score`, or a list of them: one for each run of the same method
+    design: str = 'seeds',  # `'seeds'` (of the same items) or `'folds'` (of other items, training sets overlap)
+    overlap: float = 0.25,  # Of folds: test items divided by training items, above 0
+    level: float = 0.95,  # Mass of the interval, 0 to 1
 ) -> Estimate:
     "Mean over runs, with the variance of items and of runs together"
     runs = _listed(runs)
@@ -262,13 +263,13 @@ def estimate(
 def merge(
     values,  # (R,) scores of single runs
     ses=(),  # (R,) their standard errors over items; empty: not known, so the interval is of runs alone
-    n: int = 2,  # Items, of which each standard error was made
+    n: int = 2,  # Items from which each standard error was computed
     design: str = 'seeds',
     overlap: float = 0.25,
     level: float = 0.95,  # As in `estimate`
 ) -> Estimate:
-    """`estimate` from what rows keep. Seeds are asked the same items, so the variance of items is the mean of theirs, and does not shrink with
-    the number of runs"""
+    """`estimate` from what rows keep. All seeds are tested on the same items, so the variance of items is the
+    mean of theirs, and does not shrink with the number of runs"""
     if len(values) + len(ses) < 2:
         raise ValueError('a single run without a standard error has no interval')
     if check_choice(design, ('seeds', 'folds'), 'design') == 'folds':
@@ -277,7 +278,7 @@ def merge(
         parts = [*([(float(np.mean(np.square(ses))), n - 1)] if len(ses) else []), _seeds(values)]
     return _estimate(float(np.mean(values)), *_together(parts), len(values), level)
 
-
+# %% ../../nbs/metrics/07_uncertainty.ipynb #d3gfr331
 def _estimate(value, se, df, runs, level):
     half = _t(0.5 + level / 2, df) * se
     return Estimate(value, value - half, value + half, se, df, runs)
@@ -297,7 +298,7 @@ def _t(p, df):
 
 
 def _seeds(values):
-    "Variance of a mean over learning runs, and its degrees of freedom"
+    "Variance of a mean over training runs, and its degrees of freedom"
     return (np.var(values, ddof=1) / len(values), len(values) - 1) if len(values) > 1 else (0.0, 1)
 
 
