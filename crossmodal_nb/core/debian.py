@@ -33,7 +33,7 @@ packages = {  # name: (sha256 by version, megabytes, archives inside)
     ),
 }
 
-
+# %% ../../nbs/core/07_debian.ipynb #debobtai
 def obtain(
     name: str,  # A name in `packages`
     downloads: str | Path | None = None,  # Folder of all Debian packages (default: `work/data/debian`)

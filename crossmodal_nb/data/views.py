@@ -93,7 +93,7 @@ class View:
             new.split = self.split
         return new
 
-
+# %% ../../nbs/data/03_views.ipynb #viewsumf
 def _summary(view):
     "Rows, kind of content, items and labels of a view, as short texts"
     n, items, y = len(view), view.item.unique().numel(), view.y

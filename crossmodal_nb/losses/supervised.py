@@ -74,7 +74,7 @@ def dscmr(
     y: Tensor,  # (n,) classes, or (n, C) multi-hot
     lam: float = 1e-3,  # λ, weight of the common space
     eta: float = 0.1,  # η, weight of the invariance
-    form: str = 'row_mean',  # ‖·‖ is the mean length of rows (`'row_mean'`) or the Frobenius norm over n (`'frobenius'`)
+    form: str = 'row_mean',  # ‖·‖: `'row_mean'`, mean length of the rows, or `'frobenius'`, Frobenius norm over n
 ) -> dict:  # `loss` = J1 + λ J2 + η J3, `J1`, `J2` and `J3`
     "Label space, common space and invariance (Zhen et al., 2019)"
     check_choice(form, ('row_mean', 'frobenius'), 'form')

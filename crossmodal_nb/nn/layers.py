@@ -121,7 +121,7 @@ class Attention(nn.Module):
         c, A = self.look(x, y, mask)
         return self.norm(x + self.drop(self.out(c))), A
 
-
+# %% ../../nbs/nn/01_layers.ipynb #layblocf
 class FeedForward(nn.Module):
     "Applied to each vector separately: x ← LN(x + dropout(W₂ gelu(W₁ x)))"
 
