@@ -155,7 +155,11 @@ def load(
                 f'Expected: {entry["how"]}'
             )
         splits = make(folder, **options)
-    return splits if sample is None else _sample(splits, name, sample)
+    if sample is not None:
+        splits = _sample(splits, name, sample)
+    for split, views in splits.items():
+        views.split = split
+    return splits
 
 
 def _sample(splits, name, n):
