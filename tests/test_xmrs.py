@@ -33,7 +33,7 @@ from crossmodal_nb.encoders.text import Bert
 from crossmodal_nb.evaluation.retrieval import evaluate
 from crossmodal_nb.losses.supervised import batch_hard
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.xmrs import XMRS, MultiText, RawFeatures, TokenBag
+from crossmodal_nb.methods.xmrs import XMRS, MultiText, TokenBag
 
 gold = json.loads((settings().root / 'tests/golden/recipe.json').read_text())
 
