@@ -360,7 +360,7 @@ def test_rerank_round_trip(rerank, tmp_path):
     assert torch.equal(again.score(*sides(test)), rerank.score(*sides(test)))
     assert again.history == rerank.history and again.views == rerank.views
     assert str(again.first) == str(rerank.first) and again.k == 5
-    described = Rerank(**rerank.params)
+    described = Rerank(**rerank.plain_params())
     assert type(described.first) is CCA and described.first.dim == 4 and not described.views
 
 

@@ -17,7 +17,7 @@ from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from ..data.views import Views
 from ..losses.supervised import class_triplet
-from .base import Neural, parts_of, unit
+from .base import Converted, Neural, as_views, parts_of, unit
 from ..nn.layers import AlignedAttention, Standard
 
 # %% ../../nbs/methods/10_cvs.ipynb #a598939c
@@ -56,6 +56,7 @@ class CVS(Neural):
     "Common Vector Space (S3, 3.1): heads, a block a pair of modalities, cross entropy and triplets of classes"
 
     supervised = True  # learns from labels, and is judged by them
+    partner = Converted(tuple)
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class CVS(Neural):
             wis,
             gain,
             K,
-            tuple(partner),
+            partner,
             delta,
             n_classes,
         )
@@ -170,7 +171,7 @@ class CVS(Neural):
     # Learning
 
     def fit(self, train, validate=None):
-        own = PKSampler(train, self.K)
+        own = PKSampler(as_views(train), self.K)
         self.active = own.classes
         return super().fit(own, validate)
 
@@ -322,7 +323,7 @@ class MCVS(CVS):
 
     def fit(self, train, validate=None):
         "The first two views, then the others in their order. `validate` is asked of what is there"
-        self.newest = None
+        self.newest, train = None, as_views(train)
         super().fit(train.select(*list(train)[:2]), validate)
         for view in list(train)[2:]:
             self.add_view(view, train, validate)

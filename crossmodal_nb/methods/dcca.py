@@ -17,7 +17,7 @@ from ..core.checks import check_choice
 from ..data.views import Views
 from ..losses.contrastive import triplet
 from ..losses.correlation import cca_corr, gcca_corr, l2_after_bn, soft_decorrelation, standardised
-from .base import parts_of
+from .base import Converted, as_views, parts_of
 from .dual_encoder import Dual
 from .linear import CCA, MCCA
 from .moments import correlations
@@ -44,17 +44,12 @@ class OutputProjection(nn.Module):
 class PostHocCCA(Dual):
     "Heads, then a linear map a view: for losses that are blind to invertible maps. A subclass gives `losses` and `maps`"
 
+    trainer = Converted(
+        lambda given: given if isinstance(given, Trainer) else Trainer(**dict(batch=1024) | (given or {}))
+    )
+
     def __init__(self, r, final_ridge, rho_power, dim, hidden, dropout, init, ridge, parts, similarity, trainer):
-        super().__init__(
-            dim,
-            hidden,
-            dropout,
-            init,
-            ridge,
-            parts,
-            similarity,
-            trainer if isinstance(trainer, Trainer) else Trainer(**dict(batch=1024) | (trainer or {})),
-        )
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
         self.r, self.final_ridge, self.rho_power = r, final_ridge, rho_power
 
     @abstractmethod
@@ -86,6 +81,7 @@ class PostHocCCA(Dual):
 
     def fit(self, train, validate=None):
         "Train by `self.trainer`, restore the best epoch, then fit the last map on all training pairs"
+        train = as_views(train)
         super().fit(train, validate)
         self.before_eval(train, max_items=None)
         return self
@@ -108,10 +104,9 @@ class PostHocCCA(Dual):
         z = self.raw(view, x)
         return self.last[view](z)
 
-    @property
-    def params(self):
-        "As always; the batch, whose default is another one here, is always told"
-        p = super().params
+    def plain_params(self):
+        "As in `Method`, but always with the batch, whose default is another one here"
+        p = super().plain_params()
         return p | dict(trainer=dict(batch=self.trainer.batch) | p['trainer'])
 
 # %% ../../nbs/methods/06_dcca.ipynb #dd676e90

@@ -19,7 +19,7 @@ from ..data.views import Views
 from ..encoders.image import ConvNet, EfficientNetLite, ResNet50
 from ..encoders.text import Bert, MiniLM, pool
 from ..losses.contrastive import info_nce, sigmoid_pairs, triplet
-from .base import Neural, parts_of, similarities
+from .base import Converted, Neural, parts_of, similarities
 from .linear import CCA, MCCA
 from ..nn.layers import AttentionPool, Standard, mlp
 
@@ -87,6 +87,8 @@ class Head(nn.Module):
 class Dual(Neural):
     "One head a view. A subclass gives `losses`"
 
+    parts = Converted(tuple)
+
     def __init__(
         self,
         dim: int = 256,  # Coordinates of a code
@@ -104,7 +106,9 @@ class Dual(Neural):
             check_choice(init, ('cca', 'random'), 'init'),
             check_choice(similarity, similarities, 'similarity'),
         )
-        self.parts = tuple(check_choice(p, ('pooled', 'grid', 'tokens'), 'part') for p in parts)
+        for part in parts:
+            check_choice(part, ('pooled', 'grid', 'tokens'), 'part')
+        self.parts = parts
 
     def build(self):
         self.heads = nn.ModuleDict({v: Head(w, self.dim, self.hidden, self.dropout) for v, w in self.views.items()})

@@ -19,7 +19,7 @@ from ..datasets.gaze import Attended, Squared, cells, views_of
 from ..encoders import extraction
 from ..encoders.image import EfficientNetLite, ResNet50
 from ..losses.contrastive import info_nce, queue_nce
-from .base import Neural, parts_of, unit
+from .base import Neural, as_views, parts_of, unit
 from .dual_encoder import Tower
 
 # %% ../../nbs/methods/09_gaze.ipynb #c28c6558
@@ -281,6 +281,7 @@ class Gaze(Neural):
     # Learning
 
     def fit(self, train, validate=None):
+        train = as_views(train)
         self.candidates, self.proposers = {v: view for v, view in train.items()}, None
         self.max_item_rows = {
             v: int(view.item.unique(return_counts=True)[1].max()) for v, view in train.items()

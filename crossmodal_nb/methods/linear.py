@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .base import Method, parts_of, similarities
+from .base import Method, as_views, parts_of, similarities
 from .moments import Moments, cca, correlations, ridge_units, stream
 
 # %% ../../nbs/methods/03_linear.ipynb #89b59ff8
@@ -65,7 +65,7 @@ class CCA(Method):
     ) -> 'CCA':
         "Add more pairs; in whatever order they come, the result is that of one fit"
         self._fresh()
-        before = self.views
+        views, before = as_views(views), self.views
         self.infer_schema(views, max_views=2, instead='For more views at once there are MCCA and GCCA')
         if before not in (None, self.views):
             self.views, now = before, self.views
@@ -96,7 +96,7 @@ class CCA(Method):
         **changes,  # Any hyper-parameters
     ) -> 'CCA':
         "The same fit with other hyper-parameters: nothing is streamed again, and a ridge is decomposed once"
-        new, asked = copy.copy(self), type(self)(**{**self.params, **changes})
+        new, asked = copy.copy(self), type(self)(**{**self.get_params(deep=False), **changes})
         for k in changes:
             setattr(new, k, getattr(asked, k))
         self._shared = new._shared = True
@@ -205,7 +205,7 @@ class CCAZooMethod(Method):
         "The cca-zoo estimator, not yet fitted"
 
     def fit(self, train, validate=None):
-        self.history = []
+        self.history, train = [], as_views(train)
         self.infer_schema(train, max_views=self.max_views, instead='For more views at once there are MCCA and GCCA')
         if self.bounded and self.dim > (least := min(w['pooled'] for w in self.views.values())):
             raise ValueError(f'dim={self.dim}, but the narrowest view is only {least} wide')

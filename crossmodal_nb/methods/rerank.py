@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .base import Method, saved_class, unit
+from .base import Converted, Method, as_views, saved_class, unit
 from .linear import CCA
 from .vilbert import ViLBERT
 
@@ -28,7 +28,7 @@ def build_method(m) -> Method:
 
 def describe_method(m: Method) -> dict:
     "The reverse of `build_method`"
-    return {'class': f'{type(m).__module__}:{type(m).__name__}', 'params': m.params}
+    return {'class': f'{type(m).__module__}:{type(m).__name__}', 'params': m.plain_params()}
 
 
 def states(parts: dict) -> tuple[dict, dict]:  # tensors, data
@@ -51,11 +51,13 @@ def restored(parts: dict, tensors: dict, data: dict):
 class Ensemble(Method):
     "Several methods with codes as one: unit codes side by side, so that the cosine is the mean of theirs"
 
+    methods = Converted(lambda given: [build_method(m) for m in given])
+
     def __init__(
         self,
         methods,  # Methods, or what describes them (see `build_method`)
     ):
-        self.methods = [build_method(m) for m in methods]
+        self.methods = methods
         self.join()
 
     def join(self):
@@ -69,6 +71,7 @@ class Ensemble(Method):
         return self
 
     def fit(self, train, validate=None):
+        train = as_views(train)
         for m in self.methods:
             m.fit(train, validate)
         return self.join()
@@ -76,10 +79,6 @@ class Ensemble(Method):
     def encode(self, view, x, to=None):
         self.validate_input(view, x)
         return torch.cat([unit(m.encode(view, x, to).float()) for m in self.methods], 1)
-
-    @property
-    def params(self):
-        return dict(methods=[describe_method(m) for m in self.methods])
 
     def state(self):
         return states({str(i): m for i, m in enumerate(self.methods)})
@@ -103,6 +102,8 @@ def standard_rows(s: Tensor) -> Tensor:
 class Rerank(Method):
     "A first method finds `k` candidates for each query, a second with `pairs` looks at them again"
 
+    first, second = Converted(build_method), Converted(build_method)
+
     def __init__(
         self,
         first,  # A method with scores, or what describes one: `{'class': 'linear:CCA', 'params': {…}}`
@@ -110,7 +111,7 @@ class Rerank(Method):
         k=20,  # Candidates a query
         mix=0.0,  # μ, the share of the first method within the k
     ):
-        self.first, self.second = build_method(first), build_method(second)
+        self.first, self.second = first, second
         self.k, self.mix = k, mix
         self.join()
 
@@ -135,6 +136,7 @@ class Rerank(Method):
         return new.join()
 
     def fit(self, train, validate=None):
+        train = as_views(train)
         self.first.fit(train, validate)
         if hasattr(self.second, 'mine'):
             self.second.mine(self.first, train)
@@ -176,10 +178,6 @@ class Rerank(Method):
         while len(self.looked) > 16:
             self.looked.pop(next(iter(self.looked)))
         return scores
-
-    @property
-    def params(self):
-        return dict(first=describe_method(self.first), second=describe_method(self.second), k=self.k, mix=self.mix)
 
     def state(self):
         return states(dict(first=self.first, second=self.second))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.checks import InputError, check_choice
 from ..data.views import View, Views
-from .base import Method, parts_of, similarities
+from .base import Method, as_views, parts_of, similarities
 from .linear import CCA, MCCA
 from .moments import correlations
 from ..nn.layers import Standard
@@ -52,7 +52,7 @@ class SM(Method):
         )
 
     def fit(self, train, validate=None):
-        self.history, self.tensors = [], {}
+        self.history, self.tensors, train = [], {}, as_views(train)
         self.infer_schema(train)
         rows = {v: labelled(x, v) for v, x in train.items()}
         self.classes = 1 + max(int(x.y.max()) for x in rows.values())
@@ -173,7 +173,7 @@ class LabelledCCA(MCCA):
         self.power = power
 
     def fit(self, train, validate=None):
-        rows = Views({v: labelled(x, v) for v, x in train.items()})
+        rows = Views({v: labelled(x, v) for v, x in as_views(train).items()})
         self.infer_schema(rows, max_views=4, instead='The label is one more view')
         first = next(iter(rows.values()))
         one_hot = torch.nn.functional.one_hot(first.y).double()

@@ -25,7 +25,7 @@ from ..data.rows import rows as count
 from ..data.views import Batch, View, Views
 from ..encoders.base import Ragged
 from ..losses.contrastive import masked_region_kl
-from .base import Method, Neural, parts_of, product, sides
+from .base import Converted, Method, Neural, as_views, parts_of, product, sides
 from .linear import CCA
 from .moments import regularised
 from ..nn.layers import Attention, Block, CoAttention, FeedForward, Standard, mlp, spatial_code
@@ -192,6 +192,14 @@ class ViLBERT(Neural):
     parts, tasks = ('grid', 'tokens', 'pooled', 'ids'), ('text', 'regions', 'alignment')
     piece = 256  # Pairs that go through the connections at once
     near = None  # See `mine`
+    pretrain = Converted(tuple)
+    trainer = Converted(
+        lambda given: (
+            given
+            if isinstance(given, Trainer)
+            else Trainer(**(dict(batch=64, lr=3e-4, warmup=0.1) if given is None else given))
+        )
+    )
 
     def __init__(
         self,
@@ -214,7 +222,7 @@ class ViLBERT(Neural):
         ridge=1.0,  # Of that CCA, relative to the mean variance
         trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
     ):
-        super().__init__(Trainer(batch=64, lr=3e-4, warmup=0.1) if trainer is None else trainer)
+        super().__init__(trainer)
         self.width, self.text_layers, self.image_layers, self.connections, self.heads = (
             width,
             text_layers,
@@ -235,7 +243,9 @@ class ViLBERT(Neural):
             check_choice(init, ('cca', 'random'), 'init'),
             ridge,
         )
-        self.pretrain = tuple(check_choice(t, self.tasks, 'pre-training task') for t in pretrain)
+        for task in pretrain:
+            check_choice(task, self.tasks, 'pre-training task')
+        self.pretrain = pretrain
         if min(text_layers, image_layers) < connections:
             raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
         if width % heads:
@@ -376,11 +386,13 @@ class ViLBERT(Neural):
         train,  # The `Views` that fit will get
     ):
         "Let the hard negatives of the next `fit` be those that `first` finds; returns self"
+        train = as_views(train)
         self.near, self.near_items = nearest_items(first, train, self.pool), train.shared_items
         return self
 
     def fit(self, train, validate=None):
         "Pre-train, then train by multiple choice"
+        train = as_views(train)
         if self.near and self.hard:
             if not torch.equal(self.near_items, train.shared_items):
                 raise InputError('mine() was given other training items: call it again')
