@@ -42,7 +42,7 @@ similarities = ('cosine', 'pearson', 'dot', 'euclid')
 
 def unit(
     z: Tensor,  # (n, d) rows
-    size: Tensor = None,  # (n, 1) what a row's length is compared with (default: nothing, only exact zeros count as zero)
+    size: Tensor = None,  # (n, 1) scale that a row's length is compared with (default: only exact zeros count as zero)
 ) -> Tensor:  # (n, d) rows of length 1; a row of no length stays 0
     "Rows divided by their length; a row that is zero up to rounding becomes exactly 0, and so scores 0 with everything"
     n = z.norm(dim=1, keepdim=True)
@@ -95,7 +95,7 @@ def compare(
 # %% ../../nbs/methods/01_base.ipynb #86011437
 def arithmetic(
     codes: Tensor,  # (k, d) the terms, rows of unit length (see `unit`)
-    weights,  # k numbers: +1 adds, -1 takes away
+    weights,  # k numbers: +1 adds, −1 subtracts
     means: Tensor = 0.0,  # (k, d) or (d,) what to subtract from each term first: the mean code of its modality
 ) -> Tensor:  # (d,) a query of length 1
     "The direction of a weighted sum of codes"
@@ -106,7 +106,7 @@ def arithmetic(
 def nearest(
     query: Tensor,  # (d,)
     codes: Tensor,  # (n, d) the gallery
-    exclude=(),  # Rows of the gallery that may not be found: the operands
+    exclude=(),  # Rows of the gallery to leave out: the operands
     k: int | None = None,  # How many (default all)
 ) -> tuple[Tensor, Tensor]:  # rows of the gallery, nearest first, and their cosines
     "Rows of `codes` by cosine with `query`, without the operands"
@@ -120,7 +120,7 @@ def parts_of(
     x,  # A tensor or array (its own `pooled`), a dict of parts, or raw rows
     names=('pooled',),  # The parts that can be read
 ) -> dict:  # Tensors, `Ragged` sets, or raw rows
-    "Those of the parts `names` that `x` has: at least one"
+    "The parts among `names` that `x` has; an error if there is none"
     if isinstance(x, (Tensor, np.ndarray)):
         x = {'pooled': x}
     elif not isinstance(x, dict):
@@ -142,8 +142,9 @@ def width(x) -> int | None:
 def as_views(
     data,  # `Views`; a dict `{name: rows}`; or a list or tuple of rows, one entry per view
 ) -> Views:  # The same rows; without `View`s, row i of every view is about item i
-    """Training data in any form that `fit` takes, as `Views`. Rows are a tensor, an array, a list of numbers or of vectors, a dict of parts,
-    raw rows, or a `View`. Raises an `InputError` where arrays that are paired by position differ in length"""
+    """Training data in any form that `fit` takes, as `Views`. Rows are a tensor, an array, a list of numbers or of
+    vectors, a dict of parts, raw rows, or a `View`. Raises an `InputError` where arrays that are paired by position
+    differ in length"""
     if isinstance(data, Views):
         return data
     if isinstance(data, (list, tuple)):
@@ -210,7 +211,7 @@ def _inner(value) -> dict:
 
 
 def _plain(value):
-    "Numpy's numbers as Python's, a `Trainer` as what differs from its defaults and can change a number, a method by name"
+    "Plain data: a `Trainer` as what differs from its defaults and can change a number, a method by its name"
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Trainer):
@@ -243,8 +244,8 @@ class HyperParameters:
         self,
         **changes,  # Hyper-parameters by name, also those within others: `trainer__lr=1e-4`
     ):
-        """Other hyper-parameters; returns self. They are checked as by the constructor, and what was learnt is forgotten: fit again. A name
-        that does not exist is an `InputError` with the nearest one"""
+        """Other hyper-parameters; returns self. They are checked as by the constructor, and what was learnt is
+        forgotten: fit again. A name that does not exist is an `InputError` with the nearest one"""
         if not changes:
             return self
         params, inner = self.get_params(deep=False), {}
@@ -268,7 +269,8 @@ class HyperParameters:
         return self
 
     def plain_params(self) -> dict:
-        "The hyper-parameters as plain data, for `method.json` and `repr`; of a trainer, what differs from its defaults and can change a number"
+        """The hyper-parameters as plain data, for `method.json` and `repr`; of a trainer, what differs from its
+        defaults and can change a number"""
         return {name: _plain(getattr(self, name)) for name in inspect.signature(type(self)).parameters}
 
     def __repr__(self):
@@ -278,7 +280,7 @@ class HyperParameters:
 class Method(HyperParameters, ABC):
     "fit → encode → score: the verbs of everything that learns a common space"
 
-    parts = ('pooled',)  # what it reads of each row
+    parts = ('pooled',)  # the parts that it reads of each row
     similarity = 'cosine'  # how codes are compared
     views = None  # learnt in fit: {view: {part: width}}
     history = ()  # learnt in fit: one dict an epoch (or one in all), of plain numbers
@@ -289,7 +291,7 @@ class Method(HyperParameters, ABC):
         train,  # Two to five views: `Views`, a dict or a list of arrays (see `as_views`)
         validate=None,  # `Callable[[Method], float]`, larger is better, asked about held-out data while fitting
     ) -> 'Method':
-        "Learn; returns self"
+        "Learn from the views; returns self"
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict]:  # tensors, and plain data for the json
@@ -346,10 +348,11 @@ class Method(HyperParameters, ABC):
         instead: str = '',  # What to do when there are too many
     ):
         "Remember the names and widths of the views, after checking their number"
+        count = min_views if min_views == max_views else f'{min_views} to {max_views}'
         if not min_views <= len(train) <= max_views:
             raise ValueError(
-                f'{type(self).__name__} takes {min_views if min_views == max_views else f"{min_views} to {max_views}"} views, not {len(train)} '
-                f'({", ".join(train)}). {instead or "Choose with views.select(...)"}'
+                f'{type(self).__name__} takes {count} views, not {len(train)} ({", ".join(train)}). '
+                f'{instead or "Choose with views.select(...)"}'
             )
         self.views = {v: {p: width(t) for p, t in parts_of(view.x, self.parts).items()} for v, view in train.items()}
 
@@ -358,7 +361,8 @@ class Method(HyperParameters, ABC):
         view: str,
         x,  # As in `encode`
     ) -> dict[str, Tensor]:  # The parts this method reads
-        "The parts of `x`, after checking that the method is fitted, knows the view, and that widths and values are right"
+        """The parts of `x`, after checking that the method is fitted, knows the view, and that widths and values are
+        right"""
         if not self.views:
             raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')
         x = parts_of(x, self.parts)
@@ -378,12 +382,13 @@ class Method(HyperParameters, ABC):
         self,
         path: str | Path,  # A folder
     ):
-        "Write `method.json` and one `.safetensors` into `path`. The json names the tensors and is renamed into place last: whole or absent"
+        """Write `method.json` and one `.safetensors` into `path`. The json names the tensors and is renamed into place
+        last, so a method is complete or absent"""
         cls, (tensors, data) = type(self), self.state()
         if not cls.__module__.startswith('crossmodal_nb.methods.'):
             raise ValueError(
-                f'{cls.__name__} lives in {cls.__module__!r}; a saved method is found again '
-                'by its module in crossmodal_nb.methods, so export its notebook first'
+                f'{cls.__name__} is defined in {cls.__module__!r}; a saved method is loaded by its module '
+                'in crossmodal_nb.methods, so export its notebook first'
             )
         save_tensors(
             Path(path) / 'method.json',
@@ -402,8 +407,9 @@ class Method(HyperParameters, ABC):
         cls,
         path: str | Path,  # A folder that `save` wrote
     ) -> 'Method':
-        """The saved method. Only classes within `crossmodal_nb.methods` are ever looked up, and tensors that changed on disk are refused. A
-        subclass loads its own kind only: `CLIP.load` of a saved CCA is an `InputError`, `Method.load` takes any"""
+        """The saved method. Only classes within `crossmodal_nb.methods` are ever looked up, and tensors that changed on
+        disk are refused. A subclass loads its own kind only: `CLIP.load` of a saved CCA is an `InputError`,
+        `Method.load` takes any"""
         path = Path(path) / 'method.json'
         if not path.exists():
             raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
@@ -412,10 +418,10 @@ class Method(HyperParameters, ABC):
             raise InputError(
                 f'{path.parent} holds a {saved.__name__}, not a {cls.__name__}: load it with {saved.__name__}.load'
             )
-        tensors, about = load_tensors(path)
+        tensors, data = load_tensors(path)
         self = saved(**params)
-        self.views, self.history = about['views'], about['history']
-        self.restore(tensors, about)
+        self.views, self.history = data['views'], data['history']
+        self.restore(tensors, data)
         return self
 
 # %% ../../nbs/methods/01_base.ipynb #91c6df67
@@ -440,7 +446,7 @@ class Neural(nn.Module, Method):
     def net(
         self,
         view: str,
-        x: dict,  # Parts of n rows: tensors on the network's device; a `Ragged` part `p` comes padded, with its mask as `p_mask`
+        x: dict,  # Parts of n rows, on the network's device; a `Ragged` part `p` is padded, with mask `p_mask`
     ) -> Tensor:  # (n, d)
         "Codes of rows"
 
@@ -450,23 +456,24 @@ class Neural(nn.Module, Method):
         z: dict,  # view: (n, d) codes of the whole batch
         batch,  # The `Batch` they are of
     ) -> dict:  # `loss`, and other scalars to be kept in the history
-        "What these codes cost"
+        "The loss of these codes"
 
     def init_from_data(self, train):
-        "Statistics taken of the training data, or a start better than chance, before the first step"
+        "Statistics of the training data, or an initialisation better than random, before the first step"
 
     def before_eval(self, train):
-        "What must be mended before the network is judged; called before each check, and at the end with all of `train`"
+        """What must be updated before the network is evaluated; called before each check, and at the end with all of
+        `train`"""
 
     def lr_multipliers(self, epoch) -> dict:
-        "Factors of the learning rate, by the start of a parameter's name"
+        "Factors of the learning rate, by prefix of a parameter's name"
         return {}
 
     def after_step(self):
         "Keep learned scales within their range; called after each step"
 
     def collapse_loss(self, n) -> float | None:
-        "The loss of a batch of n when all scores are equal"
+        "The loss of a batch of n when all scores are equal, if it has such a value"
 
     def fit(self, train, validate=None):
         "Train by `self.trainer`, and keep the best epoch"
@@ -483,16 +490,16 @@ class Neural(nn.Module, Method):
 
     def inputs(self, x, i) -> dict:
         "Parts of rows `i`, where the network is"
-        own, out = next(self.parameters()), {}
+        parameter, out = next(self.parameters()), {}
         for part, v in x.items():
             v = take(v, i)
             if isinstance(v, Ragged):
                 v, out[f'{part}_mask'] = v.pad()
-            out[part] = v.to(own.dtype) if isinstance(v, Tensor) else v
-        return {k: v.to(own.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in out.items()}
+            out[part] = v.to(parameter.dtype) if isinstance(v, Tensor) else v
+        return {k: v.to(parameter.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in out.items()}
 
     def forward(self, batch, chunk=0):
-        "Losses of a whole batch. With `chunk`, rows are coded piece by piece, and again when gradients are asked for"
+        "Losses of a whole batch. With `chunk`, rows are encoded in pieces, and again when gradients are computed"
         z, (rank, world) = {}, rank_and_world_size()
         for view, v in batch.items():
             mine = torch.arange(len(v)).tensor_split(world)[rank]
@@ -524,7 +531,7 @@ class Neural(nn.Module, Method):
 def embedding_variance(
     z: dict,  # view: (n, d) codes
 ) -> Tensor:  # 0 when all codes of a view point the same way (or are 0), 1 when they point everywhere
-    "Mean squared distance of unit codes from their mean; the least of all views"
+    "Mean squared distance of unit codes from their mean; the smallest over the views"
     us = [unit(v.detach().float()) for v in z.values()]
     return torch.stack([u.square().sum(1).mean() - u.mean(0).square().sum() for u in us]).min()
 
@@ -544,7 +551,7 @@ def methods() -> dict[str, type]:
 def find(
     name: str,  # `'module:Class'`, with or without `crossmodal_nb.methods.` in front
 ) -> type:  # The class
-    "A method class by name, within `crossmodal_nb.methods` only; an old name is an `InputError` that says the new one"
+    "A method class by name, within `crossmodal_nb.methods` only; an old name is an `InputError` that gives the new one"
     known, name = methods(), name.removeprefix('crossmodal_nb.methods.')
     if name not in known and (now := _present(name, known)):
         changed = current_name('names', name) != name.rpartition(':')[2]
@@ -555,7 +562,7 @@ def find(
 
 
 def _present(name, known):
-    "The key of a class that was saved as `name`: by its own name, whatever module it stands in now"
+    "The key of a class that was saved as `name`: by the class name, in any module"
     if not re.fullmatch(r'[\w.]+:\w+', name):
         return None
     ends = (name.rpartition(':')[2], current_name('names', name))
@@ -565,7 +572,7 @@ def _present(name, known):
 def saved_class(
     saved: dict,  # `class` and `params`, as `Method.save` wrote them, now or earlier
 ) -> tuple[type, dict]:  # The class, and its hyper-parameters by today's names
-    "What a saved method is an object of. Names that have changed since are read by `names.toml`"
+    "The class of a saved method. Names that have changed since are translated by `names.toml`"
     known, name = methods(), saved['class'].removeprefix('crossmodal_nb.methods.')
     cls = find(name if name in known else _present(name, known) or name)
     return cls, current_parameters(cls, saved['params'])
@@ -577,17 +584,17 @@ def check_score_invariance(
     xa,  # Queries (a tensor, or a dict of parts)
     b: str,
     xb,  # Gallery
-    atol: float = 1e-5,  # How far apart equal scores may lie
-    seed: int = 1,  # The permutation
+    atol: float = 1e-5,  # Tolerance of equal scores
+    seed: int = 1,  # Of the permutation
 ) -> dict[str, bool]:  # `{'gallery': …, 'queries': …}`
-    "Does the method's `score` obey the two laws?"
+    "Whether the method's `score` obeys the two laws"
     g, s = torch.Generator().manual_seed(seed), method.score(a, xa, b, xb)
     p, q = torch.randperm(rows(xb), generator=g), torch.randperm(rows(xa), generator=g)[: max(rows(xa) // 3, 1)]
 
-    def same(x, y):
+    def equal(x, y):
         return torch.allclose(x.double(), y.double(), atol=atol, rtol=1e-4)
 
     return dict(
-        gallery=same(method.score(a, xa, b, take(xb, p)), s[:, p]),
-        queries=same(method.score(a, take(xa, q), b, xb), s[q]),
+        gallery=equal(method.score(a, xa, b, take(xb, p)), s[:, p]),
+        queries=equal(method.score(a, take(xa, q), b, xb), s[q]),
     )
