@@ -224,7 +224,7 @@ def _plain(value):
         return type(value)(_plain(v) for v in value)
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-
+# %% ../../nbs/methods/01_base.ipynb #a5b1e0d2
 class HyperParameters:
     "The arguments of the constructor, by scikit-learn's contract"
 
@@ -526,7 +526,7 @@ class Neural(nn.Module, Method):
         self.load_state_dict(tensors)
         self.eval()
 
-
+# %% ../../nbs/methods/01_base.ipynb #a5b1e0d4
 @torch.no_grad()
 def embedding_variance(
     z: dict,  # view: (n, d) codes

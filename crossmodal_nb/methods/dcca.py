@@ -40,7 +40,7 @@ class OutputProjection(nn.Module):
         self.mean.copy_(mean)
         self.W.zero_()[:, : W.shape[1]] = W  # with fewer directions than coordinates, the rest is 0
 
-
+# %% ../../nbs/methods/06_dcca.ipynb #a5b1e0de
 class PostHocCCA(Dual):
     "Heads, then a linear map per view, for losses invariant to such maps. A subclass defines `losses` and `maps`"
 

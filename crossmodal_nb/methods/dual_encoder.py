@@ -277,7 +277,7 @@ class Tower(nn.Module):
         z = pool(*e.states(e.words(rows)['input_ids'], self.net), e.pooling)
         return nn.functional.normalize(z) if e.unit else z
 
-
+# %% ../../nbs/methods/05_dual_encoder.ipynb #a5b1e0dc
 class EndToEnd(CLIP):
     "CLIP with trainable encoders: a tower for raw texts, another for other raw rows; vectors are used as they are"
 

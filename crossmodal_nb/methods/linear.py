@@ -236,7 +236,7 @@ class CCAZooMethod(Method):
     def restore(self, tensors, data):
         self.tensors = tensors
 
-
+# %% ../../nbs/methods/03_linear.ipynb #a5b1e0d6
 class MCCA(CCAZooMethod):
     "Multiset CCA: the largest sum of all pairwise covariances (Kettenring 1971)"
 
@@ -280,7 +280,7 @@ class PLS(CCAZooMethod):
 
         return model(self.dim)
 
-
+# %% ../../nbs/methods/03_linear.ipynb #a5b1e0d8
 class KCCA(CCAZooMethod):
     """Kernel CCA: multiset CCA in kernel space (Hardoon et al. 2004); n × n kernels, so a few thousand items of one row
     each"""

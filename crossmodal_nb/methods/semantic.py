@@ -110,7 +110,7 @@ class SM(Method):
     def restore(self, tensors, data):
         self.tensors, self.classes = tensors, data['classes']
 
-
+# %% ../../nbs/methods/04_semantic.ipynb #a5b1e0da
 def gaussian(x: Tensor, anchors: Tensor, gamma: float) -> Tensor:  # (n, m)
     "exp(−γ ‖x − a‖²) of every row and every anchor"
     return torch.exp(-gamma * torch.cdist(x, anchors, compute_mode='donot_use_mm_for_euclid_dist').square())

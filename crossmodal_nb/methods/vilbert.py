@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pooling', 'Connection', 'random_negatives', 'HardNegative', 'nearest_items', 'hidden_words', 'hidden_cells',
-           'visual_words', 'eval_mode', 'mean_of', 'over_all', 'ViLBERT']
+           'visual_words', 'eval_mode', 'mean_of', 'over_all', 'TwoStream', 'MultipleChoice', 'ViLBERT']
 
 # %% ../../nbs/methods/07_vilbert.ipynb #imports0
 import contextlib
@@ -181,72 +181,11 @@ def over_all(total, n):  # sum and number of terms in this process
     return total / n.clamp(min=1)
 
 # %% ../../nbs/methods/07_vilbert.ipynb #c4a11b02
-class ViLBERT(Neural):
-    "Two streams with co-attention, trained by multiple choice (Lu et al. 2019), on frozen grid cells and token states"
+class TwoStream(Neural):
+    "The network of ViLBERT: two streams of vectors, connected by co-attention"
 
-    parts, tasks = ('grid', 'tokens', 'pooled', 'ids'), ('text', 'regions', 'alignment')
+    parts = ('grid', 'tokens', 'pooled', 'ids')
     piece = 256  # Pairs per pass through the connections
-    near = None  # See `mine`
-    pretrain = Converted(tuple)
-    trainer = Converted(
-        lambda given: (
-            given
-            if isinstance(given, Trainer)
-            else Trainer(**(dict(batch=64, lr=3e-4, warmup=0.1) if given is None else given))
-        )
-    )
-
-    def __init__(
-        self,
-        width=256,  # Of all hidden vectors; a multiple of `heads`
-        text_layers=4,  # Transformer blocks of the text; the last `connections` of them follow one connection each
-        image_layers=2,  # The same for the picture
-        connections=2,
-        heads=4,
-        dropout=0.1,
-        cells=4,  # Grids are averaged to cells × cells (0: as they are)
-        pretrain=tasks,  # Pre-training tasks, some of `tasks`
-        pretrain_epochs=0,
-        n_visual_words=64,  # Number of visual words for the task `regions`
-        random=1,  # Random negative texts per pair, and as many pictures
-        hard=1,  # Hard ones, from the `pool` nearest (see `mine`; without it, random ones)
-        pool=100,  # Candidates for hard negatives, per item
-        use_pooled=False,  # Whether a row's `pooled` vector represents the whole row (else the mean of its set)
-        pooled_lr_scale=1.0,  # Of the learning rate, for the input layers of pooled vectors
-        init='cca',  # Begin as ridge CCA of the mean vectors (blocks and connections add nothing), or `'random'`
-        ridge=1.0,  # Of that CCA, in units of the mean variance
-        trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
-    ):
-        super().__init__(trainer)
-        self.width, self.text_layers, self.image_layers, self.connections, self.heads = (
-            width,
-            text_layers,
-            image_layers,
-            connections,
-            heads,
-        )
-        self.dropout, self.cells, self.pretrain_epochs, self.n_visual_words = (
-            dropout,
-            cells,
-            pretrain_epochs,
-            n_visual_words,
-        )
-        self.random, self.hard, self.pool = random, hard, pool
-        self.use_pooled, self.pooled_lr_scale, self.init, self.ridge = (
-            use_pooled,
-            pooled_lr_scale,
-            check_choice(init, ('cca', 'random'), 'init'),
-            ridge,
-        )
-        for task in pretrain:
-            check_choice(task, self.tasks, 'pre-training task')
-        self.pretrain = pretrain
-        if min(text_layers, image_layers) < connections:
-            raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
-        if width % heads:
-            raise InputError(f'width={width} cannot be divided among heads={heads}')
-
-    # The network
 
     def infer_schema(self, train):
         super().infer_schema(train, max_views=2)
@@ -373,7 +312,11 @@ class ViLBERT(Neural):
         do = partial(checkpoint, f, use_reentrant=False) if chunk else f
         return torch.cat([do(i[o], j[o]) for o in order.split(chunk or self.piece)])[order.argsort()]
 
-    # Training
+# %% ../../nbs/methods/07_vilbert.ipynb #c4a11b04
+class MultipleChoice(TwoStream):
+    "Training of two streams: pre-training, then multiple choice among matching and non-matching pairs"
+
+    near = None  # See `mine`
 
     def mine(
         self,
@@ -557,7 +500,71 @@ class ViLBERT(Neural):
             out['right'] = gather(((s > 0) == true).float()).mean()
         return out | dict(loss=sum(v for k, v in out.items() if k != 'right'))
 
-    # Scoring: pairs, not codes
+# %% ../../nbs/methods/07_vilbert.ipynb #c4a11b06
+class ViLBERT(MultipleChoice):
+    "Two streams with co-attention, trained by multiple choice (Lu et al. 2019), on frozen grid cells and token states"
+
+    tasks = ('text', 'regions', 'alignment')
+    pretrain = Converted(tuple)
+    trainer = Converted(
+        lambda given: (
+            given
+            if isinstance(given, Trainer)
+            else Trainer(**(dict(batch=64, lr=3e-4, warmup=0.1) if given is None else given))
+        )
+    )
+
+    def __init__(
+        self,
+        width=256,  # Of all hidden vectors; a multiple of `heads`
+        text_layers=4,  # Transformer blocks of the text; the last `connections` of them follow one connection each
+        image_layers=2,  # The same for the picture
+        connections=2,
+        heads=4,
+        dropout=0.1,
+        cells=4,  # Grids are averaged to cells × cells (0: as they are)
+        pretrain=tasks,  # Pre-training tasks, some of `tasks`
+        pretrain_epochs=0,
+        n_visual_words=64,  # Number of visual words for the task `regions`
+        random=1,  # Random negative texts per pair, and as many pictures
+        hard=1,  # Hard ones, from the `pool` nearest (see `mine`; without it, random ones)
+        pool=100,  # Candidates for hard negatives, per item
+        use_pooled=False,  # Whether a row's `pooled` vector represents the whole row (else the mean of its set)
+        pooled_lr_scale=1.0,  # Of the learning rate, for the input layers of pooled vectors
+        init='cca',  # Begin as ridge CCA of the mean vectors (blocks and connections add nothing), or `'random'`
+        ridge=1.0,  # Of that CCA, in units of the mean variance
+        trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
+    ):
+        super().__init__(trainer)
+        self.width, self.text_layers, self.image_layers, self.connections, self.heads = (
+            width,
+            text_layers,
+            image_layers,
+            connections,
+            heads,
+        )
+        self.dropout, self.cells, self.pretrain_epochs, self.n_visual_words = (
+            dropout,
+            cells,
+            pretrain_epochs,
+            n_visual_words,
+        )
+        self.random, self.hard, self.pool = random, hard, pool
+        self.use_pooled, self.pooled_lr_scale, self.init, self.ridge = (
+            use_pooled,
+            pooled_lr_scale,
+            check_choice(init, ('cca', 'random'), 'init'),
+            ridge,
+        )
+        for task in pretrain:
+            check_choice(task, self.tasks, 'pre-training task')
+        self.pretrain = pretrain
+        if min(text_layers, image_layers) < connections:
+            raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
+        if width % heads:
+            raise InputError(f'width={width} cannot be divided among heads={heads}')
+
+    # Scores are of pairs: there are no codes
     net = losses = None
     encode = Method.encode
 
