@@ -219,7 +219,9 @@ def basketed(w, size=7):
 
 
 def short(**k):
-    return ACME(**ACME.example().params | dict(trainer=dict(epochs=3, batch=40, lr=3e-3, accelerator='cpu')) | k)
+    return ACME(
+        **ACME.example().get_params(deep=False) | dict(trainer=dict(epochs=3, batch=40, lr=3e-3, accelerator='cpu')) | k
+    )
 
 
 @pytest.mark.parametrize('names', [('image', 'text'), ('title', 'steps')])
@@ -332,9 +334,11 @@ class Zeroed(ACME):
 def test_collapse():
     how = dict(epochs=5, batch=4, lr=1e-3, accelerator='cpu')
     with pytest.raises(Collapse, match='for 50 steps the triplet has been its margin, 0.3'):
-        Zeroed(**short().params | dict(trainer=how)).fit(world())
+        Zeroed(**short().get_params(deep=False) | dict(trainer=how)).fit(world())
     with pytest.raises(Collapse, match='three times in a row'):
-        Zeroed(**short().params | dict(trainer=how | dict(batch=80))).fit(world(), checker(world(60, 1)))
+        Zeroed(**short().get_params(deep=False) | dict(trainer=how | dict(batch=80))).fit(
+            world(), checker(world(60, 1))
+        )
     assert len(short(trainer=how | dict(epochs=2)).fit(world()).history) == 2  # 80 steps, and no collapse
 
 
@@ -359,7 +363,7 @@ def test_translation_is_judged_by_rank():
 
     w, t = world(), world(60, 1)
     other, truth = dict(image='text', text='image'), {v: x.x for v, x in t.items()}
-    m = Knows(**short().params).fit(w)
+    m = Knows(**short().get_params(deep=False)).fit(w)
     rows = evaluate(Translation(m), t, boot=0, permutations=2)
     assert all(r['value'] == 1 for r in rows if r['metric'] in ('R@1', 'medR')) and all(
         r['chance'] == pytest.approx(1 / 60) for r in rows if r['metric'] == 'R@1'

@@ -1,10 +1,14 @@
 "What every method must obey, whatever it does inside. Classes are discovered, not listed: a new family is held to this by existing."
 
 import inspect
+import json
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
+from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
@@ -173,3 +177,99 @@ def test_the_laws_can_fail(test):
     assert check_score_invariance(*sides(m, test)) == dict(gallery=False, queries=False)
     with pytest.raises(ValueError, match='crossmodal_nb.methods'):
         m.save('nowhere')
+
+
+# scikit-learn's contract
+
+
+@pytest.mark.parametrize('name', classes)
+def test_sklearn_clones(name):
+    m = new(classes[name])
+    again = clone(m)
+    assert type(again) is classes[name] and again is not m and repr(again) == repr(m)
+    given = m.get_params(deep=False)
+    assert list(given) == list(inspect.signature(classes[name]).parameters)
+    assert given.keys() <= m.get_params().keys()
+    lists = {k: list(v) for k, v in given.items() if isinstance(v, tuple)}
+    same = classes[name](**given | lists)
+    assert all(same.get_params()[k] is v for k, v in lists.items())
+    assert clone(same).get_params(deep=False).keys() == given.keys()
+
+
+@pytest.mark.parametrize('name', classes)
+def test_hyper_parameters_are_set(name):
+    m = new(classes[name])
+    given = m.get_params(deep=False)
+    key = next(iter(given))
+    assert m.set_params(**{key: given[key]}) is m and m.get_params(deep=False)[key] is given[key]
+    with pytest.raises(InputError, match=f'did you mean {key!r}'):
+        m.set_params(**{key + 'z': 1})
+    if 'trainer' in given:
+        epochs = m.trainer.epochs + 1
+        assert m.get_params()['trainer__epochs'] == epochs - 1
+        assert m.set_params(trainer__epochs=epochs).trainer.epochs == epochs == clone(m).trainer.epochs
+        with pytest.raises(InputError, match='epochs'):
+            m.set_params(trainer__epoch=3)
+    if 'similarity' in given:
+        with pytest.raises(ValueError, match='cosine'):
+            m.set_params(similarity='cosinus')
+        assert m.similarity == given['similarity']  # a refused change changes nothing
+
+
+@pytest.mark.parametrize('name', classes)
+def test_numpy_integers_are_integers(name):
+    m = new(classes[name])
+    numbers = {k: np.int64(v) for k, v in m.get_params(deep=False).items() if type(v) is int}
+    plain = clone(m).set_params(**numbers).plain_params()
+    assert plain == m.plain_params() and json.loads(json.dumps(plain)).keys() == plain.keys()
+
+
+def test_those_within_others():
+    m = new(classes['rerank:Rerank'])
+    assert m.get_params()['first__dim'] == 8
+    assert m.set_params(first__dim=5, k=7).first.dim == 5 and m.k == 7
+    tuned = classes['dual_encoder:CLIP'](trainer=dict(epochs=3))
+    tuned.trainer.epochs = 4
+    assert clone(tuned).trainer.epochs == 4
+
+
+def short(name):
+    m = new(classes[name])
+    return m.set_params(trainer__epochs=1, trainer__batch=60) if 'trainer' in m.get_params() else m
+
+
+@pytest.mark.parametrize('name', ['linear:CCA', 'linear:MCCA', 'linear:PLS', 'dual_encoder:CLIP', 'dcca:DCCA'])
+def test_views_dicts_and_lists_are_one(name, tmp_path):
+    views = world(180)
+    train = Views({v: View(x.x) for v, x in views.items()})
+    arrays = {v: x.x.numpy() for v, x in views.items()}
+    fits = [
+        short(name).fit(data) for data in (train, arrays, list(arrays.values()), tuple(x.x for x in views.values()))
+    ]
+    codes = fits[0].transform(train)
+    assert list(codes) == ['image', 'text'] and fits[2].views.keys() == {'view0', 'view1'}
+    for m, data in zip(fits, (train, arrays, list(arrays.values()), list(arrays.values()))):
+        z = m.transform(data)
+        z = list(z.values()) if isinstance(z, dict) else z
+        assert all(torch.equal(a, b) for a, b in zip(codes.values(), z))
+    with pytest.raises(ValueError, match='image has 180, text has 179'):
+        short(name).fit(arrays | dict(text=arrays['text'][1:]))
+    with pytest.raises(ValueError, match='fitted on image, text'):
+        fits[0].transform(list(arrays.values())[:1])
+
+
+@pytest.mark.parametrize('name', classes)
+def test_fit_takes_a_dict(name):
+    "A dict of `View`s, which also brings labels"
+    m = short(name).fit(dict(world(180)))
+    assert list(m.views) == ['image', 'text']
+
+
+def test_only_its_own_kind_is_loaded(tmp_path):
+    train = world(120)
+    m = classes['linear:CCA'](dim=np.int64(5)).fit(train)
+    m.save(tmp_path / 'm')
+    assert isinstance(classes['linear:CCA'].load(tmp_path / 'm'), classes['linear:CCA'])
+    assert Method.load(tmp_path / 'm').dim == 5
+    with pytest.raises(InputError, match='holds a CCA, not a CLIP'):
+        classes['dual_encoder:CLIP'].load(tmp_path / 'm')

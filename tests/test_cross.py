@@ -16,7 +16,7 @@ from crossmodal_nb.methods import vilbert
 from crossmodal_nb.methods.base import Method, check_score_invariance
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.rerank import Rerank
-from crossmodal_nb.methods.vilbert import ViLBERT, hidden_cells, hidden_words, others
+from crossmodal_nb.methods.vilbert import ViLBERT, hidden_cells, hidden_words, random_negatives
 from crossmodal_nb.nn.layers import Attention, Block, CoAttention, box_code, spatial_code
 
 golden = json.loads((Path(__file__).parent / 'golden' / 'unsupervised.json').read_text())
@@ -154,7 +154,7 @@ def test_says_what_it_lacks(mined):
     with pytest.raises(InputError, match='not square'):
         ViLBERT(**small).fit(Views(views, image=View(dict(grid=torch.randn(64, 6, 12)), item=views['image'].item)))
     with pytest.raises(InputError, match='larger batches'):
-        others(torch.tensor([1, 1, 1]), 1, torch.Generator())
+        random_negatives(torch.tensor([1, 1, 1]), 1, torch.Generator())
     with pytest.raises(InputError, match='other training items'):
         ViLBERT(**small).mine(CCA(dim=2).fit(views), views).fit(world(32))
     with pytest.raises(InputError, match='itself'):
@@ -360,7 +360,7 @@ def test_rerank_round_trip(rerank, tmp_path):
     assert torch.equal(again.score(*sides(test)), rerank.score(*sides(test)))
     assert again.history == rerank.history and again.views == rerank.views
     assert str(again.first) == str(rerank.first) and again.k == 5
-    described = Rerank(**rerank.params)
+    described = Rerank(**rerank.plain_params())
     assert type(described.first) is CCA and described.first.dim == 4 and not described.views
 
 

@@ -70,7 +70,7 @@ def test_five_captions_weigh_as_one():
     twice = Views(a=train['a'], b=View(train['b'].x.repeat(2, 1), item=torch.arange(300).repeat(2)))
     one, two = (DCCA(**small, trainer=run).fit(v) for v in (train, twice))
     two.load_state_dict(one.state_dict())
-    two.before_eval(twice, most=None)
+    two.before_eval(twice, max_items=None)
     for v in train:
         assert torch.allclose(two.encode(v, valid[v].x), one.encode(v, valid[v].x), atol=1e-4)
 

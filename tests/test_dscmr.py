@@ -27,7 +27,7 @@ def world(n=120, classes=4, seed=0, views=('image', 'text'), label=lambda y: y):
 
 def short(cls):
     return cls(
-        **cls.example().params
+        **cls.example().get_params(deep=False)
         | (
             dict(epochs=2)
             if cls is DSCMRReference
@@ -136,5 +136,5 @@ def test_the_released_loop_keeps_its_best_epoch():
         kept.append({k: v.clone() for k, v in m.state_dict().items()})
         return next(told)
 
-    m = DSCMRReference(**DSCMRReference.example().params | dict(epochs=4)).fit(w, check)
+    m = DSCMRReference(**DSCMRReference.example().get_params(deep=False) | dict(epochs=4)).fit(w, check)
     assert all(torch.equal(v, kept[1][k]) for k, v in m.state_dict().items()) and checker(valid, by='label')(m) > 0.25

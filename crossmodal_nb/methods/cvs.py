@@ -17,7 +17,7 @@ from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from ..data.views import Views
 from ..losses.supervised import class_triplet
-from .base import Neural, parts_of, unit
+from .base import Converted, Neural, as_views, parts_of, unit
 from ..nn.layers import AlignedAttention, Standard
 
 # %% ../../nbs/methods/10_cvs.ipynb #a598939c
@@ -143,6 +143,7 @@ class CVS(AlignedHeads):
     "Common Vector Space (Gopalakrishnan 2019, section 3.1): cross entropy and a triplet loss over classes"
 
     supervised = True  # learns from labels, and is evaluated by them
+    partner = Converted(tuple)
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class CVS(AlignedHeads):
             wis,
             gain,
             K,
-            tuple(partner),
+            partner,
             delta,
             n_classes,
         )
@@ -197,7 +198,7 @@ class CVS(AlignedHeads):
         self.classes = max(self.n_classes, *(1 + int(v.y.max()) for v in train.values()))
 
     def fit(self, train, validate=None):
-        sampler = PKSampler(train, self.K)
+        sampler = PKSampler(as_views(train), self.K)
         self.active = sampler.classes
         return super().fit(sampler, validate)
 
@@ -318,7 +319,7 @@ class MCVS(CVS):
 
     def fit(self, train, validate=None):
         "The first two views, then the others in their order. `validate` is called with the views that have joined"
-        self.newest = None
+        self.newest, train = None, as_views(train)
         super().fit(train.select(*list(train)[:2]), validate)
         for view in list(train)[2:]:
             self.add_view(view, train, validate)

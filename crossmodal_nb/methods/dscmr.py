@@ -16,7 +16,7 @@ from torch import nn
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..losses.supervised import dscmr
-from .base import Neural, parts_of
+from .base import Neural, as_views, parts_of
 from ..nn.layers import Standard
 from ..nn.trainer import Collapse
 
@@ -78,7 +78,7 @@ class Labelled(Neural):
         )
 
     def fit(self, train, validate=None):
-        return super().fit(ClassOrdered(train, self.order), validate)
+        return super().fit(ClassOrdered(as_views(train), self.order), validate)
 
     def infer_schema(self, train):
         super().infer_schema(train)
@@ -170,7 +170,7 @@ class DSCMRReference(DSCMR):
         self.lr, self.epochs, self.rows = lr, epochs, rows
 
     def fit(self, train, validate=None):
-        train = ClassOrdered(train, 'sorted')
+        train = ClassOrdered(as_views(train), 'sorted')
         self.infer_schema(train)
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.checks import InputError, check_choice
 from ..data.views import Views, relevance
 from ..losses.hashing import dcmh_rows, label_affinity, seph
-from .base import Method, Neural, parts_of
+from .base import Method, Neural, as_views, parts_of
 from .dscmr import DSCMR, ClassOrdered
 from .dual_encoder import Tower, learnable
 from .linear import CCA, aligned
@@ -83,6 +83,7 @@ class CCAITQ(Hash):
         )
 
     def fit(self, train, validate=None):
+        train = as_views(train)
         self.infer_schema(train, max_views=2)
         m = CCA(1, self.ridge, rho_power=self.rho_power).fit(train)
         self.cca = m.with_params(dim=min(self.bits, m.rank))
@@ -139,7 +140,7 @@ class DCMH(Hash, Neural):
         self.bits, self.gamma, self.eta, self.hidden, self.dropout = check_bits(bits), gamma, eta, hidden, dropout
 
     def fit(self, train, validate=None):
-        return super().fit(labelled_items(train)[0], validate)
+        return super().fit(labelled_items(as_views(train))[0], validate)
 
     def build(self):
         def hidden_layer(d):
@@ -351,6 +352,7 @@ class SePH(Hash):
         )
 
     def fit(self, train, validate=None):
+        train = as_views(train)
         self.infer_schema(train)
         (views, items, y), g = labelled_items(train), torch.Generator().manual_seed(self.seed)
         if len(items) > self.max_items:

@@ -16,17 +16,19 @@ from .base import Method, parts_of
 
 # %% ../../nbs/methods/02_moments.ipynb #5d806b87
 def precision(dtype: torch.dtype) -> float:
-    "Relative rounding of co-moments of rows of this type: of their products, or the square of what rows in 16 bits have lost"
+    """Relative rounding error of co-moments of rows of this type: of their products, or for 16 bits the square of the
+    rows' own"""
     if dtype == torch.float64:
         return torch.finfo(dtype).eps
-    lost = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
-    return max(torch.finfo(torch.float32).eps, lost**2)
+    loss = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+    return max(torch.finfo(torch.float32).eps, loss**2)
 
 
 class Moments:
-    "Weight, mean and co-moments of joint columns, gathered chunk by chunk in float64; `eps` is the coarsest `precision` of a chunk"
+    """Weight, mean and co-moments of joint columns, summed over chunks in float64; `eps` is the coarsest `precision` of
+    a chunk"""
 
-    strip = 512  # columns a product
+    strip = 512  # columns per product
 
     def __init__(self):
         self.weight, self.mean, self.M2, self.eps, self._c = 0.0, None, None, 0.0, None
@@ -52,7 +54,7 @@ class Moments:
         wb = float(w.sum(dtype=torch.double))
         if wb == 0:
             return self
-        rest = (w @ C) / wb  # what rounding, or the weights, left of the mean
+        rest = (w @ C) / wb  # the part of the mean that rounding, or the weights, left
         C -= rest
         if weight is not None:
             C *= w.sqrt()[:, None]
@@ -67,19 +69,19 @@ class Moments:
 
     def merge(
         self,
-        other: 'Moments',  # Of the same columns
+        moments: 'Moments',  # Of the same columns
     ) -> 'Moments':
-        "Add what `other` has seen (another process, another file)"
-        if other.M2 is None:
+        "Add the rows of `moments` (from another process or file)"
+        if moments.M2 is None:
             return self
-        self.eps = max(self.eps, other.eps)
+        self.eps = max(self.eps, moments.eps)
         if self.M2 is None:
-            self.weight, self.mean, self.M2 = other.weight, other.mean.clone(), other.M2.clone()
+            self.weight, self.mean, self.M2 = moments.weight, moments.mean.clone(), moments.M2.clone()
             return self
-        delta, w = other.mean.to(self.mean) - self.mean, self.weight + other.weight
-        self.M2 += other.M2.to(self.M2)
-        self.M2.addr_(delta, delta, alpha=self.weight * other.weight / w)
-        self.mean += delta * (other.weight / w)
+        delta, w = moments.mean.to(self.mean) - self.mean, self.weight + moments.weight
+        self.M2 += moments.M2.to(self.M2)
+        self.M2.addr_(delta, delta, alpha=self.weight * moments.weight / w)
+        self.mean += delta * (moments.weight / w)
         self.weight = w
         return self
 
@@ -95,7 +97,8 @@ class Moments:
 
 # %% ../../nbs/methods/02_moments.ipynb #0ab8adb3
 ridge_units = ('trace', 'absolute', 'blend')
-rounding = 32  # times eps: a sum of n products is off by some √n eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput.); n ≤ 4,096
+# In units of eps: a sum of n ≤ 4,096 products has an error of about √n eps / 2 (Higham and Mary 2019)
+rounding = 32
 
 
 def regularised(
@@ -114,19 +117,19 @@ def whitener(
     S: Tensor,  # (p, p) covariance
     r: float = 0.0,  # The ridge
     unit: str = 'trace',  # One of `ridge_units`
-    name: str = 'x',  # What to call the view in a warning
-    eps: float = 0.0,  # Relative rounding of S, as `Moments.eps` says it (default: of the covariance's own type)
+    name: str = 'x',  # Name of the view in a warning
+    eps: float = 0.0,  # Relative rounding error of S, as in `Moments.eps` (default: that of its dtype)
 ) -> Tensor:  # K, (p, rank), with KᵀSK = I for the regularised S
-    """Whitening directions: by Cholesky where the ridge lifts every column above `rounding`, else eigenvectors of the correlation
-    matrix, without those below it"""
-    S, p, least = regularised(S, r, unit), len(S), rounding * max(eps, torch.finfo(S.dtype).eps)
+    """Whitening directions: by Cholesky where the ridge lifts every column above the rounding error, else eigenvectors
+    of the correlation matrix, without those below it"""
+    S, p, threshold = regularised(S, r, unit), len(S), rounding * max(eps, torch.finfo(S.dtype).eps)
     L, failed = torch.linalg.cholesky_ex(S)
-    if r > 0 and not failed and (L.diagonal() ** 2 > least * S.diagonal()).all():
+    if r > 0 and not failed and (L.diagonal() ** 2 > threshold * S.diagonal()).all():
         return torch.linalg.solve_triangular(L, torch.eye(p).to(S), upper=False).T
     sd = S.diagonal().clamp(min=0).sqrt()
     D = torch.where(sd > 0, 1 / sd, 0)
     lam, V = torch.linalg.eigh(D[:, None] * S * D)
-    keep = lam > max(1e-10 * p, least) * lam[-1]
+    keep = lam > max(1e-10 * p, threshold) * lam[-1]
     if not keep.any():
         raise ValueError(f'view {name!r} is constant: there is nothing to correlate')
     if not keep.all():
@@ -143,11 +146,11 @@ def cca(
     p: int,  # Width of the first view
     ridge=(0.0, 0.0),  # One for each view
     unit: str = 'trace',  # One of `ridge_units`
-    names=('x', 'y'),  # What to call the views in a warning
-    eps: float = 0.0,  # Relative rounding of S, as `Moments.eps` says it (default: that of S's own type)
-) -> SimpleNamespace:  # `W` (Wx, Wy); `sigma`, singular values of the *regularised* problem; `rho`, see below
-    """All canonical directions, best first (SPEC_unsupervised B.1). `rho` are the correlations of the training variates, at most 1:
-    the numbers to report; they equal `sigma` where there is no ridge"""
+    names=('x', 'y'),  # Names of the views in a warning
+    eps: float = 0.0,  # Relative rounding error of S, as in `Moments.eps` (default: that of its dtype)
+) -> SimpleNamespace:  # `W` (Wx, Wy); `sigma`, singular values of the *regularised* problem; `rho`, correlations
+    """All canonical directions, best first. `rho` are the correlations of the training variates, at most 1: the numbers
+    to report; they equal `sigma` where there is no ridge"""
     Sxx, Sxy, Syy = S[:p, :p], S[:p, p:], S[p:, p:]
     Kx, Ky = (whitener(s, r, unit, name, eps) for s, r, name in zip((Sxx, Syy), ridge, names))
     U, sigma, Vt = torch.linalg.svd(Kx.T @ Sxy @ Ky, full_matrices=False)
@@ -161,7 +164,7 @@ def cca(
 
 
 def _variance(W, S, eps):
-    "Variance of each variate, and whether it is more than rounding: a ridge also gives directions in which the data is constant"
+    "Variance of each variate, and whether it exceeds rounding (with a ridge, some directions have no variance)"
     var = (W * (S @ W)).sum(0)
     return var, var > rounding * max(eps, torch.finfo(S.dtype).eps) * (W**2 * S.diagonal()[:, None]).sum(0)
 
@@ -169,7 +172,7 @@ def _variance(W, S, eps):
 def stream(
     views,  # Two `Views`; of rows with parts, `pooled` is read
     weight=None,  # (n_a,) extra weight of each row of the first view
-    rows: int = 4096,  # Pairs a chunk: float32 products of larger ones lose accuracy, smaller ones time
+    rows: int = 4096,  # Pairs per chunk: larger ones lose accuracy in float32, smaller ones take more time
 ):  # Yields (rows of a, rows of b, weights or None when all are 1)
     "The pairs of two views, chunk by chunk"
     (a, va), (b, vb) = views.items()
@@ -195,7 +198,7 @@ def correlations(
     method: Method,  # Any method whose codes of the two views share coordinates
     views,  # Two `Views`
 ) -> Tensor:  # (d,) Pearson correlation of each coordinate's pairs
-    "How well each code coordinate of one view predicts its partner's, in float64: of training, validation or any other rows"
+    "Correlation of each coordinate over matching pairs, in float64: of training, validation or any other rows"
     (a, b), m = views, Moments()
     for xa, xb, w in stream(views):
         m.update(method.encode(a, xa.double(), to=b), method.encode(b, xb.double(), to=a), weight=w)

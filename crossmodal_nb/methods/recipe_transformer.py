@@ -16,7 +16,7 @@ from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..encoders.base import Ragged
 from ..losses.contrastive import triplet
-from .base import Method, Neural, parts_of, unit
+from .base import Method, Neural, as_views, parts_of, unit
 from ..nn.layers import Standard
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #f0d78dad
@@ -299,6 +299,7 @@ class HT(RecipeNetwork):
         self.load_state_dict(weights | self.given['tensors'])
 
     def fit(self, train, validate=None):
+        train = as_views(train)
         if self.image not in train:
             return super().fit(train, validate)
         dealt = PairedUnpaired(train, self.image, self.trainer.batch)

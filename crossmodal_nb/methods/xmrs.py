@@ -21,7 +21,7 @@ from ..encoders.image import EfficientNetLite
 from ..encoders.subwords import Grams, united
 from ..losses.contrastive import info_nce
 from ..losses.supervised import batch_hard
-from .base import Neural, parts_of
+from .base import Neural, as_views, parts_of
 from ..nn.layers import Block, Standard
 
 # %% ../../nbs/methods/17_xmrs.ipynb #9fde3d80
@@ -153,7 +153,7 @@ class XMRS(Neural):
         )
 
     def fit(self, train, validate=None):
-        return super().fit(MultiText(train, self.texts, self.shares), validate)
+        return super().fit(MultiText(as_views(train), self.texts, self.shares), validate)
 
     def build(self):
         reads = {v: 'ids' if 'ids' in w else 'pooled' for v, w in self.views.items()}
