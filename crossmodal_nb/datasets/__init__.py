@@ -14,6 +14,7 @@ import os
 import pkgutil
 import stat
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -57,34 +58,34 @@ def _three(world, n, seed, **options):
 def gaussian(
     root=None,  # Not used
     n: int = 1000,  # Rows of the train split; the others have a quarter
-    dims=dict(a=8, b=6),  # Width of each view
+    dims=MappingProxyType(dict(a=8, b=6)),  # Width of each view
     rho=(0.9, 0.7, 0.5),  # Population canonical correlations
     seed: int = 0,  # The three samples
 ) -> dict[str, Views]:
     "`make_gaussian_views` in three splits"
-    return _three(make_gaussian_views, n, seed, dims=dims, rho=rho)
+    return _three(make_gaussian_views, n, seed, dims=dict(dims), rho=rho)
 
 
 def classes(
     root=None,  # Not used
     n: int = 1000,  # Rows of a view of the train split; the others have a quarter
-    dims=dict(image=32, text=24, audio=12),  # Width of each view
-    signal=dict(image=2.0, text=3.0, audio=1.0),  # Informativeness of each view
+    dims=MappingProxyType(dict(image=32, text=24, audio=12)),  # Width of each view
+    signal=MappingProxyType(dict(image=2.0, text=3.0, audio=1.0)),  # Informativeness of each view
     classes: int = 5,
     sizes=None,  # Share of `n` for each view
     seed: int = 0,  # The three samples
 ) -> dict[str, Views]:
     "`make_class_views` in three splits"
-    return _three(make_class_views, n, seed, dims=dims, signal=signal, classes=classes, sizes=sizes)
+    return _three(make_class_views, n, seed, dims=dict(dims), signal=dict(signal), classes=classes, sizes=sizes)
 
 # %% ../../nbs/datasets/20_registry.ipynb #e5123353
 def _modules():
     "Modules that bring datasets"
     package = importlib.import_module('crossmodal_nb.datasets')
-    found = [
+    modules = [
         importlib.import_module(f'crossmodal_nb.datasets.{p.name}') for p in pkgutil.iter_modules(package.__path__)
     ]
-    return [package] + [m for m in found if hasattr(m, 'info')]
+    return [package] + [m for m in modules if hasattr(m, 'info')]
 
 
 def entries() -> dict[str, str]:  # name: the module that has it
@@ -178,8 +179,10 @@ def class_names(
 ) -> list[str] | None:  # None where classes have no names
     "What the label codes of a dataset mean"
     module, entry = _entry(name)
-    own = getattr(module, 'class_names', class_names)  # the synthetic sets live in this very module and have no names
-    return None if own is class_names else own(name, _where(name, entry, root)[0] or root, **options)
+    lookup = getattr(
+        module, 'class_names', class_names
+    )  # the synthetic sets live in this very module and have no names
+    return None if lookup is class_names else lookup(name, _where(name, entry, root)[0] or root, **options)
 
 # %% ../../nbs/datasets/20_registry.ipynb #5e7d9b6b
 def _package_folder(p):
@@ -197,14 +200,14 @@ def catalogue() -> list[
         for name, e in m.info.items():
             if e['embedded']:
                 folders = [_package_folder(p) for p in _files(m, name, None, {})]
-                ready, where = all(f.exists() for f in folders), ', '.join(str(f) for f in folders) or 'memory'
+                ready, place = all(f.exists() for f in folders), ', '.join(str(f) for f in folders) or 'memory'
             else:
                 folder, places = _where(name, e, None)
-                ready, where = (
+                ready, place = (
                     folder is not None and all((folder / p).is_dir() for p in e.get('debian', ())),
                     str(folder or (places or ['root=…'])[0]),
                 )
-            out.append(dict(name=name, **{k: v for k, v in e.items() if k != 'folder'}, ready=ready, where=where))
+            out.append(dict(name=name, **{k: v for k, v in e.items() if k != 'folder'}, ready=ready, where=place))
     return sorted(out, key=lambda r: (not r['embedded'], r['name']))
 
 # %% ../../nbs/datasets/20_registry.ipynb #35645d01
@@ -236,12 +239,12 @@ def data_digest(
 
 def _sizes(place, folder):
     "[path as seen from `folder`, size] of all files below a place, in the order of their paths"
-    found = []
+    sizes = []
     for inner, _, names in os.walk(place):
         parts = os.path.relpath(inner, folder).split(os.sep)
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
                 s = os.stat(os.path.join(inner, name))
                 if stat.S_ISREG(s.st_mode):
-                    found.append([[*parts, name] if parts != ['.'] else [name], s.st_size])
-    return [[os.sep.join(parts), size] for parts, size in sorted(found)]
+                    sizes.append([[*parts, name] if parts != ['.'] else [name], s.st_size])
+    return [[os.sep.join(parts), size] for parts, size in sorted(sizes)]

@@ -52,22 +52,24 @@ def arrays(
     if (root / 'train').is_dir():
         parts = _folders(root)
     else:
-        views, at = _read(root, {})
-        if not at:
+        views, split_of = _read(root, {})
+        if not split_of:
             return split(views, name)
-        if set(at) < set(views):
-            raise InputError(f'{root}: {abbreviate(set(views) - set(at))} has no split.txt, but {abbreviate(at)} has')
+        if set(split_of) < set(views):
+            raise InputError(
+                f'{root}: {abbreviate(set(views) - set(split_of))} has no split.txt, but {abbreviate(split_of)} has'
+            )
 
         def part(s):
-            return Views({k: v[torch.tensor([t == s for t in at[k]])] for k, v in views.items()})
+            return Views({k: v[torch.tensor([t == s for t in split_of[k]])] for k, v in views.items()})
 
-        parts = {s: part(s) for s in _splits if any(s in t for t in at.values())}
+        parts = {s: part(s) for s in _splits if any(s in t for t in split_of.values())}
         if not {'train', 'test'} <= set(parts):
             raise InputError(f'{root}: split.txt has {", ".join(parts)}; train and test are needed')
     items = {s: {i for v in p.values() for i in v.item.tolist()} for s, p in parts.items()}
     for a, b in (('train', 'test'), ('train', 'valid'), ('valid', 'test')):
-        if both := items.get(a, set()) & items.get(b, set()):
-            raise InputError(f'{root}: {len(both)} items have rows in {a} and in {b}')
+        if shared := items.get(a, set()) & items.get(b, set()):
+            raise InputError(f'{root}: {len(shared)} items have rows in {a} and in {b}')
     return parts if 'valid' in parts else train_valid_split(parts['train'], name) | dict(test=parts['test'])
 
 
@@ -92,22 +94,22 @@ def _read(root, known):
             f'{root}: {len(names)} view(s) ({", ".join(names) or "none"}); at least two files {{view}}.npy are needed'
         )
 
-    def beside(view, what):  # the view's own file, else the one for all
-        return next((p for p in (root / f'{view}.{what}', root / what) if p.is_file()), None)
+    def companion(view, suffix):  # the view's own file, else the one for all
+        return next((p for p in (root / f'{view}.{suffix}', root / suffix) if p.is_file()), None)
 
     x = {k: _array(root / f'{k}.npy') for k in names}
-    n, views, at = {len(v) for v in x.values()}, {}, {}
+    n, views, split_of = {len(v) for v in x.values()}, {}, {}
     for k in names:
         if not re.fullmatch(r'[^\W_][\w. -]{0,60}', k):
             raise InputError(f'{root}: {k!r}.npy is no name for a view')
-        y, ids, s = (beside(k, w) for w in ('labels.npy', 'ids.txt', 'split.txt'))
+        y, ids, s = (companion(k, w) for w in ('labels.npy', 'ids.txt', 'split.txt'))
         if ids is None and len(n) > 1 and y is None:
             raise InputError(
                 f'{root}: views have {", ".join(f"{len(v)} ({a})" for a, v in x.items())} rows, '
                 'and neither ids nor labels say what belongs together'
             )
         label = _labels(y) if y else None
-        row, part = ([l.strip() for l in lines(p)] if p else None for p in (ids, s))
+        row, part = ([line.strip() for line in lines(p)] if p else None for p in (ids, s))
         for p, v in ((y, label), (ids, row), (s, part)):
             if v is not None and len(v) != len(x[k]):
                 raise InputError(f'{p}: {len(v)} rows, but {k}.npy has {len(x[k])}')
@@ -118,23 +120,23 @@ def _read(root, known):
         if row and '' in row:
             raise InputError(f'{ids}, line {row.index("") + 1}: the line is empty')
         check_finite(x[k], row or range(len(x[k])), str(root / f'{k}.npy'))
-        own = f'{root.name}/{k}/' if len(n) > 1 else f'{root.name}/'
-        base = [i.rsplit('#', 1)[0] for i in row] if row else [f'{own}{i}' for i in range(len(x[k]))]
+        prefix = f'{root.name}/{k}/' if len(n) > 1 else f'{root.name}/'
+        base = [i.rsplit('#', 1)[0] for i in row] if row else [f'{prefix}{i}' for i in range(len(x[k]))]
         item = [known.setdefault(i, len(known)) for i in base]
         if part:
-            at[k] = [check_choice(p[:60], _splits, f'split ({s})') for p in part]
+            split_of[k] = [check_choice(p[:60], _splits, f'split ({s})') for p in part]
         views[k] = View(torch.zeros(len(x[k])), row, label, item).with_features(torch.from_numpy(x[k]))
-    own = [k for k in names if (root / f'{k}.ids.txt').is_file()]
-    if own and all(v.y is None for v in views.values()):  # without labels, an id that only one view has is a mistake
-        every = {k: set(v.item.tolist()) for k, v in views.items()}
+    named = [k for k in names if (root / f'{k}.ids.txt').is_file()]
+    if named and all(v.y is None for v in views.values()):  # without labels, an id that only one view has is a mistake
+        items = {k: set(v.item.tolist()) for k, v in views.items()}
         for k in names[1:]:
-            if odd := every[k] ^ every[names[0]]:
+            if odd := items[k] ^ items[names[0]]:
                 back = {i: b for b, i in known.items()}
                 raise InputError(
                     f'{root}: ids of {names[0]} and {k} do not match: '
                     f'{abbreviate(back[i][:99] for i in sorted(odd))} are in one of them only'
                 )
-    return Views(views), at
+    return Views(views), split_of
 
 # %% ../../nbs/datasets/05_arrays.ipynb #06c74c4d
 def _array(path, mapped=2**28):

@@ -13,6 +13,7 @@ import inspect
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +52,19 @@ def duplicates(
     out = []
     for view in splits['train']:
         parts = {s: v[view] for s, v in splits.items() if view in v}
-        of, item = (
+        split_of, item = (
             np.concatenate(c)
             for c in zip(*((np.full(len(v), j), v.item.numpy()) for j, v in enumerate(parts.values())))
         )
         ids = [i for v in parts.values() for i in v.ids]
-        for what, keys in _keys(list(parts.values()), near).items():
+        for comparison, keys in _keys(list(parts.values()), near).items():
             twice = collections.defaultdict(list)  # in which splits: groups of rows
             for g in _groups(keys, item):
-                twice['+'.join(s for j, s in enumerate(parts) if j in of[g])].append(g)
+                twice['+'.join(s for j, s in enumerate(parts) if j in split_of[g])].append(g)
             out += [
                 dict(
                     view=view,
-                    kind=what,
+                    kind=comparison,
                     splits=s,
                     groups=len(gs),
                     items=sum(map(len, gs)),
@@ -128,12 +129,12 @@ def _same_files(xs):
             f.seek(-min(4096, size := os.fstat(f.fileno()).st_size), 2)
             return _short(f.read() + b'%d' % size)
 
-    def whole(p):
+    def whole_file(p):
         with open(p, 'rb') as f:
             return hashlib.file_digest(f, 'sha256').digest()[:16]
 
     keys, n = None, sum(map(len, xs))
-    for look in (lambda p: b'%d' % os.stat(p).st_size, end, whole):
+    for look in (lambda p: b'%d' % os.stat(p).st_size, end, whole_file):
         known = [True] * n if keys is None else _shared(keys)
         try:
             keys = np.fromiter((look(p) if again else b'' for p, again in zip(paths(), known)), 'S16', n)
@@ -162,11 +163,11 @@ def _looks(views):
     with ThreadPoolExecutor(4) as pool:
         for v in views:
             for i in range(0, len(v), 4096):
-                found = list(pool.map(lambda j: look(v.x, j), range(i, min(i + 4096, len(v)))))
-                bad += [v.ids[i + j] for j, k in enumerate(found) if k is None]
-                out.append(np.array([k or b'' for k in found], 'S16'))
+                hashes = list(pool.map(partial(look, v.x), range(i, min(i + 4096, len(v)))))
+                bad += [v.ids[i + j] for j, k in enumerate(hashes) if k is None]
+                out.append(np.array([k or b'' for k in hashes], 'S16'))
     if bad:
-        warnings.warn(f'{len(bad):,} pictures cannot be opened, for instance {", ".join(bad[:3])}')
+        warnings.warn(f'{len(bad):,} pictures cannot be opened, for instance {", ".join(bad[:3])}', stacklevel=3)
     return np.concatenate(out)
 
 
@@ -183,7 +184,7 @@ def audit(
 def alike(
     a: View,
     b: View,  # Two views of pictures
-    within: int = 6,  # Signs of 64 that may differ: 0 to 64
+    max_differ: int = 6,  # Bits of 64 that may differ: 0 to 64
 ) -> list[dict]:  # `a`, `b` (ids), `differ`; nearest first
     "Pairs of pictures that look the same, by their difference hash"
 
@@ -200,7 +201,8 @@ def alike(
     for i in range(0, len(ra), 256):
         differ = np.bitwise_count(bits(ka, ra[i : i + 256])[:, None] ^ xb)
         out += [
-            dict(a=a.ids[ra[i + p]], b=b.ids[rb[q]], differ=int(differ[p, q])) for p, q in np.argwhere(differ <= within)
+            dict(a=a.ids[ra[i + p]], b=b.ids[rb[q]], differ=int(differ[p, q]))
+            for p, q in np.argwhere(differ <= max_differ)
         ]
     return sorted(out, key=lambda r: r['differ'])
 
@@ -220,46 +222,46 @@ def stems(
 ) -> dict[str, tuple]:  # {item name: its stems}; empty where names say nothing of siblings
     "What siblings have in common: see `datasets.base.item_groups`"
     module, entry = _entry(name)
-    own = getattr(module, 'stems', stems)
-    takes = inspect.signature(own).parameters
+    lookup = getattr(module, 'stems', stems)
+    takes = inspect.signature(lookup).parameters
     return (
         {}
-        if own is stems
-        else own(name, _where(name, entry, root)[0] or root, **{k: v for k, v in options.items() if k in takes})
+        if lookup is stems
+        else lookup(name, _where(name, entry, root)[0] or root, **{k: v for k, v in options.items() if k in takes})
     )
 
 
 def siblings(
     splits: dict[str, Views],  # As `load` gives them
-    stems: dict = {},  # As `stems` gives them
+    stems: dict | None = None,  # As `stems` gives them
 ) -> dict[str, torch.Tensor]:  # {split: those of its items that have a sibling in another split}
     "Items that share a row's content or a stem, directly or through others, across splits: content is compared as in `duplicates`"
     from crossmodal_nb.data.splits import item_names
 
     names = {s: item_names(v) for s, v in splits.items()}
-    owner, keys = [i for of in names.values() for i in of], [None for of in names.values() for _ in of]
-    split_of = {i: s for s, of in names.items() for i in of}
+    owner, keys = [i for items in names.values() for i in items], [None for items in names.values() for _ in items]
+    split_of = {i: s for s, items in names.items() for i in items}
     for view in dict.fromkeys(k for v in splits.values() for k in v):
         parts = [v[view] for v in splits.values() if view in v]
         if not hasattr(parts[0].x, 'paths') and hasattr(parts[0].x, 'keys') and not isinstance(parts[0].x, dict):
             continue  # drawn when asked for: maps, synthetic worlds
-        *_, found = _keys(parts, near=False).values()
+        *_, content = _keys(parts, near=False).values()
         owner += [i for v in parts for i in v.item.tolist()]
         spoken = [
             i.partition('@')[2] for v in parts for i in v.ids
         ]  # a row `item@language` is like others of its language
-        keys += [(view, language, k) if k else None for k, language in zip(found.tolist(), spoken)]
-    for of in names.values():
-        for i, item_name in of.items():
-            for place, k in enumerate(stems.get(item_name, ())):
+        keys += [(view, language, k) if k else None for k, language in zip(content.tolist(), spoken)]
+    for items in names.values():
+        for i, item_name in items.items():
+            for place, k in enumerate((stems or {}).get(item_name, ())):
                 owner.append(i)
                 keys.append(None if k is None else ('stem', place, k))
     group = connected(owner, keys)[: len(split_of)].tolist()
-    where = collections.defaultdict(set)
+    group_splits = collections.defaultdict(set)
     for g, s in zip(group, split_of.values()):
-        where[g].add(s)
-    torn = {i for i, g in zip(split_of, group) if len(where[g]) > 1}
-    return {s: torch.tensor([i for i in of if i in torn], dtype=torch.long) for s, of in names.items()}
+        group_splits[g].add(s)
+    torn = {i for i, g in zip(split_of, group) if len(group_splits[g]) > 1}
+    return {s: torch.tensor([i for i in items if i in torn], dtype=torch.long) for s, items in names.items()}
 
 
 def closest(
@@ -273,8 +275,8 @@ def closest(
             torch.as_tensor(v.x['pooled'] if isinstance(v.x, dict) else v.x).float(), dim=1
         )
 
-    other = unit(b).T
-    return torch.cat([(block @ other).max(1).values for block in unit(a).split(1024)])
+    reference = unit(b).T
+    return torch.cat([(block @ reference).max(1).values for block in unit(a).split(1024)])
 
 # %% ../../nbs/datasets/21_audit.ipynb #7fcb2590
 def sampled(
@@ -308,8 +310,8 @@ def languages(
         p = np.exp((np.array([v for _, v in ranked]) - ranked[0][1]) / len(t.encode('utf-8', 'replace')) ** 0.5)
         return ranked[0][0] if 1 / p.sum() >= sure else 'unsure'
 
-    found = collections.Counter(map(tell, texts))
-    return {l: n / len(texts) for l, n in found.most_common()}
+    counts = collections.Counter(map(tell, texts))
+    return {code: n / len(texts) for code, n in counts.most_common()}
 
 
 def pictures(

@@ -125,7 +125,7 @@ def emoji_stems(
 def stems(name, root=None):
     "{sign: its stems}, for all emoji"
     ids = [e['unified'] for e in _table(root, 'category')[0]]
-    return {i: emoji_stems(i, said) for i, said in zip(ids, _said(root, 'en', ids))}
+    return {i: emoji_stems(i, text) for i, text in zip(ids, _names(root, 'en', ids))}
 
 # %% ../../nbs/datasets/01_emoji.ipynb #16008047
 languages = 'en ar de es fa fr id it ja ko pt ru tr zh'.split()
@@ -155,13 +155,13 @@ def emoji(
         short=[', '.join(e['short_names']).replace('_', ' ') for e in table],
     )
     for t in languages:
-        views[t] = _said(root, t, ids)
+        views[t] = _names(root, t, ids)
     # every text makes groups, so the split does not depend on `texts`
-    whole = split(Views({k: View(x, ids, y) for k, x in views.items()}), 'emoji', stems=stems('emoji', root))
-    return {k: v.select('image', *texts) for k, v in whole.items()}
+    splits = split(Views({k: View(x, ids, y) for k, x in views.items()}), 'emoji', stems=stems('emoji', root))
+    return {k: v.select('image', *texts) for k, v in splits.items()}
 
 
-def _said(root, language, ids):
+def _names(root, language, ids):
     "The names of emoji in a language"
     words = read_json(
         fetch('emoji', root)
@@ -169,8 +169,8 @@ def _said(root, language, ids):
         / 'unicode_codes'
         / ('emoji.json' if language == 'en' else f'emoji_{language}.json')
     )
-    said = [words[''.join(chr(int(c, 16)) for c in i.split('-'))] for i in ids]
-    return [(w['en'] if language == 'en' else w).strip(':').replace('_', ' ') for w in said]
+    names = [words[''.join(chr(int(c, 16)) for c in i.split('-'))] for i in ids]
+    return [(w['en'] if language == 'en' else w).strip(':').replace('_', ' ') for w in names]
 
 
 def _table(root, label):

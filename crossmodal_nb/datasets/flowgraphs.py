@@ -49,114 +49,120 @@ def recipes(
     root,  # Folder with `*.json` and the photos
 ) -> list[dict]:  # The recipes as they stand, each with `sizes`: {photo: (width, height)} of the photos with boxes
     "All recipes, checked; faults are counted, and the first of them named"
-    root, found, faults, seen = Path(root), [], [], {}
+    root, records, faults, places = Path(root), [], [], {}
     if not (notes := _notes(root)):
         raise MissingError(f'{root}: no *.json; {info["flowgraphs"]["how"]}')
     for path in notes:
-        whole = read_json(path)
-        for i, r in enumerate(whole if isinstance(whole, list) else [whole]):
+        content = read_json(path)
+        for i, r in enumerate(content if isinstance(content, list) else [content]):
             try:
                 check = _Check(root, r, f'{path.name}, recipe {i}')
                 faults += check.faults
-                if seen.setdefault(check.name, check.at) != check.at:
-                    faults.append(f'{check.at}: the same recipe_id as {seen[check.name]}')
-                found.append(r | dict(sizes=check.sizes))
+                if places.setdefault(check.name, check.place) != check.place:
+                    faults.append(f'{check.place}: the same recipe_id as {places[check.name]}')
+                records.append(r | dict(sizes=check.sizes))
             except InputError as e:
                 faults.append(str(e))  # of a wrong type: nothing else of this recipe can be looked at
     if faults:
         raise InputError(
             f'{root}: {len(faults)} faults. ' + ' · '.join(faults[:5]) + (' · …' if len(faults) > 5 else '')
         )
-    if not found:
+    if not records:
         raise InputError(f'{root}: no recipe in {notes[0].name}')
-    return found
+    return records
 
 
 class _Check:
     "One recipe: `name`, `faults`, and the `sizes` of its photos with boxes"
 
-    def __init__(self, root, r, at):
+    def __init__(self, root, r, place):
         self.root, self.faults, self.sizes = root.resolve(), [], {}
-        self.name = field(r, 'recipe_id', str, at)
-        self.at = at = f'{at} ({short(self.name)})'
-        self.need(re.fullmatch(r'[\w .-]{1,99}', self.name), f'{at}: recipe_id is for letters, digits and _ . -')
-        lang = field(r, 'lang', str, at)
-        self.need(re.fullmatch(r'[a-z]{2,3}(-\w{1,8})?', lang), f'{at}: lang is a code such as ja, not {short(lang)}')
+        self.name = field(r, 'recipe_id', str, place)
+        self.place = place = f'{place} ({short(self.name)})'
+        self.need(re.fullmatch(r'[\w .-]{1,99}', self.name), f'{place}: recipe_id is for letters, digits and _ . -')
+        lang = field(r, 'lang', str, place)
+        self.need(
+            re.fullmatch(r'[a-z]{2,3}(-\w{1,8})?', lang), f'{place}: lang is a code such as ja, not {short(lang)}'
+        )
         self.steps, self.photos, self.entities = {}, set(), set()
         for part, look in dict(steps=self.step, entities=self.entity, edges=self.edge, boxes=self.box).items():
-            for i, x in enumerate(field(r, part, list, at)):
-                look(x, f'{at}, {part} {i}')
-        self.need(self.steps, f'{at}: no steps')
+            for i, x in enumerate(field(r, part, list, place)):
+                look(x, f'{place}, {part} {i}')
+        self.need(self.steps, f'{place}: no steps')
 
-    def need(self, true, said):
+    def need(self, true, message):
         if not true:
-            self.faults.append(said)
+            self.faults.append(message)
 
-    def step(self, s, at):
-        n, tokens = field(s, 'step', int, at), field(s, 'tokens', list, at)
+    def step(self, s, place):
+        n, tokens = field(s, 'step', int, place), field(s, 'tokens', list, place)
         self.need(
-            not self.steps or n > next(reversed(self.steps)), f'{at}: step {short(n)} is not above the ones before'
+            not self.steps or n > next(reversed(self.steps)), f'{place}: step {short(n)} is not above the ones before'
         )
-        self.need(field(s, 'text', str, at).strip(), f'{at}: the text is empty')
-        self.steps[n] = [field(dict(token=t), 'token', str, at) for t in tokens]
-        for p in field(s, 'images', list, at):
-            self.photo(field(dict(image=p), 'image', str, at), at)
+        self.need(field(s, 'text', str, place).strip(), f'{place}: the text is empty')
+        self.steps[n] = [field(dict(token=t), 'token', str, place) for t in tokens]
+        for p in field(s, 'images', list, place):
+            self.photo(field(dict(image=p), 'image', str, place), place)
 
-    def photo(self, p, at):
-        self.need(p not in self.photos, f'{at}: photo {short(p)} is named twice')
+    def photo(self, p, place):
+        self.need(p not in self.photos, f'{place}: photo {short(p)} is named twice')
         self.photos.add(p)
         plain = (
             re.fullmatch(r'[^\W_][\w.-]*(/[^\W_][\w.-]*)*', p) and len(p) < 200 and Path(p).suffix.lower() in pictures
         )
         if not plain:
-            return self.need(False, f'{at}: {short(p)} is not the name of a photo in this folder')
+            return self.need(False, f'{place}: {short(p)} is not the name of a photo in this folder')
         if not (path := self.root / p).is_file():
-            return self.need(False, f'{at}: photo {short(p)} is not there')
-        self.need(path.resolve().is_relative_to(self.root), f'{at}: photo {short(p)} leads out of the folder')
+            return self.need(False, f'{place}: photo {short(p)} is not there')
+        self.need(path.resolve().is_relative_to(self.root), f'{place}: photo {short(p)} leads out of the folder')
 
-    def entity(self, e, at):
+    def entity(self, e, place):
         k, n, a, b = (
-            field(e, key, kind, at) for key, kind in (('id', str), ('step', int), ('start', int), ('end', int))
+            field(e, key, kind, place) for key, kind in (('id', str), ('step', int), ('start', int), ('end', int))
         )
-        self.need(k not in self.entities, f'{at}: the id {short(k)} is there twice')
+        self.need(k not in self.entities, f'{place}: the id {short(k)} is there twice')
         self.entities.add(k)
         self.need(
-            re.fullmatch(r'[A-Z]\w{0,9}', field(e, 'tag', str, at)),
-            f'{at}: tag {short(e["tag"])}; F, T, Ac … are expected',
+            re.fullmatch(r'[A-Z]\w{0,9}', field(e, 'tag', str, place)),
+            f'{place}: tag {short(e["tag"])}; F, T, Ac … are expected',
         )
-        surface = ''.join(field(e, 'surface', str, at).split())
+        surface = ''.join(field(e, 'surface', str, place).split())
         if n not in self.steps:
-            return self.need(False, f'{at}: there is no step {short(n)}')
+            return self.need(False, f'{place}: there is no step {short(n)}')
         if not 0 <= a < b <= len(self.steps[n]):
-            return self.need(False, f'{at}: tokens {short(a)} to {short(b)}, but step {n} has {len(self.steps[n])}')
-        there = ''.join(''.join(self.steps[n][a:b]).split())
+            return self.need(False, f'{place}: tokens {short(a)} to {short(b)}, but step {n} has {len(self.steps[n])}')
+        text = ''.join(''.join(self.steps[n][a:b]).split())
         self.need(
-            surface and surface == there,
-            f'{at}: the surface is {short(e["surface"])}, but the tokens are {short(there)}',
+            surface and surface == text,
+            f'{place}: the surface is {short(e["surface"])}, but the tokens are {short(text)}',
         )
 
-    def edge(self, e, at):
-        field(e, 'label', str, at)
+    def edge(self, e, place):
+        field(e, 'label', str, place)
         for k in ('src', 'dst'):
-            self.need(field(e, k, str, at) in self.entities, f'{at}: there is no entity {short(e[k])}')
+            self.need(field(e, k, str, place) in self.entities, f'{place}: there is no entity {short(e[k])}')
 
-    def box(self, b, at):
-        photo, xyxy = field(b, 'image', str, at), field(b, 'xyxy', list, at)
-        self.need(field(b, 'entity_id', str, at) in self.entities, f'{at}: there is no entity {short(b["entity_id"])}')
+    def box(self, b, place):
+        photo, xyxy = field(b, 'image', str, place), field(b, 'xyxy', list, place)
         self.need(
-            field(b, 'attribute', str, at) in ('doing', 'done'),
-            f'{at}: attribute {short(b["attribute"])}; doing or done is meant',
+            field(b, 'entity_id', str, place) in self.entities, f'{place}: there is no entity {short(b["entity_id"])}'
+        )
+        self.need(
+            field(b, 'attribute', str, place) in ('doing', 'done'),
+            f'{place}: attribute {short(b["attribute"])}; doing or done is meant',
         )
         if photo not in self.photos:
-            return self.need(False, f'{at}: {short(photo)} is no photo of this recipe')
+            return self.need(False, f'{place}: {short(photo)} is no photo of this recipe')
         number = all(isinstance(v, (int, float)) and not isinstance(v, bool) and -1e9 < v < 1e9 for v in xyxy)
         if len(xyxy) != 4 or not number:
-            return self.need(False, f'{at}: xyxy is not four numbers')
+            return self.need(False, f'{place}: xyxy is not four numbers')
         if self.faults:
             return  # the photo may not be there
         w, h = self.sizes.setdefault(photo, _size(self.root / photo))
         x1, y1, x2, y2 = xyxy
-        self.need(0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h, f'{at}: xyxy {xyxy} is no box inside a photo of {w} × {h}')
+        self.need(
+            0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h, f'{place}: xyxy {xyxy} is no box inside a photo of {w} × {h}'
+        )
 
 
 def _size(path):
@@ -179,10 +185,10 @@ def flowgraphs(
 
 
 def _chosen(root, lang):
-    found = recipes(root)
+    records = recipes(root)
     if lang is not None:
-        check_choice(lang, sorted({r['lang'] for r in found}), 'recipe language')
-    return [r for r in found if lang in (None, r['lang'])]
+        check_choice(lang, sorted({r['lang'] for r in records}), 'recipe language')
+    return [r for r in records if lang in (None, r['lang'])]
 
 
 def _split(root, chosen):
@@ -208,7 +214,7 @@ def boxes(
 ]:  # recipe, step, image (path), size (w, h), xyxy (upright pixels), entity, surface, tag, attribute, lang, split
     "All boxes, each with the words it belongs to: the questions of a localisation experiment"
     chosen, out = _chosen(root, lang), []
-    at = {i.rsplit('/', 1)[0]: s for s, v in _split(Path(root), chosen).items() for i in v['recipe'].ids}
+    split_of = {i.rsplit('/', 1)[0]: s for s, v in _split(Path(root), chosen).items() for i in v['recipe'].ids}
     for r in chosen:
         entity = {e['id']: e for e in r['entities']}
         for b in r['boxes']:
@@ -225,7 +231,7 @@ def boxes(
                     tag=e['tag'],
                     attribute=b['attribute'],
                     lang=r['lang'],
-                    split=at[r['recipe_id']],
+                    split=split_of[r['recipe_id']],
                 )
             )
     return out

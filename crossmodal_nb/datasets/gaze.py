@@ -192,40 +192,40 @@ def didec(
         raise InputError(f'fold is {fold}; 0 to 4 are the folds, None is the official split')
     names = _didec_splits(root)
     code = {n: i for i, n in enumerate(sorted(n for s in names.values() for n in s))}  # the same in every fold
-    areas, said, silent = _didec_areas(root, code), {n: [] for n in code}, 0
+    areas, descriptions, silent = _didec_areas(root, code), {n: [] for n in code}, 0
     for i, a in enumerate(elements(root / 'annotations_all_participants.json', None)):
-        at = f'annotations_all_participants.json, description {i}'
-        n, who, t = (field(a, k, str, at) for k in ('image', 'participant', 'normalized_description'))
-        if n not in said:
-            raise InputError(f'{at}: its photo {short(n)} is in no split')
+        place = f'annotations_all_participants.json, description {i}'
+        n, speaker, t = (field(a, k, str, place) for k in ('image', 'participant', 'normalized_description'))
+        if n not in descriptions:
+            raise InputError(f'{place}: its photo {short(n)} is in no split')
         if t.strip():
-            said[n].append((f'{n}#{who}', t.strip()))
+            descriptions[n].append((f'{n}#{speaker}', t.strip()))
         else:
             silent += 1
     if silent:
         warnings.warn(f'didec: {silent} descriptions are empty; they are left out', stacklevel=2)
-    if bare := [n for n in code if not said[n]]:
+    if bare := [n for n in code if not descriptions[n]]:
         raise InputError(f'{root}: photos without descriptions: {abbreviate(bare)}')
     if gone := [n for n in code if not (root / 'images' / f'{n}.jpg').is_file()]:
         raise MissingError(f'{root}/images: no photo for {abbreviate(gone)}')
-    every = [n for here in names.values() for n in here]
-    item, rows = [code[n] for n in every], [(*r, code[n]) for n in every for r in said[n]]
-    ids, texts, of = map(list, zip(*rows))
-    whole = Views(
-        image=View(Images([root / 'images' / f'{n}.jpg' for n in every]), every, item=item),
-        gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in every]), every, item=item),
-        text=View(texts, ids, item=of),
+    photos = [n for listed in names.values() for n in listed]
+    item, rows = [code[n] for n in photos], [(*r, code[n]) for n in photos for r in descriptions[n]]
+    ids, texts, owner = map(list, zip(*rows))
+    views = Views(
+        image=View(Images([root / 'images' / f'{n}.jpg' for n in photos]), photos, item=item),
+        gaze=View(Maps(partial(looked_at, sigma=sigma), [areas[n] for n in photos]), photos, item=item),
+        text=View(texts, ids, item=owner),
     )
     if fold is None:
-        items = {s: [code[n] for n in here] for s, here in names.items()}
+        items = {s: [code[n] for n in listed] for s, listed in names.items()}
     else:
-        dealt = deal(whole.select('image', 'text'), 'didec')
+        dealt = deal(views.select('image', 'text'), 'didec')
         items = dict(
             train=torch.cat([f for k, f in enumerate(dealt) if k not in (fold, (fold + 1) % 5)]),
             valid=dealt[(fold + 1) % 5],
             test=dealt[fold],
         )
-    return {s: whole.subset(i) for s, i in items.items()}
+    return {s: views.subset(i) for s, i in items.items()}
 
 
 def _didec_splits(root):
@@ -233,38 +233,38 @@ def _didec_splits(root):
     names = {
         s: list(_object(root / f'split_{f}.json')) for s, f in dict(train='train', valid='val', test='test').items()
     }
-    every = [n for s in names.values() for n in s]
-    if odd := [short(n) for n in every if not n.isalnum()]:
+    photos = [n for s in names.values() for n in s]
+    if odd := [short(n) for n in photos if not n.isalnum()]:
         raise InputError(f'{root}/split_*.json: no names of photos: {abbreviate(odd)}')
-    if len(set(every)) < len(every):
+    if len(set(photos)) < len(photos):
         raise InputError(f'{root}: a photo is in two splits')
     return names
 
 
 def _object(path):
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise InputError(f'{path}: expected an object, not {short(found)}')
-    return found
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected an object, not {short(content)}')
+    return content
 
 
 def _didec_areas(root, names):
     "{photo: [[outlines, times], …]} of the objects that were looked at"
-    path, seen = root / 'scanpaths_DS_CONTENT_bbox.json', {n: {} for n in names}
-    for who, photos in (scanpaths := _object(path)).items():
-        for n, parts in field(scanpaths, who, dict, str(path)).items():
-            at = f'{path}, participant {short(who)}, photo {short(n)}'
-            if n not in seen:
-                raise InputError(f'{at}: it is in no split')
+    path, looks = root / 'scanpaths_DS_CONTENT_bbox.json', {n: {} for n in names}
+    for viewer in (scanpaths := _object(path)):
+        for n, parts in field(scanpaths, viewer, dict, str(path)).items():
+            place = f'{path}, participant {short(viewer)}, photo {short(n)}'
+            if n not in looks:
+                raise InputError(f'{place}: it is in no split')
             try:
                 met = [o for part in parts for fixation in part for o, _ in fixation]
             except (TypeError, ValueError) as e:
-                raise InputError(f'{at}: not lists of [object, name] ({e})') from e
+                raise InputError(f'{place}: not lists of [object, name] ({e})') from e
             for o in met:
                 if not isinstance(o, int):
-                    raise InputError(f'{at}: {short(o)} is no number of an object')
-                seen[n][o] = seen[n].get(o, 0) + 1
-    coco_id = dict(l.split('\t')[:2] for l in lines(root / 'imgs2.tsv') if '\t' in l)
+                    raise InputError(f'{place}: {short(o)} is no number of an object')
+                looks[n][o] = looks[n].get(o, 0) + 1
+    coco_id = dict(line.split('\t')[:2] for line in lines(root / 'imgs2.tsv') if '\t' in line)
     path, out = root / 'didec_img2objs.json', {}
     objects = _object(path)
     for n in names:
@@ -273,16 +273,16 @@ def _didec_areas(root, names):
                 field(o, 'id', int, f'{path}, image {short(coco_id[n])}, object {i}'): o
                 for i, o in enumerate(field(objects, coco_id[n], list, str(path)))
             }
-            if seen[n] and n in coco_id
+            if looks[n] and n in coco_id
             else {}
         )
-        if strange := seen[n].keys() - known:
+        if strange := looks[n].keys() - known:
             raise InputError(f'{path}: photo {n} has no object {abbreviate(strange)}, at which somebody looked')
-        out[n] = [[_outlines(known[o], f'{path}, object {o}'), times] for o, times in sorted(seen[n].items())]
+        out[n] = [[_outlines(known[o], f'{path}, object {o}'), times] for o, times in sorted(looks[n].items())]
     return out
 
 
-def _outlines(o, at):
+def _outlines(o, place):
     try:
         if isinstance(o['segmentation'], list):
             shapes = [[float(v) for v in s] for s in o['segmentation'] if len(s) >= 6]
@@ -293,7 +293,7 @@ def _outlines(o, at):
             return shapes
         raise ValueError('an odd number of coordinates, or no numbers')
     except (KeyError, TypeError, ValueError, OverflowError) as e:
-        raise InputError(f'{at}: no outline and no box ({e!r})') from e
+        raise InputError(f'{place}: no outline and no box ({e!r})') from e
 
 # %% ../../nbs/datasets/11_gaze.ipynb #8b3c724d
 frame = 600, 800  # OSIE's height and width, pixels
@@ -326,14 +326,14 @@ def osie(
     def inside(p):
         return p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
 
-    every = sorted(points)
-    whole = Views(
-        image=View(Images([photos[n] for n in every]), every),
-        gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in every]), every),
+    names = sorted(points)
+    views = Views(
+        image=View(Images([photos[n] for n in names]), names),
+        gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in names]), names),
     )
-    dealt = deal(whole.select('image'), 'osie', 7)
+    dealt = deal(views.select('image'), 'osie', 7)
     return {
-        s: whole.subset(items) for s, items in dict(train=torch.cat(dealt[:5]), valid=dealt[5], test=dealt[6]).items()
+        s: views.subset(items) for s, items in dict(train=torch.cat(dealt[:5]), valid=dealt[5], test=dealt[6]).items()
     }
 
 # %% ../../nbs/datasets/11_gaze.ipynb #61192792
@@ -344,13 +344,13 @@ def salicon(
     missing: float = 0.0,  # As in `coco`
 ) -> dict[str, Views]:  # Views `image`, `gaze`, `text`; `item` = photo
     "SALICON: its photos, COCO's captions, and where a mouse uncovered them"
-    out, where = coco(root, 'salicon', per_image, missing), {}
+    out, fixations = coco(root, 'salicon', per_image, missing), {}
     for part in ('train2014', 'val2014'):
-        where |= _salicon_points(Path(root) / 'annotations' / f'fixations_{part}.json')
+        fixations |= _salicon_points(Path(root) / 'annotations' / f'fixations_{part}.json')
     for views in out.values():
         image = views['image']
         views['gaze'] = View(
-            Maps(partial(_in_frame, sigma=sigma), [where[n] for n in image.ids]), list(image.ids), item=image.item
+            Maps(partial(_in_frame, sigma=sigma), [fixations[n] for n in image.ids]), list(image.ids), item=image.item
         )
     return {s: v.select('image', 'gaze', 'text') for s, v in out.items()}
 
@@ -363,23 +363,23 @@ def _salicon_points(path):
     "{file name: [[height, width], points from 0]}"
     frames, points = {}, {}
     for i, im in enumerate(elements(path, 'images')):
-        at = f'{path}, image {i}'
-        shape = [field(im, side, int, at) for side in ('height', 'width')]
+        place = f'{path}, image {i}'
+        shape = [field(im, side, int, place) for side in ('height', 'width')]
         if not all(0 < side <= 10_000 for side in shape):
-            raise InputError(f'{at}: height and width are {short(shape)}; 1 to 10,000 pixels are needed')
-        frames[field(im, 'id', int, at)] = field(im, 'file_name', str, at), shape
+            raise InputError(f'{place}: height and width are {short(shape)}; 1 to 10,000 pixels are needed')
+        frames[field(im, 'id', int, place)] = field(im, 'file_name', str, place), shape
     for i, a in enumerate(elements(path, 'annotations')):
-        at = f'{path}, annotation {i}'
-        n, p = field(a, 'image_id', int, at), field(a, 'fixations', list, at)
+        place = f'{path}, annotation {i}'
+        n, p = field(a, 'image_id', int, place), field(a, 'fixations', list, place)
         if n not in frames:
-            raise InputError(f'{at}: its image {short(n)} is not among the images')
+            raise InputError(f'{place}: its image {short(n)} is not among the images')
         try:
             p = np.asarray(p, float).reshape(-1, 2) - 1
         except (TypeError, ValueError, OverflowError) as e:
-            raise InputError(f'{at}: fixations are not pairs of row and column ({e})') from e
+            raise InputError(f'{place}: fixations are not pairs of row and column ({e})') from e
         if not (np.isfinite(p).all() and (p >= 0).all() and (p < frames[n][1]).all()):
             raise InputError(
-                f'{at}: a fixation is outside of its photo ({frames[n][1][0]} × {frames[n][1][1]}, rows and columns counted from 1)'
+                f'{place}: a fixation is outside of its photo ({frames[n][1][0]} × {frames[n][1][1]}, rows and columns counted from 1)'
             )
         points.setdefault(n, []).extend(p.tolist())
     return {name: [shape, points.get(n, [])] for n, (name, shape) in frames.items()}
@@ -614,10 +614,10 @@ def shapes(
     ids, out = [f'{i:04}' for i in range(n)], {}
     maps = Maps(partial(fixated, shape=(96, 128), sigma=8.0), [[[r[-1][3], r[-1][2]]] for r in rows])
     for s, parts in dict(train=(2, 3, 4), valid=(1,), test=(0,)).items():
-        here = [i for i in range(n) if (i - fold) % 5 in parts]
+        index = [i for i in range(n) if (i - fold) % 5 in parts]
 
-        def view(x):
-            return View(take(x, here), take(ids, here), item=here)
+        def view(x, index=index):
+            return View(take(x, index), take(ids, index), item=index)
 
         out[s] = Views(image=view(Drawn(rows)), gaze=view(maps), text=view(texts))
     return out

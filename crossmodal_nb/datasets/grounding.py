@@ -31,9 +31,9 @@ def sights(
     first = {}
     for r in rows:
         first.setdefault(r['image'], r['picture'])
-    at, pictures = {n: i for i, n in enumerate(first)}, list(first.values())
+    index, pictures = {n: i for i, n in enumerate(first)}, list(first.values())
     return View((Images if isinstance(pictures[0], Path) else Drawn)(pictures), list(first)), torch.tensor(
-        [at[r['image']] for r in rows]
+        [index[r['image']] for r in rows]
     )
 
 # %% ../../nbs/datasets/15_grounding.ipynb #1630d294
@@ -54,14 +54,14 @@ def didec_objects(
                 raise InputError(f'{root}: photo {short(n)} is in two splits')
     objects = _didec_objects(root, split)
     name = _categories(root, objects)
-    said = _said(root, objects, name, root / 'didec_lexicon.json' if lexicon is None else lexicon)
+    described = _mentions(root, objects, name, root / 'didec_lexicon.json' if lexicon is None else lexicon)
     rows = []
-    for n, found in objects.items():
-        for c, things in found.items():
-            boxes, crowd = ([b for b, many in things if many == kind] for kind in (False, True))
+    for n, by_category in objects.items():
+        for c, things in by_category.items():
+            boxes, crowd = ([b for b, grouped in things if grouped == kind] for kind in (False, True))
             if not boxes:
                 continue  # nobody told these apart: there is nothing to find
-            words = said.get((n, c), {})
+            words = described.get((n, c), {})
             rows.append(
                 dict(
                     image=n,
@@ -83,31 +83,31 @@ def didec_objects(
 
 
 def _object(path):
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise InputError(f'{path}: expected an object, not {short(found)}')
-    return found
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected an object, not {short(content)}')
+    return content
 
 
 def _didec_objects(root, photos):
     "{photo: {category: [(box, crowd?), …]}}"
-    coco = dict(l.split('\t')[:2] for l in lines(root / 'imgs2.tsv') if '\t' in l)
+    coco = dict(line.split('\t')[:2] for line in lines(root / 'imgs2.tsv') if '\t' in line)
     if gone := [n for n in photos if n not in coco]:
         raise InputError(f'{root / "imgs2.tsv"}: no number of COCO for photo {abbreviate(gone)}')
     path, out = root / 'didec_img2objs.json', {}
-    whole = _object(path)
+    objects = _object(path)
     for n in photos:
         out[n] = {}
-        for i, o in enumerate(field(whole, coco[n], list, str(path))):
-            at = f'{path}, image {short(coco[n])}, object {i}'
-            c = field(o, 'category_id', int, at)
-            field(o, 'id', int, at)
+        for i, o in enumerate(field(objects, coco[n], list, str(path))):
+            place = f'{path}, image {short(coco[n])}, object {i}'
+            c = field(o, 'category_id', int, place)
+            field(o, 'id', int, place)
             try:
-                x, y, w, h = map(float, field(o, 'bbox', list, at))
+                x, y, w, h = map(float, field(o, 'bbox', list, place))
             except (TypeError, ValueError, OverflowError) as e:
-                raise InputError(f'{at}: bbox {short(o["bbox"])} is not x, y, width, height ({e})') from e
+                raise InputError(f'{place}: bbox {short(o["bbox"])} is not x, y, width, height ({e})') from e
             if not (0 <= x < x + w <= frame[0] + 0.01 and 0 <= y < y + h <= frame[1] + 0.01):
-                raise InputError(f'{at}: box {[x, y, w, h]} is not inside {frame[0]} × {frame[1]}')
+                raise InputError(f'{place}: box {[x, y, w, h]} is not inside {frame[0]} × {frame[1]}')
             out[n].setdefault(c, []).append(((x, y, x + w, y + h), bool(o.get('iscrowd'))))
     return out
 
@@ -115,26 +115,26 @@ def _didec_objects(root, photos):
 def _categories(root, objects):
     "{number: English name}, from the objects that somebody looked at"
     path, category, names = root / 'scanpaths_DS_CONTENT_bbox.json', {}, {}
-    for found in _object(root / 'didec_img2objs.json').values():
-        for o in found:
+    for listed in _object(root / 'didec_img2objs.json').values():
+        for o in listed:
             category[o['id']] = o['category_id']
-    for who, photos in (scanpaths := _object(path)).items():
-        for n, parts in field(scanpaths, who, dict, str(path)).items():
+    for viewer in (scanpaths := _object(path)):
+        for n, parts in field(scanpaths, viewer, dict, str(path)).items():
             try:
                 met = {(o, word) for part in parts for fixation in part for o, word in fixation}
             except (TypeError, ValueError) as e:
                 raise InputError(
-                    f'{path}, participant {short(who)}, photo {short(n)}: not lists of [object, name] ({e})'
+                    f'{path}, participant {short(viewer)}, photo {short(n)}: not lists of [object, name] ({e})'
                 ) from e
             for o, word in met:
                 if o in category:
                     names.setdefault(category[o], set()).add(word)
-    here = {c for found in objects.values() for c in found}
-    if nameless := sorted(here - names.keys()):
+    present = {c for listed in objects.values() for c in listed}
+    if nameless := sorted(present - names.keys()):
         raise InputError(f'{path}: nobody looked at anything of category {abbreviate(nameless)}, so it has no name')
     if odd := {c: sorted(map(str, w)) for c, w in names.items() if len(w) > 1}:
         raise InputError(f'{path}: categories with several names: {short(odd)}')
-    return {c: next(iter(names[c])) for c in here}
+    return {c: next(iter(names[c])) for c in present}
 
 
 def words_of(
@@ -148,21 +148,21 @@ def words_of(
     return meaning
 
 
-def _said(root, objects, name, path):
+def _mentions(root, objects, name, path):
     "{(photo, category): {word: descriptions}}"
     if not path:
         return {}
-    number, meaning, said = {n: c for c, n in name.items()}, words_of(path), {}
+    number, meaning, counts = {n: c for c, n in name.items()}, words_of(path), {}
     for i, a in enumerate(elements(root / 'annotations_all_participants.json', None)):
-        at = f'annotations_all_participants.json, description {i}'
-        n, text = (field(a, k, str, at) for k in ('image', 'normalized_description'))
+        place = f'annotations_all_participants.json, description {i}'
+        n, text = (field(a, k, str, place) for k in ('image', 'normalized_description'))
         if n not in objects:
-            raise InputError(f'{at}: its photo {short(n)} is in no split')
+            raise InputError(f'{place}: its photo {short(n)} is in no split')
         for w in sorted(set(re.findall(r"[\w']+", text.casefold()))):
-            here = [number[c] for c in meaning.get(w, ()) if number.get(c) in objects[n]]
-            if len(here) == 1:
-                said.setdefault((n, here[0]), Counter())[w] += 1
-    return {k: dict(v) for k, v in said.items()}
+            matches = [number[c] for c in meaning.get(w, ()) if number.get(c) in objects[n]]
+            if len(matches) == 1:
+                counts.setdefault((n, matches[0]), Counter())[w] += 1
+    return {k: dict(v) for k, v in counts.items()}
 
 # %% ../../nbs/datasets/15_grounding.ipynb #8ef33786
 def of_flowgraphs(
@@ -220,16 +220,16 @@ def of_shapes(
     rows = []
     for s, views in splits.items():
         drawings = views['image']
-        for name, shapes in zip(drawings.ids, drawings.x.rows):
+        for name, row in zip(drawings.ids, drawings.x.rows):
             kinds = {}
-            for (form, colour, x, y, r), share in zip(shapes, _seen(shapes)):
+            for (form, colour, x, y, r), share in zip(row, _visible(row)):
                 boxes, hidden = kinds.setdefault(f'{colour} {form}', ([], []))
                 (boxes if share >= 0.5 else hidden).append((x - r, y - r, x + r + 1, y + r + 1))
-            last = f'{shapes[-1][1]} {shapes[-1][0]}'
+            last = f'{row[-1][1]} {row[-1][0]}'
             rows += [
                 dict(
                     image=name,
-                    picture=shapes,
+                    picture=row,
                     size=(128, 96),
                     split=s,
                     category=k,
@@ -245,14 +245,14 @@ def of_shapes(
     return rows
 
 
-def _seen(shapes):
+def _visible(shapes):
     "Share of each shape that no later one hides"
     blank = np.asarray(Drawn([[]])[0])
-    own = [(np.asarray(Drawn([[s]])[0]) != blank).any(-1) for s in shapes]
-    above, out = np.zeros_like(own[0]), []
-    for m in reversed(own):
-        out.append(float((m & ~above).sum() / m.sum()))
-        above |= m
+    masks = [(np.asarray(Drawn([[s]])[0]) != blank).any(-1) for s in shapes]
+    covered, out = np.zeros_like(masks[0]), []
+    for m in reversed(masks):
+        out.append(float((m & ~covered).sum() / m.sum()))
+        covered |= m
     return out[::-1]
 
 # %% ../../nbs/datasets/15_grounding.ipynb #fc7b5ca8
@@ -295,7 +295,7 @@ def translated(
     known: dict,  # As `lexicon` gives it
 ) -> tuple[str, float]:  # English pieces, '' if there are none; the share of the characters that they cover
     "Longest match from the left"
-    t, i, found, covered = folded(text), 0, [], 0
+    t, i, pieces, covered = folded(text), 0, [], 0
     longest = max(map(len, known), default=0)
     while i < len(t):
         piece = next(
@@ -307,10 +307,10 @@ def translated(
             None,
         )
         if piece:
-            found.append(known[piece])
+            pieces.append(known[piece])
             covered += len(piece)
         i += len(piece or '.')
-    return ' '.join(found), covered / max(len(t), 1)
+    return ' '.join(pieces), covered / max(len(t), 1)
 
 
 def foreign(
@@ -320,8 +320,8 @@ def foreign(
     "A foreign name for each English one: of a pair that is called exactly so; else of the shortest that ends so (*vertical traffic light*)"
     called = [(a, english(b)) for a, b in pairs]
 
-    def one(n):
-        same = [a for a, b in called if b == n]
-        return same or [a for a, b in sorted(called, key=lambda p: len(p[1])) if b.endswith(f' {n}')]
+    def matches(n):
+        exact = [a for a, b in called if b == n]
+        return exact or [a for a, b in sorted(called, key=lambda p: len(p[1])) if b.endswith(f' {n}')]
 
-    return {n: found[0] for n in names if (found := one(english(n)))}
+    return {n: hits[0] for n in names if (hits := matches(english(n)))}

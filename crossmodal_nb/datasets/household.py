@@ -89,8 +89,8 @@ def caption(
 ) -> dict:  # {language: caption}
     "The first line is English, the others say their language"
     first, *rest = lines(path) or ['']
-    found = dict(text=first) | {m[1]: m[2] for l in rest if (m := re.fullmatch(r'([\w@]+)\.utf8=(.*)', l))}
-    return {k: t.strip() for k, t in found.items() if t.strip()}
+    captions = dict(text=first) | {m[1]: m[2] for line in rest if (m := re.fullmatch(r'([\w@]+)\.utf8=(.*)', line))}
+    return {k: t.strip() for k, t in captions.items() if t.strip()}
 
 # %% ../../nbs/datasets/12_household.ipynb #f8880263
 def tuxpaint(
@@ -162,25 +162,25 @@ def stamp_stem(
 
 def stems(name, root):
     "{item: its stem}: of stamps by the names of their files, of furniture by the English name"
-    of = {}
+    stem_of = {}
     if name in ('tuxpaint', 'household'):
-        of |= {n: (stamp_stem(n),) for n in _stamps(root)}
+        stem_of |= {n: (stamp_stem(n),) for n in _stamps(root)}
     if name in ('furniture', 'household'):
-        of |= {i: (f'thing {stem(re.findall("[^ ,]+", o["name"].lower()))}',) for i, o in _objects(root).items()}
-    return of
+        stem_of |= {i: (f'thing {stem(re.findall("[^ ,]+", o["name"].lower()))}',) for i, o in _objects(root).items()}
+    return stem_of
 
 
 def _stamps(root):
     "{name: picture}, by name"
-    folder, found = Path(root) / 'tuxpaint-stamps-default' / _inside['tuxpaint-stamps-default'], {}
+    folder, pictures = Path(root) / 'tuxpaint-stamps-default' / _inside['tuxpaint-stamps-default'], {}
     for p in sorted(
         [*folder.rglob('*.svg'), *folder.rglob('*.png')], key=lambda p: p.suffix
     ):  # a PNG goes before an SVG of the same name
         if not re.search('_(mirror|flip)$', p.stem):
-            found.setdefault(p.relative_to(folder).with_suffix('').as_posix(), p)
-    if not found:
+            pictures.setdefault(p.relative_to(folder).with_suffix('').as_posix(), p)
+    if not pictures:
         raise MissingError(f'{folder}: there are no stamps. Fetch them again with `crossmodal data get tuxpaint`')
-    return dict(sorted(found.items()))
+    return dict(sorted(pictures.items()))
 
 
 def _tuxpaint(root, label='folder', size=224):
@@ -188,21 +188,21 @@ def _tuxpaint(root, label='folder', size=224):
     stamps = _stamps(root)
     y = _folders(stamps, label)[0]
     keep = [(i, n, p) for i, (n, p) in enumerate(stamps.items())]
-    said = {i: caption(t) for i, _, p in keep if (t := p.with_suffix('.txt')).is_file()}
+    captions = {i: caption(t) for i, _, p in keep if (t := p.with_suffix('.txt')).is_file()}
 
     def sound(p, tail):
         return next((q for e in ('ogg', 'wav') if (q := p.with_name(f'{p.stem}{tail}.{e}')).is_file()), None)
 
     def view(make, rows):
-        here = [(i, n, x) for i, n, x in rows if x]
-        item = torch.tensor([i for i, *_ in here], dtype=torch.long)
-        return View(make([x for *_, x in here]), [n for _, n, _ in here], y[item], item)
+        present = [(i, n, x) for i, n, x in rows if x]
+        item = torch.tensor([i for i, *_ in present], dtype=torch.long)
+        return View(make([x for *_, x in present]), [n for _, n, _ in present], y[item], item)
 
     out = Views(image=view(lambda ps: Cutouts(ps, size=size), keep))
-    for t in ['text', *sorted({l for s in said.values() for l in s if l != 'text'})]:
-        out[t] = view(list, [(i, n, said.get(i, {}).get(t)) for i, n, _ in keep])
-    for l, tail in spoken.items():
-        out[f'speech {l}'] = view(Sounds, [(i, n, sound(p, tail)) for i, n, p in keep])
+    for t in ['text', *sorted({language for s in captions.values() for language in s if language != 'text'})]:
+        out[t] = view(list, [(i, n, captions.get(i, {}).get(t)) for i, n, _ in keep])
+    for language, tail in spoken.items():
+        out[f'speech {language}'] = view(Sounds, [(i, n, sound(p, tail)) for i, n, p in keep])
     out['effect'] = view(Sounds, [(i, n, None if n.startswith('symbols/') else sound(p, '')) for i, n, p in keep])
     return out
 
@@ -225,8 +225,8 @@ def furniture(
     texts = [texts] if isinstance(texts, str) else list(texts)
     for t in texts:
         check_choice(t, ['name', *tongues], 'furniture text view')
-    whole = split(_furniture(root, frames, size), 'furniture', stems=stems('furniture', root))
-    return {s: v.select('mesh', 'icon', *texts, 'video') for s, v in whole.items()}
+    splits = split(_furniture(root, frames, size), 'furniture', stems=stems('furniture', root))
+    return {s: v.select('mesh', 'icon', *texts, 'video') for s, v in splits.items()}
 
 
 def properties(
@@ -244,8 +244,8 @@ def _objects(root):
     "One dict an object, by id: what the catalogues say, and `path`, `picture`, `pose`"
     folder, out = Path(root) / 'sweethome3d-furniture' / _inside['sweethome3d-furniture'], {}
     for catalogue in sorted(folder.glob('*/PluginFurnitureCatalog.properties')):
-        table, at = properties(catalogue), catalogue.parent
-        abroad = {t: properties(f) for t in tongues if (f := at / f'PluginFurnitureCatalog_{t}.properties').is_file()}
+        table, base = properties(catalogue), catalogue.parent
+        abroad = {t: properties(f) for t in tongues if (f := base / f'PluginFurnitureCatalog_{t}.properties').is_file()}
         for number, o in table.items():
             if not number:
                 continue
@@ -266,7 +266,9 @@ def _objects(root):
             out[o['id']] = (
                 o
                 | names
-                | dict(path=at / o['model'].lstrip('/'), picture=at / o['icon'].lstrip('/'), pose=pose, licence=licence)
+                | dict(
+                    path=base / o['model'].lstrip('/'), picture=base / o['icon'].lstrip('/'), pose=pose, licence=licence
+                )
             )
     if not out:
         raise MissingError(
@@ -284,9 +286,9 @@ def _furniture(root, frames, size):
     "All views of all objects"
     objects = _objects(root)
     y = _categories(objects)[0]
-    ids, every = list(objects), torch.arange(len(objects))
+    ids, all_rows = list(objects), torch.arange(len(objects))
 
-    def view(x, rows=every):
+    def view(x, rows=all_rows):
         return View(x, [ids[i] for i in rows], y[rows], rows + _first)
 
     paths, poses = ([o[k] for o in objects.values()] for k in ('path', 'pose'))
@@ -418,34 +420,34 @@ def household(
     check_choice(speech, spoken, 'spoken language')
     check_choice(str(fold), '01234', 'fold')
     stamps, things = _tuxpaint(root), _furniture(root, frames, size)
-    of = {i: household_class(n, True) for i, n in zip(stamps['image'].item.tolist(), stamps['image'].ids)}
-    of |= {i: household_class(n, False) for i, n in zip(things['name'].item.tolist(), things['name'].x)}
+    class_of = {i: household_class(n, True) for i, n in zip(stamps['image'].item.tolist(), stamps['image'].ids)}
+    class_of |= {i: household_class(n, False) for i, n in zip(things['name'].item.tolist(), things['name'].x)}
     names, out = dict(image='image', text=text, speech=f'speech {speech}', mesh='mesh', video='video'), {}
     parts = [
-        fifths(views, of, repeat, stems('household', root))
+        fifths(views, class_of, repeat, stems('household', root))
         for views in (stamps, things.select('mesh', 'icon', 'name', *tongues))
     ]
     for s, mine in dict(train=[(fold + k) % 5 for k in (2, 3, 4)], valid=[(fold + 1) % 5], test=[fold]).items():
-        here = Views({new: (stamps | things)[old] for new, old in names.items()}).subset(
+        part = Views({new: (stamps | things)[old] for new, old in names.items()}).subset(
             torch.cat([p[k] for p in parts for k in mine])
         )
-        out[s] = Views({k: View(v.x, v.ids, [of[i] for i in v.item.tolist()], v.item) for k, v in here.items()})
+        out[s] = Views({k: View(v.x, v.ids, [class_of[i] for i in v.item.tolist()], v.item) for k, v in part.items()})
     return out
 
 
 def fifths(
     views: Views,  # All rows of one source: what makes its groups
-    of: dict,  # {item: class}; items of class -1 are left out
+    class_of: dict,  # {item: class}; items of class -1 are left out
     repeat: int,  # Which way of making fifths
-    stems: dict = {},  # As in `item_groups`
+    stems: dict | None = None,  # As in `item_groups`
 ) -> list:  # Five tensors of items
     "Five folds with about the same share of each class; whole groups"
     from sklearn.model_selection import StratifiedGroupKFold
 
-    group = item_groups(views, stems)
-    items = np.array([i for i in group if of[i] >= 0])
+    group = item_groups(views, stems or {})
+    items = np.array([i for i in group if class_of[i] >= 0])
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=repeat).split(
-        items, [of[i] for i in items], [group[i] for i in items]
+        items, [class_of[i] for i in items], [group[i] for i in items]
     )
     return [torch.as_tensor(items[test]) for _, test in folds]
 

@@ -34,9 +34,9 @@ def singular(
     "*eggs* → *egg*, *tomatoes* → *tomato*, *cherries* → *cherry*, *leaves* → *leaf*; *asparagus* and *swiss* stay"
     if len(word) < 4 or re.search(r'(ss|us|is|ous)$', word):
         return word
-    for end, one in (('ies', 'y'), ('oes', 'o'), ('eaves', 'eaf'), ('ches', 'ch'), ('shes', 'sh'), ('s', '')):
+    for end, single in (('ies', 'y'), ('oes', 'o'), ('eaves', 'eaf'), ('ches', 'ch'), ('shes', 'sh'), ('s', '')):
         if word.endswith(end):
-            return word[: -len(end)] + one
+            return word[: -len(end)] + single
     return word
 
 
@@ -62,7 +62,7 @@ def words(
 
 
 sources = dict(
-    ingredients=lambda text: [ingredient(l) for l in text.split('\n')],
+    ingredients=lambda text: [ingredient(line) for line in text.split('\n')],
     detected=lambda text: text.split('\n'),
     words=words,
 )
@@ -73,15 +73,15 @@ def sets(
     source: str,  # One of `sources`
 ) -> dict[int, set]:  # item: its names
     "What each item has, all of its texts together"
-    found, of = {}, sources[check_choice(source, sources, 'source of the pantry')]
+    names, extract = {}, sources[check_choice(source, sources, 'source of the pantry')]
     for i in range(0, len(view), 1024):
         part = slice(i, min(i + 1024, len(view)))
         texts = (
             view.x[part] if isinstance(view.x, list) else view.x[torch.arange(part.start, part.stop)]
         )  # a list, or a lazy sequence
         for item, text in zip(view.item[part].tolist(), texts):
-            found.setdefault(item, set()).update(filter(None, of(text)))
-    return found
+            names.setdefault(item, set()).update(filter(None, extract(text)))
+    return names
 
 
 def pantry(
@@ -94,20 +94,20 @@ def pantry(
 ]:  # split: a `View` of rows of yes and no, (n, names) bool, one an item; and the names, the most frequent first
     "Multi-hot sets of names, of a vocabulary that is counted on training rows only"
     check_choice(view, raw['train'], 'view')
-    found = {s: sets(v[view], source) for s, v in raw.items()}
-    min_items = min_items or (20 if source == 'words' else 10 if len(found['train']) >= 5000 else 5)
-    count = collections.Counter(name for names in found['train'].values() for name in names)
+    item_sets = {s: sets(v[view], source) for s, v in raw.items()}
+    min_items = min_items or (20 if source == 'words' else 10 if len(item_sets['train']) >= 5000 else 5)
+    count = collections.Counter(name for names in item_sets['train'].values() for name in names)
     names = sorted((n for n, k in count.items() if k >= min_items), key=lambda n: (-count[n], n))
     if not names:
         raise InputError(
             f'no name is in {min_items} training items or more: give a smaller least, or more rows (of view {view!r}, source {source!r})'
         )
-    at = {n: j for j, n in enumerate(names)}
-    return {s: _rows(raw[s][view], f, at) for s, f in found.items()}, names
+    column = {n: j for j, n in enumerate(names)}
+    return {s: _rows(raw[s][view], f, column) for s, f in item_sets.items()}, names
 
 
-def _rows(view, found, at):
-    x = torch.zeros(len(found), len(at), dtype=torch.bool)
-    for row, has in zip(x, found.values()):
-        row[[at[n] for n in has if n in at]] = True
-    return View(x, [f'item {k}' for k in found], item=list(found))
+def _rows(view, item_sets, column):
+    x = torch.zeros(len(item_sets), len(column), dtype=torch.bool)
+    for row, has in zip(x, item_sets.values()):
+        row[[column[n] for n in has if n in column]] = True
+    return View(x, [f'item {k}' for k in item_sets], item=list(item_sets))

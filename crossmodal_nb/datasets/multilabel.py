@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ def joined(
 ) -> Views:  # All their rows, split after split
     "Several splits as one: the database that a query is searched in, for instance"
 
-    def cat(k, what):
-        return None if getattr(parts[0][k], what) is None else torch.cat([getattr(p[k], what) for p in parts])
+    def cat(k, column):
+        return None if getattr(parts[0][k], column) is None else torch.cat([getattr(p[k], column) for p in parts])
 
     return Views(
         {k: View(cat(k, 'x'), [i for p in parts for i in p[k].ids], cat(k, 'y'), cat(k, 'item')) for k in parts[0]}
@@ -56,12 +57,12 @@ def read_split(
     views: Views,  # All rows
 ) -> dict[str, Views]:  # The splits that the file has
     "All rows, divided as a split file says, if its digests hold; rows that it does not name are left out"
-    said, owner, known = read_json(path), {}, {i for v in views.values() for i in v.ids}
-    if not isinstance(said, dict) or not {'train', 'test'} <= set(said) <= set(split_names):
+    content, owner, known = read_json(path), {}, {i for v in views.values() for i in v.ids}
+    if not isinstance(content, dict) or not {'train', 'test'} <= set(content) <= set(split_names):
         raise InputError(
-            f'{path}: it is expected to have train and test, perhaps valid and database, but has {abbreviate(said) if isinstance(said, dict) else "no names"}'
+            f'{path}: it is expected to have train and test, perhaps valid and database, but has {abbreviate(content) if isinstance(content, dict) else "no names"}'
         )
-    for s, part in said.items():
+    for s, part in content.items():
         rows = part.get('rows') if isinstance(part, dict) else None
         if not isinstance(rows, list) or not (rows or s == 'database') or any(type(r) not in (int, str) for r in rows):
             raise InputError(f'{path}: {s} needs "rows", a list of row numbers or names')
@@ -76,14 +77,14 @@ def read_split(
                 )
         if part.get('sha256', _sha(rows)) != _sha(rows):
             raise InputError(f'{path}: the rows of {s} are not those that were written: their sha256 is another')
-        if part.get('labels', same := _labels(views, rows)) != same:
+        if part.get('labels', labels := _labels(views, rows)) != labels:
             raise InputError(
                 f'{path}: the rows of {s} have other labels than when they were written: these are other data, or in another order'
             )
     return {
         s: Views({k: v[torch.tensor([owner.get(i) == s for i in v.ids])] for k, v in views.items()})
         for s in split_names
-        if s in said
+        if s in content
     }
 
 
@@ -98,9 +99,9 @@ def _labels(views, rows):
     "The sha256 of the labels of rows, view by view"
     sha = hashlib.sha256()
     for v in views.values():
-        at = {i: k for k, i in enumerate(v.ids)}
+        position = {i: k for k, i in enumerate(v.ids)}
         if v.y is not None:
-            sha.update(v.y[[at[r] for r in map(str, rows) if r in at]].long().numpy().tobytes())
+            sha.update(v.y[[position[r] for r in map(str, rows) if r in position]].long().numpy().tobytes())
     return sha.hexdigest()
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #98419bb5
@@ -121,59 +122,59 @@ def matrices(
     paths,  # `.mat`, `.npz` or HDF5 files in it
 ) -> list[list]:  # Of all rows, or of queries and of database: [pictures, words, labels], float32 with a row a pair
     "The arrays of the first layout that some files hold between them; call it through `base.isolated`"
-    at, shape = {}, {}
+    path_of, shape = {}, {}
     for p in paths:
-        for k, s in _said(p, _shapes).items():
-            if k in at:
-                raise InputError(f'{p}: {k} is in {Path(at[k]).name}, too. Keep one of them in the folder')
-            at[k], shape[k] = p, s
-    there = [l for l in layouts if all(k in at for part in l for k in part)]
-    if not there:
-        names = ', or '.join(' '.join(sum(l, ())) for l in layouts)
+        for k, s in _guarded(p, _shapes).items():
+            if k in path_of:
+                raise InputError(f'{p}: {k} is in {Path(path_of[k]).name}, too. Keep one of them in the folder')
+            path_of[k], shape[k] = p, s
+    present = [layout for layout in layouts if all(k in path_of for part in layout for k in part)]
+    if not present:
+        names = ', or '.join(' '.join(sum(layout, ())) for layout in layouts)
         raise InputError(
-            f'{folder}: pictures, words and labels are expected as {names}; the files hold {abbreviate(at, 20) or "none of these"}'
+            f'{folder}: pictures, words and labels are expected as {names}; the files hold {abbreviate(path_of, 20) or "none of these"}'
         )
-    flat = [l for l in there if all(len(shape[part[0]]) == 2 for part in l)]
+    flat = [layout for layout in present if all(len(shape[part[0]]) == 2 for part in layout)]
     if not flat:
-        picture, *others = there[0][0]
-        own = next(l for l in layouts if list(l[0][1:]) == others)
+        picture, *rest = present[0][0]
+        feature_layout = next(layout for layout in layouts if list(layout[0][1:]) == rest)
         raise InputError(
-            f'{at[picture]}: {picture} is of shape {shape[picture]}: pixels. Features are needed, one row a picture: extract them with a network '
-            f'of your choice, and put them into the folder as {" and ".join(part[0] for part in own)}'
+            f'{path_of[picture]}: {picture} is of shape {shape[picture]}: pixels. Features are needed, one row a picture: extract them with a network '
+            f'of your choice, and put them into the folder as {" and ".join(part[0] for part in feature_layout)}'
         )
-    out = [_upright({k: _said(at[k], lambda p: _read(p, k)) for k in part}, at) for part in flat[0]]
+    out = [_upright({k: _guarded(path_of[k], partial(_read, k=k)) for k in part}, path_of) for part in flat[0]]
     for k, j, x, z in zip(flat[0][0], flat[0][-1], out[0], out[-1]):
         if x.shape[1] != z.shape[1]:
-            raise InputError(f'{at[j]}: {k} has {x.shape[1]} columns, {j} has {z.shape[1]}')
+            raise InputError(f'{path_of[j]}: {k} has {x.shape[1]} columns, {j} has {z.shape[1]}')
     return out
 
 
-def _upright(part, at):
+def _upright(part, path_of):
     "{name: matrix} of pictures, words, labels: their matrices, each with a row a pair"
     for k, x in part.items():
         if x.ndim != 2:
-            raise InputError(f'{at[k]}: {k} is of shape {x.shape}; a matrix with one row a pair is needed')
+            raise InputError(f'{path_of[k]}: {k} is of shape {x.shape}; a matrix with one row a pair is needed')
     shapes = [x.shape for x in part.values()]
     n = {s[0] for s in shapes}
     if len(n) > 1:
         n = set.intersection(*map(set, shapes))
     if len(n) != 1:
-        said = ', '.join(f'{k} is {r} × {c}' for k, (r, c) in zip(part, shapes))
-        which = (
+        sizes = ', '.join(f'{k} is {r} × {c}' for k, (r, c) in zip(part, shapes))
+        problem = (
             f'{" and ".join(map(str, sorted(n)))} both could be the number of pairs'
             if n
             else 'there is no number of pairs that all share'
         )
-        raise InputError(f'{at[k]}: {said}: {which}')
+        raise InputError(f'{path_of[k]}: {sizes}: {problem}')
     *rest, y = (x if len(x) in n else np.ascontiguousarray(x.T) for x in part.values())
     if (bad := (y != 0) & (y != 1)).any() or y.shape[1] < 2:
         r = bad.any(1).argmax()
-        found = f'its row {r} (from 0) has {y[r][bad[r]][0]:g}' if bad.any() else 'it has one column'
-        raise InputError(f'{at[k]}: {k} needs a column for each label, with 0 or 1, but {found}')
+        fault = f'its row {r} (from 0) has {y[r][bad[r]][0]:g}' if bad.any() else 'it has one column'
+        raise InputError(f'{path_of[k]}: {k} needs a column for each label, with 0 or 1, but {fault}')
     return [*rest, y]
 
 
-def _said(path, f):
+def _guarded(path, f):
     try:
         return f(path)
     except InputError:
@@ -192,19 +193,19 @@ def _shapes(path):
     "{name: shape} of the arrays that some layout names"
     import scipy.io
 
-    known, kind = {k for l in layouts for part in l for k in part}, _format(path)
+    known, kind = {k for layout in layouts for part in layout for k in part}, _format(path)
     if kind == '.npz':
         z = np.load(path, allow_pickle=False)
         return {k: z[k].shape for k in z.files if k in known}
     if kind == '.mat':
         return {k: s for k, s, _ in scipy.io.whosmat(path) if k in known}
-    there, _ = _hdf5(path)
+    names, _ = _hdf5(path)
     import h5py
 
     with h5py.File(path) as f:
-        own = {k for k in there if k in known and isinstance(f.get(k, getlink=True), h5py.HardLink)}
+        arrays = {k for k in names if k in known and isinstance(f.get(k, getlink=True), h5py.HardLink)}
         return {
-            k: getattr(f[k], 'shape', (0, 0)) if k in own else (0, 0) for k in there if k in known
+            k: getattr(f[k], 'shape', (0, 0)) if k in arrays else (0, 0) for k in names if k in known
         }  # what is no array here, its reader refuses
 
 
@@ -220,7 +221,7 @@ def _read(path, k):
     return x
 
 # %% ../../nbs/datasets/14_multilabel.ipynb #759cd6e3
-def _entry(title, n, labels, how, **more):
+def _entry(title, n, labels, obtain, **more):
     return dict(
         title=title,
         views=['image', 'text'],
@@ -230,7 +231,7 @@ def _entry(title, n, labels, how, **more):
         embedded=False,
         publishable=False,
         published=('test', 'database'),
-        how=f'{how}. In one folder, in files .mat, .npz, .h5 or .hdf5: XAll (features of the pictures, one row a pair), YAll (words) and LAll (labels, 0 or 1); '
+        how=f'{obtain}. In one folder, in files .mat, .npz, .h5 or .hdf5: XAll (features of the pictures, one row a pair), YAll (words) and LAll (labels, 0 or 1); '
         'or under other names that public programs use (the notebook lists them). If there is a split.json, it says which row is in which split',
         **more,
     )
@@ -266,42 +267,42 @@ info = dict(
 
 def files(name, root, seed=None, queries=None, train=None):
     "What the digest covers: all files that may hold arrays, and the split file, if that is asked"
-    found = sorted(p for end in ('mat', 'npz', 'h5', 'hdf5') for p in Path(root).glob(f'*.{end}')) or [
+    paths = sorted(p for end in ('mat', 'npz', 'h5', 'hdf5') for p in Path(root).glob(f'*.{end}')) or [
         Path(root) / dict(mirflickr='FLICKR-25K.mat', iapr='iapr-tc12.mat')[name]
     ]
-    return found + [
+    return paths + [
         p for p in [Path(root) / 'split.json'] if (seed, queries, train) == (None,) * 3 and os.path.lexists(p)
     ]
 
 
-def _pairs(name, root, whole):
+def _pairs(name, root, keep_all):
     "All pairs, those without label or word too if `whole`; and how many of the first are queries, where the file tells"
     paths = [file(p) for p in files(name, root, seed=0)]
     parts = isolated(matrices, str(root), paths, memory=2**32 + 8 * sum(p.stat().st_size for p in paths))
     x, t, y = (torch.from_numpy(np.concatenate(a)) for a in zip(*parts))
     no_label, no_word = ~y.any(1), ~(t != 0).any(1)
     if bad := int((no_label | no_word).sum()):
-        done = 'kept: as queries they find nothing, or by chance' if whole else 'left out'
+        done = 'kept: as queries they find nothing, or by chance' if keep_all else 'left out'
         warnings.warn(
             f'{name}: {int(no_label.sum())} pairs have no label, {int(no_word.sum())} no word; these {bad} are {done}',
             stacklevel=5,
         )
-    rows = torch.arange(len(y)) if whole else (~(no_label | no_word)).nonzero().ravel()
+    rows = torch.arange(len(y)) if keep_all else (~(no_label | no_word)).nonzero().ravel()
     return Views(
         {k: View(v[rows], [str(i) for i in rows.tolist()], y[rows], rows) for k, v in (('image', x), ('text', t))}
     ), len(parts[0][0]) if len(parts) > 1 else None
 
 
-def _drawn(name, views, told, seed, queries, train):
+def _drawn(name, views, n_queries, seed, queries, train):
     "The protocol's split: the first of a permutation are queries (unless the file told them), the next to train on"
     item = views['image'].item
-    rest, known = (item, item[:0]) if told is None else (item[item >= told], item[item < told])
-    if told is not None and queries is not None:
+    rest, known = (item, item[:0]) if n_queries is None else (item[item >= n_queries], item[item < n_queries])
+    if n_queries is not None and queries is not None:
         raise InputError(
             f'{name}: queries={queries}, but the file says which rows are queries: {len(known)}. Leave the option out'
         )
-    q, m = (2000 if queries is None else queries) if told is None else 0, 10_000 if train is None else train
-    if min(m, q if told is None else 1) < 1 or q + m > len(rest) or not 0 <= seed < 2**32:
+    q, m = (2000 if queries is None else queries) if n_queries is None else 0, 10_000 if train is None else train
+    if min(m, q if n_queries is None else 1) < 1 or q + m > len(rest) or not 0 <= seed < 2**32:
         raise InputError(
             f'{name}: queries={q}, train={m}, seed={seed}, with {len(rest)} pairs to draw from: counts are 1 or more, '
             'and together no more than there are; a seed is 0 or more'
@@ -314,12 +315,12 @@ def _drawn(name, views, told, seed, queries, train):
     )
 
 
-def _protocol(name, root, own, seed, queries, train, database, whole):
-    path, (views, told) = Path(root) / 'split.json', _pairs(name, root, whole)
+def _protocol(name, root, default_seed, seed, queries, train, database, keep_all):
+    path, (views, n_queries) = Path(root) / 'split.json', _pairs(name, root, keep_all)
     if path in files(name, root, seed, queries, train):
         out = read_split(path, views)
     else:
-        out = _drawn(name, views, told, own if seed is None else seed, queries, train)
+        out = _drawn(name, views, n_queries, default_seed if seed is None else seed, queries, train)
     if 'valid' not in out:
         out = out | train_valid_split(out['train'], name)
     if database and 'database' not in out:
@@ -336,7 +337,7 @@ def mirflickr(
     database: bool = False,  # A fourth split `database`: the pairs to be searched beyond train and valid
 ) -> dict[str, Views]:  # Views `image`, `text`, of the same pairs; y = (n, 24) of 0 and 1
     "MIRFLICKR-25k by the protocol of hashing"
-    return _protocol('mirflickr', root, 6, seed, queries, train, database, whole=False)
+    return _protocol('mirflickr', root, 6, seed, queries, train, database, keep_all=False)
 
 
 def iapr(
@@ -348,4 +349,4 @@ def iapr(
     database: bool = False,  # A fourth split `database`: the pairs to be searched beyond train and valid
 ) -> dict[str, Views]:  # Views `image`, `text`, of the same pairs; y = (n, 255) of 0 and 1
     "IAPR TC-12 by the protocol of hashing"
-    return _protocol('iapr', root, 8, seed, queries, train, database, whole=True)
+    return _protocol('iapr', root, 8, seed, queries, train, database, keep_all=True)

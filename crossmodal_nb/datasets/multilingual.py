@@ -22,10 +22,10 @@ from . import emoji as of_emoji
 from . import household
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #fd499c0f
-def _info(of, **more):
+def _info(entry, **more):
     return (
         {
-            k: of[k]
+            k: entry[k]
             for k in (
                 'labels',
                 'licence',
@@ -37,7 +37,7 @@ def _info(of, **more):
                 'folder',
                 'debian',
             )
-            if k in of
+            if k in entry
         }
         | dict(views=['image', 'text'])
         | more
@@ -86,9 +86,9 @@ def spoken(
 ) -> View:
     "Only the rows in these languages"
     languages, have = {languages} if isinstance(languages, str) else set(languages), tongue(view.ids)
-    for l in languages:
-        check_choice(l, sorted(set(have)), 'language')
-    return view[[i for i, l in enumerate(have) if l in languages]]
+    for language in languages:
+        check_choice(language, sorted(set(have)), 'language')
+    return view[[i for i, language in enumerate(have) if language in languages]]
 
 
 def by_language(
@@ -96,7 +96,7 @@ def by_language(
     languages,
 ) -> Views:  # The other views, and `text:de`, `text:ja`, …
     "A view for each language, of the items that have all of them"
-    some = Views({f'text:{l}': spoken(views['text'], l) for l in languages})
+    some = Views({f'text:{language}': spoken(views['text'], language) for language in languages})
     return Views({k: v for k, v in views.items() if k != 'text'} | some).subset(some.shared_items)
 
 
@@ -107,9 +107,9 @@ def permuted(
 ) -> View:  # The same rows with other content: texts of each language are dealt out anew among its items
     "The control: right language, right words, wrong thing"
     have, order, g = np.array(tongue(view.ids)), np.arange(len(view)), np.random.default_rng(seed)
-    for l in languages:
-        at = np.flatnonzero(have == l)
-        order[at] = g.permutation(at)
+    for language in languages:
+        rows = np.flatnonzero(have == language)
+        order[rows] = g.permutation(rows)
     dealt = view[order]
     dealt.ids, dealt.item, dealt.y = view.ids, view.item, view.y
     return dealt
@@ -134,7 +134,7 @@ copies = dict(en_GB='en', en_AU='en', pt_BR='pt', zh_TW='zh_CN') | {
     'ca@valencia': 'ca',
     'sr@latin': 'sr',
 }  # all but the same language
-_family = {l: f for f, ls in relatives.items() for l in ls.split()}
+_family = {code: f for f, ls in relatives.items() for code in ls.split()}
 
 
 def script(
@@ -147,7 +147,7 @@ def script(
         for c in unicodedata.normalize('NFKC', t)
         if c.isalpha()
     )
-    return {'HIRAGANA': 'CJK', 'KATAKANA': 'CJK'}.get(most := max(names, key=names.get, default=''), most)
+    return {'HIRAGANA': 'CJK', 'KATAKANA': 'CJK'}.get(commonest := max(names, key=names.get, default=''), commonest)
 
 
 standings = ('learnt', 'near copy learnt', 'script and relatives seen', 'script seen', 'script unseen')
@@ -159,14 +159,24 @@ def standing(
     scripts: dict,  # language: its script
 ) -> str:  # One of `standings`
     "What a network that learnt some languages knows of another one"
-    same, family = lambda l: copies.get(l, l), lambda l: _family.get(copies.get(l, l), l)
+
+    def original(code):
+        return copies.get(code, code)
+
+    def family(code):
+        return _family.get(original(code), original(code))
+
     if language in learnt:
         return standings[0]
-    if any(same(l) == same(language) for l in learnt):
+    if any(original(code) == original(language) for code in learnt):
         return standings[1]
-    near = [l for l in learnt if scripts[l] == scripts[language]]
+    near = [code for code in learnt if scripts[code] == scripts[language]]
     return (
-        standings[4] if not near else standings[2] if any(family(l) == family(language) for l in near) else standings[3]
+        standings[4]
+        if not near
+        else standings[2]
+        if any(family(code) == family(language) for code in near)
+        else standings[3]
     )
 
 
@@ -175,7 +185,7 @@ def apart_from(
     languages,  # Those that there are
 ) -> list[str]:  # Those of them that may be learnt
     "All but this one and its near copies"
-    return [l for l in languages if copies.get(l, l) != copies.get(language, language)]
+    return [code for code in languages if copies.get(code, code) != copies.get(language, language)]
 
 # %% ../../nbs/datasets/10_multilingual.ipynb #c3738bdd
 def tongues(
@@ -187,9 +197,14 @@ def tongues(
     languages=None,  # Those to keep (default: all)
 ) -> Views:  # `image` and `text`
     "Pictures, and what they are called in every language"
-    rows = [(i, l, t) for i, s in enumerate(said) for l, t in s.items() if languages is None or l in languages]
-    at = torch.tensor([i for i, *_ in rows], dtype=torch.long)
-    text = View([t for *_, t in rows], [f'{ids[i]}@{l}' for i, l, _ in rows], y[at], item[at])
+    rows = [
+        (i, language, t)
+        for i, s in enumerate(said)
+        for language, t in s.items()
+        if languages is None or language in languages
+    ]
+    index = torch.tensor([i for i, *_ in rows], dtype=torch.long)
+    text = View([t for *_, t in rows], [f'{ids[i]}@{language}' for i, language, _ in rows], y[index], item[index])
     return Views(image=View(x, ids, y, item), text=text)
 
 
@@ -201,13 +216,15 @@ def emoji_tongues(
     size: int = 224,  # Of the pictures, pixels
 ) -> dict[str, Views]:  # Views `image` and `text`; skin tones are left out, as in `emoji`
     "Emoji, and their names in fourteen languages"
-    for l in languages or ():
-        check_choice(l, of_emoji.languages, 'language of emoji')
+    for language in languages or ():
+        check_choice(language, of_emoji.languages, 'language of emoji')
     out = {}
     for s, v in of_emoji.emoji(root, of_emoji.languages, label, size).items():
-        said = [dict(zip(of_emoji.languages, texts)) for texts in zip(*(v[l].x for l in of_emoji.languages))]
+        captions = [
+            dict(zip(of_emoji.languages, texts)) for texts in zip(*(v[language].x for language in of_emoji.languages))
+        ]
         image = v['image']
-        views = tongues(image.x, image.ids, image.y, image.item, said, languages)
+        views = tongues(image.x, image.ids, image.y, image.item, captions, languages)
         out[s] = (
             views if flags else views.subset([i for i, sign in zip(image.item.tolist(), image.ids) if not _flag(sign)])
         )
@@ -226,21 +243,21 @@ def tuxpaint_tongues(
     size: int = 224,  # Of the pictures, pixels
 ) -> dict[str, Views]:  # Views `image` and `text`
     "Tux Paint stamps, and their captions in all languages; English is `en`"
-    whole = household._tuxpaint(root, label, size)
-    image, said = whole['image'], {}
-    for l, v in whole.items():
-        if l == 'image' or l == 'effect' or l.startswith('speech '):
+    views = household._tuxpaint(root, label, size)
+    image, captions = views['image'], {}
+    for language, v in views.items():
+        if language == 'image' or language == 'effect' or language.startswith('speech '):
             continue
         for i, t in zip(v.item.tolist(), v.x):
-            said.setdefault(i, {})[dict(text='en').get(l, l)] = t
-    known = sorted({l for s in said.values() for l in s})
-    for l in languages or ():
-        check_choice(l, known, 'language of tuxpaint')
-    chosen = [i for i in household._chosen(image, '', alphabets).tolist() if i in said]
+            captions.setdefault(i, {})[dict(text='en').get(language, language)] = t
+    known = sorted({language for s in captions.values() for language in s})
+    for language in languages or ():
+        check_choice(language, known, 'language of tuxpaint')
+    chosen = [i for i in household._chosen(image, '', alphabets).tolist() if i in captions]
     out = {}
-    for s, items in household.stamp_splits(whole, root).items():
-        here = image[torch.isin(image.item, items) & torch.isin(image.item, torch.tensor(chosen))]
-        out[s] = tongues(here.x, here.ids, here.y, here.item, [said[i] for i in here.item.tolist()], languages)
+    for s, items in household.stamp_splits(views, root).items():
+        part = image[torch.isin(image.item, items) & torch.isin(image.item, torch.tensor(chosen))]
+        out[s] = tongues(part.x, part.ids, part.y, part.item, [captions[i] for i in part.item.tolist()], languages)
     return out
 
 
@@ -267,16 +284,19 @@ def stacked_languages(
     if 'text' in views:
         return views
     check_choice(component, views, 'view')
-    these = {first: views[component]} | {
+    parts = {first: views[component]} | {
         k.removeprefix(f'{component}_'): v for k, v in views.items() if k.startswith(f'{component}_')
     }
     x = (
-        [t for v in these.values() for t in v.x[torch.arange(len(v))]]
+        [t for v in parts.values() for t in v.x[torch.arange(len(v))]]
         if not isinstance(views[component].x, list)
-        else [t for v in these.values() for t in v.x]
+        else [t for v in parts.values() for t in v.x]
     )
-    y = None if any(v.y is None for v in these.values()) else torch.cat([v.y for v in these.values()])
+    y = None if any(v.y is None for v in parts.values()) else torch.cat([v.y for v in parts.values()])
     text = View(
-        x, [f'{i}@{l}' for l, v in these.items() for i in v.ids], y, torch.cat([v.item for v in these.values()])
+        x,
+        [f'{i}@{language}' for language, v in parts.items() for i in v.ids],
+        y,
+        torch.cat([v.item for v in parts.values()]),
     )
     return Views({k: v for k, v in views.items() if k == 'image'} | dict(text=text))

@@ -67,7 +67,7 @@ def files(name, root, plus=False, languages=()):
     return [
         Path(root) / 'layer1.json',
         *(p for f in optional if (p := Path(root) / f).exists()),
-        *(Path(root) / f'layer1.{l}.json' for l in languages),
+        *(Path(root) / f'layer1.{language}.json' for language in languages),
     ]
 
 
@@ -211,15 +211,15 @@ def imported(
     if not path.is_file():
         raise MissingError(f'{path}: there is no such file. {info["recipe1m"]["how"]}')
 
-    def there(sha):
+    def target(sha):
         return store / f'{kind}-{digest(sha, kinds[kind][0], shard)}'
 
     with locked(store / f'{kind}-{digest(str(path.resolve()))}'):
         sha = known_sha256(path)
-        if not (sha and there(sha).exists()):
+        if not (sha and target(sha).exists()):
             with _no_gc():
-                sha = _import(path, kind, store / f'{kind}-{digest(str(path.resolve()))}.part', there)
-    return Table(there(sha))
+                sha = _import(path, kind, store / f'{kind}-{digest(str(path.resolve()))}.part', target)
+    return Table(target(sha))
 
 
 @contextlib.contextmanager
@@ -233,7 +233,7 @@ def _no_gc():
         gc.enable() if was else None
 
 
-def _import(path, kind, part, there):
+def _import(path, kind, part, target):
     "Fill the folder `part` from where an earlier try ended, and give it its name: the sha256 of the file"
     stamp = stamped(path)
     done = json.loads((part / 'progress.json').read_text()) if (part / 'progress.json').exists() else {}
@@ -253,8 +253,8 @@ def _import(path, kind, part, there):
         )
     for f in (part / 'progress.json', *part.glob('.*.part')):
         f.unlink()  # what a killed import was writing goes, too
-    if not there(sha).exists():
-        os.replace(part, there(sha))
+    if not target(sha).exists():
+        os.replace(part, target(sha))
     else:
         shutil.rmtree(part)
     remember({path: stamp + [sha]})
@@ -262,7 +262,7 @@ def _import(path, kind, part, there):
 
 
 def _shards(path, kind, part, done):
-    said, size, sha = time.monotonic(), done['stamp'][0], _hashed(path, done['byte'])
+    reported, size, sha = time.monotonic(), done['stamp'][0], _hashed(path, done['byte'])
     records = Records(path, start=done['byte'], n=done['n'], sha=sha)
     elements = iter(records)
     while some_more := list(itertools.islice(elements, shard)):
@@ -270,8 +270,8 @@ def _shards(path, kind, part, done):
         done |= dict(files=done['files'] + 1, n=records.n, byte=records.byte)
         with atomic(part / 'progress.json') as f:
             json.dump(done, f)
-        if time.monotonic() - said > 5:
-            said = time.monotonic()
+        if time.monotonic() - reported > 5:
+            reported = time.monotonic()
             print(f'{path.name}: {records.n:,} records imported, {100 * records.byte / size:.0f} %', flush=True)
     if not done['n']:
         raise InputError(f'{path}: the list is empty')
@@ -297,8 +297,8 @@ def _checked(path, kind, elements, n):
             try:
                 _batch(kind, [e])
             except InputError as why:
-                who = f' (id {str(e["id"])[:40]!r})' if isinstance(e, dict) and 'id' in e else ''
-                raise InputError(f'{path}, record {n + i}{who}: {why}') from why
+                record = f' (id {str(e["id"])[:40]!r})' if isinstance(e, dict) and 'id' in e else ''
+                raise InputError(f'{path}, record {n + i}{record}: {why}') from why
         raise
 
 
@@ -317,9 +317,9 @@ def _unique(path, part, files):
     if pc.count_distinct(ids).as_py() == len(ids):
         return
     twice = next(v['values'] for v in pc.value_counts(ids).to_pylist() if v['counts'] > 1)
-    at = [i for i, v in enumerate(ids.to_pylist()) if v == twice]
+    positions = [i for i, v in enumerate(ids.to_pylist()) if v == twice]
     raise InputError(
-        f'{path}: the id {twice!r} stands in records {abbreviate(at)}. Each recipe has one id, so take one of them out'
+        f'{path}: the id {twice!r} stands in records {abbreviate(positions)}. Each recipe has one id, so take one of them out'
     )
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #eccb9b8f
@@ -363,13 +363,13 @@ def _joined(recipes, table, path):
     row = np.full(len(recipes), -1)
     if table is None:
         return row
-    at = _rows(table.column('id'), recipes.column('id'))
-    if (at < 0).any():
-        lost = [table.get('id', i) for i in np.flatnonzero(at < 0)[:5].tolist()]
+    index = _rows(table.column('id'), recipes.column('id'))
+    if (index < 0).any():
+        lost = [table.get('id', i) for i in np.flatnonzero(index < 0)[:5].tolist()]
         raise InputError(
-            f'{path}: {int((at < 0).sum())} ids are not in layer1.json: {", ".join(lost)}. Are the files of one release?'
+            f'{path}: {int((index < 0).sum())} ids are not in layer1.json: {", ".join(lost)}. Are the files of one release?'
         )
-    row[at] = np.arange(len(at))
+    row[index] = np.arange(len(index))
     return row
 
 
@@ -403,27 +403,31 @@ def selected(
         keep &= (_lengths(s.recipes, 'instructions') < 20) & (n_valid + 1 < 20)
         removed = _ids(s.root / 'remove1M.txt') if (s.root / 'remove1M.txt').exists() else []
         if not removed:
-            warnings.warn(f'{s.root}: there is no remove1M.txt, so the filter keeps what the official one removes')
+            warnings.warn(
+                f'{s.root}: there is no remove1M.txt, so the filter keeps what the official one removes', stacklevel=2
+            )
         keep[_rows(s.recipes.column('id'), removed[first_id_quirk:] or ['-']) >= 0] = False
     return np.where(keep, s.split, -1)
 
 
 def _ids(path):
     "The first word of each line, once"
-    return list(dict.fromkeys(w for l in lines(path) for w in l.split()[:1]))
+    return list(dict.fromkeys(w for line in lines(path) for w in line.split()[:1]))
 
 
 def _listed(s):
     split = np.full(len(s.recipes), -1)
     for k, part in enumerate(partitions):
-        at = _rows(_strings(_ids(s.root / f'{part}.txt')), s.recipes.column('id'))
-        if not len(at) or (at < 0).any():
-            raise InputError(f'{s.root / f"{part}.txt"}: {int((at < 0).sum())} of {len(at)} ids are not in layer1.json')
-        if (split[at] >= 0).any():
+        index = _rows(_strings(_ids(s.root / f'{part}.txt')), s.recipes.column('id'))
+        if not len(index) or (index < 0).any():
             raise InputError(
-                f'{s.root / f"{part}.txt"}: {int((split[at] >= 0).sum())} ids stand in an earlier list, too'
+                f'{s.root / f"{part}.txt"}: {int((index < 0).sum())} of {len(index)} ids are not in layer1.json'
             )
-        split[at] = k
+        if (split[index] >= 0).any():
+            raise InputError(
+                f'{s.root / f"{part}.txt"}: {int((split[index] >= 0).sum())} ids stand in an earlier list, too'
+            )
+        split[index] = k
     return split
 
 
@@ -447,13 +451,13 @@ def counts(
     def by_split(split, weight=None):
         return [int(np.sum((split == k) if weight is None else weight[split == k])) for k in range(3)]
 
-    found = dict(
+    table = dict(
         recipes_all=by_split(s.split),
         images_all=by_split(s.split, s.n_photos),
         recipes_with_image=by_split(selected(s, 'with_image')),
     )
     if s.detected is not None:
-        found['recipes_filtered'] = by_split(selected(s, 'filtered', first_id_quirk))
+        table['recipes_filtered'] = by_split(selected(s, 'filtered', first_id_quirk))
     return [
         dict(
             name=k,
@@ -461,7 +465,7 @@ def counts(
             total=sum(v),
             literature=sum(literature[k]) if k in literature else 402760,
         )
-        for k, v in found.items()
+        for k, v in table.items()
     ]
 
 # %% ../../nbs/datasets/06_recipe1m.ipynb #7915db60
@@ -634,12 +638,12 @@ def recipe1m(
         raise MissingError(f'{s.layer2}: the file is not there; add it, or choose images="none" and select="all"')
     _warn_counts(s, first_id_quirk)
     split = selected(s, select, first_id_quirk)
-    of = None if images == 'none' else _owned(s, split, missing)
-    if of and select != 'all':
+    owned = None if images == 'none' else _owned(s, split, missing)
+    if owned and select != 'all':
         split = np.where(
-            np.bincount(of.recipe, minlength=len(split)) > 0, split, -1
+            np.bincount(owned.recipe, minlength=len(split)) > 0, split, -1
         )  # a recipe whose photos are all absent
-    others = {l: _translation(s, root / f'layer1.{l}.json') for l in languages}
+    translations = {language: _translation(s, root / f'layer1.{language}.json') for language in languages}
     extra = _nutrients(s, root) if nutrition else None
     out = {}
     for k, name in enumerate(partitions.values()):
@@ -647,24 +651,28 @@ def recipe1m(
         if not len(rows):
             raise InputError(f'{root}: no recipe of select={select!r} is in the split {name}')
         ids, views = _taken(s.recipes.column('id'), rows), {}
-        if of:
+        if owned:
             views['image'] = _image_view(
-                s, of, split == k, images if name == 'train' or images == 'all_pairs' else 'first'
+                s, owned, split == k, images if name == 'train' or images == 'all_pairs' else 'first'
             )
         for c in components:
             views[c] = View(_component(s, c, rows, fix_fractions), ids, item=rows)
-        for l, (table, at) in others.items():
-            there = rows[at[rows] >= 0]
+        for language, (table, index) in translations.items():
+            present = rows[index[rows] >= 0]
             views |= {
-                f'{c}_{l}': View(
-                    Texts(table, at[there], c, fix_fractions), _taken(s.recipes.column('id'), there), item=there
+                f'{c}_{language}': View(
+                    Texts(table, index[present], c, fix_fractions),
+                    _taken(s.recipes.column('id'), present),
+                    item=present,
                 )
                 for c in components
                 if c != 'detected'
             }
         if extra:
-            there = rows[extra[1][rows] >= 0]
-            views['nutrition'] = View(extra[0][extra[1][there]], _taken(s.recipes.column('id'), there), item=there)
+            present = rows[extra[1][rows] >= 0]
+            views['nutrition'] = View(
+                extra[0][extra[1][present]], _taken(s.recipes.column('id'), present), item=present
+            )
         out[name] = Views(views)
     return out
 
@@ -691,22 +699,24 @@ def _owned(s, split, missing):
     asked = split[recipe] >= 0
     lost = np.flatnonzero(asked & (x.size < 0))
     if len(lost):
-        what = f'{s.root}: {len(lost):,} of {int(asked.sum()):,} photos are not there (looked for {x.scheme}), for instance {abbreviate(x.names[i] for i in lost[:3].tolist())}'
+        message = f'{s.root}: {len(lost):,} of {int(asked.sum()):,} photos are not there (looked for {x.scheme}), for instance {abbreviate(x.names[i] for i in lost[:3].tolist())}'
         if len(lost) > missing * asked.sum():
             raise MissingError(
-                f'{what}. Unpack the rest, or allow a share of missing photos (missing=…), or choose images="none"'
+                f'{message}. Unpack the rest, or allow a share of missing photos (missing=…), or choose images="none"'
             )
-        warnings.warn(f'{what}; they are left out')
+        warnings.warn(f'{message}; they are left out', stacklevel=3)
     keep = np.flatnonzero(asked & (x.size >= 0))
     return SimpleNamespace(x=x, recipe=recipe[keep], k=k[keep], row=keep)
 
 
-def _image_view(s, of, mask, policy):
-    first = np.r_[True, of.recipe[1:] != of.recipe[:-1]]  # the first photo that is there
-    place = np.arange(len(of.recipe)) - np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
-    i = np.flatnonzero(mask[of.recipe] & (place < dict(first=1, random5=5).get(policy, 10**9)))
-    ids = _taken(s.recipes.column('id'), of.recipe[i])
-    return View(of.x.take(of.row[i]), [f'{r}#{k}' for r, k in zip(ids, of.k[i].tolist())], item=of.recipe[i])
+def _image_view(s, owned, mask, policy):
+    first = np.r_[True, owned.recipe[1:] != owned.recipe[:-1]]  # the first photo that is there
+    place = np.arange(len(owned.recipe)) - np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
+    i = np.flatnonzero(mask[owned.recipe] & (place < dict(first=1, random5=5).get(policy, 10**9)))
+    ids = _taken(s.recipes.column('id'), owned.recipe[i])
+    return View(
+        owned.x.take(owned.row[i]), [f'{r}#{k}' for r, k in zip(ids, owned.k[i].tolist())], item=owned.recipe[i]
+    )
 
 
 def _translation(s, path):
@@ -733,7 +743,8 @@ def _warn_counts(s, first_id_quirk):
     if odd := [c for c in counts(s, first_id_quirk) if c['literature'] != c['total']]:
         warnings.warn(
             f'{s.root}: other counts than the literature\'s: '
-            + '; '.join(f'{c["name"]} {c["total"]:,} (not {c["literature"]:,})' for c in odd)
+            + '; '.join(f'{c["name"]} {c["total"]:,} (not {c["literature"]:,})' for c in odd),
+            stacklevel=3,
         )
 
 
@@ -745,18 +756,18 @@ def prepare(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         s = source(root)
-        found = counts(s)
-    said = [
+        table = counts(s)
+    report = [
         f'{c["name"]:20}'
         + ''.join(f'{c[k]:>12,}' for k in ('train', 'valid', 'test', 'total'))
         + f'   literature {c["literature"]:,}'
-        for c in found
+        for c in table
     ]
     if s.photos is not None:
         x = photos(s)
-        said.append(
+        report.append(
             f'photos on disk       {int((x.size >= 0).sum()):,} of {len(x):,}, as {x.scheme}'
             if (x.size >= 0).any()
             else 'photos on disk       none'
         )
-    return '\n'.join(said)
+    return '\n'.join(report)

@@ -201,7 +201,7 @@ _plain = (type(None), bool, int, float, str, bytes, list, tuple, dict, np.ndarra
 
 def unpickled(
     data: bytes,  # A pickle
-    where: str,  # What to call it in the message
+    place: str,  # What to call it in the message
 ):  # Numbers, texts, bytes, None, lists, tuples, dicts; arrays at the top, or in a list or dict that is at the top
     "What a pickle holds, if it holds nothing but plain values and arrays of numbers; no code of it runs, and nothing is imported"
 
@@ -221,9 +221,9 @@ def unpickled(
             else plain(x)
         )
     except Exception as e:
-        said = f'holds {e}' if type(e) is ValueError else f'is damaged: {type(e).__name__} {e}'
+        reason = f'holds {e}' if type(e) is ValueError else f'is damaged: {type(e).__name__} {e}'
         raise InputError(
-            f'{where}: the pickle {said[:300]}. Only plain values and arrays of numbers are read; none of it was run'
+            f'{place}: the pickle {reason[:300]}. Only plain values and arrays of numbers are read; none of it was run'
         ) from e
 
 # %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #5d5bf8c4
@@ -284,51 +284,51 @@ def _convert(folder, ids, out):
         raise InputError(f'{folder}: not a readable LMDB ({type(e).__name__}: {e}). Fetch it again') from e
 
 
-def _compare(folder, ids, found):
+def _compare(folder, ids, stored):
     keys, last = set(), b''
-    for k in found:
+    for k in stored:
         if k <= last:
             raise InputError(f'{folder}: its keys are out of order: the file is damaged. Fetch it again')
         keys.add(k.decode('latin1'))
         last = k
     only_list, only_here = [i for i in ids if i not in keys], sorted(keys - set(ids))
-    for who, where in (
+    for extra, problem in (
         (only_list, 'in the list of keys, but not in the LMDB'),
         (only_here, 'in the LMDB, but not in the list of keys'),
     ):
-        if who:
+        if extra:
             raise InputError(
-                f'{folder}: {len(who)} recipes are {where}: {abbreviate(map(short, who))}. Are both of one release?'
+                f'{folder}: {len(extra)} recipes are {problem}: {abbreviate(map(short, extra))}. Are both of one release?'
             )
 
 
-def _record(r, where):
+def _record(r, place):
     "Mean sentence vector, ingredient words, class (-1: background), name of the first photo or ''"
 
     def array(key, kinds, shape):
         x = r.get(key) if type(r) is dict else None
         is_a = f'{x.dtype} of shape {x.shape}' if type(x) is np.ndarray else short(x)
         if type(x) is not np.ndarray or x.dtype.kind not in kinds or x.ndim != len(shape) or x.shape[-1] != shape[-1]:
-            raise InputError(f'{where}: {key} is {is_a}; an array of shape {shape} is needed')
+            raise InputError(f'{place}: {key} is {is_a}; an array of shape {shape} is needed')
         return x
 
     vectors, words = array('intrs', 'f', ('n', 1024)), array('ingrs', 'iu', (20,))
     if not len(vectors):
-        raise InputError(f'{where}: it has no instructions')
+        raise InputError(f'{place}: it has no instructions')
     with np.errstate(over='ignore', invalid='ignore'):
         mean = vectors.mean(0, dtype=np.float64).astype('<f4')
     if not np.isfinite(mean).all():
-        raise InputError(f'{where}: NaN or Inf in intrs')
+        raise InputError(f'{place}: NaN or Inf in intrs')
     if not (0 <= words.min() and words.max() < 2**31):
-        raise InputError(f'{where}: ingrs are not word numbers')
-    label, images = field(r, 'classes', int, where), field(r, 'imgs', list, where)
+        raise InputError(f'{place}: ingrs are not word numbers')
+    label, images = field(r, 'classes', int, place), field(r, 'imgs', list, place)
     if not 0 <= label <= 1048:
-        raise InputError(f'{where}: class {short(label)}; 0 to 1048 are expected')
+        raise InputError(f'{place}: class {short(label)}; 0 to 1048 are expected')
     return (
         mean,
         words.astype('<i4'),
         np.array(label - 1, '<i8'),
-        file_name(field(images[0], 'id', str, where), where) if images else '',
+        file_name(field(images[0], 'id', str, place), place) if images else '',
     )
 
 
@@ -365,24 +365,24 @@ def recipe1m_lmdb(
     missing: float = 0.0,  # Share of the recipes whose photo may be absent; they have no row in `image`, and a warning says how many
 ) -> dict[str, Views]:  # Views `instructions`, `ingredients` and, with photos, `image`; y = class, or -1
     "The LMDB release of Recipe1M, in its official split"
-    root, out, at = Path(root), {}, 0
+    root, out, start = Path(root), {}, 0
     store = imported(root)
     for part, split in _parts.items():
 
-        def load(name):
+        def load(name, split=split):
             return torch.from_numpy(np.load(store / split / f'{name}.npy', mmap_mode='c'))
 
         ids, y = lines(store / split / 'ids.txt'), load('classes').clone()
         if len(ids) != (n := _counts[split]):
             warnings.warn(f'recipe1m_lmdb: {len(ids)} recipes in {split}, officially {n}', stacklevel=2)
-        rows = View(torch.zeros(len(ids)), ids, y, torch.arange(at, at + len(ids)))
+        rows = View(torch.zeros(len(ids)), ids, y, torch.arange(start, start + len(ids)))
         out[split] = Views(
             instructions=rows.with_features(load('instructions')), ingredients=rows.with_features(load('ingredients'))
         )
         if (root / 'images').is_dir():
             names = (store / split / 'images.txt').read_text().split('\n')[:-1]
             out[split]['image'] = _photos(root / 'images', part, names, rows, missing)
-        at += len(ids)
+        start += len(ids)
     return out
 
 
@@ -391,13 +391,13 @@ def _photos(folder, part, names, rows, missing):
     schemes = [lambda n: folder.joinpath(part, *n[:4], n), lambda n: folder.joinpath(*n[:4], n)]
     few = [n for n in names if n][:200]
     path = max(schemes, key=lambda scheme: sum(scheme(n).is_file() for n in few))
-    there = [i for i, n in enumerate(names) if n and path(n).is_file()]
-    if lost := len(names) - len(there):
-        absent = set(range(len(names))) - set(there)
-        said = f'{lost} of {len(names)} recipes of {part} have no photo in {folder}: {abbreviate((rows.ids[i] for i in sorted(absent)), 3)}'
-        if lost > missing * len(names) or not there:
-            raise MissingError(f'{said}. Unpack them, or allow a share with missing=…')
-        warnings.warn(f'recipe1m_lmdb: {said}; they are left out', stacklevel=3)
-    return rows.with_features(torch.zeros(len(rows)))[torch.tensor(there)].with_features(
-        Images([path(names[i]) for i in there])
+    present = [i for i, n in enumerate(names) if n and path(n).is_file()]
+    if lost := len(names) - len(present):
+        absent = set(range(len(names))) - set(present)
+        message = f'{lost} of {len(names)} recipes of {part} have no photo in {folder}: {abbreviate((rows.ids[i] for i in sorted(absent)), 3)}'
+        if lost > missing * len(names) or not present:
+            raise MissingError(f'{message}. Unpack them, or allow a share with missing=…')
+        warnings.warn(f'recipe1m_lmdb: {message}; they are left out', stacklevel=3)
+    return rows.with_features(torch.zeros(len(rows)))[torch.tensor(present)].with_features(
+        Images([path(names[i]) for i in present])
     )

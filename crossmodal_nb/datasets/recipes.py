@@ -177,8 +177,8 @@ def recipes(
     table = _table(root, language)
     texts = [components(r['title'], r['ingredients'], r['steps']) for r in table.values()]
     y = torch.tensor([dish(r['title']) for r in texts]) if language == 'en' else None
-    whole = split(_views(table, texts, y), 'recipes', stems=stems('recipes', root, language))
-    return {k: Views({a: x[x.y >= 0] for a, x in v.items()}) for k, v in whole.items()} if labelled else whole
+    splits = split(_views(table, texts, y), 'recipes', stems=stems('recipes', root, language))
+    return {k: Views({a: x[x.y >= 0] for a, x in v.items()}) for k, v in splits.items()} if labelled else splits
 
 # %% ../../nbs/datasets/02_recipes.ipynb #fa60ebe1
 def page(
@@ -201,22 +201,22 @@ def page(
     if odd := re.search('[\ud800-\udfff]', ' '.join([path.stem, head['title'], *tags])):
         raise InputError(f'{path}: {odd[0]!r} is half a character (in its name, title or tags). Write the whole one')
     sections, name = collections.defaultdict(list), ''
-    for l in body.split('\n'):
-        if l.startswith('##') and l[2:3].isspace():
-            name = l[2:].strip().lower()
-        elif l := _plain(l):
-            sections[name].append(l)
+    for line in body.split('\n'):
+        if line.startswith('##') and line[2:3].isspace():
+            name = line[2:].strip().lower()
+        elif line := _plain(line):
+            sections[name].append(line)
 
     def section(word):
-        return [l for h, s in sections.items() if word in h for l in s]
+        return [line for h, s in sections.items() if word in h for line in s]
 
-    found = dict(ingredients=section('ingredient'), instructions=section('direction'))
-    for k, v in found.items():
+    texts = dict(ingredients=section('ingredient'), instructions=section('direction'))
+    for k, v in texts.items():
         word = 'Ingredients' if k == 'ingredients' else 'Directions'
         if not v:
             raise InputError(f'{path}: no {k} (a section "## {word}" is expected)')
     photos = re.findall(r'/pix/([^)\s"]{1,200})\.\w+', body)
-    return dict(id=path.stem, title=head['title'], tags=tags, photos=photos) | found
+    return dict(id=path.stem, title=head['title'], tags=tags, photos=photos) | texts
 
 
 def _headless(path):
@@ -255,23 +255,26 @@ def public_domain_recipes(
     y = _tags(pages)[0] if label else None
     on_disk = {p.stem: p for p in (root / 'images').glob('*.jpg') if p.is_file()}
     for i, r in enumerate(pages):
-        if there := [on_disk[s] for s in r['photos'] if s in on_disk]:
-            image[i] = there[0]
+        if present := [on_disk[s] for s in r['photos'] if s in on_disk]:
+            image[i] = present[0]
     if photos and not image:
         raise InputError(f'{root}: none of its {len(pages)} recipe pages names a photo that lies in {root / "images"}')
     if not 0 <= fold < folds:
         raise InputError(f'fold is {fold}, but with folds={folds} it runs from 0 to {folds - 1}')
-    ids, at, name = [r['id'] for r in pages], list(image), f'public_domain_recipes/{repeat}'
+    ids, pictured, name = [r['id'] for r in pages], list(image), f'public_domain_recipes/{repeat}'
     texts = _views(ids, [components(r['title'], r['ingredients'], r['instructions']) for r in pages], y)
-    whole = Views(
-        dict(image=View(Images(image.values()), [ids[i] for i in at], None if y is None else y[at], at)) | texts
+    views = Views(
+        dict(
+            image=View(Images(image.values()), [ids[i] for i in pictured], None if y is None else y[pictured], pictured)
+        )
+        | texts
     )
     kin = {r['id']: (title_stem(r['title']),) for r in pages}
-    dealt = deal(whole, name, folds, kin, first=at)
+    dealt = deal(views, name, folds, kin, first=pictured)
     rest = torch.cat([items for k, items in enumerate(dealt) if k != fold])
     splits = split(texts.subset(rest), f'{name}/valid', dict(train=0.85, valid=0.15), kin) | dict(
         test=texts.subset(dealt[fold])
     )
     if not photos:
         return splits
-    return {s: whole.subset([i for i in v['title'].item.tolist() if i in image]) for s, v in splits.items()}
+    return {s: views.subset([i for i in v['title'].item.tolist() if i in image]) for s, v in splits.items()}

@@ -90,12 +90,12 @@ def wikipedia(
     text: str = 'lda',  # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d, side by side)
 ) -> dict[str, Views]:  # Views `image` (128-d, SIFT bag of words) and `text`, float32; y = class 0…9
     "The Wikipedia benchmark"
-    root, views, at = Path(root), {}, 0
+    root, views, start = Path(root), {}, 0
     check_choice(text, ['lda', 'tfidf', 'both'], 'wikipedia text')
     x = isolated(matrices, root / 'raw_features.mat', ['I_tr', 'I_te', 'T_tr', 'T_te'])
     if text != 'lda':
         x |= isolated(matrices, root / 'raw_features_tfidf.mat', ['T_tfidf_tr', 'T_tfidf_te'])
-    words = [k for k, on in (('T', text != 'tfidf'), ('T_tfidf', text != 'lda')) if on]
+    words = [k for k, used in (('T', text != 'tfidf'), ('T_tfidf', text != 'lda')) if used]
     for k in ('I', *words):
         a, b = x[f'{k}_tr'].shape[1], x[f'{k}_te'].shape[1]
         if a != b:
@@ -107,19 +107,19 @@ def wikipedia(
                 raise InputError(
                     f'{root / _lists[s]}: {len(y)} ids, but the matrix {k}_{s} has {len(x[f"{k}_{s}"])} rows'
                 )
-        item, x_text = torch.arange(at, at + len(y)), np.concatenate([x[f'{k}_{s}'] for k in words], 1)
+        item, x_text = torch.arange(start, start + len(y)), np.concatenate([x[f'{k}_{s}'] for k in words], 1)
         views[s] = Views(
             image=View(torch.from_numpy(x[f'I_{s}']), image_ids, y, item),
             text=View(torch.from_numpy(x_text), text_ids, y, item),
         )
-        at += len(y)
+        start += len(y)
     return train_valid_split(views['tr'], 'wikipedia') | dict(test=views['te'])
 
 
 def _names(root, s):
     "Text ids, image ids and classes of one list"
     path, classes = root / _lists[s], class_names('wikipedia', root)
-    rows = [l.split('\t') for l in _list(path) if l.strip()]
+    rows = [line.split('\t') for line in _list(path) if line.strip()]
     for i, r in enumerate(rows):
         if len(r) != 3 or not r[2].strip().isdecimal():
             raise InputError(

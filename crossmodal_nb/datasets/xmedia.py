@@ -59,7 +59,7 @@ def keys(name) -> list[str]:
     return list(dict.fromkeys(k.format(p) for k in sum(views.values(), ()) for p in parts))
 
 
-def _entry(name, title, n, how, attribution, provenance, licence='ask the owners'):
+def _entry(name, title, n, obtain, attribution, provenance, licence='ask the owners'):
     stem, _, classes, views = schemas[name]
     return dict(
         title=title,
@@ -74,7 +74,7 @@ def _entry(name, title, n, how, attribution, provenance, licence='ask the owners
         embedded=False,
         publishable=False,
         published=() if name == 'birds' else ('test',),
-        how=f'{how}. In one folder: {stem}.mat '
+        how=f'{obtain}. In one folder: {stem}.mat '
         f'(or {stem}.npz) with {", ".join(keys(name))}; or each of these in a file of its own, KEY.mat',
     )
 
@@ -134,11 +134,11 @@ def files(name, root=None):
     "What the digest covers: one file with all arrays, or one for each; or the package"
     if name == 'digits':
         return ['digits']
-    one, each = (
+    single, separate = (
         [Path(root) / f'{schemas[name][0]}.{end}' for end in ('mat', 'npz')],
         [Path(root) / f'{k}.mat' for k in keys(name)],
     )
-    return next(([p] for p in one if p.exists()), each if any(p.exists() for p in each) else one[:1])
+    return next(([p] for p in single if p.exists()), separate if any(p.exists() for p in separate) else single[:1])
 
 # %% ../../nbs/datasets/13_xmedia.ipynb #a252259e
 def tables(
@@ -155,13 +155,13 @@ def tables(
         new = f.read(10) == b'MATLAB 7.3'
     if path.suffix == '.npz':
         z = np.load(path, allow_pickle=False)
-        there, read = z.files, z.__getitem__
+        present, read = z.files, z.__getitem__
     elif new:
-        there, read = _hdf5(path)
+        present, read = _hdf5(path)
     else:
-        there, read = [k for k, *_ in scipy.io.whosmat(path)], lambda k: scipy.io.loadmat(path, variable_names=[k])[k]
-    if absent := [k for k in names if k not in there]:
-        raise InputError(f'{path}: no array {abbreviate(absent)}; it holds {abbreviate(there, 20)}')
+        present, read = [k for k, *_ in scipy.io.whosmat(path)], lambda k: scipy.io.loadmat(path, variable_names=[k])[k]
+    if absent := [k for k in names if k not in present]:
+        raise InputError(f'{path}: no array {abbreviate(absent)}; it holds {abbreviate(present, 20)}')
     for k in names:
         x = read(k)
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim not in (1, 2) or not x.size:
@@ -213,37 +213,49 @@ def loaded(
     _, parts, classes, known = schemas[name]
     paths = list(map(file, files(name, root)))
     path = paths[0] if len(paths) == 1 else Path(root)
-    of = {(p, v): [k.format(p) for k in known[v]] for v in chosen(views or known, known) for p in parts}
+    arrays = {(p, v): [k.format(p) for k in known[v]] for v in chosen(views or known, known) for p in parts}
     x = isolated(
-        tables, path, list(dict.fromkeys(sum(of.values(), []))), memory=2**32 + 8 * sum(p.stat().st_size for p in paths)
+        tables,
+        path,
+        list(dict.fromkeys(sum(arrays.values(), []))),
+        memory=2**32 + 8 * sum(p.stat().st_size for p in paths),
     )
-    lists = dict.fromkeys(l for _, l in of.values())
-    first, start, used, out = 0 if any((x[l] == 0).any() for l in lists) else 1, {}, {}, {p: Views() for p in parts}
-    for l in lists:
-        if x[l].size != max(x[l].shape):
+    lists = dict.fromkeys(labels for _, labels in arrays.values())
+    first, start, used, out = (
+        0 if any((x[labels] == 0).any() for labels in lists) else 1,
+        {},
+        {},
+        {p: Views() for p in parts},
+    )
+    for labels in lists:
+        if x[labels].size != max(x[labels].shape):
             raise InputError(
-                f'{path}: {l} is of shape {x[l].shape}; one class a row is needed (several labels a row are another data set)'
+                f'{path}: {labels} is of shape {x[labels].shape}; one class a row is needed (several labels a row are another data set)'
             )
-        start[l], x[l] = sum(len(x[m]) for m in start), x[l].ravel()
-        if (bad := (x[l] != np.round(x[l])) | (x[l] < first) | (x[l] >= first + classes)).any():
+        start[labels], x[labels] = sum(len(x[m]) for m in start), x[labels].ravel()
+        if (bad := (x[labels] != np.round(x[labels])) | (x[labels] < first) | (x[labels] >= first + classes)).any():
             raise InputError(
-                f'{path}: {l} has classes {first} to {first + classes - 1}, but its number {bad.argmax()} (from 0) is {x[l][bad.argmax()]:g}'
+                f'{path}: {labels} has classes {first} to {first + classes - 1}, but its number {bad.argmax()} (from 0) is {x[labels][bad.argmax()]:g}'
             )
-    for (p, v), (f, l) in of.items():
+    for (p, v), (f, labels) in arrays.items():
         if x[f].ndim != 2:
             raise InputError(f'{path}: {f} is of shape {x[f].shape}; a matrix with one row an item is needed')
-        a = used.get((v, l), 0)
-        b = used[v, l] = a + len(x[f])
-        if b > len(x[l]):
-            raise InputError(f'{path}: {f} has {len(x[f])} rows, but {l} only {len(x[l]) - a} labels for them')
-        other = of[parts[0], v][0]
-        if x[f].shape[1] != x[other].shape[1]:
-            raise InputError(f'{path}: {other} has {x[other].shape[1]} columns, {f} has {x[f].shape[1]}')
-        y = torch.from_numpy(x[l][a:b]).long() - first
-        out[p][v] = View(torch.from_numpy(x[f]), [f'{l}/{i}' for i in range(a, b)], y, start[l] + torch.arange(a, b))
-    for (v, l), n in used.items():
-        if n != len(x[l]):
-            raise InputError(f'{path}: {l} has {len(x[l])} labels, but {known[v][0].format("…")} {n} rows')
+        a = used.get((v, labels), 0)
+        b = used[v, labels] = a + len(x[f])
+        if b > len(x[labels]):
+            raise InputError(
+                f'{path}: {f} has {len(x[f])} rows, but {labels} only {len(x[labels]) - a} labels for them'
+            )
+        reference = arrays[parts[0], v][0]
+        if x[f].shape[1] != x[reference].shape[1]:
+            raise InputError(f'{path}: {reference} has {x[reference].shape[1]} columns, {f} has {x[f].shape[1]}')
+        y = torch.from_numpy(x[labels][a:b]).long() - first
+        out[p][v] = View(
+            torch.from_numpy(x[f]), [f'{labels}/{i}' for i in range(a, b)], y, start[labels] + torch.arange(a, b)
+        )
+    for (v, labels), n in used.items():
+        if n != len(x[labels]):
+            raise InputError(f'{path}: {labels} has {len(x[labels])} labels, but {known[v][0].format("…")} {n} rows')
     return out
 
 

@@ -50,14 +50,16 @@ class Ragged:
         self,
     ) -> tuple[Tensor, Tensor]:  # (n, longest, d) float32, zero where there is nothing; (n, longest) bool mask
         "All rows at one length; the mask is True where there is something"
-        at = torch.arange(int(self.length.max()) if len(self) else 0, device=self.length.device)
-        mask = at < self.length[:, None]
-        return self.flat[(self.start[:, None] + at) * mask].float() * mask[..., None], mask
+        position = torch.arange(int(self.length.max()) if len(self) else 0, device=self.length.device)
+        mask = position < self.length[:, None]
+        return self.flat[(self.start[:, None] + position) * mask].float() * mask[..., None], mask
 
     def packed(self) -> 'Ragged':  # The same rows, `flat` in their order and without gaps
         "Rows one after the other"
-        at = torch.arange(int(self.length.sum())) - (self.length.cumsum(0) - self.length).repeat_interleave(self.length)
-        return Ragged(self.flat[self.start.repeat_interleave(self.length) + at], self.length)
+        position = torch.arange(int(self.length.sum())) - (self.length.cumsum(0) - self.length).repeat_interleave(
+            self.length
+        )
+        return Ragged(self.flat[self.start.repeat_interleave(self.length) + position], self.length)
 
     @property
     def digest(self):
@@ -108,12 +110,12 @@ def in_batches(
     "All batches through `f`, each on one thread, as many at once as torch has threads; the result may be trained on"
     threads = torch.get_num_threads()
 
-    def one(batch):
+    def run(batch):
         torch.set_num_threads(1)  # this thread's own number
         with torch.inference_mode():
             return {k: v.cpu() for k, v in f(batch).items()}
 
     with ThreadPoolExecutor(1 if device().type == 'cuda' else threads) as pool:
-        done = list(pool.map(one, batches))
+        done = list(pool.map(run, batches))
     torch.set_num_threads(threads)  # what threads to come begin with
     return {k: torch.cat([d[k] for d in done]) for k in done[0]}  # joined out here, it is an ordinary tensor

@@ -49,11 +49,11 @@ def features(
     if processes < 1:
         raise InputError(f'processes is {processes}; at least 1 is needed')
 
-    def made(name, v):
+    def encode(name, v):
         several = encoders[name] if isinstance(encoders[name], (list, tuple)) else [encoders[name]]
         return _joined([_features(name, v, e, cache, skip, processes) for e in several])
 
-    return Views({name: made(name, v) if name in encoders else v for name, v in views.items()})
+    return Views({name: encode(name, v) if name in encoders else v for name, v in views.items()})
 
 
 def _joined(views):
@@ -77,7 +77,7 @@ def _features(name, view, encoder, cache, skip, processes):
 
 
 @contextlib.contextmanager
-def _turn(folder, what):
+def _turn(folder, task):
     from filelock import FileLock, Timeout
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def _turn(folder, what):
         with FileLock(folder.with_name(f'.{folder.name}.lock'), timeout=0.2):
             pass
     except Timeout:
-        print(f'waiting for another process that computes {what}', flush=True)
+        print(f'waiting for another process that computes {task}', flush=True)
     with locked(folder):
         yield
 
@@ -99,12 +99,12 @@ def frozen(
 ) -> dict:  # split: `Views` of numbers
     "Every raw view through the encoders of the house"
     kinds = {k: kind(v.x) for k, v in raw['train'].items()}
-    photos = [k for k, what in kinds.items() if what == 'image']
+    photos = [k for k, modality in kinds.items() if modality == 'image']
     texts = {
         k: [MiniLM(('pooled', 'tokens', 'ids') if sets else ('pooled',), max_tokens)]
         + ([TfIdf(2000, sublinear_tf=True).fit(raw['train'][k].x)] if rich else [])
-        for k, what in kinds.items()
-        if what == 'text'
+        for k, modality in kinds.items()
+        if modality == 'text'
     }
     versions = (0, 1, 2) if rich else (0,)
 
@@ -118,13 +118,13 @@ def frozen(
 
     out = {}
     for split, views in raw.items():
-        here = [k for k in photos if k in views]
+        present = [k for k in photos if k in views]
         out[split] = features(
-            views, {k: lites(False) for k in here} | {k: e for k, e in texts.items() if k in views}, cache
+            views, {k: lites(False) for k in present} | {k: e for k, e in texts.items() if k in views}, cache
         )
         if not rich:
             continue
-        for k, mirrored in features(views.select(*here), {k: lites(True) for k in here}, cache).items():
+        for k, mirrored in features(views.select(*present), {k: lites(True) for k in present}, cache).items():
             v = out[split][k]
             out[split][k] = (
                 concat_rows(v, mirrored)
@@ -150,7 +150,7 @@ def extract(
         )
     if not (part / 'progress.json').exists():
         _begin(view, part, getattr(encoder, 'shard', 1024))
-    done, what = json.loads((part / 'progress.json').read_text()), f'view {name!r}, {encoder.key}'
+    done, task = json.loads((part / 'progress.json').read_text()), f'view {name!r}, {encoder.key}'
     if done['copied']:
         print(
             f'{name}: {done["copied"]:,} of {n:,} rows are copied from stores that have them ({encoder.key})',
@@ -162,9 +162,9 @@ def extract(
         return _fill(name, view, part, skip, done, shards, encoder.key)
 
     if processes == 1 or len(todo) < 2:
-        fill(_computed(view, encoder, part, todo, what))
+        fill(_computed(view, encoder, part, todo, task))
     else:
-        _several(min(processes, len(todo)), fill, view, encoder, part, todo, what)
+        _several(min(processes, len(todo)), fill, view, encoder, part, todo, task)
     _finish(part, view, encoder, done)
     os.replace(part, folder)
     for f in folder.iterdir():  # the plan, the progress, what a killed process left
@@ -185,20 +185,20 @@ def _begin(view, part, shard):
     keys, bytes16, donors = row_keys(view.x), lambda k: k.numpy().view('V16').ravel(), []
     plan = np.zeros(len(view), [('key', 'i8', 2), ('donor', 'i8'), ('row', 'i8')])
     plan['key'], plan['donor'] = keys, -1
-    known, which = np.unique(bytes16(keys), return_inverse=True)
-    for other in sorted(filter(Path.is_dir, part.parent.iterdir())):
+    known, inverse = np.unique(bytes16(keys), return_inverse=True)
+    for folder in sorted(filter(Path.is_dir, part.parent.iterdir())):
         with contextlib.suppress(FileNotFoundError):  # finished or removed this very moment
-            have = mapped(other).get('rows', ())
-            if other == part or not len(have):
+            have = mapped(folder).get('rows', ())
+            if folder == part or not len(have):
                 continue
             have = bytes16(have)
-            at = np.searchsorted(known, have).clip(max=len(known) - 1)
-            same, row = np.flatnonzero(known[at] == have)[::-1], np.full(len(known), -1)
-            row[at[same]] = same  # of equal rows the first, since it is written last
-            hit = (row[which] >= 0) & (plan['donor'] < 0)
-            plan['donor'][hit], plan['row'][hit] = len(donors), row[which][hit]
+            position = np.searchsorted(known, have).clip(max=len(known) - 1)
+            matches, row = np.flatnonzero(known[position] == have)[::-1], np.full(len(known), -1)
+            row[position[matches]] = matches  # of equal rows the first, since it is written last
+            hit = (row[inverse] >= 0) & (plan['donor'] < 0)
+            plan['donor'][hit], plan['row'][hit] = len(donors), row[inverse][hit]
             if hit.any():
-                donors.append(other.name.removesuffix('.part'))
+                donors.append(folder.name.removesuffix('.part'))
     with atomic(part / 'plan', 'wb') as f:
         np.save(f, plan)
     _save(
@@ -225,7 +225,7 @@ def _save(path, x):
 def _fill(name, view, part, skip, done, shards, key):
     "Append shards as they come, and say how far it is; True when all came"
     n, first, start = len(view), done['rows'], time.monotonic()
-    said = tick = start
+    reported = tick = start
     done['tries'] += 1
     _save(part / 'progress.json', done)
     with contextlib.closing(shards):
@@ -237,8 +237,8 @@ def _fill(name, view, part, skip, done, shards, key):
             last, tick, hi = tick, time.monotonic(), min(done['rows'] + done['shard'], n)
             done.update(rows=hi, shards=done['shards'] + 1, seconds=done['seconds'] + tick - last)
             _save(part / 'progress.json', done)
-            if tick - said > 5 or (hi == n and said > start):
-                said, rate = tick, (hi - first) / (tick - start)
+            if tick - reported > 5 or (hi == n and reported > start):
+                reported, rate = tick, (hi - first) / (tick - start)
                 left = str(timedelta(minutes=math.ceil((n - hi) / rate / 60)))[:-3]
                 print(f'{name}: {hi:,} of {n:,} rows, {rate:.1f} rows/s, {left} h left ({key})', flush=True)
     return done['rows'] == n
@@ -254,7 +254,7 @@ def _append(path, a, done):
     done['size'][path.stem] = had + len(a)
 
 # %% ../../nbs/encoders/10_extraction.ipynb #335f77af
-def _computed(view, encoder, part, todo, what):
+def _computed(view, encoder, part, todo, task):
     "Shards `todo`, each as what to append to which file, and what could not be read. Threads read and prepare the next meanwhile"
     done, plan = json.loads((part / 'progress.json').read_text()), np.load(part / 'plan')
     n, size = len(view), done['shard']
@@ -269,8 +269,8 @@ def _computed(view, encoder, part, todo, what):
             }
 
         coming = read(todo[0]) if todo else {}
-        for k, after in zip(todo, [*todo[1:], None]):
-            now, coming = coming, {} if after is None else read(after)
+        for k, following in zip(todo, [*todo[1:], None]):
+            now, coming = coming, {} if following is None else read(following)
             lost = {
                 view.ids[i]: str(r.exception())
                 for i, r in now.items()
@@ -278,12 +278,12 @@ def _computed(view, encoder, part, todo, what):
             }
             kept, pieces = [i for i in now if view.ids[i] not in lost], []
             if kept:
-                made = _checked(encoder([now[i].result() for i in kept]), [view.ids[i] for i in kept], what)
-                pieces.append((kept, made | dict(rows=torch.from_numpy(plan['key'][kept]))))
+                parts = _checked(encoder([now[i].result() for i in kept]), [view.ids[i] for i in kept], task)
+                pieces.append((kept, parts | dict(rows=torch.from_numpy(plan['key'][kept]))))
             donor = plan['donor'][k * size : (k + 1) * size]
             for d in sorted(set(donor.tolist()) - {-1}):
-                at = k * size + np.flatnonzero(donor == d)
-                pieces.append((at, take(given[d], plan['row'][at])))
+                index = k * size + np.flatnonzero(donor == d)
+                pieces.append((index, take(given[d], plan['row'][index])))
             yield _files(pieces), lost
 
 
@@ -303,27 +303,27 @@ def _donor(part, name, plan):
     )
 
 
-def _checked(made, ids, what):
+def _checked(parts, ids, task):
     "As many rows as went in, none with NaN or Inf; sets of vectors in 16 bits, vectors in 32, flags and whole numbers as they are"
     out = {}
-    for p, v in made.items():
+    for p, v in parts.items():
         if rows(v) != len(ids):
-            raise ValueError(f'{what}: part {p!r} has {rows(v)} rows for {len(ids)}')
+            raise ValueError(f'{task}: part {p!r} has {rows(v)} rows for {len(ids)}')
         if isinstance(v, Ragged):
             v = v.packed()
             v.flat = v.flat.half() if v.flat.is_floating_point() else v.flat
-            check_finite(v.flat, np.repeat(ids, v.length), f'{what}, {p}')
+            check_finite(v.flat, np.repeat(ids, v.length), f'{task}, {p}')
         else:
             v = torch.as_tensor(v)
             v = v if v.dtype == torch.bool else v.float() if v.dim() < 3 else v.half()
-            check_finite(v, ids, f'{what}, {p}')
+            check_finite(v, ids, f'{task}, {p}')
         out[p] = v
     return out
 
 
 def _files(pieces):
     "Pieces (row numbers, parts) in one, in the order of the rows: {file: array}"
-    out, order = {}, torch.from_numpy(np.concatenate([at for at, _ in pieces]).argsort()) if pieces else None
+    out, order = {}, torch.from_numpy(np.concatenate([index for index, _ in pieces]).argsort()) if pieces else None
     for p in pieces[0][1] if pieces else ():
         vs = [x[p] for _, x in pieces]
         if isinstance(vs[0], Ragged):
@@ -336,14 +336,14 @@ def _files(pieces):
 
 
 def _finish(part, view, encoder, done):
-    made = {
+    arrays = {
         p: np.load(part / f'{p}.npy', mmap_mode='r') for p in done['size'] if p != 'rows' and not p.endswith('.length')
     }
-    flags = [p for p, a in made.items() if a.dtype == bool]
+    flags = [p for p, a in arrays.items() if a.dtype == bool]
     with atomic(part / 'ids.txt') as f:
         f.write('\n'.join(i for i in view.ids if i not in done['skipped']))
-    parts = {p: dict(dtype=str(a.dtype), shape=list(a.shape)) for p, a in made.items() if p not in flags}
-    rates, n = {p: float(made[p].mean()) for p in flags}, len(view) - len(done['skipped'])
+    parts = {p: dict(dtype=str(a.dtype), shape=list(a.shape)) for p, a in arrays.items() if p not in flags}
+    rates, n = {p: float(arrays[p].mean()) for p in flags}, len(view) - len(done['skipped'])
     shards = dict(rows=done['shard'], n=done['shards'], tries=done['tries'])
     made_by = dict(
         seconds=round(done['seconds'], 2),
@@ -367,37 +367,37 @@ def _finish(part, view, encoder, done):
     )
 
 # %% ../../nbs/encoders/10_extraction.ipynb #7bd38f4c
-def _several(n, fill, view, encoder, part, todo, what):
+def _several(n, fill, view, encoder, part, todo, task):
     "`n` processes compute; a thread of this one appends"
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if type(encoder).__module__ == '__main__' and not hasattr(sys.modules['__main__'], '__file__'):
         raise InputError(
-            f'{what}: other processes cannot import a class of a notebook. Define it in a file, or use processes=1'
+            f'{task}: other processes cannot import a class of a notebook. Define it in a file, or use processes=1'
         )
     (part / 'stop').unlink(missing_ok=True)
     over, died = threading.Event(), None
     with ThreadPoolExecutor(1) as pool:
         filling = pool.submit(fill, _arriving(part, todo, over))
         try:
-            spawn(_worker, n, view, encoder, part, todo, what, torch.get_num_threads())
+            spawn(_worker, n, view, encoder, part, todo, task, torch.get_num_threads())
         except ChildFailedError as e:
             died = e
         finally:
             over.set()
-        whole = filling.result()
+        complete = filling.result()
     kept = 'What is computed is kept: run again, with fewer processes if memory ran out'
-    if not whole:
-        raise RuntimeError(f'{what}: a process died. {kept}') from died
+    if not complete:
+        raise RuntimeError(f'{task}: a process died. {kept}') from died
 
 
-def _worker(view, encoder, part, todo, what, threads):
+def _worker(view, encoder, part, todo, task, threads):
     "One of them: its shards, each a file. What goes wrong is left in the file `stop`"
     rank, n = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     torch.set_num_threads(max(1, threads // n))
     mine = [k for k in todo if k % n == rank and not _file(part, k).exists()]
     try:
-        with contextlib.closing(_computed(view, encoder, part, mine, what)) as shards:
+        with contextlib.closing(_computed(view, encoder, part, mine, task)) as shards:
             for k, (files, lost) in zip(mine, shards):
                 if (part / 'stop').exists() or not multiprocessing.parent_process().is_alive():
                     return

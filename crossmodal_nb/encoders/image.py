@@ -89,7 +89,7 @@ class ConvNet(Encoder):
 
     def __call__(self, rows):
         batch = 256 if device().type == 'cuda' else 4
-        self.net
+        _ = self.net  # loaded once, before threads ask for it
 
         def f(x):
             h = self.maps(x)
@@ -149,11 +149,11 @@ def fold(
     "Each batch norm into the convolution before it, symmetric padding into the convolution, activations in place"
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    after = dict(
+    norms = dict(
         _conv_stem='_bn0', _expand_conv='_bn0', _depthwise_conv='_bn1', _project_conv='_bn2', _conv_head='_bn1'
     )
     for m in list(net.modules()):
-        for conv, bn in after.items():
+        for conv, bn in norms.items():
             if not (hasattr(m, conv) and hasattr(m, bn)):
                 continue
             setattr(m, conv, fuse_conv_bn_eval(getattr(m, conv), getattr(m, bn)))

@@ -24,9 +24,11 @@ def kind(
     x,  # Rows of a view
 ) -> str:  # `'sound'`, `'video'`, `'mesh'`, or as `features.kind` says: `'numbers'`, `'text'`, `'image'`
     "What rows are; no file is opened"
-    for what, of in dict(sound=Sounds, video=Turntable, mesh=Meshes).items():  # a turntable video is made of meshes
-        if isinstance(x, of):
-            return what
+    for modality, sequence in dict(
+        sound=Sounds, video=Turntable, mesh=Meshes
+    ).items():  # a turntable video is made of meshes
+        if isinstance(x, sequence):
+            return modality
     return kind_of_others(x)
 
 # %% ../../nbs/encoders/11_presets.ipynb #bf4df077
@@ -36,9 +38,9 @@ def encoded(
     cache=None,  # As in `features`
 ) -> dict:  # split: `Views` of numbers
     "Every raw view through the encoder of its kind"
-    own = dict(image=EfficientNetLite(), text=MiniLM(), sound=sound or MFCC(), mesh=MeshGeometry(), video=Video())
+    defaults = dict(image=EfficientNetLite(), text=MiniLM(), sound=sound or MFCC(), mesh=MeshGeometry(), video=Video())
     kinds = {v: kind(x.x) for v, x in raw['train'].items()}
     return {
-        s: features(views, {v: own[k] for v, k in kinds.items() if k in own and v in views}, cache)
+        s: features(views, {v: defaults[k] for v, k in kinds.items() if k in defaults and v in views}, cache)
         for s, views in raw.items()
     }

@@ -80,11 +80,11 @@ def stored(
             )
     if ids is None or list(ids) == have:
         return x, meta
-    at = {i: k for k, i in enumerate(have)}
-    lost = [i for i in ids if i not in at]
+    position = {i: k for k, i in enumerate(have)}
+    lost = [i for i in ids if i not in position]
     if lost:
         raise InputError(f'{folder} lacks {len(lost)} of {len(ids)} rows: {", ".join(lost[:5])}')
-    return take(x, torch.tensor([at[i] for i in ids])), meta
+    return take(x, torch.tensor([position[i] for i in ids])), meta
 
 
 def store(
@@ -109,23 +109,23 @@ def row_keys(
     x,  # Raw rows
 ) -> Tensor:  # (n, 2) int64
     "The content of each row: 16 bytes of its sha256"
-    lazy, where = not isinstance(x, (list, tuple, Tensor)), functools.cache(os.path.realpath)
+    lazy, resolve = not isinstance(x, (list, tuple, Tensor)), functools.cache(os.path.realpath)
 
     def file(p):
         size = os.stat(p).st_size if p.exists() else None
-        return f'{where(p.parent)}/{p.name} {size}'
+        return f'{resolve(p.parent)}/{p.name} {size}'
 
     if lazy and hasattr(x, 'keys'):
-        salt, of = 'key', x.keys
+        salt, contents = 'key', x.keys
     elif isinstance(x, Images):
-        salt, of = 'file', lambda i: map(file, take(x.paths, i))
+        salt, contents = 'file', lambda i: map(file, take(x.paths, i))
     elif isinstance(x, Tensor):
-        salt, of = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
+        salt, contents = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
     elif kind(x) == 'text':
-        salt, of = 'text', lambda i: x[i] if lazy else take(x, i)
+        salt, contents = 'text', lambda i: x[i] if lazy else take(x, i)
     else:
-        salt, of = content(x), lambda i: i.tolist()
-    named = (k for i in torch.arange(rows(x)).split(4096) for k in of(i))
+        salt, contents = content(x), lambda i: i.tolist()
+    named = (k for i in torch.arange(rows(x)).split(4096) for k in contents(i))
     named = (k if isinstance(k, bytes) else str(k).encode('utf-8', 'surrogatepass') for k in named)
     digests = bytearray().join(hashlib.sha256(salt.encode() + b'\0' + k).digest()[:16] for k in named)
     return torch.frombuffer(digests, dtype=torch.int64).view(-1, 2)

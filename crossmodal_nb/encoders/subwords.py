@@ -135,7 +135,7 @@ class Pieces(Encoder):
         )
 
     def __call__(self, rows):
-        self.about
+        _ = self.about  # raises before `fit`
         return _ragged([e.ids[: self.max_pieces] for e in self.pieces.encode_batch(list(rows))])
 
 # %% ../../nbs/encoders/04_subwords.ipynb #12000f22
@@ -146,13 +146,13 @@ def translations(
 ) -> list[str]:  # n texts; what is empty stays empty and is not sent
     "Texts through a translator, each back in its place"
     full = [i for i, t in enumerate(texts) if t.strip()]
-    made = list(translator([texts[i] for i in full]))
-    if len(made) != len(full) or not all(isinstance(t, str) for t in made):
+    results = list(translator([texts[i] for i in full]))
+    if len(results) != len(full) or not all(isinstance(t, str) for t in results):
         raise InputError(
-            f'translator {name!r} returned {len(made)} texts for {len(full)}: it must return one for each, in the same order'
+            f'translator {name!r} returned {len(results)} texts for {len(full)}: it must return one for each, in the same order'
         )
     out = [''] * len(texts)
-    for i, t in zip(full, made):
+    for i, t in zip(full, results):
         out[i] = t
     return out
 
@@ -164,10 +164,10 @@ def augmented(
 ) -> View:  # The rows, and then those of each translator; without empty ones
     "Texts and their translations"
     ids = [i if '@' in i else f'{i}@{source}' for i in view.ids]
-    at = [k for k, l in enumerate(tongue(ids)) if l == source]
+    sources = [k for k, language in enumerate(tongue(ids)) if language == source]
     x, item, y = [*view.x], view.item.tolist(), None if view.y is None else [*view.y]
     for name, f in translators.items():
-        for k, t in zip(at, translations([view.x[k] for k in at], f, name)):
+        for k, t in zip(sources, translations([view.x[k] for k in sources], f, name)):
             if not t.strip():
                 continue
             x.append(t)
@@ -204,11 +204,11 @@ def shares(
 ) -> dict[str, float]:  # language: how often it is drawn; the sum is 1
     "Sampling of X-MRS as released"
     english = 1.0 if not others else 0.5
-    own = english / 2 if back else english
+    share = english / 2 if back else english
     return (
-        {source: own}
-        | {b: (english - own) / len(back) for b in back}
-        | {l: (1 - english) / len(others) for l in others}
+        {source: share}
+        | {b: (english - share) / len(back) for b in back}
+        | {language: (1 - english) / len(others) for language in others}
     )
 
 # %% ../../nbs/encoders/04_subwords.ipynb #22a51d9b

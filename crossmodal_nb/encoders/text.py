@@ -24,14 +24,14 @@ from .base import Encoder, Ragged, device, in_batches
 def pool(
     h: Tensor,  # (n, length, d) token states
     mask: Tensor,  # (n, length) bool, True on real tokens; the first is [CLS], the last real one is [SEP]
-    how: str,  # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
+    pooling: str,  # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
 ) -> Tensor:  # (n, d)
     "One vector a text"
-    if check_choice(how, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls':
+    if check_choice(pooling, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls':
         return h[:, 0]
-    if how == 'max':
+    if pooling == 'max':
         return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
-    if how == 'mean_no_special':
+    if pooling == 'mean_no_special':
         inner = (
             mask
             & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
@@ -124,7 +124,7 @@ class Bert(Encoder):
         return net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer], mask
 
     def __call__(self, rows):
-        self.net
+        _ = self.net  # loaded once, before threads ask for it
         t = self.words(rows)
         order = np.argsort([len(i) for i in t['input_ids']], kind='stable')
 
@@ -196,7 +196,7 @@ class TfIdf(Encoder):
         return dict(name='TF-IDF', weights=weights, preprocessing=repr(sorted(self.options.items())), parts=self.parts)
 
     def __call__(self, rows):
-        self.about
+        _ = self.about  # raises before `fit`
         return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
 
 # %% ../../nbs/encoders/05_text.ipynb #fc83e177
@@ -236,7 +236,7 @@ class WordPieces(Encoder):
         )
 
     def __call__(self, rows):
-        self.about
+        _ = self.about  # raises before `fit`
         ids = [e.ids[: self.max_tokens] for e in self.pieces.encode_batch(list(rows))]
         return {
             'ids': Ragged(
@@ -282,7 +282,7 @@ class GloVe(Encoder):
         return {w: i for i, w in enumerate(words)}, vectors.float()
 
     def __call__(self, rows):
-        at, vectors = self.table
-        known = [[at[w] for w in normalise(r).split() if w in at] for r in rows]
+        index, vectors = self.table
+        known = [[index[w] for w in normalise(r).split() if w in index] for r in rows]
         mean = [vectors[k].mean(0) if k else torch.zeros(vectors.shape[1]) for k in known]
         return {'pooled': torch.stack(mean), 'unknown': torch.tensor([not k for k in known])}

@@ -25,7 +25,7 @@ def lines_of(
     max_lines: int = 20,  # Further lines are left out
 ) -> list[str]:
     "The lines of a text that are not empty"
-    return [l for l in text.split('\n') if l.strip()][:max_lines]
+    return [line for line in text.split('\n') if line.strip()][:max_lines]
 
 # %% ../../nbs/encoders/03_text_lines.ipynb #1e789c1f
 class Lines(Encoder):
@@ -46,11 +46,11 @@ class Lines(Encoder):
 
     def __call__(self, rows):
         texts = [lines_of(r, self.max_lines) for r in rows]
-        distinct = {l: i for i, l in enumerate(dict.fromkeys(l for t in texts for l in t))}
+        distinct = {line: i for i, line in enumerate(dict.fromkeys(line for t in texts for line in t))}
         vectors = self.of(list(distinct) or [''])['pooled']
         length, flat = (
             torch.tensor([len(t) for t in texts]),
-            vectors[torch.tensor([distinct[l] for t in texts for l in t], dtype=torch.long)],
+            vectors[torch.tensor([distinct[line] for t in texts for line in t], dtype=torch.long)],
         )
         pooled = vectors.new_zeros(len(texts), vectors.shape[1]).index_add_(
             0, torch.arange(len(texts)).repeat_interleave(length), flat
@@ -104,14 +104,17 @@ class LineWords(Encoder):
     def __call__(self, rows):
         unknown = self.vocabulary - 1
         texts = [
-            [[1, *(self.number.get(w, unknown) for w in normalise(l).split()), 2] for l in lines_of(r, self.max_lines)]
+            [
+                [1, *(self.number.get(w, unknown) for w in normalise(line).split()), 2]
+                for line in lines_of(r, self.max_lines)
+            ]
             for r in rows
         ]
         flat = torch.zeros(sum(map(len, texts)), self.wide, dtype=torch.int32)
-        for row, line in zip(flat, (l for t in texts for l in t)):
-            row[: len(line)] = torch.tensor(line[: self.wide], dtype=torch.int32)
+        for row, numbers in zip(flat, (line for t in texts for line in t)):
+            row[: len(numbers)] = torch.tensor(numbers[: self.wide], dtype=torch.int32)
         cut = [
-            len(lines_of(r, self.max_lines + 1)) > self.max_lines or any(len(l) > self.wide for l in t)
+            len(lines_of(r, self.max_lines + 1)) > self.max_lines or any(len(line) > self.wide for line in t)
             for r, t in zip(rows, texts)
         ]
         return {'words': Ragged(flat, torch.tensor([len(t) for t in texts])), 'truncated': torch.tensor(cut)}
@@ -139,10 +142,10 @@ def listed(
     for i, t in zip(views[names[0]].item.tolist(), x[names[0]]):
         item[i] = first.setdefault(normalise(t) or i, i)
 
-    def of(v):
+    def items_of(v):
         return [item.get(i, i) for i in v.item.tolist()]
 
-    return Views({n: View(x.get(n, views[n].x), views[n].ids, item=of(views[n])) for n in (*also, *names)})
+    return Views({n: View(x.get(n, views[n].x), views[n].ids, item=items_of(views[n])) for n in (*also, *names)})
 
 
 def piled(
@@ -180,19 +183,19 @@ def read(
     rows = {v: x.x for v, x in views.items()} | {
         n: ['\n'.join(filter(None, t)) for t in zip(*(views[c].x for c in n.split('+')))] for n in sets
     }
-    made = {}
+    by_part = {}
     for part, e in encoders.items():
         if isinstance(e, TfIdf):
-            made[part] = {v: e(x)['pooled'] for v, x in rows.items()}
+            by_part[part] = {v: e(x)['pooled'] for v, x in rows.items()}
             continue  # wide rows that take no time are not stored
-        made[part] = {
+        by_part[part] = {
             v: x.x.get(part, x.x.get('pooled')) for v, x in features(views, dict.fromkeys(views, e), cache).items()
         }
         if part == 'pooled':
-            made[part] |= {n: sum(made[part][c] for c in n.split('+')) / len(n.split('+')) for n in sets}
+            by_part[part] |= {n: sum(by_part[part][c] for c in n.split('+')) / len(n.split('+')) for n in sets}
 
     def parts(v):
-        return {p: of[v] for p, of in made.items() if v in of}
+        return {p: rows_of[v] for p, rows_of in by_part.items() if v in rows_of}
 
     return Views(
         {
