@@ -60,9 +60,9 @@ info = dict(
         folder='coco',
         licence='annotations CC BY 4.0; the photos belong to their Flickr authors',
         attribution='Lin et al. 2014, the COCO Consortium',
-        how='from the COCO site the 2014 train and val images and annotations, unpacked into one folder: train2014/, val2014/, '
-        'annotations/captions_{train,val}2014.json; beside them Karpathy\'s dataset_coco.json, or (split=\'salicon\') in annotations/ '
-        'SALICON\'s fixations_{train,val}2014.json',
+        how='from the COCO site the 2014 train and val images and annotations, unpacked into one folder: '
+        'train2014/, val2014/, annotations/captions_{train,val}2014.json; next to them Karpathy\'s dataset_coco.json, '
+        'or (split=\'salicon\') in annotations/ SALICON\'s fixations_{train,val}2014.json',
     ),
     captions=_flickr
     | dict(
@@ -101,7 +101,7 @@ def field(
     kind,  # `str`, `int`, `list`, `dict`
     place: str,  # The place in the file, for the message
 ):  # Its value
-    "A field of a record that came from a file, or an `InputError` that says what is there instead"
+    "A field of a record that came from a file; raises `InputError` with what is there instead"
     if not isinstance(r, dict):
         raise InputError(f'{place}: expected an object with {key!r}, not {short(r)}')
     if key not in r:
@@ -118,7 +118,7 @@ def text(
     t: str,  # From a file
     place: str,
 ) -> str:  # `t`
-    "`t`, if it is made of whole characters; json and file names may hold halves of them, which nothing can write again"
+    "`t`, unless it contains an unpaired surrogate: json and file names may, but it cannot be written again"
     if not t.isascii() and (odd := re.search('[\ud800-\udfff]', t)):
         raise InputError(
             f'{place}: character {odd.start()} is {odd[0]!r}, one half of a character. Write the whole one'
@@ -144,7 +144,7 @@ def elements(path, key):
 
 
 def short(x) -> str:
-    "Anything, in a few characters, for a message"
+    "Any value, shortened for an error message"
     plain = x is None or isinstance(x, str) or isinstance(x, (int, float)) and abs(x) < 1e15
     shown = ascii(x[:60] if isinstance(x, str) else x) if plain else f'a {type(x).__name__}'
     return shown if len(shown) <= 64 else shown[:61] + '…'
@@ -256,7 +256,7 @@ def karpathy_rows(path):
 
 
 def folder_rows(root):
-    "`[split/]stem.jpg` and `[split/]stem.txt`, a caption a line"
+    "`[split/]stem.jpg` and `[split/]stem.txt`, one caption per line"
     for p in sorted(p for p in root.rglob('*.txt') if p.is_file()):
         image = next(
             (q for e in sorted(pictures) for q in (p.with_suffix(e), p.with_suffix(e.upper())) if q.exists()), None
@@ -271,7 +271,7 @@ def folder_rows(root):
 def layout(
     root: Path,
 ) -> tuple:  # (reader, its file or folder)
-    "Which layout a folder has: the most specific file wins"
+    "The layout of a folder: the most specific file wins"
     for pattern, reader in (
         ('dataset_*.json', karpathy_rows),
         ('*.token*', token_rows),
@@ -343,7 +343,8 @@ def captions(
     official = {image: s for s, names in lists.items() for image in names}
     if len(official) < sum(map(len, lists.values())):
         raise InputError(
-            f'{root}: an image is in two split files: {abbreviate(set(n[:99] for s in lists for n in lists[s] if official[n] != s))}'
+            f'{root}: an image is in two split files: '
+            f'{abbreviate({n[:99] for s in lists for n in lists[s] if official[n] != s})}'
         )
     if official:
         table = [r | dict(split=official[r['image']]) for r in table if r['image'] in official]
@@ -467,9 +468,9 @@ def _coco_files(root, split):
 
 def coco(
     root,  # Folder with `annotations/`, `train2014/`, `val2014/`
-    split: str = 'karpathy',  # Who says what is train and test: `'karpathy'`, `'2014'` or `'salicon'`
-    per_image: int | None = 5,  # Captions a photo, by annotation id; None: all
-    missing: float = 0.0,  # Share of the photos that may be absent; they are left out, and a warning says how many
+    split: str = 'karpathy',  # Whose split: `'karpathy'`, `'2014'` or `'salicon'`
+    per_image: int | None = 5,  # Captions per photo, by annotation id, 1 or more; None: all
+    missing: float = 0.0,  # Share of the photos that may be absent, 0 … 1; they are left out with a warning
 ) -> dict[str, Views]:  # Views `image` and `text`; `item` = photo
     "COCO captions"
     root = Path(root)
@@ -559,7 +560,7 @@ def _coco_names(root, split, paths):
 
 
 def _coco_present(root, names, paths, missing):
-    "Only the photos that are there, if few enough are not"
+    "Only the photos that exist, if few enough are missing"
     folders = [root / p for p in ('train2014', 'val2014')]
     present = {
         p.name: {n for n in os.listdir(p) if os.path.isfile(f'{p}/{n}')} if p.is_dir() else set() for p in folders
@@ -568,7 +569,8 @@ def _coco_present(root, names, paths, missing):
     absent = {n for n in listed if n not in present[paths[n].parent.name]}
     if not absent:
         return names
-    message = f'{len(absent)} of {len(listed)} photos are not there: {abbreviate(paths[n].relative_to(root) for n in listed if n in absent)}'
+    gone = abbreviate(paths[n].relative_to(root) for n in listed if n in absent)
+    message = f'{len(absent)} of {len(listed)} photos are not there: {gone}'
     if len(absent) > missing * len(listed) or any(absent.issuperset(s) for s in names.values()):
         raise MissingError(f'{root}: {message}. Unpack them, or allow a share with missing=…')
     warnings.warn(f'coco: {message}; they are left out', stacklevel=3)

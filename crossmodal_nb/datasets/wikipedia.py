@@ -67,19 +67,20 @@ def matrices(
     path,  # A `.mat` file
     names: list[str],  # The matrices wanted
 ) -> dict:  # {name: (n, d) float32}
-    "Real matrices of a `.mat` file; call it through `base.isolated`"
+    "Real matrices of a `.mat` file; call it through `data.readers.isolated`"
     import scipy.io
 
     mat, out = scipy.io.loadmat(path, variable_names=names), {}
     if absent := [k for k in names if k not in mat]:
         raise InputError(
-            f'{path}: no matrix {abbreviate(absent)}; it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}'
+            f'{path}: no matrix {abbreviate(absent)}; '
+            f'it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}'
         )
     for k in names:
         x = mat[k]
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim != 2 or not x.size:
             is_a = f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
-            raise InputError(f'{path}: {k} is {is_a}; a full matrix of real numbers is needed, with one row an item')
+            raise InputError(f'{path}: {k} is {is_a}; a full matrix of real numbers is needed, with one row per item')
         with np.errstate(over='ignore'):
             out[k] = x.astype(np.float32)
     return out
@@ -87,7 +88,7 @@ def matrices(
 # %% ../../nbs/datasets/03_wikipedia.ipynb #e2266769
 def wikipedia(
     root,  # Folder with the `.mat` and `.list` files
-    text: str = 'lda',  # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d, side by side)
+    text: str = 'lda',  # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d)
 ) -> dict[str, Views]:  # Views `image` (128-d, SIFT bag of words) and `text`, float32; y = class 0…9
     "The Wikipedia benchmark"
     root, views, start = Path(root), {}, 0
@@ -123,7 +124,7 @@ def _names(root, s):
     for i, r in enumerate(rows):
         if len(r) != 3 or not r[2].strip().isdecimal():
             raise InputError(
-                f'{path}, line {i + 1}: expected text id, image id and class, divided by tabs, not {str(r)[:200]}'
+                f'{path}, line {i + 1}: expected text id, image id and class, separated by tabs, not {str(r)[:200]}'
             )
         if len(r[2]) > 9 or not 1 <= int(r[2]) <= len(classes):
             raise InputError(f'{path}, line {i + 1}: class {r[2][:20]}, but categories.list has {len(classes)}')

@@ -20,10 +20,10 @@ from .base import Encoder, device, in_batches
 
 # %% ../../nbs/encoders/02_image.ipynb #957b033b
 class ConvNet(Encoder):
-    "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
+    "Base of picture encoders: a subclass defines `about`, `load`, `resize`, `mean`, `std`"
 
     shard, size, width = 256, 224, 1280
-    resize: int  # Length of the shorter side, before 224 x 224 are cut out; 256 or more for a corner
+    resize: int  # Length of the shorter side before 224 x 224 are cut out, pixels; 256 or more for a corner
     mean: tuple
     std: tuple  # Of a channel, in units of 0…255
 
@@ -80,7 +80,7 @@ class ConvNet(Encoder):
         rows,  # b pictures, raw or prepared
         net: nn.Module | None = None,  # The network (default: the frozen one)
     ) -> Tensor:  # (b, d, 7, 7), with gradients where they are asked for
-        "The last maps of pictures"
+        "The last feature maps of pictures"
         net = net or self.net
         dev = next(net.parameters()).device
         mean, std = torch.tensor(self.mean, device=dev), torch.tensor(self.std, device=dev)
@@ -100,7 +100,7 @@ class ConvNet(Encoder):
 
 
 class EfficientNetLite(ConvNet):
-    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide; Lite0, 1 and 2 see 224, 240 and 260 pixels (18, 22 and 25 MB)"
+    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide; Lite0, 1, 2: 224, 240, 260 px; 18, 22, 25 MB"
 
     mean, std = (127.0,) * 3, (128.0,) * 3
 
@@ -189,9 +189,8 @@ class ResNet50(ConvNet):
 
         if self.weights is not None:
             check_choice(self.weights, ResNet50_Weights.__members__, 'weights')
-        file = (
-            'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem
-        )  # ends in its sha256
+        # the file's name ends in its sha256
+        file = 'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem
         return dict(
             name='ResNet-50',
             weights=file,
