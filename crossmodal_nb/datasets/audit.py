@@ -150,7 +150,7 @@ def _shared(keys):
 
 
 def _looks(views):
-    "64-bit difference hash: is a pixel of the 9 × 8 thumbnail brighter than its left neighbour? Without contrast: empty"
+    "64-bit difference hash: is a pixel of the 9 × 8 thumbnail brighter than its left neighbour? No contrast: empty"
     out, bad = [np.zeros(0, 'S16')], []
 
     def look(x, i):

@@ -100,7 +100,7 @@ class ConvNet(Encoder):
 
 
 class EfficientNetLite(ConvNet):
-    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide; Lite0, 1, 2: 224, 240, 260 px; 18, 22, 25 MB"
+    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0), 1280 wide; 0, 1, 2: 224, 240, 260 px; 18, 22, 25 MB"
 
     mean, std = (127.0,) * 3, (128.0,) * 3
 
