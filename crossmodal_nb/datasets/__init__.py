@@ -122,7 +122,7 @@ def _of_files(module, options):
     takes = inspect.signature(module.files).parameters if hasattr(module, 'files') else ()
     return {k: v for k, v in options.items() if k in takes}
 
-
+# %% ../../nbs/datasets/20_registry.ipynb #b167c4cf
 def load(
     name: str,  # See `catalogue()`
     root=None,  # Its folder (default: the first of `settings().data` that has it); packages: where to put them

@@ -72,7 +72,7 @@ def arrays(
             raise InputError(f'{root}: {len(shared)} items have rows in {a} and in {b}')
     return parts if 'valid' in parts else train_valid_split(parts['train'], name) | dict(test=parts['test'])
 
-
+# %% ../../nbs/datasets/05_arrays.ipynb #0f938ee0
 def _folders(root):
     "One folder per split: the same views, of the same width"
     if not (root / 'test').is_dir():

@@ -74,7 +74,7 @@ def duplicates(
             ]
     return out
 
-
+# %% ../../nbs/datasets/21_audit.ipynb #8788485d
 def _groups(keys, item):
     "Rows with the same key and of different items: the first row of each item, in the order of the first rows"
     order = np.argsort(keys, kind='stable')
@@ -117,7 +117,7 @@ def _keys(views, near):
             normal[i] = _short(t.encode('utf-8', 'surrogatepass'))
     return {'text, exact': exact, 'text, normalised': normal}
 
-
+# %% ../../nbs/datasets/21_audit.ipynb #aadca76f
 def _same_files(xs):
     "Keys of files: by size; where equal by size and last 4 kB; where equal by all bytes"
 

@@ -196,7 +196,7 @@ def table_rows(path):
         for entry in [row | dict(text=t) for t in sentences] if sentences is not None else [row]:
             yield entry | dict(where=f'{path.name}, line {i}')
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #287fc518
 def _jsonl(path):
     for i, line in enumerate(lines(path), 1):
         if not line.strip():
@@ -241,7 +241,7 @@ def _csv(path):
                 raise InputError(f'{path}: the head names a column twice: {abbreviate(head, 9)}')
             yield read.line_num, dict(zip(head, r))
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #9317ad43
 def karpathy_rows(path):
     "Karpathy's `dataset_*.json`"
     for i, im in enumerate(elements(path, 'images')):
@@ -267,7 +267,7 @@ def folder_rows(root):
             if line.strip():
                 yield dict(image=name, where=f'{p.relative_to(root)}, line {i}', text=line, **part)
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #3b74f5b7
 def layout(
     root: Path,
 ) -> tuple:  # (reader, its file or folder)
@@ -395,7 +395,7 @@ def captions(
         raise InputError(f'{path}: the splits are {", ".join(parts)}; train and test are needed')
     return parts if 'valid' in parts else train_valid_split(parts['train'], name) | dict(test=parts['test'])
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #d8f7b772
 def _on_disk(root):
     paths = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in pictures and p.is_file()]
     short = {p.name: p for p in paths}
@@ -501,7 +501,7 @@ def coco(
     }
     return dealt | dict(test=views['test'])
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #0f793938
 def _coco_captions(path, per_image):
     "(file name, captions) of every photo of one file"
     names, notes = _coco_images(path), {}
@@ -536,7 +536,7 @@ def _coco_images(path):
         raise InputError(f'{path}: no images in it')
     return names
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #5c154ffb
 def _coco_names(root, split, paths):
     "{split: file names}"
     official, path = dict(train='train2014', test='val2014'), root / 'dataset_coco.json'

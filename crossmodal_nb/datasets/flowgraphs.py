@@ -72,7 +72,7 @@ def recipes(
         raise InputError(f'{root}: no recipe in {notes[0].name}')
     return records
 
-
+# %% ../../nbs/datasets/08_flowgraphs.ipynb #76709676
 class _Check:
     "One recipe: `name`, `faults`, and the `sizes` of its photos with boxes"
 

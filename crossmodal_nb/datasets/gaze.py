@@ -229,7 +229,7 @@ def didec(
         )
     return {s: views.subset(i) for s, i in items.items()}
 
-
+# %% ../../nbs/datasets/11_gaze.ipynb #ec5bd477
 def _didec_splits(root):
     "{split: photos}, as published"
     names = {
@@ -428,7 +428,7 @@ class Squared:
 
         return picture.convert('RGB').resize((self.size, self.size), Image.Resampling.BICUBIC)
 
-
+# %% ../../nbs/datasets/11_gaze.ipynb #d2bfd1c1
 class Attended:
     "A lazy sequence of pictures masked by maps: `x[LongTensor] -> list` of RGB PIL images"
 
@@ -586,7 +586,7 @@ class Drawn:
                 d.line([x, y - r, x, y + r], fill=c, width=r // 2 + 1)
         return im
 
-
+# %% ../../nbs/datasets/11_gaze.ipynb #c54a678c
 def shapes(
     root=None,  # Not used
     n: int = 300,  # Pictures

@@ -79,7 +79,7 @@ def didec_objects(
             )
     return rows
 
-
+# %% ../../nbs/datasets/15_grounding.ipynb #1895faaf
 def _object(path):
     content = read_json(path)
     if not isinstance(content, dict):
@@ -134,7 +134,7 @@ def _categories(root, objects):
         raise InputError(f'{path}: categories with several names: {short(odd)}')
     return {c: next(iter(names[c])) for c in present}
 
-
+# %% ../../nbs/datasets/15_grounding.ipynb #e50fb4b0
 def words_of(
     path,  # A json file: {category: its words, with spaces between}
 ) -> dict[str, set]:  # {word: categories}

@@ -139,7 +139,7 @@ def _chosen(image, within, alphabets):
     ]
     return image.item[torch.tensor(keep)]
 
-
+# %% ../../nbs/datasets/12_household.ipynb #664d1ffa
 _variants = set(
     '''black white red green blue yellow pink purple brown grey gray orange golden gold silver clear small large
     little big left right front side open opened closed locked male female man woman boy girl zones seats panes pane
@@ -174,7 +174,7 @@ def stems(name, root):
         stem_of |= {i: (f'thing {stem(re.findall("[^ ,]+", o["name"].lower()))}',) for i, o in _objects(root).items()}
     return stem_of
 
-
+# %% ../../nbs/datasets/12_household.ipynb #7f9daa5b
 def _stamps(root):
     "{name: picture}, by name"
     folder, pictures = Path(root) / 'tuxpaint-stamps-default' / _inside['tuxpaint-stamps-default'], {}
@@ -233,7 +233,7 @@ def furniture(
     splits = split(_furniture(root, frames, size), 'furniture', stems=stems('furniture', root))
     return {s: v.select('mesh', 'icon', *texts, 'video') for s, v in splits.items()}
 
-
+# %% ../../nbs/datasets/12_household.ipynb #9ee4b609
 def properties(
     path,  # A catalogue
 ) -> dict:  # {number: {key: value}}; entries without a number are under 0
@@ -407,7 +407,7 @@ household_map = {  # class: (names of furniture, but not these; stamps, but not 
     ),
 }
 
-
+# %% ../../nbs/datasets/12_household.ipynb #299958e7
 def household_class(
     name: str,  # Of a piece of furniture (English), or of a stamp (with its folders)
     stamp: bool,  # Is it a stamp?

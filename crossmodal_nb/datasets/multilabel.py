@@ -89,7 +89,7 @@ def read_split(
         if s in content
     }
 
-
+# %% ../../nbs/datasets/14_multilabel.ipynb #a375cacf
 split_names = 'train', 'valid', 'test', 'database'
 
 
@@ -152,7 +152,7 @@ def matrices(
             raise InputError(f'{path_of[j]}: {k} has {x.shape[1]} columns, {j} has {z.shape[1]}')
     return out
 
-
+# %% ../../nbs/datasets/14_multilabel.ipynb #9074c408
 def _upright(part, path_of):
     "{name: matrix} of pictures, words, labels: their matrices, each with one row per pair"
     for k, x in part.items():
@@ -281,7 +281,7 @@ def files(name, root, seed=None, queries=None, train=None):
         p for p in [Path(root) / 'split.json'] if (seed, queries, train) == (None,) * 3 and os.path.lexists(p)
     ]
 
-
+# %% ../../nbs/datasets/14_multilabel.ipynb #e0e5b0ed
 def _pairs(name, root, keep_all):
     "All pairs, with `keep_all` also those without label or word; how many of the first are queries, or None"
     paths = [file(p) for p in files(name, root, seed=0)]
@@ -334,7 +334,7 @@ def _protocol(name, root, default_seed, seed, queries, train, database, keep_all
         raise InputError(f'{path}: it has no database, which database=True asks for')
     return {s: out[s] for s in split_names[: 4 if database else 3]}
 
-
+# %% ../../nbs/datasets/14_multilabel.ipynb #06eea9bb
 def mirflickr(
     root,  # Folder with the arrays
     seed: int | None = None,  # Of the permutation. If seed, queries and train are None: by `split.json`, or else seed 6

@@ -261,7 +261,7 @@ def tuxpaint_tongues(
         out[s] = tongues(part.x, part.ids, part.y, part.item, [captions[i] for i in part.item.tolist()], languages)
     return out
 
-
+# %% ../../nbs/datasets/10_multilingual.ipynb #903f3fbd
 def stems(name, root=None):
     "{item: its stems}, as in `emoji` and `tuxpaint`"
     return of_emoji.stems('emoji', root) if name == 'emoji_tongues' else household.stems('tuxpaint', root)

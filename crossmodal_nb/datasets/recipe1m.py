@@ -127,7 +127,7 @@ kinds = dict(  # kind: columns, and how a json element becomes a row of them
     nutrition=(dict(id='string', per_100g=['float64']), _nutrition),
 )
 
-
+# %% ../../nbs/datasets/06_recipe1m.ipynb #d3e043ba
 def _batch(kind, elements):
     "Elements as one Arrow batch; raises `InputError` with what is wrong with one of them"
     import pyarrow as pa
@@ -233,7 +233,7 @@ def _no_gc():
     finally:
         gc.enable() if was else None
 
-
+# %% ../../nbs/datasets/06_recipe1m.ipynb #edb83119
 def _import(path, kind, part, target):
     "Fill the folder `part` from where an earlier try ended, and name it by the sha256 of the file"
     stamp = stamped(path)
@@ -525,7 +525,7 @@ class Photos:
     def digest(self):
         return digest(self.names, np.asarray(self.size))
 
-
+# %% ../../nbs/datasets/06_recipe1m.ipynb #326a8d9d
 def photos(
     s,  # From `source`
 ) -> Photos:  # All photos that layer2 names, in its order
@@ -680,7 +680,7 @@ def recipe1m(
         out[name] = Views(views)
     return out
 
-
+# %% ../../nbs/datasets/06_recipe1m.ipynb #304132c4
 def _component(s, c, rows, fix):
     if c != 'detected':
         return Texts(s.recipes, rows, c, fix)
@@ -740,7 +740,7 @@ def _nutrients(s, root):
     )
     return torch.tensor(values, dtype=torch.float32), _joined(s.recipes, table, path)
 
-
+# %% ../../nbs/datasets/06_recipe1m.ipynb #6208af70
 _warned = set()
 
 

@@ -112,7 +112,7 @@ def _encode(text, code='latin1'):
 def _bytes():
     return b''
 
-
+# %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #6ba09799
 _names = {
     ('numpy', 'ndarray'): _Array,
     ('numpy', 'dtype'): _Dtype,
@@ -197,7 +197,7 @@ class _Machine(pickle._Unpickler):
         pickle.BYTEARRAY8[0]: as_bytes,
     }
 
-
+# %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #0b1b957b
 _plain = (type(None), bool, int, float, str, bytes, list, tuple, dict, np.ndarray)
 
 
@@ -286,7 +286,7 @@ def _convert(folder, ids, out):
     except lmdb.Error as e:
         raise InputError(f'{folder}: not a readable LMDB ({type(e).__name__}: {e}). Fetch it again') from e
 
-
+# %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #3ace1300
 def _compare(folder, ids, stored):
     keys, last = set(), b''
     for k in stored:
@@ -335,7 +335,7 @@ def _record(r, place):
         file_name(field(images[0], 'id', str, place), place) if images else '',
     )
 
-
+# %% ../../nbs/datasets/07_recipe1m_lmdb.ipynb #87b26a76
 def imported(
     root,  # Folder of the release
 ) -> Path:  # The folder that `convert` wrote, in `work/imports`

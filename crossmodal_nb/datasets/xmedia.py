@@ -78,7 +78,7 @@ def _entry(name, title, n, obtain, attribution, provenance, licence='ask the own
         f'(or {stem}.npz) with {", ".join(keys(name))}; or each of these in a file of its own, KEY.mat',
     )
 
-
+# %% ../../nbs/datasets/13_xmedia.ipynb #ab52caf2
 _pku = 'ask its owners, the group PKU-ICST-MIPL, who give it to those who fill in their form', 'PKU-ICST-MIPL'
 info = dict(
     xmedia=_entry(

@@ -180,7 +180,7 @@ def extract(
         if k == 20:
             print(f'  … all are listed in {folder / "meta.json"} (skipped)', flush=True)
 
-
+# %% ../../nbs/encoders/10_extraction.ipynb #d65a952c
 def _begin(view, part, shard):
     "Plan which rows to copy from which rows of other stores of this encoder"
     part.mkdir(parents=True, exist_ok=True)
@@ -305,7 +305,7 @@ def _donor(part, name, plan):
         f'Delete {part} to begin anew'
     )
 
-
+# %% ../../nbs/encoders/10_extraction.ipynb #eb5bc732
 def _checked(parts, ids, task):
     "Parts with a row per input, all finite; sets of vectors in 16 bits, vectors in 32, flags and integers unchanged"
     out = {}

@@ -98,7 +98,7 @@ class ConvNet(Encoder):
         out = in_batches(f, [rows[i : i + batch] for i in range(0, len(rows), batch)])
         return {p: out[p] for p in self.parts}
 
-
+# %% ../../nbs/encoders/02_image.ipynb #6e0a1349
 class EfficientNetLite(ConvNet):
     "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0), 1280 wide; 0, 1, 2: 224, 240, 260 px; 18, 22, 25 MB"
 

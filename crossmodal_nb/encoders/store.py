@@ -23,7 +23,9 @@ from ..core.files import digest
 from ..core.settings import settings
 from ..data.content import content
 from ..data.images import Images
+from ..data.meshes import Meshes, Turntable
 from ..data.rows import rows, take
+from ..data.sounds import Sounds
 from ..data.views import View
 from .base import Ragged
 
@@ -99,10 +101,14 @@ def store(
 # %% ../../nbs/encoders/09_store.ipynb #26ec0cbf
 def kind(
     x,  # Rows of a view
-) -> str:  # `'numbers'`, `'text'` or `'image'`
-    "The modality of rows, and so which encoder they need; no picture is opened"
+) -> str:  # `'numbers'`, `'text'`, `'image'`, `'sound'`, `'video'` or `'mesh'`
+    "The modality of rows, and so which encoder they need; no file is opened"
     if isinstance(x, (dict, Tensor)):
         return 'numbers'
+    # `Turntable` before `Meshes`, its base
+    for modality, sequence in dict(sound=Sounds, video=Turntable, mesh=Meshes).items():
+        if isinstance(x, sequence):
+            return modality
     return 'text' if not hasattr(x, 'paths') and isinstance(_raw(x, 0), str) else 'image'
 
 

@@ -148,7 +148,7 @@ class Bert(Encoder):
             'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings])
         }
 
-
+# %% ../../nbs/encoders/05_text.ipynb #5d91c4ac
 def _minilm():
     return str(next(fetch('minilm').rglob('model.safetensors')).parent)
 
