@@ -262,8 +262,8 @@ def folded(text: str) -> str:
 
 def pairs_of(
     splits,  # As `load` gives them
-    a: str,
-    b: str,  # Two text views with a row an item
+    a: str,  # Name of a text view with one row per item
+    b: str,  # Text views with one row per item
 ) -> list[tuple]:  # (text of a, text of b), of all splits
     "Texts about the same item"
     return [(v[a].x[i], v[b].x[j]) for v in splits.values() for i, j in zip(*(k.tolist() for k in v.pairs(a, b)[:2]))]

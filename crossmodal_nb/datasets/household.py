@@ -180,7 +180,7 @@ def _stamps(root):
     folder, pictures = Path(root) / 'tuxpaint-stamps-default' / _inside['tuxpaint-stamps-default'], {}
     for p in sorted(
         [*folder.rglob('*.svg'), *folder.rglob('*.png')], key=lambda p: p.suffix
-    ):  # a PNG goes before an SVG of the same name
+    ):  # a PNG takes precedence over an SVG of the same name
         if not re.search('_(mirror|flip)$', p.stem):
             pictures.setdefault(p.relative_to(folder).with_suffix('').as_posix(), p)
     if not pictures:

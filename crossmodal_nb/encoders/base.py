@@ -104,7 +104,7 @@ def device() -> torch.device:
 
 
 def in_batches(
-    f,  # batch -> dict of tensors with a row each
+    f,  # batch -> dict of tensors with one row per input
     batches,  # Their rows, in order
 ) -> dict:  # Parts on the CPU
     "All batches through `f`, one thread each, as many in parallel as torch has threads; gradients may use the result"
