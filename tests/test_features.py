@@ -218,7 +218,7 @@ def test_two_processes_refuse_as_one_does(tmp_path, photos):
     truncate(photos[13])
     v = photo_view(photos)
     with pytest.raises(
-        InputError, match='13.jpg.*not a readable image.*run again with the files mended, or with skip=0.05'
+        InputError, match='13.jpg.*not a readable image.*run again with the files repaired, or with skip=0.05'
     ):
         features(v, dict(image=Mean()), cache=tmp_path, processes=2)
     assert (

@@ -342,7 +342,7 @@ def without(x, i, key):
     [
         ('layer1.json', lambda x: without(x, 7, 'id'), r"layer1.json, record 7: no 'id'"),
         ('layer1.json', lambda x: without(x, 7, 'title'), r"record 7 \(id '\w+'\): no 'title'"),
-        ('layer1.json', lambda x: wrong(x, 9, id=x[3]['id']), r"the id '\w+' stands in records 3, 9"),
+        ('layer1.json', lambda x: wrong(x, 9, id=x[3]['id']), r"the id '\w+' is in records 3, 9"),
         (
             'layer1.json',
             lambda x: wrong(x, 5, partition='trian'),

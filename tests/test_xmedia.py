@@ -194,7 +194,7 @@ def at(i, value):
         (but(teVidCat=at(0, -1)), 'teVidCat has classes 1 to 20, .* is -1'),
         (but(teVidCat=at(0, 0)), 'classes 0 to 19, .* is 20'),
         (but(trImgCat=at(2, 1.5)), 'trImgCat .* is 1.5'),
-        (but(trImgCat=np.eye(40, 20)), r'trImgCat is of shape \(40, 20\); one class a row'),
+        (but(trImgCat=np.eye(40, 20)), r'trImgCat is of shape \(40, 20\); one class per row'),
         (but(A_tr=at(5, np.nan)), 'A_tr: NaN or Inf in 1 of 20 rows: 2'),
         (but(A_tr=at(5, np.inf)), 'A_tr: NaN or Inf'),
         (but(A_tr=at(5, 1e300)), 'A_tr: NaN or Inf'),

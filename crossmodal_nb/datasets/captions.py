@@ -60,9 +60,9 @@ info = dict(
         folder='coco',
         licence='annotations CC BY 4.0; the photos belong to their Flickr authors',
         attribution='Lin et al. 2014, the COCO Consortium',
-        how='from the COCO site the 2014 train and val images and annotations, unpacked into one folder: train2014/, val2014/, '
-        'annotations/captions_{train,val}2014.json; beside them Karpathy\'s dataset_coco.json, or (split=\'salicon\') in annotations/ '
-        'SALICON\'s fixations_{train,val}2014.json',
+        how='from the COCO site the 2014 train and val images and annotations, unpacked into one folder: '
+        'train2014/, val2014/, annotations/captions_{train,val}2014.json; next to them Karpathy\'s dataset_coco.json, '
+        'or (split=\'salicon\') in annotations/ SALICON\'s fixations_{train,val}2014.json',
     ),
     captions=_flickr
     | dict(
@@ -91,24 +91,24 @@ splits = dict(
 )
 
 
-def _split(name, where):
-    return splits[check_choice(str(name).strip().lower()[:60], splits, f'split ({where})')]
+def _split(name, place):
+    return splits[check_choice(str(name).strip().lower()[:60], splits, f'split ({place})')]
 
 # %% ../../nbs/datasets/04_captions.ipynb #a4278bca
 def field(
     r,  # What should be an object (dict)
     key: str,  # One of its fields
     kind,  # `str`, `int`, `list`, `dict`
-    where: str,  # The place in the file, for the message
+    place: str,  # The place in the file, for the message
 ):  # Its value
-    "A field of a record that came from a file, or an `InputError` that says what is there instead"
+    "A field of a record that came from a file; raises `InputError` with what is there instead"
     if not isinstance(r, dict):
-        raise InputError(f'{where}: expected an object with {key!r}, not {short(r)}')
+        raise InputError(f'{place}: expected an object with {key!r}, not {short(r)}')
     if key not in r:
-        raise InputError(f'{where}: no {key!r}; there is: {abbreviate(map(short, r), 8)}')
+        raise InputError(f'{place}: no {key!r}; there is: {abbreviate(map(short, r), 8)}')
     if not isinstance(r[key], kind) or isinstance(r[key], bool):
-        raise InputError(f'{where}: {key} is {short(r[key])}; {_kinds[kind]} is needed')
-    return text(r[key], f'{where}: {key}') if kind is str else r[key]
+        raise InputError(f'{place}: {key} is {short(r[key])}; {_kinds[kind]} is needed')
+    return text(r[key], f'{place}: {key}') if kind is str else r[key]
 
 
 _kinds = {str: 'a text', int: 'a whole number', list: 'a list', dict: 'an object'}
@@ -116,23 +116,23 @@ _kinds = {str: 'a text', int: 'a whole number', list: 'a list', dict: 'an object
 
 def text(
     t: str,  # From a file
-    where: str,
+    place: str,
 ) -> str:  # `t`
-    "`t`, if it is made of whole characters; json and file names may hold halves of them, which nothing can write again"
+    "`t`, unless it contains an unpaired surrogate: json and file names may, but it cannot be written again"
     if not t.isascii() and (odd := re.search('[\ud800-\udfff]', t)):
         raise InputError(
-            f'{where}: character {odd.start()} is {odd[0]!r}, one half of a character. Write the whole one'
+            f'{place}: character {odd.start()} is {odd[0]!r}, one half of a character. Write the whole one'
         )
     return t
 
 
 def file_name(
     n: str,  # From a file
-    where: str,
+    place: str,
 ) -> str:  # `n`
     "`n`, if it is a plain file name without a path"
     if not re.fullmatch(r'[^\W_][\w.-]{0,200}', n):
-        raise InputError(f'{where}: {short(n)} is not a plain file name (letters, digits, _ . -, no folders)')
+        raise InputError(f'{place}: {short(n)} is not a plain file name (letters, digits, _ . -, no folders)')
     return n
 
 
@@ -144,20 +144,20 @@ def elements(path, key):
 
 
 def short(x) -> str:
-    "Anything, in a few characters, for a message"
+    "Any value, shortened for an error message"
     plain = x is None or isinstance(x, str) or isinstance(x, (int, float)) and abs(x) < 1e15
-    said = ascii(x[:60] if isinstance(x, str) else x) if plain else f'a {type(x).__name__}'
-    return said if len(said) <= 64 else said[:61] + '…'
+    shown = ascii(x[:60] if isinstance(x, str) else x) if plain else f'a {type(x).__name__}'
+    return shown if len(shown) <= 64 else shown[:61] + '…'
 
 # %% ../../nbs/datasets/04_captions.ipynb #497a4111
 def token_rows(path):
     "`name.jpg#k<TAB>caption`"
-    for i, l in enumerate(lines(path), 1):
-        if not l.strip():
+    for i, line in enumerate(lines(path), 1):
+        if not line.strip():
             continue
-        m = re.match(r'([^\t]+?)#\d+\t(.*)$', l)
+        m = re.match(r'([^\t]+?)#\d+\t(.*)$', line)
         if not m:
-            raise InputError(f'{path}, line {i}: expected name.jpg#0, a tab and a caption, not {l[:60]!r}')
+            raise InputError(f'{path}, line {i}: expected name.jpg#0, a tab and a caption, not {line[:60]!r}')
         yield dict(image=m[1], where=f'{path.name}, line {i}', text=m[2])
 
 
@@ -192,17 +192,17 @@ def table_rows(path):
             raise InputError(
                 f'{path}, line {i}: no column {"image" if "image" not in row else "text"!r}; there is: {", ".join(row)}'
             )
-        many = row['text'] if isinstance(row.get('text'), list) else None  # "sentences": […]
-        for one in [row | dict(text=t) for t in many] if many is not None else [row]:
-            yield one | dict(where=f'{path.name}, line {i}')
+        sentences = row['text'] if isinstance(row.get('text'), list) else None  # "sentences": […]
+        for entry in [row | dict(text=t) for t in sentences] if sentences is not None else [row]:
+            yield entry | dict(where=f'{path.name}, line {i}')
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #287fc518
 def _jsonl(path):
-    for i, l in enumerate(lines(path), 1):
-        if not l.strip():
+    for i, line in enumerate(lines(path), 1):
+        if not line.strip():
             continue
         try:
-            r = json.loads(l)
+            r = json.loads(line)
         except (ValueError, RecursionError) as e:
             raise InputError(f'{path}, line {i}: not valid json ({e})') from e
         if not isinstance(r, dict):
@@ -233,43 +233,45 @@ def _csv(path):
             if mark == '|' and len(r) > len(head):
                 r = [*r[: len(head) - 1], '|'.join(r[len(head) - 1 :])]
             if len(r) != len(head):
-                said = abbreviate((h.strip() for h in head), 9)
+                columns = abbreviate((h.strip() for h in head), 9)
                 raise InputError(
-                    f'{path}, line {read.line_num}: {len(r)} fields, but the head has {len(head)} ({said})'
+                    f'{path}, line {read.line_num}: {len(r)} fields, but the head has {len(head)} ({columns})'
                 )
             if len(set(head)) < len(head):
                 raise InputError(f'{path}: the head names a column twice: {abbreviate(head, 9)}')
             yield read.line_num, dict(zip(head, r))
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #9317ad43
 def karpathy_rows(path):
     "Karpathy's `dataset_*.json`"
     for i, im in enumerate(elements(path, 'images')):
-        at = f'{path}, image {i}'
+        place = f'{path}, image {i}'
         row = dict(
-            image=field(im, 'filename', str, at), where=f'{path.name}, image {i}', split=field(im, 'split', str, at)
+            image=field(im, 'filename', str, place),
+            where=f'{path.name}, image {i}',
+            split=field(im, 'split', str, place),
         )
-        for s in field(im, 'sentences', list, at):
-            yield row | dict(text=field(s, 'raw', str, at))
+        for s in field(im, 'sentences', list, place):
+            yield row | dict(text=field(s, 'raw', str, place))
 
 
 def folder_rows(root):
-    "`[split/]stem.jpg` and `[split/]stem.txt`, a caption a line"
+    "`[split/]stem.jpg` and `[split/]stem.txt`, one caption per line"
     for p in sorted(p for p in root.rglob('*.txt') if p.is_file()):
         image = next(
             (q for e in sorted(pictures) for q in (p.with_suffix(e), p.with_suffix(e.upper())) if q.exists()), None
         )
         name = str((image or p.with_suffix('.jpg')).relative_to(root))
-        at = dict(split=name.split('/')[0]) if name.split('/')[0].lower() in splits else {}
-        for i, l in enumerate(lines(p), 1):
-            if l.strip():
-                yield dict(image=name, where=f'{p.relative_to(root)}, line {i}', text=l, **at)
+        part = dict(split=name.split('/')[0]) if name.split('/')[0].lower() in splits else {}
+        for i, line in enumerate(lines(p), 1):
+            if line.strip():
+                yield dict(image=name, where=f'{p.relative_to(root)}, line {i}', text=line, **part)
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #3b74f5b7
 def layout(
     root: Path,
 ) -> tuple:  # (reader, its file or folder)
-    "Which layout a folder has: the most specific file wins"
+    "The layout of a folder: the most specific file wins"
     for pattern, reader in (
         ('dataset_*.json', karpathy_rows),
         ('*.token*', token_rows),
@@ -279,17 +281,17 @@ def layout(
         ('*.tsv', table_rows),
         ('*.csv', table_rows),
     ):
-        found = [
+        matches = [
             p
             for p in sorted(root.glob(pattern)) + sorted(root.glob(f'*/{pattern}'))
             if p.is_file() and not re.search(r'lemma|devi', p.name, re.I)
         ]
-        if len(found) > 1:
+        if len(matches) > 1:
             raise InputError(
-                f'{root}: several caption files ({abbreviate(p.relative_to(root) for p in found)}); leave one'
+                f'{root}: several caption files ({abbreviate(p.relative_to(root) for p in matches)}); leave one'
             )
-        if found:
-            return reader, found[0]
+        if matches:
+            return reader, matches[0]
     if any(root.rglob('*.txt')):
         return folder_rows, root
     raise MissingError(
@@ -323,8 +325,8 @@ def class_names(name, root, **options):
 
 def _split_files(root):
     lists = sorted(p for p in root.rglob('*Images.txt') if p.is_file())
-    found = {p: re.fullmatch(r'Flickr_?\d+k[._](train|dev|val|test)Images\.txt', p.name) for p in lists}
-    return {splits[m[1]]: p for p, m in found.items() if m}
+    matches = {p: re.fullmatch(r'Flickr_?\d+k[._](train|dev|val|test)Images\.txt', p.name) for p in lists}
+    return {splits[m[1]]: p for p, m in matches.items() if m}
 
 # %% ../../nbs/datasets/04_captions.ipynb #0f541094
 def captions(
@@ -337,11 +339,12 @@ def captions(
     table = list(reader(path))
     if not table:
         raise InputError(f'{path}: no captions in it')
-    lists = {s: [l.strip() for l in lines(p) if l.strip()] for s, p in _split_files(root).items()}
+    lists = {s: [line.strip() for line in lines(p) if line.strip()] for s, p in _split_files(root).items()}
     official = {image: s for s, names in lists.items() for image in names}
     if len(official) < sum(map(len, lists.values())):
         raise InputError(
-            f'{root}: an image is in two split files: {abbreviate(set(n[:99] for s in lists for n in lists[s] if official[n] != s))}'
+            f'{root}: an image is in two split files: '
+            f'{abbreviate({n[:99] for s in lists for n in lists[s] if official[n] != s})}'
         )
     if official:
         table = [r | dict(split=official[r['image']]) for r in table if r['image'] in official]
@@ -376,21 +379,23 @@ def captions(
     views = Views(views)
     if 'split' not in table[0]:
         return split(views, name)
-    at = {}
+    split_of = {}
     for r in table:
         s = _split(r.get('split'), r['where'])
-        if at.setdefault(item[r['image']], s) != s:
+        if split_of.setdefault(item[r['image']], s) != s:
             raise InputError(
-                f"{r['where']}: {r['image']} (or its group) is in {s} here, but in {at[item[r['image']]]} before"
+                f"{r['where']}: {r['image']} (or its group) is in {s} here, but in {split_of[item[r['image']]]} before"
             )
-    found = {
-        s: views.subset([i for i, t in at.items() if t == s]) for s in ('train', 'valid', 'test') if s in at.values()
+    parts = {
+        s: views.subset([i for i, t in split_of.items() if t == s])
+        for s in ('train', 'valid', 'test')
+        if s in split_of.values()
     }
-    if 'train' not in found or 'test' not in found:
-        raise InputError(f'{path}: the splits are {", ".join(found)}; train and test are needed')
-    return found if 'valid' in found else train_valid_split(found['train'], name) | dict(test=found['test'])
+    if 'train' not in parts or 'test' not in parts:
+        raise InputError(f'{path}: the splits are {", ".join(parts)}; train and test are needed')
+    return parts if 'valid' in parts else train_valid_split(parts['train'], name) | dict(test=parts['test'])
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #d8f7b772
 def _on_disk(root):
     paths = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in pictures and p.is_file()]
     short = {p.name: p for p in paths}
@@ -419,10 +424,10 @@ def _check(root, path, table, on_disk, official):
             f'{root}: captions without an image: {abbreviate(f"{i[:99]} ({w})" for i, w in reversed(needed.items()))}. '
             f'Add the images, or take the lines out of {path.name}'
         )
-    told = {r['image'] for r in table}
-    used = {on_disk[i] for i in told}
+    captioned = {r['image'] for r in table}
+    used = {on_disk[i] for i in captioned}
     idle = [p.relative_to(root) for p in dict.fromkeys(on_disk.values()) if p not in used]
-    bare = [i[:99] for i in official if i not in told] if official else idle
+    bare = [i[:99] for i in official if i not in captioned] if official else idle
     if bare:
         raise InputError(
             f'{root}: images without captions: {abbreviate(bare)}. Caption them in {path.name}, or move them away'
@@ -463,9 +468,9 @@ def _coco_files(root, split):
 
 def coco(
     root,  # Folder with `annotations/`, `train2014/`, `val2014/`
-    split: str = 'karpathy',  # Who says what is train and test: `'karpathy'`, `'2014'` or `'salicon'`
-    per_image: int | None = 5,  # Captions a photo, by annotation id; None: all
-    missing: float = 0.0,  # Share of the photos that may be absent; they are left out, and a warning says how many
+    split: str = 'karpathy',  # Whose split: `'karpathy'`, `'2014'` or `'salicon'`
+    per_image: int | None = 5,  # Captions per photo, by annotation id, 1 or more; None: all
+    missing: float = 0.0,  # Share of the photos that may be absent, 0 … 1; they are left out with a warning
 ) -> dict[str, Views]:  # Views `image` and `text`; `item` = photo
     "COCO captions"
     root = Path(root)
@@ -496,18 +501,18 @@ def coco(
     }
     return dealt | dict(test=views['test'])
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #0f793938
 def _coco_captions(path, per_image):
     "(file name, captions) of every photo of one file"
     names, notes = _coco_images(path), {}
     for i, a in enumerate(elements(path, 'annotations')):
-        at = f'{path}, annotation {i}'
-        image, caption = field(a, 'image_id', int, at), field(a, 'caption', str, at)
+        place = f'{path}, annotation {i}'
+        image, caption = field(a, 'image_id', int, place), field(a, 'caption', str, place)
         if image not in names:
-            raise InputError(f'{at}: its image {short(image)} is not among the images')
+            raise InputError(f'{place}: its image {short(image)} is not among the images')
         if not caption.strip():
-            raise InputError(f'{at}: the caption is empty')
-        notes.setdefault(image, []).append((field(a, 'id', int, at), caption))
+            raise InputError(f'{place}: the caption is empty')
+        notes.setdefault(image, []).append((field(a, 'id', int, place), caption))
     if bare := [n for i, n in names.items() if i not in notes]:
         raise InputError(f'{path}: images without captions: {abbreviate(bare)}')
     if len({k for c in notes.values() for k, _ in c}) < sum(map(len, notes.values())):
@@ -520,10 +525,10 @@ def _coco_images(path):
     "{id: file name} of the list `images`"
     names = {}
     for i, im in enumerate(elements(path, 'images')):
-        at = f'{path}, image {i}'
-        k, n = field(im, 'id', int, at), file_name(field(im, 'file_name', str, at), at)
+        place = f'{path}, image {i}'
+        k, n = field(im, 'id', int, place), file_name(field(im, 'file_name', str, place), place)
         if k in names:
-            raise InputError(f'{at}: the id {k} is there twice ({names[k]}, {n})')
+            raise InputError(f'{place}: the id {k} is there twice ({names[k]}, {n})')
         names[k] = n
     if len(set(names.values())) < len(names):
         raise InputError(f'{path}: the same file_name twice')
@@ -531,41 +536,44 @@ def _coco_images(path):
         raise InputError(f'{path}: no images in it')
     return names
 
-
+# %% ../../nbs/datasets/04_captions.ipynb #5c154ffb
 def _coco_names(root, split, paths):
     "{split: file names}"
     official, path = dict(train='train2014', test='val2014'), root / 'dataset_coco.json'
     if split == '2014':
         return {s: [n for n, p in paths.items() if p.parent.name == part] for s, part in official.items()}
     if split == 'salicon':
-        found = {
+        parts = {
             s: _coco_images(root / 'annotations' / f'fixations_{part}.json').values() for s, part in official.items()
         }
     else:
-        found = dict(train=[], valid=[], test=[])
+        parts = dict(train=[], valid=[], test=[])
         for i, im in enumerate(elements(path, 'images')):
-            at = f'{path}, image {i}'
-            found[_split(field(im, 'split', str, at), at)].append(field(im, 'filename', str, at))
-    every = [n for names in found.values() for n in names]
-    if len(set(every)) < len(every):
+            place = f'{path}, image {i}'
+            parts[_split(field(im, 'split', str, place), place)].append(field(im, 'filename', str, place))
+    listed = [n for names in parts.values() for n in names]
+    if len(set(listed)) < len(listed):
         raise InputError(f'{root}: a photo is in two splits, or twice in one (split={split!r})')
-    if unknown := [short(n) for n in every if n not in paths]:
+    if unknown := [short(n) for n in listed if n not in paths]:
         raise InputError(f'{root}: photos of split={split!r} without captions: {abbreviate(unknown)}')
-    return found
+    return parts
 
 
 def _coco_present(root, names, paths, missing):
-    "Only the photos that are there, if few enough are not"
+    "Only the photos that exist, if few enough are missing"
     folders = [root / p for p in ('train2014', 'val2014')]
-    there = {p.name: {n for n in os.listdir(p) if os.path.isfile(f'{p}/{n}')} if p.is_dir() else set() for p in folders}
-    every = [n for s in names.values() for n in s]
-    absent = {n for n in every if n not in there[paths[n].parent.name]}
+    present = {
+        p.name: {n for n in os.listdir(p) if os.path.isfile(f'{p}/{n}')} if p.is_dir() else set() for p in folders
+    }
+    listed = [n for s in names.values() for n in s]
+    absent = {n for n in listed if n not in present[paths[n].parent.name]}
     if not absent:
         return names
-    said = f'{len(absent)} of {len(every)} photos are not there: {abbreviate(paths[n].relative_to(root) for n in every if n in absent)}'
-    if len(absent) > missing * len(every) or any(absent.issuperset(s) for s in names.values()):
-        raise MissingError(f'{root}: {said}. Unpack them, or allow a share with missing=…')
-    warnings.warn(f'coco: {said}; they are left out', stacklevel=3)
+    gone = abbreviate(paths[n].relative_to(root) for n in listed if n in absent)
+    message = f'{len(absent)} of {len(listed)} photos are not there: {gone}'
+    if len(absent) > missing * len(listed) or any(absent.issuperset(s) for s in names.values()):
+        raise MissingError(f'{root}: {message}. Unpack them, or allow a share with missing=…')
+    warnings.warn(f'coco: {message}; they are left out', stacklevel=3)
     return {s: [n for n in names if n not in absent] for s, names in names.items()}
 
 

@@ -67,19 +67,20 @@ def matrices(
     path,  # A `.mat` file
     names: list[str],  # The matrices wanted
 ) -> dict:  # {name: (n, d) float32}
-    "Real matrices of a `.mat` file; call it through `base.isolated`"
+    "Real matrices of a `.mat` file; call it through `data.readers.isolated`"
     import scipy.io
 
     mat, out = scipy.io.loadmat(path, variable_names=names), {}
     if absent := [k for k in names if k not in mat]:
         raise InputError(
-            f'{path}: no matrix {abbreviate(absent)}; it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}'
+            f'{path}: no matrix {abbreviate(absent)}; '
+            f'it holds {abbreviate((k for k, *_ in scipy.io.whosmat(path)), 20)}'
         )
     for k in names:
         x = mat[k]
         if not isinstance(x, np.ndarray) or x.dtype.kind not in 'fiub' or x.ndim != 2 or not x.size:
             is_a = f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) else type(x).__name__
-            raise InputError(f'{path}: {k} is {is_a}; a full matrix of real numbers is needed, with one row an item')
+            raise InputError(f'{path}: {k} is {is_a}; a full matrix of real numbers is needed, with one row per item')
         with np.errstate(over='ignore'):
             out[k] = x.astype(np.float32)
     return out
@@ -87,15 +88,15 @@ def matrices(
 # %% ../../nbs/datasets/03_wikipedia.ipynb #e2266769
 def wikipedia(
     root,  # Folder with the `.mat` and `.list` files
-    text: str = 'lda',  # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d, side by side)
+    text: str = 'lda',  # Text features: `'lda'` (10-d topics), `'tfidf'` (1000-d words), `'both'` (1010-d)
 ) -> dict[str, Views]:  # Views `image` (128-d, SIFT bag of words) and `text`, float32; y = class 0…9
     "The Wikipedia benchmark"
-    root, views, at = Path(root), {}, 0
+    root, views, start = Path(root), {}, 0
     check_choice(text, ['lda', 'tfidf', 'both'], 'wikipedia text')
     x = isolated(matrices, root / 'raw_features.mat', ['I_tr', 'I_te', 'T_tr', 'T_te'])
     if text != 'lda':
         x |= isolated(matrices, root / 'raw_features_tfidf.mat', ['T_tfidf_tr', 'T_tfidf_te'])
-    words = [k for k, on in (('T', text != 'tfidf'), ('T_tfidf', text != 'lda')) if on]
+    words = [k for k, used in (('T', text != 'tfidf'), ('T_tfidf', text != 'lda')) if used]
     for k in ('I', *words):
         a, b = x[f'{k}_tr'].shape[1], x[f'{k}_te'].shape[1]
         if a != b:
@@ -107,23 +108,23 @@ def wikipedia(
                 raise InputError(
                     f'{root / _lists[s]}: {len(y)} ids, but the matrix {k}_{s} has {len(x[f"{k}_{s}"])} rows'
                 )
-        item, x_text = torch.arange(at, at + len(y)), np.concatenate([x[f'{k}_{s}'] for k in words], 1)
+        item, x_text = torch.arange(start, start + len(y)), np.concatenate([x[f'{k}_{s}'] for k in words], 1)
         views[s] = Views(
             image=View(torch.from_numpy(x[f'I_{s}']), image_ids, y, item),
             text=View(torch.from_numpy(x_text), text_ids, y, item),
         )
-        at += len(y)
+        start += len(y)
     return train_valid_split(views['tr'], 'wikipedia') | dict(test=views['te'])
 
 
 def _names(root, s):
     "Text ids, image ids and classes of one list"
     path, classes = root / _lists[s], class_names('wikipedia', root)
-    rows = [l.split('\t') for l in _list(path) if l.strip()]
+    rows = [line.split('\t') for line in _list(path) if line.strip()]
     for i, r in enumerate(rows):
         if len(r) != 3 or not r[2].strip().isdecimal():
             raise InputError(
-                f'{path}, line {i + 1}: expected text id, image id and class, divided by tabs, not {str(r)[:200]}'
+                f'{path}, line {i + 1}: expected text id, image id and class, separated by tabs, not {str(r)[:200]}'
             )
         if len(r[2]) > 9 or not 1 <= int(r[2]) <= len(classes):
             raise InputError(f'{path}, line {i + 1}: class {r[2][:20]}, but categories.list has {len(classes)}')

@@ -17,9 +17,9 @@ from .base import Encoder
 
 # %% ../../nbs/encoders/06_audio.ipynb #e9409066
 def mel_filters(
-    rate: int = 16000,  # Samples a second
+    rate: int = 16000,  # Samples per second
     width: int = 512,  # Of the Fourier transform, samples
-    bands: int = 64,
+    bands: int = 64,  # Number of triangles
 ) -> np.ndarray:  # (bands, width // 2 + 1), each a triangle of area 1 over the frequency in Hz
     "Triangles, equally spaced on the mel scale (Slaney 1998: linear below 1 kHz, logarithmic above)"
     step = np.log(6.4) / 27
@@ -39,10 +39,10 @@ _filters = lru_cache(mel_filters)
 
 
 def resampled(
-    sound: Sound,
-    rate: int,  # Samples a second
+    sound: Sound,  # A wave and its rate
+    rate: int,  # Samples per second
 ) -> np.ndarray:  # (n,)
-    "The wave at another rate"
+    "The wave resampled to another rate"
     from scipy.signal import resample_poly
 
     d = gcd(sound.rate, rate)
@@ -51,11 +51,11 @@ def resampled(
 
 def log_mel(
     wave,  # (n,) samples
-    rate: int = 16000,  # Samples a second
-    width: int = 512,
-    hop: int = 160,  # Of a frame, and from frame to frame, samples
-    bands: int = 64,
-    floor: float = 80.0,  # dB below the loudest at which it is silent
+    rate: int = 16000,  # Samples per second
+    width: int = 512,  # Of a frame, samples
+    hop: int = 160,  # From frame to frame, samples
+    bands: int = 64,  # Number of mel bands
+    floor: float = 80.0,  # Lower limit, dB below the maximum
 ) -> np.ndarray:  # (1 + n // hop, bands) dB
     "Logarithmic power in mel bands of frames under a Hann window; the ends are padded with silence"
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(wave, width // 2), width)[::hop]

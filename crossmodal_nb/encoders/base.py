@@ -20,7 +20,7 @@ from ..core.settings import settings
 
 # %% ../../nbs/encoders/01_base.ipynb #532be46f
 class Ragged:
-    "n sets of vectors, each of its own size: row i is `flat[start[i] : start[i] + length[i]]`"
+    "n sets of vectors of different sizes: row i is `flat[start[i] : start[i] + length[i]]`"
 
     def __init__(
         self,
@@ -48,16 +48,18 @@ class Ragged:
 
     def pad(
         self,
-    ) -> tuple[Tensor, Tensor]:  # (n, longest, d) float32, zero where there is nothing; (n, longest) bool mask
-        "All rows at one length; the mask is True where there is something"
-        at = torch.arange(int(self.length.max()) if len(self) else 0, device=self.length.device)
-        mask = at < self.length[:, None]
-        return self.flat[(self.start[:, None] + at) * mask].float() * mask[..., None], mask
+    ) -> tuple[Tensor, Tensor]:  # (n, longest, d) float32, zero on padding; (n, longest) bool mask
+        "All rows padded to one length; the mask is True on vectors"
+        position = torch.arange(int(self.length.max()) if len(self) else 0, device=self.length.device)
+        mask = position < self.length[:, None]
+        return self.flat[(self.start[:, None] + position) * mask].float() * mask[..., None], mask
 
     def packed(self) -> 'Ragged':  # The same rows, `flat` in their order and without gaps
         "Rows one after the other"
-        at = torch.arange(int(self.length.sum())) - (self.length.cumsum(0) - self.length).repeat_interleave(self.length)
-        return Ragged(self.flat[self.start.repeat_interleave(self.length) + at], self.length)
+        position = torch.arange(int(self.length.sum())) - (self.length.cumsum(0) - self.length).repeat_interleave(
+            self.length
+        )
+        return Ragged(self.flat[self.start.repeat_interleave(self.length) + position], self.length)
 
     @property
     def digest(self):
@@ -68,13 +70,13 @@ class Ragged:
 class Encoder:
     "Frozen: a list of raw rows -> a dict of parts, each with as many rows"
 
-    shard = 1024  # Rows between two safe points on disk
+    shard = 1024  # Rows between two checkpoints on disk
     parts: tuple = ('pooled',)  # What it returns
-    about: dict  # All that can change a number, in words and digests
+    about: dict  # Everything that can change a number, in words and digests
 
     @property
-    def key(self) -> str:  # A name that can be a folder's
-        "The encoder's class and the digest of all that can change a number"
+    def key(self) -> str:  # A valid folder name
+        "The encoder's class and the digest of everything that can change a number"
         return f'{type(self).__name__}-{digest(self.about)}'
 
     def prepare(self, row):
@@ -87,12 +89,12 @@ class Encoder:
         return tuple(check_choice(p, known, 'part') for p in ((parts,) if isinstance(parts, str) else parts))
 
     def __getstate__(self):
-        "Sent to another process without its network, which is loaded there anew"
+        "Pickled without its network, which is loaded again in the other process"
         return {k: v for k, v in vars(self).items() if not isinstance(getattr(type(self), k, None), cached_property)}
 
 
 def device() -> torch.device:
-    "Where networks run: `settings().device`, where `auto` is a GPU if there is one; of several processes, each has its own"
+    "Where networks run: `settings().device`, where `auto` is a GPU if there is one; each process has its own"
     name = settings().device
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -102,18 +104,20 @@ def device() -> torch.device:
 
 
 def in_batches(
-    f,  # batch -> dict of tensors with a row each
+    f,  # batch -> dict of tensors with one row per input
     batches,  # Their rows, in order
 ) -> dict:  # Parts on the CPU
-    "All batches through `f`, each on one thread, as many at once as torch has threads; the result may be trained on"
+    "All batches through `f`, one thread each, as many in parallel as torch has threads; gradients may use the result"
     threads = torch.get_num_threads()
 
-    def one(batch):
-        torch.set_num_threads(1)  # this thread's own number
+    def run(batch):
+        torch.set_num_threads(1)  # of this thread only
         with torch.inference_mode():
             return {k: v.cpu() for k, v in f(batch).items()}
 
     with ThreadPoolExecutor(1 if device().type == 'cuda' else threads) as pool:
-        done = list(pool.map(one, batches))
-    torch.set_num_threads(threads)  # what threads to come begin with
-    return {k: torch.cat([d[k] for d in done]) for k in done[0]}  # joined out here, it is an ordinary tensor
+        done = list(pool.map(run, batches))
+    torch.set_num_threads(threads)  # restored for later threads
+    return {
+        k: torch.cat([d[k] for d in done]) for k in done[0]
+    }  # concatenated outside of inference mode: an ordinary tensor

@@ -20,10 +20,10 @@ from .base import Encoder, device, in_batches
 
 # %% ../../nbs/encoders/02_image.ipynb #957b033b
 class ConvNet(Encoder):
-    "Base of picture encoders: a subclass gives `about`, `load`, `resize`, `mean`, `std`"
+    "Base of picture encoders: a subclass defines `about`, `load`, `resize`, `mean`, `std`"
 
     shard, size, width = 256, 224, 1280
-    resize: int  # Length of the shorter side, before 224 x 224 are cut out; 256 or more for a corner
+    resize: int  # Length of the shorter side before 224 x 224 are cut out, pixels; 256 or more for a corner
     mean: tuple
     std: tuple  # Of a channel, in units of 0…255
 
@@ -80,7 +80,7 @@ class ConvNet(Encoder):
         rows,  # b pictures, raw or prepared
         net: nn.Module | None = None,  # The network (default: the frozen one)
     ) -> Tensor:  # (b, d, 7, 7), with gradients where they are asked for
-        "The last maps of pictures"
+        "The last feature maps of pictures"
         net = net or self.net
         dev = next(net.parameters()).device
         mean, std = torch.tensor(self.mean, device=dev), torch.tensor(self.std, device=dev)
@@ -89,7 +89,7 @@ class ConvNet(Encoder):
 
     def __call__(self, rows):
         batch = 256 if device().type == 'cuda' else 4
-        self.net
+        _ = self.net  # loaded once, before threads ask for it
 
         def f(x):
             h = self.maps(x)
@@ -98,9 +98,9 @@ class ConvNet(Encoder):
         out = in_batches(f, [rows[i : i + batch] for i in range(0, len(rows), batch)])
         return {p: out[p] for p in self.parts}
 
-
+# %% ../../nbs/encoders/02_image.ipynb #6e0a1349
 class EfficientNetLite(ConvNet):
-    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0): 1280 wide; Lite0, 1 and 2 see 224, 240 and 260 pixels (18, 22 and 25 MB)"
+    "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0), 1280 wide; 0, 1, 2: 224, 240, 260 px; 18, 22, 25 MB"
 
     mean, std = (127.0,) * 3, (128.0,) * 3
 
@@ -149,11 +149,11 @@ def fold(
     "Each batch norm into the convolution before it, symmetric padding into the convolution, activations in place"
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    after = dict(
+    norms = dict(
         _conv_stem='_bn0', _expand_conv='_bn0', _depthwise_conv='_bn1', _project_conv='_bn2', _conv_head='_bn1'
     )
     for m in list(net.modules()):
-        for conv, bn in after.items():
+        for conv, bn in norms.items():
             if not (hasattr(m, conv) and hasattr(m, bn)):
                 continue
             setattr(m, conv, fuse_conv_bn_eval(getattr(m, conv), getattr(m, bn)))
@@ -189,9 +189,8 @@ class ResNet50(ConvNet):
 
         if self.weights is not None:
             check_choice(self.weights, ResNet50_Weights.__members__, 'weights')
-        file = (
-            'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem
-        )  # ends in its sha256
+        # the file's name ends in its sha256
+        file = 'random, seed 0' if self.weights is None else Path(ResNet50_Weights[self.weights].url).stem
         return dict(
             name='ResNet-50',
             weights=file,

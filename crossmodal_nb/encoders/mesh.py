@@ -15,12 +15,12 @@ from .base import Encoder
 
 # %% ../../nbs/encoders/07_mesh.ipynb #7245d597
 def on_surface(
-    points,
-    faces,  # Of a `Mesh`
-    n: int,
-    seed: int = 0,
+    points,  # (p, 3), of a `Mesh`
+    faces,  # (f, 3) indices of points
+    n: int,  # Number of points
+    seed: int = 0,  # Of the sample
 ) -> np.ndarray:  # (n, 3)
-    "Random points, evenly on the surface (Osada et al. 2002, equation 1)"
+    "Uniformly random points of the surface (Osada et al. 2002, equation 1)"
     g, (a, b, c) = np.random.default_rng(seed), np.moveaxis(points[faces], 1, 0)
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).cumsum()
     if not area[-1] > 0:
@@ -31,9 +31,9 @@ def on_surface(
 
 
 def d2(
-    p,
-    q,  # (n, 3) points of one surface
-    bins: int = 64,
+    p,  # (n, 3) points of a surface
+    q,  # (n, 3) points of the same surface
+    bins: int = 64,  # Bins of the histogram
 ) -> np.ndarray:  # (bins,), sums to 1
     "Histogram of the distances between pairs of points, from 0 to three times their mean"
     d = np.linalg.norm(p - q, axis=1)
@@ -46,7 +46,7 @@ class MeshGeometry(Encoder):
     def __init__(
         self,
         bins: int = 64,  # Of the histogram of distances
-        pairs: int = 16384,  # Pairs of points it is made of
+        pairs: int = 16384,  # Pairs of points in it
     ):
         self.bins, self.pairs = bins, pairs
 

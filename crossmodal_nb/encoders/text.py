@@ -24,25 +24,25 @@ from .base import Encoder, Ragged, device, in_batches
 def pool(
     h: Tensor,  # (n, length, d) token states
     mask: Tensor,  # (n, length) bool, True on real tokens; the first is [CLS], the last real one is [SEP]
-    how: str,  # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
+    pooling: str,  # `'mean'`, `'mean_no_special'` (without [CLS] and [SEP]), `'cls'` or `'max'`
 ) -> Tensor:  # (n, d)
-    "One vector a text"
-    if check_choice(how, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls':
+    "One vector per text"
+    if check_choice(pooling, ('mean', 'mean_no_special', 'cls', 'max'), 'pooling') == 'cls':
         return h[:, 0]
-    if how == 'max':
+    if pooling == 'max':
         return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
-    if how == 'mean_no_special':
+    if pooling == 'mean_no_special':
         inner = (
             mask
             & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
             & (torch.arange(mask.shape[1], device=mask.device) > 0)
         )
-        mask = torch.where(inner.any(1, keepdim=True), inner, mask)  # an empty text has nothing but the two
+        mask = torch.where(inner.any(1, keepdim=True), inner, mask)  # an empty text has only [CLS] and [SEP]
     return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 # %% ../../nbs/encoders/05_text.ipynb #b4284e0b
 class Bert(Encoder):
-    "A transformer text encoder: `pooled` (n, d) float32; `tokens`, a `Ragged` of token states, and `ids`, one of their WordPiece numbers"
+    "A transformer text encoder: `pooled` (n, d) float32; `tokens` (states) and `ids` (WordPiece numbers), `Ragged`"
 
     shard = 128
 
@@ -53,14 +53,14 @@ class Bert(Encoder):
         pooling: str = 'mean',  # See `pool`
         max_tokens: int = 512,  # Longer texts are cut, and flagged
         parts=('pooled',),  # Of `pooled`, `tokens` and `ids`
-        unit: bool = False,  # Pooled vectors at length 1?
+        unit: bool = False,  # Normalise pooled vectors to length 1
     ):
         self.model, self.layer, self.pooling, self.max_tokens, self.unit = model, layer, pooling, max_tokens, unit
         self.parts = self._parts(parts, ('pooled', 'tokens', 'ids'))
 
     @cached_property
     def weights(self) -> str:
-        return digest(*(v.cpu() for v in self.net.state_dict().values()))  # A digest of the weights
+        return digest(*(v.cpu() for v in self.net.state_dict().values()))  # a digest of the weights
 
     @property
     def about(self):
@@ -98,7 +98,7 @@ class Bert(Encoder):
         from transformers import AutoModel
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # a widget in every saved notebook
+        disable_progress_bar()  # else a widget in every saved notebook
         if isinstance(self.model, str):
             return AutoModel.from_pretrained(self.source()).float()
         with torch.random.fork_rng(devices=[]):
@@ -124,7 +124,7 @@ class Bert(Encoder):
         return net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer], mask
 
     def __call__(self, rows):
-        self.net
+        _ = self.net  # loaded once, before threads ask for it
         t = self.words(rows)
         order = np.argsort([len(i) for i in t['input_ids']], kind='stable')
 
@@ -148,13 +148,13 @@ class Bert(Encoder):
             'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings])
         }
 
-
+# %% ../../nbs/encoders/05_text.ipynb #5d91c4ac
 def _minilm():
     return str(next(fetch('minilm').rglob('model.safetensors')).parent)
 
 
 class MiniLM(Bert):
-    "all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Apache-2.0): 384 wide, 91 MB; as its authors pool it, masked mean at length 1"
+    "all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Apache-2.0): 384 wide, 91 MB; normalised masked mean, as by its authors"
 
     shard, weights, width = 1024, packages['minilm'][3][:12], 384
 
@@ -162,7 +162,7 @@ class MiniLM(Bert):
         self,
         parts=('pooled',),  # Of `pooled` (n, 384), `tokens` and `ids`
         max_tokens: int = 256,  # Longer texts are cut, and flagged
-        layer: int = -1,  # Which of the seven hidden states: 0 are words out of context
+        layer: int = -1,  # Which of the seven hidden states: 0 is the embedding without context
     ):
         super().__init__('all-MiniLM-L6-v2', layer=layer, max_tokens=max_tokens, parts=parts, unit=True)
 
@@ -171,12 +171,12 @@ class MiniLM(Bert):
 
 # %% ../../nbs/encoders/05_text.ipynb #1470e648
 class TfIdf(Encoder):
-    "Words weighted by how rare they are, rows at length 1 (Salton & Buckley 1988), by scikit-learn"
+    "Words weighted by their rarity, rows normalised to length 1 (Salton & Buckley 1988), by scikit-learn"
 
     def __init__(
         self,
         max_features: int = 1000,  # The most frequent words of the training texts are kept
-        **options,  # More for scikit-learn's `TfidfVectorizer`
+        **options,  # Further options of scikit-learn's `TfidfVectorizer`
     ):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -196,12 +196,12 @@ class TfIdf(Encoder):
         return dict(name='TF-IDF', weights=weights, preprocessing=repr(sorted(self.options.items())), parts=self.parts)
 
     def __call__(self, rows):
-        self.about
+        _ = self.about  # raises before `fit`
         return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
 
 # %% ../../nbs/encoders/05_text.ipynb #fc83e177
 class WordPieces(Encoder):
-    "Texts as numbers of word pieces, found by merging pairs (Sennrich et al. 2016), by the library tokenizers; 0 is what was never seen"
+    "Texts as numbers of byte-pair pieces (Sennrich et al. 2016), by the library tokenizers; 0 is unknown"
 
     parts = ('ids',)
 
@@ -236,7 +236,7 @@ class WordPieces(Encoder):
         )
 
     def __call__(self, rows):
-        self.about
+        _ = self.about  # raises before `fit`
         ids = [e.ids[: self.max_tokens] for e in self.pieces.encode_batch(list(rows))]
         return {
             'ids': Ragged(
@@ -282,7 +282,7 @@ class GloVe(Encoder):
         return {w: i for i, w in enumerate(words)}, vectors.float()
 
     def __call__(self, rows):
-        at, vectors = self.table
-        known = [[at[w] for w in normalise(r).split() if w in at] for r in rows]
+        index, vectors = self.table
+        known = [[index[w] for w in normalise(r).split() if w in index] for r in rows]
         mean = [vectors[k].mean(0) if k else torch.zeros(vectors.shape[1]) for k in known]
         return {'pooled': torch.stack(mean), 'unknown': torch.tensor([not k for k in known])}
