@@ -183,14 +183,14 @@ def features(
             print(f'{v}: {kinds[v]} already, nothing to encode')
     for split, views in splits.items():
         for v in [v for v in named if kinds[v] in encoder and len(views[v])]:
-            e, there = encoder[kinds[v]], (folder := store.store(views[v], encoder[kinds[v]])).exists()
+            e, stored = encoder[kinds[v]], (folder := store.store(views[v], encoder[kinds[v]])).exists()
             extraction.features(views.select(v), {v: e}, skip=skip, processes=processes)
             m = store.stored(folder)[1]
-            print(f'{split}/{v}: {_story(m, there)}; {folder}', flush=True)
+            print(f'{split}/{v}: {_story(m, stored)}; {folder}', flush=True)
             folders.append(folder)
             rows += m['n']
-            old += there * m['n']
-            copied += (not there) * m.get('copied', 0)
+            old += stored * m['n']
+            copied += (not stored) * m.get('copied', 0)
     size = sum(f.stat().st_size for d in set(folders) for f in d.iterdir()) / 1e6
     print(
         f'{name}: {rows:,} rows in {len(folders)} stores ({old:,} were there, {copied:,} copied, {rows - old - copied:,} computed), '
@@ -198,8 +198,8 @@ def features(
     )
 
 
-def _story(m, there):
-    rate = 'there already' if there else f'{m["n"] / max(m["seconds"], 0.01):,.1f} rows/s'
+def _story(m, stored):
+    rate = 'there already' if stored else f'{m["n"] / max(m["seconds"], 0.01):,.1f} rows/s'
     return '; '.join(
         [
             f'{m["n"]:,} rows',
@@ -322,15 +322,15 @@ def board_text(
     outcome = measured | {'metric', 'norm', 'query', 'gallery', 'dataset', 'experiment', 'published', 'split'}
     out = {}
     for d in ordered(r.get('dataset') or '-' for r in rows):
-        here = [r for r in rows if (r.get('dataset') or '-') == d]
-        metrics, lines = list(dict.fromkeys(r['metric'] for r in here)), {}
-        for r in here:
+        dataset_rows = [r for r in rows if (r.get('dataset') or '-') == d]
+        metrics, lines = list(dict.fromkeys(r['metric'] for r in dataset_rows)), {}
+        for r in dataset_rows:
             setting = ', '.join(f'{k} {v}' for k, v in r.items() if k not in outcome and v not in (None, ''))
             name = r['experiment'] + ('*' if r.get('published') else '')
             lines.setdefault((name, f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
         body = [[*k, *(shown(v[m]) if m in v else '' for m in metrics)] for k, v in lines.items()]
         out[d] = columns([['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)], *body])
-        if any(r.get('published') for r in here):
+        if any(r.get('published') for r in dataset_rows):
             out[d] += '\n* published, not run here'
     return out
 
@@ -379,16 +379,16 @@ def index(
     }
     check_choice(split, raw, 'split')
     check_choice(by, ('item', 'label'), '--by')
-    own = dict(
+    defaults = dict(
         image=EfficientNetLite(), text=MiniLM(), sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video()
     )
-    encoders = {v: own[k] for v, x in raw['train'].items() if (k := presets.kind(x.x)) in own}
+    encoders = {v: defaults[k] for v, x in raw['train'].items() if (k := presets.kind(x.x)) in defaults}
     data = {
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
         for s in {'train', 'valid', split} & set(raw)
     }
     check = (lambda m: checker(data['valid'].select(*m.views), by=by)(m)) if 'valid' in data else None
-    made = engine.Index(
+    built = engine.Index(
         learner.fit(data['train'], check),
         data[split],
         encoders,
@@ -396,8 +396,8 @@ def index(
         f'{name}, {method.split(":")[-1]}',
         datasets.class_names(name, root, **{k: v for k, v in map(_option, option or []) if k == "label"}),
     )
-    made.save(into := into or settings().work / 'index' / name)
-    print(f'{made}: {into}')
+    built.save(into := into or settings().work / 'index' / name)
+    print(f'{built}: {into}')
 
 
 @app.command()
@@ -414,16 +414,16 @@ def search(
     from crossmodal_nb.search import Index
 
     asked = Index.load(folder)
-    found = asked.search(query, view, gallery, k, plus or (), minus or ())
+    hits = asked.search(query, view, gallery, k, plus or (), minus or ())
 
     def line(t):
-        return ' · '.join(t.splitlines())[:100] if asked.kinds[found[0]['view']] == 'text' else t
+        return ' · '.join(t.splitlines())[:100] if asked.kinds[hits[0]['view']] == 'text' else t
 
     print(
         columns(
             [
-                ['rank', 'score', 'id', found[0]['view']],
-                *([f['rank'], f'{f["score"]:.3f}', f['id'], line(f['shown'])] for f in found),
+                ['rank', 'score', 'id', hits[0]['view']],
+                *([f['rank'], f'{f["score"]:.3f}', f['id'], line(f['shown'])] for f in hits),
             ]
         )
     )
@@ -441,10 +441,10 @@ def explore(
     from crossmodal_nb.explorer import write
     from crossmodal_nb.search import Index
 
-    said = write(Index.load(folder), into or settings().work / 'explorer', max_rows=max_rows, size=size, about=about)
+    summary = write(Index.load(folder), into or settings().work / 'explorer', max_rows=max_rows, size=size, about=about)
     print(
-        f'{said["file"]}: {said["rows"]:,} rows, {said["bytes"]:,} bytes; of the ten nearest, 8-bit codes share '
-        + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in said['shared'].items())
+        f'{summary["file"]}: {summary["rows"]:,} rows, {summary["bytes"]:,} bytes; of the ten nearest, 8-bit codes share '
+        + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in summary['shared'].items())
         + '. `crossmodal book` shows it'
     )
 

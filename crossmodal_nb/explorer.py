@@ -61,10 +61,10 @@ def neighbours(
     else:
         q = ordered(np.stack([sign * (units[v][i] - ordered(units[v], 0) / len(units[v])) for sign, v, i in terms]), 0)
     length = np.sqrt(ordered((q * q)[None], 1)[0])
-    below = length * norm[gallery]
-    s = np.divide(ordered(code[gallery] * q, 1), below, out=np.zeros(len(below)), where=below > 0)
-    own = {i for _, v, i in terms if v == gallery}
-    return [(int(i), float(s[i])) for i in np.argsort(-s, kind='stable') if i not in own][:k]
+    norms = length * norm[gallery]
+    s = np.divide(ordered(code[gallery] * q, 1), norms, out=np.zeros(len(norms)), where=norms > 0)
+    query_rows = {i for _, v, i in terms if v == gallery}
+    return [(int(i), float(s[i])) for i in np.argsort(-s, kind='stable') if i not in query_rows][:k]
 
 # %% ../nbs/explorer.ipynb #972c6b28
 def shard(
@@ -84,25 +84,27 @@ def shard(
     rows, codes = _drawn(index, max_rows), {}
     for v, i in rows.items():
         z = [c[i] for c in index.embeddings[v].values()]
-        if any(not torch.allclose(z[0], other) for other in z[1:]):
+        if any(not torch.allclose(z[0], code) for code in z[1:]):
             raise InputError(
                 f'the codes of view {v!r} depend on the view they are compared with: such a space has no single map'
             )
         codes[v] = unit(z[0] - z[0].mean(1, keepdim=True) if index.method.similarity == 'pearson' else z[0]).float()
-    every = np.concatenate(
+    all_codes = np.concatenate(
         [
             eight_bits(z).astype(float)
             / np.maximum(np.linalg.norm(eight_bits(z).astype(float), axis=1, keepdims=True), 1)
             for z in codes.values()
         ]
     )
-    at = tsne_map(every, min(30, len(every) // 4), seed, False)
-    at = np.rint(500 + 1000 * (at - (at.min(0) + at.max(0)) / 2) / np.ptp(at, 0).max()).astype(int)
+    positions = tsne_map(all_codes, min(30, len(all_codes) // 4), seed, False)
+    positions = np.rint(
+        500 + 1000 * (positions - (positions.min(0) + positions.max(0)) / 2) / np.ptp(positions, 0).max()
+    ).astype(int)
     views, start = [], 0
     for v, i in rows.items():
-        x, y = at[start : start + len(i)].T.tolist()
+        x, y = positions[start : start + len(i)].T.tolist()
         start += len(i)
-        shown = [_seen(index.kinds[v], index.shown[v][j], size, seconds) for j in i.tolist()]
+        shown = [_displayed(index.kinds[v], index.shown[v][j], size, seconds) for j in i.tolist()]
         views.append(
             dict(
                 name=v,
@@ -154,10 +156,10 @@ def _drawn(index, max_rows):
     "{view: rows} of whole items, the first by digest, as many as fit"
     from crossmodal_nb.core.files import digest
 
-    of = {v: i.tolist() for v, i in index.item.items()}
-    order = sorted(set(x for items in of.values() for x in items), key=lambda x: digest(int(x)))
+    by_view = {v: i.tolist() for v, i in index.item.items()}
+    order = sorted(set(x for items in by_view.values() for x in items), key=lambda x: digest(int(x)))
     count = {x: 0 for x in order}
-    for items in of.values():
+    for items in by_view.values():
         for x in items:
             count[x] += 1
     keep, n = set(), 0
@@ -166,7 +168,7 @@ def _drawn(index, max_rows):
             break
         keep.add(x)
         n += count[x]
-    return {v: torch.tensor([r for r, x in enumerate(items) if x in keep]) for v, items in of.items()}
+    return {v: torch.tensor([r for r, x in enumerate(items) if x in keep]) for v, items in by_view.items()}
 
 
 def _named(views):
@@ -181,7 +183,7 @@ def _named(views):
             v['alt'] = [words.get(x, i) for x, i in zip(v['item'], v['ids'])]
 
 
-def _seen(kind, shown, size, seconds):
+def _displayed(kind, shown, size, seconds):
     "What the page has of a row: its words; a small picture or a short sound inside the script; of other files the name, without the folder"
     if kind in ('text', 'numbers'):
         return shown[:200]
@@ -207,10 +209,10 @@ def _seen(kind, shown, size, seconds):
 def write(
     index: Index,
     folder,
-    **how,  # As for `shard`
+    **options,  # As for `shard`
 ) -> dict:
     "Put the shard of a space into a folder; what `shard` says of it"
-    text, said = shard(index, **how)
+    text, summary = shard(index, **options)
     with atomic(Path(folder) / address(index.name)) as f:
         f.write(text)
-    return said | dict(file=str(Path(folder) / address(index.name)))
+    return summary | dict(file=str(Path(folder) / address(index.name)))

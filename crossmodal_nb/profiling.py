@@ -294,7 +294,7 @@ def _measured(name, n, repeats, s):
     for _ in range(repeats):
         run, share = make(n, **s)
         gc.collect()
-        before = _memory(reset=True)
+        start = _memory(reset=True)
         wall, cpu = time.perf_counter(), time.process_time()
         run()
         cpu, wall, peak = time.process_time() - cpu, time.perf_counter() - wall, _memory()
@@ -305,7 +305,7 @@ def _measured(name, n, repeats, s):
                 seconds=cpu / share,
                 wall=wall / share,
                 share=share,
-                extra=None if peak is None else max(peak - before, 0),
+                extra=None if peak is None else max(peak - start, 0),
             )
     return best
 
@@ -316,9 +316,9 @@ def _memory(reset=False):
         if reset:
             Path('/proc/self/clear_refs').write_text('5')
         line = next(
-            l
-            for l in Path('/proc/self/status').read_text().splitlines()
-            if l.startswith('VmRSS:' if reset else 'VmHWM:')
+            line
+            for line in Path('/proc/self/status').read_text().splitlines()
+            if line.startswith('VmRSS:' if reset else 'VmHWM:')
         )
     except (OSError, StopIteration):
         return None
@@ -349,12 +349,12 @@ def duration(
     seconds: float,
 ) -> str:
     "In the unit that a reader would choose, two digits"
-    for most, one, name in (
+    for limit, unit, name in (
         (1, 1e-3, 'ms'),
         (120, 1, 's'),
         (7200, 60, 'min'),
         (172_800, 3600, 'h'),
         (math.inf, 86_400, 'days'),
     ):
-        if seconds < most:
-            return f'{seconds / one:,.0f} {name}' if seconds / one >= 10 else f'{seconds / one:.2g} {name}'
+        if seconds < limit:
+            return f'{seconds / unit:,.0f} {name}' if seconds / unit >= 10 else f'{seconds / unit:.2g} {name}'

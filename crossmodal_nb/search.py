@@ -46,12 +46,12 @@ def nearest(
 
 
 def _blocks(q, g, k, similarity, block):
-    best, at = torch.full((len(q), 0), -torch.inf), torch.zeros(len(q), 0, dtype=torch.long)
+    best, positions = torch.full((len(q), 0), -torch.inf), torch.zeros(len(q), 0, dtype=torch.long)
     for start in range(0, len(g), block):
         v, i = _first(product(q, g[start : start + block], similarity), k)
         best, order = torch.cat([best, v], 1).sort(dim=1, descending=True, stable=True)
-        best, at = best[:, :k], torch.cat([at, start + i], 1).gather(1, order[:, :k])
-    return best, at
+        best, positions = best[:, :k], torch.cat([positions, start + i], 1).gather(1, order[:, :k])
+    return best, positions
 
 
 def _first(s, k):
@@ -114,10 +114,10 @@ def _encoder(module, name):
     "The class of that name, or of its new one; in the module that the index says, or where it stands now"
     if not module.startswith('crossmodal_nb.'):
         check_choice(module, _modules, 'module of an encoder')
-    found = [
+    candidates = [
         getattr(importlib.import_module(m), n, None) for n in (name, current_name('names', name)) for m in _modules
     ]
-    return next(filter(None, found), None)
+    return next(filter(None, candidates), None)
 
 
 def build_encoder(d: dict) -> Encoder:
@@ -158,12 +158,12 @@ def sort_of(
     if not isinstance(query, (str, Path)):
         return 'image'
     ending = Path(query).suffix[1:].lower()
-    found = next((k for k, v in endings.items() if ending in v.split()), None)
-    if found is None or (isinstance(query, str) and ' ' in query and not Path(query).exists()):
+    sort = next((k for k, v in endings.items() if ending in v.split()), None)
+    if sort is None or (isinstance(query, str) and ' ' in query and not Path(query).exists()):
         if isinstance(query, Path):
             raise InputError(f'{query}: what kind of file is it? Known endings: {", ".join(endings.values())}')
         return 'text'
-    return found
+    return sort
 
 
 def opened(
@@ -181,19 +181,19 @@ def opened(
         return [str(query)]
     if sort == 'numbers':
         return (
-            torch.as_tensor(np.load(_there(query), allow_pickle=False) if isinstance(query, (str, Path)) else query)
+            torch.as_tensor(np.load(_existing(query), allow_pickle=False) if isinstance(query, (str, Path)) else query)
             .float()
             .view(1, -1)
         )
     if not isinstance(query, (str, Path)):
         return [query]
-    path = _there(query)
+    path = _existing(query)
     if sort == 'image' and path.suffix.lower() != '.svg':
         return [open_image(path)]
     return dict(image=Cutouts, sound=Sounds, mesh=Meshes)[sort]([path])[torch.tensor([0])]
 
 
-def _there(path):
+def _existing(path):
     if not Path(path).is_file():
         raise MissingError(f'{path}: there is no such file. (Words with a file\'s ending? Put a space behind them)')
     return Path(path)
@@ -278,8 +278,10 @@ class Index:
     ) -> list[dict]:  # rank, score, id, view, shown, row; best first
         "The nearest rows of the gallery"
         view = self.view_of(query, view)
-        others = [v for v in self.ids if v != view]
-        gallery = check_choice(gallery, others, f'gallery for a query of view {view!r}') if gallery else others[0]
+        other_views = [v for v in self.ids if v != view]
+        gallery = (
+            check_choice(gallery, other_views, f'gallery for a query of view {view!r}') if gallery else other_views[0]
+        )
         z = self.encode(query, view, gallery)
         if plus or minus:
             terms = [(query, 1.0)] + [(q, 1.0) for q in plus] + [(q, -1.0) for q in minus]
@@ -351,17 +353,17 @@ class Index:
             raise MissingError(
                 f'{path.parent} holds no saved index (no index.json). Make one with `crossmodal index`, or with Index(...).save(folder)'
             )
-        tensors, about = load_tensors(path)
+        tensors, info = load_tensors(path)
         self = cls.__new__(cls)
         self.method, self.name, self.classes, self.kinds = (
             Method.load(path.parent / 'method'),
-            about['name'],
-            about['classes'],
-            about['kinds'],
+            info['name'],
+            info['classes'],
+            info['kinds'],
         )
-        self.ids, self.shown = about['ids'], about['shown']
+        self.ids, self.shown = info['ids'], info['shown']
         self.encoders = {
-            v: [build_encoder(d) for d in ds] for v, ds in about['encoders'].items() if v not in (encoders or {})
+            v: [build_encoder(d) for d in ds] for v, ds in info['encoders'].items() if v not in (encoders or {})
         } | (encoders or {})
         self.item, self.y = (
             {v: tensors[f'item.{v}'] for v in self.ids},

@@ -36,7 +36,7 @@ def scores_of(
     within=lambda name: name,  # The name a method has in the table → its name here, or None: left out
 ) -> tuple[dict, str]:  # method: its `Score`s, one a run; and what runs differ in, `'seeds'` or `'folds'`
     "What the records say of methods that were asked the same queries"
-    table, score, found = (
+    table, score, methods = (
         tables[by, check_choice(split, ('valid', 'test'), 'split')],
         rank_score if by == 'item' else ap_score,
         {},
@@ -44,28 +44,28 @@ def scores_of(
     for e in entries:
         mine = {}
         for r in sorted((r for r in records if r['experiment'] == e), key=lambda r: (str(fold_of(r)), r['key'])):
-            for name, of in (r['tables'].get(table) or {}).items():
+            for name, values in (r['tables'].get(table) or {}).items():
                 m = within(name)
-                directions = directions or (m and sorted(of))
-                if m is None or not set(directions) <= set(of):
+                directions = directions or (m and sorted(values))
+                if m is None or not set(directions) <= set(values):
                     continue
-                of = {d: dict(random=not closed(m)) | of[d] for d in directions}
-                mine.setdefault(m, []).append((fold_of(r), score(of)))
-        found |= {m: of for m, of in mine.items() if m not in found}
-    return _alike(found)
+                values = {d: dict(random=not closed(m)) | values[d] for d in directions}
+                mine.setdefault(m, []).append((fold_of(r), score(values)))
+        methods |= {m: values for m, values in mine.items() if m not in methods}
+    return _alike(methods)
 
 
-def _alike(found):
+def _alike(methods):
     "Methods that were asked what the first was, in as many folds"
-    asked = {m: {str(s.item.tolist()) for _, s in of} for m, of in found.items()}
-    first = next(iter(found), None)
-    folds = len({f for of in found.values() for f, _ in of}) > 1
-    same = {
-        m: [s for _, s in of]
-        for m, of in found.items()
-        if asked[m] == asked[first] and (not folds or len(of) == len(found[first]))
+    asked = {m: {str(s.item.tolist()) for _, s in scores} for m, scores in methods.items()}
+    first = next(iter(methods), None)
+    folds = len({f for scores in methods.values() for f, _ in scores}) > 1
+    alike = {
+        m: [s for _, s in scores]
+        for m, scores in methods.items()
+        if asked[m] == asked[first] and (not folds or len(scores) == len(methods[first]))
     }
-    return same, 'folds' if folds else 'seeds'
+    return alike, 'folds' if folds else 'seeds'
 
 # %% ../../nbs/report/06_advice.ipynb #495b7db3
 simplicity = [
@@ -108,7 +108,7 @@ def _text(name):
     return lambda method: method.partition(' · ')[0] if method.endswith(f' · {name}') else None
 
 
-_whole = 'title+ingredients+instructions'
+_all_parts = 'title+ingredients+instructions'
 questions = [  # have: which entries are read, how they are judged, the page that shows them; candidates, simplest first, where it is not `simplicity`
     dict(
         have='Pairs: some thousand photos with sentences',
@@ -117,7 +117,7 @@ questions = [  # have: which entries are read, how they are judged, the page tha
     ),
     dict(have='Pairs: some thousand drawings with names', entries=('dcca_emoji', 'clip_emoji'), page='ladder'),
     dict(have='Pairs: some thousand texts in parts', entries=('dcca_recipes', 'clip_recipes'), page='ladder'),
-    dict(have='Pairs: about a hundred', entries=('ht_transfer',), page='recipes', within=_text(_whole)),
+    dict(have='Pairs: about a hundred', entries=('ht_transfer',), page='recipes', within=_text(_all_parts)),
     dict(have='Class labels: articles with a picture', entries=('dscmr_wikipedia',), by='label', page='dscmr'),
     dict(have='Class labels: texts in parts', entries=('dscmr_recipes',), by='label', page='dscmr'),
     dict(have='Class labels: drawings with names', entries=('dscmr_emoji',), by='label', page='dscmr'),
@@ -175,24 +175,29 @@ def _decided(records, have, entries, page, by='item', order=simplicity, within=l
         return None
     if len(valid) > 1:
         advice, n = simplest(valid, design=design), len(np.unique(np.concatenate([s.item for s in valid[names[0]]])))
-        start, found, because = advice.method, advice.found, f'{phrase_advice(advice, n)} ({n:,} validation items)'
+        start, is_finding, because = advice.method, advice.found, f'{phrase_advice(advice, n)} ({n:,} validation items)'
     else:
-        start, found = names[0], False
+        start, is_finding = names[0], False
         because = (
             f'undecided: {start}, the simplest, is a default, not a finding, for these records hold no validation scores of '
             'single items'
         )
-    said, decide = _reported(mine, entries, by, order, within, start)
+    test_report, decide = _reported(mine, entries, by, order, within, start)
     if len(valid) < 2 and decide:
         because += f'. {decide}'
     return dict(
-        have=have, start=called.get(start, start), found=found, because=because, test=said + _cost(mine), page=page
+        have=have,
+        start=called.get(start, start),
+        found=is_finding,
+        because=because,
+        test=test_report + _cost(mine),
+        page=page,
     )
 
 
-def _reported(records, entries, by, order, within, start):
+def _reported(records, entries, relevance, order, rename, start):
     "Of the test split: every method minus the one to begin with, corrected together; and how many such items would decide"
-    test, design = scores_of(records, entries, by, 'test', within=within)
+    test, design = scores_of(records, entries, relevance, 'test', within=rename)
     if start not in test:
         return 'these records hold no test scores of single items', ''
     all_ = {m: compare(test[m], test[start], design) for m in order if m in test and m != start}
@@ -225,18 +230,18 @@ def against(
     directions=None,  # As in `scores_of`
 ) -> str:  # `entry method: comparison`, or why it is undecided
     "Methods minus another one on the test split, in words, corrected together"
-    found, missing = {}, []
+    comparisons, missing = {}, []
     for e in entries:
         scores, design = scores_of(records, (e,), by, 'test', directions)
         for m in [first] if isinstance(first, str) else first:
             if m in scores and second in scores:
-                found[e, m] = compare(scores[m], scores[second], design)
-        if not any(k[0] == e for k in found) and any(r['experiment'] == e for r in records):
+                comparisons[e, m] = compare(scores[m], scores[second], design)
+        if not any(k[0] == e for k in comparisons) and any(r['experiment'] == e for r in records):
             missing.append(e)
-    said = [f'{e} {m} {phrase(c)}' for (e, m), (c, _) in family(found).items()]
+    texts = [f'{e} {m} {phrase(c)}' for (e, m), (c, _) in family(comparisons).items()]
     if missing:
-        said.append(f'undecided, for their records hold no scores of single items: {", ".join(missing)}')
-    return '; '.join(said)
+        texts.append(f'undecided, for their records hold no scores of single items: {", ".join(missing)}')
+    return '; '.join(texts)
 
 
 def surprises(
@@ -248,46 +253,46 @@ def surprises(
     deep = [e for e in ('dcca_flickr8k', 'dcca_emoji', 'dcca_recipes') if _have(records, e)]
     out = []
     if cca:
-        said = against(records, cca, 'CCA', 'CCA, textbook')
+        text = against(records, cca, 'CCA', 'CCA, textbook')
         out.append(
             dict(
                 title='Are all dimensions equally useful?',
                 page='cca',
                 said='Each canonical coordinate weighted by its correlation, with a ridge, minus all weighted alike, one and the same CCA '
-                f'otherwise, in points of mean recall: {said}. Where they are not, a best number of dimensions is mostly the place '
+                f'otherwise, in points of mean recall: {text}. Where they are not, a best number of dimensions is mostly the place '
                 'where noise was cut off by hand.',
             )
         )
     if _have(records, 'cvs_leak'):
         noise = [d for v in ('text', 'audio') for d in (f'{v}→mesh', f'mesh→{v}')]
-        said = against(records, ['cvs_leak'], 'CVS+attention, class partners', 'CVS+attention', 'label', noise)
+        text = against(records, ['cvs_leak'], 'CVS+attention, class partners', 'CVS+attention', 'label', noise)
         out.append(
             dict(
                 title='Does noise find its class, if its partner is chosen by class?',
                 page='cvs',
-                said=f'A modality of pure noise, with partners of its own class at test, minus without them, in points of mAP: {said}. '
+                said=f'A modality of pure noise, with partners of its own class at test, minus without them, in points of mAP: {text}. '
                 'The label can travel through the partner.',
             )
         )
     if 'dscmr' in tables:
         out += _hope(tables['dscmr'])
     if deep:
-        said = against(records, deep, ('DCCA', 'DCCA+triplet', 'Triplet'), 'CCA')
+        text = against(records, deep, ('DCCA', 'DCCA+triplet', 'Triplet'), 'CCA')
         out.append(
             dict(
                 title='Is deep ahead of linear?',
                 page='ladder',
-                said=f'Minus linear CCA on the same features, in points of mean recall: {said}.',
+                said=f'Minus linear CCA on the same features, in points of mean recall: {text}.',
             )
         )
     if _have(records, 'acme_recipes'):
-        said = against(records, ['acme_recipes'], '+align, wgan_gp', 'triplet')
+        text = against(records, ['acme_recipes'], '+align, wgan_gp', 'triplet')
         rows = [
             r
             for r in tables.get('recipes', {}).get('against', ())
             if r.get('data') == 'recipes' and r.get('rung') == '+align, wgan_gp'
         ]
-        told = [
+        classifier = [
             f' A fresh classifier then tells the modality of a code in {r["told"]:.0f} % of cases, and in {r["triplet"]:.0f} % without.'
             for r in rows
             if {'told', 'triplet'} <= set(r)
@@ -296,7 +301,8 @@ def surprises(
             dict(
                 title='Does a critic of modalities pay?',
                 page='recipes',
-                said=f'With adversarial alignment minus without, in points of mean recall: {said}.' + ''.join(told),
+                said=f'With adversarial alignment minus without, in points of mean recall: {text}.'
+                + ''.join(classifier),
             )
         )
     return out
@@ -325,11 +331,11 @@ def read(
     names=('dscmr', 'recipes'),  # Entries of the manifest
 ) -> dict:  # entry: tables of its newest record; one without a record is left out
     "What summary pages found"
-    return {n: found[-1]['tables'] for n in names if (found := runs(n))}
+    return {n: records[-1]['tables'] for n in names if (records := runs(n))}
 
 # %% ../../nbs/report/06_advice.ipynb #864a1d99
-def _link(page, at):
-    return f'<a href="{esc(at)}{esc(page)}.html">{esc(page)}</a>'
+def _link(page, folder):
+    return f'<a href="{esc(folder)}{esc(page)}.html">{esc(page)}</a>'
 
 
 def decision_table(

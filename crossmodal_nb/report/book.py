@@ -20,7 +20,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ..core.files import atomic, locked
-from .staging import _checkout, _records, _staged_code, kernel, lessons, stage
+from .staging import checkout_settings, good_records, kernel, lessons, stage, staged_code
 
 # %% ../../nbs/report/09_book.ipynb #b51a8c2e
 def build(
@@ -29,7 +29,7 @@ def build(
     catalogue: list[dict] | None = None,  # As for `stage`
 ) -> Path:  # `book/_build/html/index.html`
     "Stage and compile the book; a `RuntimeError` holds the builder's complaints"
-    s = _checkout(start)
+    s = checkout_settings(start)
     with locked(s.book / '_build'):
         folder, log = stage(start, catalogue), s.book / '_build' / 'log.txt'
         shutil.rmtree(s.book / '_build' / 'html', ignore_errors=True)  # pages that are no longer in the book
@@ -55,7 +55,7 @@ def build(
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(done.stdout)
         index = s.book / '_build' / 'html' / 'index.html'
-        complaints = [l for l in done.stdout.splitlines() if re.search(r'WARNING|ERROR|Error:', l)]
+        complaints = [line for line in done.stdout.splitlines() if re.search(r'WARNING|ERROR|Error:', line)]
         if complaints:
             print(*complaints, sep='\n')
         if done.returncode or not index.exists():
@@ -89,8 +89,8 @@ def publish(
     catalogue: list[dict] | None = None,  # As for `stage`
 ) -> list[Path]:  # What was written: the page and its records
     "Copy an entry's newest page and all its good records from `work/records` to `book/pages` and `book/records`"
-    s = _checkout(start)
-    ran = [r for r in _records(s.work / 'records' / exp) if r['path'].with_suffix('.ipynb').exists()]
+    s = checkout_settings(start)
+    ran = [r for r in good_records(s.work / 'records' / exp) if r['path'].with_suffix('.ipynb').exists()]
     if not ran:
         raise ValueError(f'{exp!r} has no good run on this machine to publish. Run it first: crossmodal run {exp}')
     if catalogue is None:
@@ -188,12 +188,12 @@ def markdown(
             parts.append(
                 re.sub(r'\]\((?![a-z]+:|#|/|\.\.)([^)\s]+\.ipynb)', r'](nbs/\1', c.source).replace('](../', '](')
             )
-        elif c.cell_type == 'code' and (c := _staged_code(copy.deepcopy(c), False, '')) is not None:
+        elif c.cell_type == 'code' and (c := staged_code(copy.deepcopy(c), False, '')) is not None:
             if c.source:
                 parts.append(f'```python\n{c.source}\n```')
-            said = ''.join(o.get('text') or o.get('data', {}).get('text/plain', '') for o in c.outputs).rstrip()
-            if said:
-                parts.append(f'```text\n{said}\n```')
+            output = ''.join(o.get('text') or o.get('data', {}).get('text/plain', '') for o in c.outputs).rstrip()
+            if output:
+                parts.append(f'```text\n{output}\n```')
     return '\n\n'.join(parts) + '\n'
 
 
@@ -204,13 +204,13 @@ def rooms(
     layers = tomllib.loads((root / 'pyproject.toml').read_text())['tool']['crossmodal']['layers']
     lines, folder = [], None
     for room, f in sorted(lessons(root / 'nbs').items(), key=lambda pair: layers.index(pair[0].split('/')[0])):
-        *above, name = room.split('/')
-        if above and above[0] != folder:
-            lines.append(f'{(folder := above[0])}/')
+        *parents, name = room.split('/')
+        if parents and parents[0] != folder:
+            lines.append(f'{(folder := parents[0])}/')
         lead = re.search(r'^> *((?:.+\n?)+)', nbformat.read(f, 4).cells[0].source, re.M)
         words = ' '.join(re.sub(r'\n>? *', ' ', lead[1]).split()) if lead else ''
         sentence = re.match(r'.*?[.?](?= [A-Z`*]|$)|.*', words)[0]
-        lines.append(f'{"  " if above else ""}{name:{19 if above else 21}}{sentence}')
+        lines.append(f'{"  " if parents else ""}{name:{19 if parents else 21}}{sentence}')
     return '\n'.join(lines)
 
 
@@ -219,9 +219,9 @@ def readme(
     write: bool = True,  # False: only say what it should be
 ) -> str:  # The README's text
     "README.md, made from `nbs/index.ipynb`"
-    s = _checkout(start)
-    made = '<!-- Made by `crossmodal readme` from nbs/index.ipynb. Edit that notebook. -->'
-    text = f'{made}\n\n{markdown(nbformat.read(s.nbs_path / "index.ipynb", 4))}'
+    s = checkout_settings(start)
+    notice = '<!-- Made by `crossmodal readme` from nbs/index.ipynb. Edit that notebook. -->'
+    text = f'{notice}\n\n{markdown(nbformat.read(s.nbs_path / "index.ipynb", 4))}'
     text = text.replace('<!-- map -->', f'```text\n{rooms(s.root)}\n```')
     if write:
         with atomic(s.root / 'README.md') as f:

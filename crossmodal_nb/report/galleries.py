@@ -63,7 +63,7 @@ def gallery(
             return thumbnail(x, name or 'picture', size)
         return f'<span class="cm-text">{esc(x if len(x) <= 160 else x[:159] + "…")}</span>'
 
-    def one(f):
+    def match(f):
         mark = ' ✓' if f.get('true') else ''
         frame = f'border:2px solid {palette["audio"][0] if mark else "transparent"};'
         score = f'<small>{f["score"]:.2f}{mark}</small>' if f.get('score') is not None else f'<small>{mark}</small>'
@@ -74,10 +74,10 @@ def gallery(
 
     def case(c):
         rank = '' if c.get('rank') is None else f'true match at rank {c["rank"]:g}'
-        about = ' · '.join(esc(str(a)) for a in (c.get('why'), c.get('name'), rank) if a)
-        items = ''.join(map(one, c['found']))
+        heading = ' · '.join(esc(str(a)) for a in (c.get('why'), c.get('name'), rank) if a)
+        items = ''.join(map(match, c['found']))
         return (
-            f'<div class="cm-case"><div class="cm-why">{about}</div>'
+            f'<div class="cm-case"><div class="cm-why">{heading}</div>'
             '<div class="cm-row" style="display:flex;gap:6px;align-items:flex-start">'
             '<div class="cm-query" style="display:flex;flex-wrap:wrap;gap:4px;align-items:center;max-width:14rem">'
             f'{piece(c["query"], c.get("name", ""))}</div><div class="cm-arrow">→</div>'
@@ -103,8 +103,8 @@ def plot_tsne(
     "A joint t-SNE map of all views (rows normalised, PCA to 50 first) and the numbers that it suggests"
     import matplotlib.pyplot as plt
 
-    at, view, y, numbers, total = joint_map(codes, labels, seed, perplexity, max_points, k)
-    n = len(at)
+    points, view, y, numbers, total = joint_map(codes, labels, seed, perplexity, max_points, k)
+    n = len(points)
     with plt.rc_context(style()):
         fig, (ax,) = _panels(1, height=5.4)
         ax.set(xticks=[], yticks=[], title=_plain(title))
@@ -119,11 +119,11 @@ def plot_tsne(
         for v in codes:
             m = view == v
             colours = [tint.get(c, '#cfcfcf') for c in kinds[m]]
-            ax.scatter(*at[m].T, s=14 if n < 3000 else 5, marker=mark[v], color=colours, alpha=0.75, lw=0)
+            ax.scatter(*points[m].T, s=14 if n < 3000 else 5, marker=mark[v], color=colours, alpha=0.75, lw=0)
         from matplotlib.lines import Line2D
 
-        def point(c, m, l):
-            return Line2D([], [], ls='', marker=m, color=c, label=_plain(l), ms=10 if m == '.' else 6)
+        def point(c, m, text):
+            return Line2D([], [], ls='', marker=m, color=c, label=_plain(text), ms=10 if m == '.' else 6)
 
         views = [point(tint[v] if colour == 'view' else grey, mark[v], v) for v in codes]
         classes = [] if colour == 'view' else [point(tint[c], '.', c) for c in top]
@@ -132,10 +132,10 @@ def plot_tsne(
             f't-SNE of {n:,}{f" of {total:,}" if n < total else ""} codes, PCA to 50, perplexity {numbers["perplexity"]:.3g}, seed {seed}. '
             'Cluster size and distance mean nothing.'
         )
-        said = '   '.join(
+        summary = '   '.join(
             f'{n.replace("_", " ")} {v:.2f}' for n, v in numbers.items() if isinstance(v, float) and n != 'perplexity'
         )
-        ax.set_xlabel(f'{caption}\n{said}', fontsize=8, loc='left')
+        ax.set_xlabel(f'{caption}\n{summary}', fontsize=8, loc='left')
     return fig, numbers
 
 # %% ../../nbs/report/04_galleries.ipynb #fb0fac82
@@ -197,8 +197,8 @@ def boxes(
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
-    def draw(ax, b, **how):
-        ax.add_patch(Rectangle(b[:2], b[2] - b[0], b[3] - b[1], fill=False, lw=1.6, **how))
+    def draw(ax, b, **look):
+        ax.add_patch(Rectangle(b[:2], b[2] - b[0], b[3] - b[1], fill=False, lw=1.6, **look))
 
     with plt.rc_context(style()):
         fig, axes = _panels(len(cases), height=1.75, across=min(across, len(cases)), sharey=False)

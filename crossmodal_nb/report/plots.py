@@ -29,10 +29,10 @@ def lines(
     with plt.rc_context(style()):
         fig, axes = _panels(len(ps := ordered(value(r, panel) for r in rows) if panel else [None]))
         for ax, p in zip(axes, ps):
-            here = [r for r in rows if panel is None or value(r, panel) == p]
-            times, name = unit(here[0]['metric'])
-            for h in [h for h in look if any(value(r, hue) == h for r in here)]:
-                line = sorted((r for r in here if value(r, hue) == h), key=lambda r: value(r, x))
+            panel_rows = [r for r in rows if panel is None or value(r, panel) == p]
+            times, name = unit(panel_rows[0]['metric'])
+            for h in [h for h in look if any(value(r, hue) == h for r in panel_rows)]:
+                line = sorted((r for r in panel_rows if value(r, hue) == h), key=lambda r: value(r, x))
                 xs, ys = [value(r, x) for r in line], [times * r['value'] for r in line]
                 _once(xs, f'{hue} = {h}', x)
                 ax.plot(xs, ys, color=look[h][0], marker=look[h][1])
@@ -43,8 +43,8 @@ def lines(
                     )
             if log:
                 ax.set_xscale('log')
-            xs = sorted({value(r, x) for r in here})
-            xs = _apart(xs, log)
+            xs = sorted({value(r, x) for r in panel_rows})
+            xs = _spaced(xs, log)
             ax.set_xticks(xs, [f'{v:g}' for v in xs])
             ax.minorticks_off()
             ax.set(
@@ -52,7 +52,7 @@ def lines(
                 xlabel=xlabel or x,
                 ylabel=(ylabel or name) if ax is axes[0] or ax.get_subplotspec().is_first_col() else '',
             )
-            _chance(ax, here, times)
+            _chance(ax, panel_rows, times)
         if times == 100:
             axes[0].set_ylim(0, max(ax.dataLim.y1 for ax in axes) * 1.06)  # shared by all panels
         for ax, p in zip(axes, ps):
@@ -65,19 +65,19 @@ def lines(
 advice = 'Filter the rows, or show the field in which they differ'
 
 
-def _apart(xs, log):
+def _spaced(xs, log):
     "Of sorted places on the axis, those whose labels do not touch"
-    at, keep = np.log(xs) if log else np.asarray(xs, dtype=float), [0]
+    positions, keep = np.log(xs) if log else np.asarray(xs, dtype=float), [0]
     for i in range(1, len(xs)):
-        if at[i] - at[keep[-1]] >= (at[-1] - at[0]) / 14:
+        if positions[i] - positions[keep[-1]] >= (positions[-1] - positions[0]) / 14:
             keep.append(i)
     return [xs[i] for i in keep]
 
 
-def _once(keys, where, what):
+def _once(keys, line, field):
     twice = [k for i, k in enumerate(keys) if k in keys[:i]]
     if twice:
-        raise ValueError(f'{where}: {what} = {twice[0]!r} occurs more than once. {advice}')
+        raise ValueError(f'{line}: {field} = {twice[0]!r} occurs more than once. {advice}')
 
 
 def _chance(ax, rows, times):
@@ -113,10 +113,10 @@ def _labels(fig, ax, rows, x, hue, look):
     for high in reversed(ends):
         high[0] = min(high[0], top)
         top = high[0] - gap
-    for at, text, tint in ends:
+    for y_pixels, text, tint in ends:
         ax.annotate(
             _plain(text),
-            (1, ax.transAxes.inverted().transform((0, at))[1]),
+            (1, ax.transAxes.inverted().transform((0, y_pixels))[1]),
             xycoords='axes fraction',
             xytext=(2, 0),
             textcoords='offset points',
@@ -151,26 +151,32 @@ def bars(
             sharey=False,
         )
         for ax, p in zip(axes, ps):
-            here = [r for r in rows if panel is None or value(r, panel) == p]
-            times, name = unit(here[0]['metric'])
+            panel_rows = [r for r in rows if panel is None or value(r, panel) == p]
+            times, name = unit(panel_rows[0]['metric'])
             for j, h in enumerate(look):
-                mine = [r for r in here if value(r, hue) == h]
+                mine = [r for r in panel_rows if value(r, hue) == h]
                 _once([value(r, x) for r in mine], f'{hue} = {h}', x)
                 for r in mine:
-                    at, (low, high, _) = groups.index(value(r, x)) + (j - (len(look) - 1) / 2) * width, spread(r)
+                    position, (low, high, _) = groups.index(value(r, x)) + (j - (len(look) - 1) / 2) * width, spread(r)
                     ax.bar(
-                        at,
+                        position,
                         times * r['value'],
                         width * 0.92,
                         color=look[h][0],
                         label=_plain(h) if r is mine[0] else None,
                     )
                     if low is not None:
-                        ax.plot([at, at], [times * low, times * high], color='#222222', lw=1.2, path_effects=[edge])
+                        ax.plot(
+                            [position, position],
+                            [times * low, times * high],
+                            color='#222222',
+                            lw=1.2,
+                            path_effects=[edge],
+                        )
                     top = times * max(r['value'], high or 0)
                     ax.annotate(
                         f'{times * r["value"]:.{digits}f}',
-                        (at, top),
+                        (position, top),
                         xytext=(0, 2),
                         textcoords='offset points',
                         ha='center',
@@ -179,8 +185,8 @@ def bars(
                     if r.get('null_high') is not None:
                         ax.hlines(
                             times * r['null_high'],
-                            at - width * 0.46,
-                            at + width * 0.46,
+                            position - width * 0.46,
+                            position + width * 0.46,
                             color='#bbbbbb',
                             lw=2.5,
                             label='null, 95 %',
@@ -195,7 +201,7 @@ def bars(
             ax.set(title=_plain(p if panel else ''), ylabel=ylabel or name)
             ax.margins(y=0.15)
             ax.set_ylim(bottom=0)
-            for v in _chance(ax, here, times)[:1]:
+            for v in _chance(ax, panel_rows, times)[:1]:
                 ax.annotate(
                     'chance',
                     (1, v),
@@ -245,9 +251,9 @@ def scatter(
             sharey=False,
         )
         for i, (ax, p) in enumerate(zip(axes, ps)):
-            here = [r for r in rows if panel is None or value(r, panel) == p]
-            times, name = unit(here[0]['metric'])
-            for r in sorted(here, key=lambda r: bool(r.get(label))):
+            panel_rows = [r for r in rows if panel is None or value(r, panel) == p]
+            times, name = unit(panel_rows[0]['metric'])
+            for r in sorted(panel_rows, key=lambda r: bool(r.get(label))):
                 (low, high, _), (tint, mark) = spread(r), look[value(r, hue)]
                 if low is not None:
                     ax.plot([r[x]] * 2, [times * low, times * high], color=tint, lw=1, alpha=0.35)
@@ -259,24 +265,24 @@ def scatter(
                     ms=5.5 if r.get(label) else 3.5,
                     alpha=1 if r.get(label) else 0.4,
                 )
-            _costs(ax, [r[x] for r in here])
-            _floor(ax, here, times)
+            _costs(ax, [r[x] for r in panel_rows])
+            _floor(ax, panel_rows, times)
             ax.set(title=_plain(p if panel else ''), xlabel=(xlabel or x) if i >= len(ps) - 2 else '', ylabel=name)
         if title:
             fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
         fig.canvas.draw()
         for ax, p in zip(axes, ps):
-            _beside(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, label, hue, look)
+            _point_names(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, label, hue, look)
     return fig
 
 
-def _costs(ax, at):
+def _costs(ax, costs):
     "A logarithmic axis with round ticks, and room for names on its right"
     ax.set_xscale('log')
-    ax.set_xlim(min(at) / 1.5, max(at) * (max(at) / min(at)) ** 0.6 * 1.8)
-    ticks = [t * 10.0**k for k in range(-4, 7) for t in (1, 3) if min(at) / 1.3 <= t * 10.0**k <= max(at) * 1.3] or [
-        float(f'{min(at):.1g}')
-    ]
+    ax.set_xlim(min(costs) / 1.5, max(costs) * (max(costs) / min(costs)) ** 0.6 * 1.8)
+    ticks = [
+        t * 10.0**k for k in range(-4, 7) for t in (1, 3) if min(costs) / 1.3 <= t * 10.0**k <= max(costs) * 1.3
+    ] or [float(f'{min(costs):.1g}')]
     ax.set_xticks(ticks, [f'{t:,g}' for t in ticks])
     ax.minorticks_off()
 
@@ -305,18 +311,18 @@ def _floor(ax, rows, times):
     )
 
 
-def _beside(fig, ax, rows, x, label, hue, look):
+def _point_names(fig, ax, rows, x, label, hue, look):
     "Names to the right of points; those that would touch a name or a point move up or down, with a thin line to their point"
     pixels, times = fig.dpi / 72, unit(rows[0]['metric'])[0]
-    step, box, at = (
+    step, box, points = (
         10 * pixels,
         ax.get_window_extent(),
         [ax.transData.transform((r[x], times * r['value'])) for r in rows],
     )
     taken = [
-        (px - 3 * pixels, px + 3 * pixels, py, 0.75 * step) for px, py in at
+        (px - 3 * pixels, px + 3 * pixels, py, 0.75 * step) for px, py in points
     ]  # left, right, height, how near is too near
-    for r, (px, py) in sorted(zip(rows, at), key=lambda p: -p[0]['value']):
+    for r, (px, py) in sorted(zip(rows, points), key=lambda p: -p[0]['value']):
         if not r.get(label):
             continue
         text = ax.annotate(
@@ -364,11 +370,11 @@ def histogram(
     values = {k: np.asarray(v) for k, v in values.items() if len(v)}
     if not values:
         raise ValueError('no values to draw')
-    every = np.concatenate([*values.values(), np.asarray(limits, dtype=int)])
-    if log and every.min() <= 0:
-        raise ValueError(f'a logarithmic axis has no place for {every.min()}: leave it out, or choose log=False')
+    all_values = np.concatenate([*values.values(), np.asarray(limits, dtype=int)])
+    if log and all_values.min() <= 0:
+        raise ValueError(f'a logarithmic axis has no place for {all_values.min()}: leave it out, or choose log=False')
     look, scale = looks(values), np.log2 if log else np.asarray
-    edges = _edges(every, log)
+    edges = _edges(all_values, log)
     with plt.rc_context(style()):
         fig, axes = _panels(len(values), height=0.62 + 0.58 / len(values) + 0.35, across=1, sharey=False)
         for ax, (name, v) in zip(axes, values.items()):
@@ -401,8 +407,8 @@ def histogram(
             ax.set(xlim=(edges[0], edges[-1]), yticks=[], ylim=(0, None))
             ax.spines.left.set_visible(False)
             ax.minorticks_off()
-            at = _ticks(edges, limits, log) if ax is axes[-1] else []
-            ax.set_xticks(at, [f'{t:,g}' for t in at])
+            ticks = _ticks(edges, limits, log) if ax is axes[-1] else []
+            ax.set_xticks(ticks, [f'{t:,g}' for t in ticks])
         axes[-1].set_xlabel(xlabel)
         if title:
             fig.suptitle(_plain(title), x=0.01, ha='left', fontsize=11.5, fontweight='bold')
@@ -435,6 +441,10 @@ def _ticks(edges, limits, log):
     scale = np.log2 if log else np.asarray
     near = 0.05 * (scale(edges[-1]) - scale(edges[0]))
     return sorted(
-        {t for t in ticks if edges[0] <= t <= edges[-1] and all(abs(scale(t) - scale(l)) > near for l in limits)}
+        {
+            t
+            for t in ticks
+            if edges[0] <= t <= edges[-1] and all(abs(scale(t) - scale(limit)) > near for limit in limits)
+        }
         | set(map(float, limits))
     )

@@ -48,10 +48,12 @@ ladder = {  # method: what it adds
 
 def ordered(values) -> list:
     "Distinct values in the book's order: numbers ascending, then views and methods as in `palette` and `ladder`, then others as they came"
-    at = {k: i for i, k in enumerate([*palette, *ladder])}
+    position = {k: i for i, k in enumerate([*palette, *ladder])}
 
     def place(v):
-        return at.get(v, at.get(str(v).partition('+')[0], len(at)) + 0.5)  # what adds to a method comes right after it
+        return position.get(
+            v, position.get(str(v).partition('+')[0], len(position)) + 0.5
+        )  # what adds to a method comes right after it
 
     return sorted(dict.fromkeys(values), key=lambda v: (0, v) if isinstance(v, (int, float)) else (1, place(v)))
 

@@ -24,16 +24,16 @@ def protocol(
 ) -> str:
     "What the rows share, in words: data, split, pool, relevance, normalisation, selection, and by which model the intervals are made"
 
-    def one(field):
-        found = list(dict.fromkeys(r.get(field) for r in rows))
-        return found[0] if len(found) == 1 and field not in shown else None
+    def common(field):
+        values = list(dict.fromkeys(r.get(field) for r in rows))
+        return values[0] if len(values) == 1 and field not in shown else None
 
     ns = sorted({r['n'] for r in rows if r.get('n') is not None})
-    pool, pools = one('pool'), one('pools')
+    pool, pools = common('pool'), common('pools')
     say = [
-        one('dataset'),
-        one('split') and f'{one("split")} split',
-        one('query') and one('gallery') and 'direction' not in shown and value(rows[0], 'direction'),
+        common('dataset'),
+        common('split') and f'{common("split")} split',
+        common('query') and common('gallery') and 'direction' not in shown and value(rows[0], 'direction'),
         ns and 'n' not in shown and (f'n = {ns[0]:,}' if len(ns) == 1 else f'n = {ns[0]:,} to {ns[-1]:,}') + ' queries',
         pool is not None
         and (
@@ -41,10 +41,10 @@ def protocol(
             if pool == 'all'
             else f'pools of {pool:,}' + (f' ({pools} drawn)' if isinstance(pools, int) else '')
         ),
-        one('relevance') and f'relevant = same {one("relevance")}',
-        one('norm') and f'AP normalised by {one("norm")}',
-        one('dim') and f'd = {one("dim")}',
-        one('selected_by') and f'settings chosen on {one("selected_by")}',
+        common('relevance') and f'relevant = same {common("relevance")}',
+        common('norm') and f'AP normalised by {common("norm")}',
+        common('dim') and f'd = {common("dim")}',
+        common('selected_by') and f'settings chosen on {common("selected_by")}',
     ]
     return '; '.join(str(s) for s in [*say, *sorted({spread(r)[2] for r in rows} - {None})] if s) + '.'
 
@@ -80,17 +80,17 @@ def table(
     lines_, heads = [_keys(rows, fields) for fields in (index, columns)]
     cells = {}
     for r in rows:
-        at = tuple(value(r, f) for f in index), tuple(value(r, f) for f in columns)
-        if at in cells:
-            raise ValueError(f'two rows for line {at[0]} and column {at[1]}. {advice}')
-        cells[at] = r
+        place = tuple(value(r, f) for f in index), tuple(value(r, f) for f in columns)
+        if place in cells:
+            raise ValueError(f'two rows for line {place[0]} and column {place[1]}. {advice}')
+        cells[place] = r
     body = [[*map(str, line), *(shown(cells.get((line, h)), digits) for h in heads)] for line in lines_]
     for name, field in below_the_line.items():
-        below = [_shared([cells[l, h] for l in lines_ if (l, h) in cells], field, digits) for h in heads]
-        if any(below):
-            body.append([name, *[''] * (len(index) - 1), *below])
-    about = [protocol(rows, (*index, *columns)), _official(rows), legend(rows)] if kind == 'ours' else []
-    caption = ' '.join(filter(None, [caption, *about]))
+        summary = [_shared([cells[line, h] for line in lines_ if (line, h) in cells], field, digits) for h in heads]
+        if any(summary):
+            body.append([name, *[''] * (len(index) - 1), *summary])
+    notes = [protocol(rows, (*index, *columns)), _official(rows), legend(rows)] if kind == 'ours' else []
+    caption = ' '.join(filter(None, [caption, *notes]))
 
     def named(f, v):
         return unit(v)[1].replace(' (lower is better)', ' ↓') if f == 'metric' else v
@@ -145,14 +145,16 @@ def legend(
     used = {}
     for m in dict.fromkeys(m for r in rows for m in r.get('marks') or ()):
         used.setdefault(_sign(m), []).append(m)
-    said = '; '.join(f'{sign} {", ".join(words)}' for sign, words in used.items())
-    return said and said + '.'
+    text = '; '.join(f'{sign} {", ".join(words)}' for sign, words in used.items())
+    return text and text + '.'
 
 
 def _keys(rows, fields):
     "Distinct keys of the fields, each field in the book's order"
-    at = [{v: i for i, v in enumerate(ordered(value(r, f) for r in rows))} for f in fields]
-    return sorted({tuple(value(r, f) for f in fields) for r in rows}, key=lambda k: [a[v] for a, v in zip(at, k)])
+    positions = [{v: i for i, v in enumerate(ordered(value(r, f) for r in rows))} for f in fields]
+    return sorted(
+        {tuple(value(r, f) for f in fields) for r in rows}, key=lambda k: [a[v] for a, v in zip(positions, k)]
+    )
 
 
 def shown(
@@ -178,10 +180,10 @@ def shown(
 
 def _shared(rows, field, digits):
     "A value that holds for a whole column, or from where to where"
-    found = sorted(
+    numbers = sorted(
         {f'{unit(r.get("metric"))[0] * r[field]:.{digits}f}' for r in rows if r.get(field) is not None}, key=float
     )
-    return '–'.join(dict.fromkeys([found[0], found[-1]])) if found else ''
+    return '–'.join(dict.fromkeys([numbers[0], numbers[-1]])) if numbers else ''
 
 
 def _html_table(head, body, names, caption, kind):
@@ -196,10 +198,10 @@ def _html_table(head, body, names, caption, kind):
         )
 
     def td(cell):
-        v, *about = esc(str(cell)).split(' ', 1)
+        v, *details = esc(str(cell)).split(' ', 1)
         return (
             f'<td style="text-align:right;white-space:nowrap">{v}'
-            + ''.join(f' <small>{a}</small>' for a in about)
+            + ''.join(f' <small>{a}</small>' for a in details)
             + '</td>'
         )
 
@@ -210,9 +212,9 @@ def _html_table(head, body, names, caption, kind):
         + '</tr>'
         for r in body
     )
-    many = ' cm-many' if len(body[0]) - names > 3 else ''  # wide: uncertainty goes below the value
+    wide_class = ' cm-many' if len(body[0]) - names > 3 else ''  # wide: uncertainty goes below the value
     return (
-        f'<div class="cm-table cm-{kind}{many}"><p class="cm-caption">{esc(caption)}</p>'
+        f'<div class="cm-table cm-{kind}{wide_class}"><p class="cm-caption">{esc(caption)}</p>'
         f'<div class="cm-scroll" style="overflow-x:auto" tabindex="0"><table aria-label="{esc(caption)}"><thead>'
         + ''.join(f'<tr>{th(h, i == len(head) - 1)}</tr>' for i, h in enumerate(head))
         + f'</thead><tbody>{trs}</tbody></table></div></div>'
@@ -220,13 +222,13 @@ def _html_table(head, body, names, caption, kind):
 
 
 def _text_table(head, body, caption):
-    every = [list(map(str, r)) for r in (*head, *body)]
-    wide = [max(len(r[i]) for r in every) for i in range(len(every[0]))]
+    all_lines = [list(map(str, r)) for r in (*head, *body)]
+    wide = [max(len(r[i]) for r in all_lines) for i in range(len(all_lines[0]))]
     return '\n'.join(
         [
             *(
                 '  '.join(c.ljust(w) if not i else c.rjust(w) for i, (c, w) in enumerate(zip(r, wide))).rstrip()
-                for r in every
+                for r in all_lines
             ),
             caption,
         ]
@@ -246,7 +248,7 @@ def listing(
     def number(v):
         return isinstance(v, (int, float, np.number)) and not isinstance(v, bool)
 
-    def said(v):
+    def cell_text(v):
         if v is None:
             return '–'
         if number(v):
@@ -255,7 +257,7 @@ def listing(
 
     right = {h: all(number(r[h]) for r in rows if r.get(h) is not None) for h in head}
     place = {h: 'right;white-space:nowrap' if right[h] else 'left' for h in head}
-    body = [[said(r.get(h)) for h in head] for r in rows]
+    body = [[cell_text(r.get(h)) for h in head] for r in rows]
     for line, r in zip(body, rows):
         line[0] = marked(line[0], r.get('marks') or ())
 
@@ -315,9 +317,9 @@ def card(
 ) -> Html:
     "The run card of a record: key, parameters, data, versions, device, what it cost, and where it ran"
     r = record
-    where = 'published, not run here' if r.get('published') else 'run on this machine'
+    origin = 'published, not run here' if r.get('published') else 'run on this machine'
     lines_ = {
-        'run': f'{r.get("experiment")} · {r.get("key")} · {where}',
+        'run': f'{r.get("experiment")} · {r.get("key")} · {origin}',
         'started': r.get('started'),
         'seconds': f'{r["seconds"]:.0f}' if r.get('seconds') is not None else None,
         'CPU seconds': f'{r["cpu_seconds"]:.0f}' if r.get('cpu_seconds') is not None else None,

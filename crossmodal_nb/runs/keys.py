@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['package', 'learning', 'presentation', 'silent', 'compared', 'Names', 'is_path', 'Target', 'imports', 'bindings',
-           'Scope', 'Writer', 'part_of', 'Module', 'Index', 'index', 'notebook_code', 'encode_labels',
+           'Scope', 'Writer', 'part_of', 'Module', 'Index', 'index', 'notebook_code', 'named_definitions',
            'notebook_digest', 'code_digests', 'digests', 'key', 'differs']
 
 # %% ../../nbs/runs/01_keys.ipynb #imports0
@@ -66,10 +66,10 @@ class Names:
     ) -> str:
         "A class with its module, both under another name"
         name = name or self.first
-        if (whole := name(text, ('modules',))) != text:
-            return whole  # a module that became several
-        module, _, own = text.partition(':')
-        return f'{name(module, ("modules",))}:{name(own, self.definition)}'
+        if (moved := name(text, ('modules',))) != text:
+            return moved  # a module that became several
+        module, _, class_name = text.partition(':')
+        return f'{name(module, ("modules",))}:{name(class_name, self.definition)}'
 
     def value(
         self,
@@ -86,12 +86,12 @@ class Names:
 
 
 def _followed(step, name, tables):
-    seen = [name]
-    while (found := next((step[t][name] for t in tables if name in step.get(t, {})), name)) != name:
-        if found in seen:
-            return min(seen)  # two that have changed places count as one
-        name = found
-        seen.append(name)
+    chain = [name]
+    while (following := next((step[t][name] for t in tables if name in step.get(t, {})), name)) != name:
+        if following in chain:
+            return min(chain)  # two that have changed places count as one
+        name = following
+        chain.append(name)
     return name
 
 
@@ -108,40 +108,40 @@ class Target(NamedTuple):
     ours: bool = True  # Of this package
 
 
-def imports(node, within):
-    "name: (module, name in it) of an import; relative ones are relative to the package `within`"
+def imports(node, parent_package):
+    "name: (module, name in it) of an import; relative ones are relative to `parent_package`"
     if isinstance(node, ast.Import):
         return {
             a.asname or a.name.split('.')[0]: (a.name if a.asname else a.name.split('.')[0], '') for a in node.names
         }
-    module = resolve_name('.' * node.level + (node.module or ''), within)
+    module = resolve_name('.' * node.level + (node.module or ''), parent_package)
     return {a.asname or a.name: (module, a.name) for a in node.names}
 
 
-def bindings(nodes, within):
+def bindings(nodes, parent_package):
     "Names that statements bind in their own scope, each with what it imports, or None"
-    found, elsewhere = {}, set()
+    bound, elsewhere = {}, set()
 
     def look(node):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                found.setdefault(node.name)
+                bound.setdefault(node.name)
                 return
             case ast.Lambda():
                 return
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 for k in ast.walk(node):
                     if isinstance(k, ast.NamedExpr):
-                        found.setdefault(k.target.id)
+                        bound.setdefault(k.target.id)
                 return
             case ast.Import() | ast.ImportFrom():
-                found.update(imports(node, within))
+                bound.update(imports(node, parent_package))
             case ast.Name(ctx=ast.Store() | ast.Del()):
-                found.setdefault(node.id)
+                bound.setdefault(node.id)
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                found.setdefault(name)
+                bound.setdefault(name)
             case ast.MatchMapping(rest=str(name)):
-                found.setdefault(name)
+                bound.setdefault(name)
             case ast.Global() | ast.Nonlocal():
                 elsewhere.update(node.names)
         for child in ast.iter_child_nodes(node):
@@ -149,7 +149,7 @@ def bindings(nodes, within):
 
     for node in nodes:
         look(node)
-    return {name: imported for name, imported in found.items() if name not in elsewhere}
+    return {name: imported for name, imported in bound.items() if name not in elsewhere}
 
 
 def _counts(statement):
@@ -187,9 +187,9 @@ class Writer:
         self,
         index: 'Index',
         module: str,  # Whose names it uses
-        own: str = '',  # The name that is being defined
+        defined: str = '',  # The name that is being defined
     ):
-        self.index, self.module, self.own = index, module, own
+        self.index, self.module, self.defined = index, module, defined
         self.words, self.refs, self.shown, self.whole = [], [], [], []
         self.scopes, self.locals = [], 0
 
@@ -209,11 +209,11 @@ class Writer:
         else:
             self.say(repr(node))
 
-    def plain(self, node, without=()):
+    def plain(self, node, skipped=()):
         "A node as it is"
         self.say(type(node).__name__)
         for field, value in ast.iter_fields(node):
-            if value is None or value == [] or field in self.dropped or field in without:
+            if value is None or value == [] or field in self.dropped or field in skipped:
                 continue
             self.say(field)
             self.write(value)
@@ -231,7 +231,7 @@ class Writer:
             scope.words[name] = f'local {self.locals}'
             self.locals += 1
             return self.say(scope.words[name])
-        if name == self.own:
+        if name == self.defined:
             return self.say('own')
         target = self.index.member(self.module, name)
         if target:
@@ -248,15 +248,15 @@ class Writer:
                     continue
                 word = scope.words[node.id]
                 return self.index.target(*word) if isinstance(word, tuple) else None
-            return None if node.id == self.own else self.index.member(self.module, node.id)
+            return None if node.id == self.defined else self.index.member(self.module, node.id)
         if not isinstance(node, ast.Attribute):
             return None
-        of = self.target(node.value)
-        if of is None:
+        base = self.target(node.value)
+        if base is None:
             return None
-        if not of.ours:
-            return Target(f'{of.module}.{node.attr}', ours=False)
-        return None if of.name else self.index.member(of.module, node.attr)
+        if not base.ours:
+            return Target(f'{base.module}.{node.attr}', ours=False)
+        return None if base.name else self.index.member(base.module, node.attr)
 
     def refer(self, target):
         "Something of another place"
@@ -325,7 +325,7 @@ class Writer:
             k: None if hidden or k not in keywords else f'parameter {self.index.names.first(k, Names.parameter)}'
             for k in places
         }
-        words |= {k: v for k, v in bindings(body, self.index.within(self.module)).items() if k not in words}
+        words |= {k: v for k, v in bindings(body, self.index.parent_package(self.module)).items() if k not in words}
         self.scopes.append(Scope(words))
         self.say(f'{len(args.posonlyargs)} {len(args.kwonlyargs)}')
         for name, place in places.items():
@@ -352,7 +352,7 @@ class Writer:
         self.name(node.name)
         for part in (node.decorator_list, node.bases, node.keywords):
             self.write(part)
-        bound = bindings(node.body, self.index.within(self.module))
+        bound = bindings(node.body, self.index.parent_package(self.module))
         words = {k: v or f'.{self.index.names.first(k, Names.attribute)}' for k, v in bound.items()}
         self.scopes.append(Scope(words, True))
         self.write(node.body)
@@ -378,7 +378,7 @@ class Writer:
 
     # names that are no `Name`
     def bound(self, node, field):
-        self.plain(node, without={field})
+        self.plain(node, skipped={field})
         if getattr(node, field):
             self.name(getattr(node, field))
 
@@ -395,7 +395,7 @@ class Writer:
         self.bound(node, 'rest')
 
     def _MatchClass(self, node):
-        self.plain(node, without={'kwd_attrs'})
+        self.plain(node, skipped={'kwd_attrs'})
         for name in node.kwd_attrs:
             self.attribute(name)
 
@@ -407,7 +407,7 @@ class Writer:
         "What is only imported there is imported to see whether it can be"
         for n in node.body:
             if isinstance(n, (ast.Import, ast.ImportFrom)):
-                for word in imports(n, self.index.within(self.module)).values():
+                for word in imports(n, self.index.parent_package(self.module)).values():
                     target = self.index.target(*word)
                     if not target.ours:
                         self.say(f'import {target.module}')
@@ -448,10 +448,10 @@ class Module:
     "What a file of the package binds"
 
     file: Path
-    own: dict  # name: the statements that define it; `''`: those that define none, and run on import
+    definitions: dict  # name: the statements that define it; `''`: those that define none, and run on import
     imported: dict  # name: (module, name in it)
     stars: list  # Modules of which everything is imported
-    within: str  # The package that relative imports are relative to
+    parent_package: str  # The package that relative imports are relative to
 
 
 @functools.lru_cache(256)
@@ -474,25 +474,25 @@ class Index:
             parts = [folder.name, *file.relative_to(folder).with_suffix('').parts]
             if parts[-1] == '_modidx':
                 continue
-            within = '.'.join(parts[:-1])
-            name = within if parts[-1] == '__init__' else '.'.join(parts)
-            self.modules[name] = self._read(file, name, within)
-        written = {(m, n): self._write(m, n) for m, module in self.modules.items() for n in module.own}
+            parent_package = '.'.join(parts[:-1])
+            name = parent_package if parts[-1] == '__init__' else '.'.join(parts)
+            self.modules[name] = self._read(file, name, parent_package)
+        written = {(m, n): self._write(m, n) for m, module in self.modules.items() for n in module.definitions}
         self.written = {d: w for d, w in written.items() if d[1] or w.words != ['[0']}
         self.hashes = self._hashes()
 
-    def _read(self, file, name, within):
-        module = Module(file, {}, {}, [], within)
+    def _read(self, file, name, parent_package):
+        module = Module(file, {}, {}, [], parent_package)
         for node in _parsed(file.read_text()):
             if isinstance(node, ast.ImportFrom) and node.names[0].name == '*':
-                module.stars.append(resolve_name('.' * node.level + (node.module or ''), within))
+                module.stars.append(resolve_name('.' * node.level + (node.module or ''), parent_package))
                 continue
-            bound = bindings([node], within)
+            bound = bindings([node], parent_package)
             module.imported |= {k: v for k, v in bound.items() if v}
             for k in [k for k, v in bound.items() if not v and k != '__all__']:
-                module.own.setdefault(k, []).append(node)
+                module.definitions.setdefault(k, []).append(node)
             if _counts(node) and (not any(v is None for v in bound.values()) or getattr(node, 'decorator_list', ())):
-                module.own.setdefault('', []).append(node)
+                module.definitions.setdefault('', []).append(node)
         return module
 
     def _registers(self, module, node):
@@ -501,22 +501,22 @@ class Index:
         return not hasattr(node, 'decorator_list') or any(t and t.ours for t in targets)
 
     def _write(self, module, name):
-        nodes, writer = self.modules[module].own[name], Writer(self, module, name)
+        nodes, writer = self.modules[module].definitions[name], Writer(self, module, name)
         writer.write(nodes if name else [n for n in nodes if self._registers(module, n)])
         return writer
 
     def _hashes(self):
         """A hash of each definition and of what it says, to a depth of eight: which function is called matters, its name does not
         (Weisfeiler and Lehman's refinement of a graph)"""
-        own = {d: digest(w.words) for d, w in self.written.items()}
-        hashes = own
+        words = {d: digest(w.words) for d, w in self.written.items()}
+        hashes = words
         for _ in range(8):
-            hashes = {d: digest([own[d], [hashes[r] for r in w.refs]]) for d, w in self.written.items()}
+            hashes = {d: digest([words[d], [hashes[r] for r in w.refs]]) for d, w in self.written.items()}
         return hashes
 
-    def within(self, module: str) -> str:
+    def parent_package(self, module: str) -> str:
         "The package that relative imports of a module are relative to"
-        return self.modules[module].within if module in self.modules else self.package
+        return self.modules[module].parent_package if module in self.modules else self.package
 
     def target(self, module: str, name: str = '') -> Target:
         "What an import brings"
@@ -529,23 +529,25 @@ class Index:
     def member(self, module: str, name: str) -> Target | None:
         "What a name means in a module"
         known = self.modules.get(module)
-        if known and name in known.own:
+        if known and name in known.definitions:
             return Target(module, name)
         if known and name in known.imported:
             return self.target(*known.imported[name])
         if f'{module}.{name}' in self.modules:
             return Target(f'{module}.{name}')
-        found = (self.member(m, name) for m in (known.stars if known else ()))
-        return next(filter(None, found), None)
+        starred = (self.member(m, name) for m in (known.stars if known else ()))
+        return next(filter(None, starred), None)
 
     def places(self, target: Target) -> dict:
         "Of a function that only this package calls: parameter: its place"
-        nodes = self.modules[target.module].own.get(target.name, ()) if target.ours and _hidden(target.name) else ()
+        nodes = (
+            self.modules[target.module].definitions.get(target.name, ()) if target.ours and _hidden(target.name) else ()
+        )
         return _places(nodes[0].args) if len(nodes) == 1 and isinstance(nodes[0], ast.FunctionDef) else {}
 
     def all_of(self, module: str) -> set:
         "The definitions of a whole module"
-        return {(module, n) for n in self.modules[module].own} & self.written.keys()
+        return {(module, n) for n in self.modules[module].definitions} & self.written.keys()
 
     def says(self, definition) -> set:
         """Definitions that one says, and what runs when its module is imported. What is drawn is followed only from a notebook: a map of the
@@ -562,15 +564,15 @@ class Index:
         through=lambda part: True,  # Parts (see `part_of`) whose definitions are followed
     ) -> set:  # Definitions, with the roots
         "All that definitions lead to"
-        todo, seen = list(roots), set()
+        todo, reached = list(roots), set()
         while todo:
             d = todo.pop()
-            if d in seen:
+            if d in reached:
                 continue
-            seen.add(d)
+            reached.add(d)
             if through(part_of(*d)):
                 todo += self.says(d)
-        return seen
+        return reached
 
     def parts(
         self,
@@ -621,18 +623,18 @@ class _Notebook(Writer):
     "A notebook: of the package it says names, not arrows, for they stand still when only code has changed"
 
     def refer(self, target):
-        before = len(self.words)
+        start = len(self.words)
         super().refer(target)
         if target.ours and target.name:
             place = f'{target.module.partition(".")[2]}.{target.name}'
             old = self.index.names.first(place, Names.definition)
-            self.words[before:] = [
+            self.words[start:] = [
                 old.rpartition('.')[2] if old != place else self.index.names.first(target.name, Names.definition)
             ]
 
 
 @functools.lru_cache(512)
-def _written(text, at):
+def _written(text, package_index):
     "A notebook as words, and the definitions of the package that it says"
     cells = json.loads(text)['cells']
     code = [c for c in cells if c['cell_type'] == 'code']
@@ -640,7 +642,7 @@ def _written(text, at):
         '\n'.join('' if line.startswith(('%', '!')) else line for line in ''.join(c['source']).splitlines())
         for c in code
     ]
-    writer = _Notebook(at, '')
+    writer = _Notebook(package_index, '')
     try:
         trees = [ast.parse(s).body for s in sources]
     except SyntaxError:  # no Python: it counts as it is
@@ -648,24 +650,27 @@ def _written(text, at):
         return writer
     given = [n for c, tree in zip(code, trees) if 'parameters' in c['metadata'].get('tags', ()) for n in tree]
     rest = [n for c, tree in zip(code, trees) if 'parameters' not in c['metadata'].get('tags', ()) for n in tree]
-    words = {k: v or f'parameter {at.names.first(k, Names.parameter)}' for k, v in bindings(given, at.package).items()}
-    words |= {k: v for k, v in bindings(rest, at.package).items() if k not in words}
+    words = {
+        k: v or f'parameter {package_index.names.first(k, Names.parameter)}'
+        for k, v in bindings(given, package_index.package).items()
+    }
+    words |= {k: v for k, v in bindings(rest, package_index.package).items() if k not in words}
     writer.scopes.append(Scope(words))
     writer.write(rest)
     writer.whole += [
         module
-        for module, name in filter(None, bindings(rest, at.package).values())
-        if name == '*' and module in at.modules
+        for module, name in filter(None, bindings(rest, package_index.package).values())
+        if name == '*' and module in package_index.modules
     ]
     return writer
 
 # %% ../../nbs/runs/01_keys.ipynb #b33ebf14
-def encode_labels(
+def named_definitions(
     params: dict,  # Parameters of a run
-    at: Index,
+    package_index: Index,
 ) -> set:  # Definitions: of a data set with what its module says of its files and classes, of a method
     "What of the package parameters name: a data set, or a method such as `methods.linear:CCA`, also within lists and dicts"
-    return set().union(*(_meant(text, at) for text in _texts(params)))
+    return set().union(*(_meant(text, package_index) for text in _texts(params)))
 
 
 def _texts(value):
@@ -675,16 +680,16 @@ def _texts(value):
     return [text for v in inside for text in _texts(v)]
 
 
-def _meant(text, at):
+def _meant(text, package_index):
     if is_path(text):
-        module, _, name = at.names.path(text, at.names.now).partition(':')
-        target = at.member(f'{at.package}.{module}', name)
+        module, _, name = package_index.names.path(text, package_index.names.now).partition(':')
+        target = package_index.member(f'{package_index.package}.{module}', name)
         return {target[:2]} if target and target.name else set()
-    name, found = at.names.now(text, Names.definition), set()
-    for m, module in at.modules.items():
-        if 'info' in module.own and (target := at.member(m, name)) and target.ours and target.name:
-            found |= {target[:2]} | {(m, hook) for hook in ('files', 'class_names') if hook in module.own}
-    return found
+    name, definitions = package_index.names.now(text, Names.definition), set()
+    for m, module in package_index.modules.items():
+        if 'info' in module.definitions and (target := package_index.member(m, name)) and target.ours and target.name:
+            definitions |= {target[:2]} | {(m, hook) for hook in ('files', 'class_names') if hook in module.definitions}
+    return definitions
 
 # %% ../../nbs/runs/01_keys.ipynb #be5a902f
 silent = {'out', 'device', 'devices', 'workers', 'root', 'cache'}  # parameters that must not change a number
@@ -693,32 +698,34 @@ compared = 'notebook', 'params', 'fit', 'measure', 'data'  # the digests of a ru
 
 def notebook_digest(
     notebook: str | Path,  # An experiment notebook
-    at: Index | None = None,  # Of the package that it uses (default: this one)
+    package_index: Index | None = None,  # Of the package that it uses (default: this one)
 ) -> str:  # 12 hexadecimal digits
     "The code of a notebook but for its parameters: not how its lines are wrapped, nor what its variables are called, nor where it imports from"
-    return _notebook_digest(Path(notebook).read_text(), at or index())
+    return _notebook_digest(Path(notebook).read_text(), package_index or index())
 
 
 @functools.lru_cache(512)
-def _notebook_digest(text, at):
-    return digest(_written(text, at).words)
+def _notebook_digest(text, package_index):
+    return digest(_written(text, package_index).words)
 
 
 def code_digests(
     notebook: str | Path,  # An experiment notebook
     params: dict = {},  # Its parameters
-    at: Index | None = None,  # Of the package that it uses (default: this one)
+    package_index: Index | None = None,  # Of the package that it uses (default: this one)
 ) -> dict:  # fit, measure: 12 hexadecimal digits each
     "Digests of all definitions of the package that a notebook reaches"
-    at = at or index()
-    said = _written(Path(notebook).read_text(), at)
-    roots = {*said.refs, *said.shown}.union(encode_labels(params, at), *map(at.all_of, said.whole))
-    return dict(_code_digests(at, frozenset(roots)))
+    package_index = package_index or index()
+    written = _written(Path(notebook).read_text(), package_index)
+    roots = {*written.refs, *written.shown}.union(
+        named_definitions(params, package_index), *map(package_index.all_of, written.whole)
+    )
+    return dict(_code_digests(package_index, frozenset(roots)))
 
 
 @functools.lru_cache(512)
-def _code_digests(at, roots):
-    return {part: at.digest(found) for part, found in at.parts(roots).items()}
+def _code_digests(package_index, roots):
+    return {part: package_index.digest(members) for part, members in package_index.parts(roots).items()}
 
 
 def digests(
@@ -729,11 +736,11 @@ def digests(
     "The five digests of a run"
     counted = {k: v for k, v in params.items() if k not in silent}
     dataset, options = params.get('dataset'), params.get('options') or {}
-    at = index()
+    package_index = index()
     return dict(
-        notebook=notebook_digest(notebook, at),
-        params=digest(at.names.value(counted)),
-        **code_digests(notebook, params, at),
+        notebook=notebook_digest(notebook, package_index),
+        params=digest(package_index.names.value(counted)),
+        **code_digests(notebook, params, package_index),
         data=data(dataset, root=params.get('root'), **options) if dataset else 'none',
     )
 

@@ -39,18 +39,18 @@ def _declared(path):
     tagged = [c['source'] for c in notebook_code(path) if 'parameters' in c['metadata'].get('tags', [])]
     if len(tagged) != 1:
         raise InputError(f'{path}: {len(tagged)} cells are tagged `parameters`, there must be exactly one')
-    where, found = f'{path}, the cell tagged `parameters`', {}
+    place, declared = f'{path}, the cell tagged `parameters`', {}
     try:
         body = ast.parse(tagged[0]).body
     except SyntaxError as e:
-        said = (e.text or '').strip()
-        raise InputError(f'{where}, line {e.lineno}: {said!r} is not Python. Magics need a cell of their own') from e
+        source = (e.text or '').strip()
+        raise InputError(f'{place}, line {e.lineno}: {source!r} is not Python. Magics need a cell of their own') from e
     for s in body:
         if isinstance(s, (ast.Import, ast.ImportFrom, ast.Expr)):
             continue
         if not isinstance(s, (ast.Assign, ast.AnnAssign)):
-            said = ast.unparse(s).splitlines()[0]
-            raise InputError(f'{where}, line {s.lineno}: only `name = value` declares a parameter, not {said!r}')
+            source = ast.unparse(s).splitlines()[0]
+            raise InputError(f'{place}, line {s.lineno}: only `name = value` declares a parameter, not {source!r}')
         for target in getattr(s, 'targets', [getattr(s, 'target', None)]):
             names = [ast.unparse(k) for k in getattr(target, 'elts', [target])]
             try:
@@ -60,11 +60,13 @@ def _declared(path):
                     raise ValueError
             except (ValueError, TypeError) as e:
                 raise InputError(
-                    f'{where}, line {s.lineno}: the default of parameter {", ".join(names)} must be a plain value (a number, '
+                    f'{place}, line {s.lineno}: the default of parameter {", ".join(names)} must be a plain value (a number, '
                     f'text, True, False, None, list or dict), not {ast.unparse(s)!r}. Compute with it in a later cell'
                 ) from e
-            found |= {name: (value, _annotated(getattr(s, 'annotation', None))) for name, value in zip(names, values)}
-    return found
+            declared |= {
+                name: (value, _annotated(getattr(s, 'annotation', None))) for name, value in zip(names, values)
+            }
+    return declared
 
 
 _types = {t.__name__: t for t in (bool, int, float, str, list, tuple, dict)}
@@ -100,15 +102,15 @@ def converted(
     declared, out = _declared(path), {}
     for name, value in values.items():
         check_choice(name, declared, f'parameter of {Path(path).name}{where}')
-        said = f'parameter {name!r} of {Path(path).name}{where}'
+        label = f'parameter {name!r} of {Path(path).name}{where}'
         if value != declared[name][0] and re.search(r'(^|_)(token|key|apikey|secret|password)$', name.lower()):
             raise InputError(
-                f'{said}: records are published, so no parameter may hold a secret. Use an environment variable'
+                f'{label}: records are published, so no parameter may hold a secret. Use an environment variable'
             )
         try:
             out[name] = typed(value, *declared[name])
         except InputError as e:
-            raise InputError(f'{said}: {e}') from None
+            raise InputError(f'{label}: {e}') from None
     return out
 
 
@@ -150,9 +152,9 @@ class Run:
         "Write the record, whole or not at all"
         path = experiment(self.notebook)
         params = {k: self.given[k] for k in parameters(path)}
-        if other := [k for k, v in converted(path, params).items() if type(v) is not type(params[k])]:
+        if mistyped := [k for k, v in converted(path, params).items() if type(v) is not type(params[k])]:
             raise InputError(
-                f'{self.notebook}: {", ".join(other)} not of the declared type. '
+                f'{self.notebook}: {", ".join(mistyped)} not of the declared type. '
                 f'Say check_parameters({self.notebook!r}, globals()) right after the parameters'
             )
         if not params.get('final') and any(r.get('split') == 'test' for r in self.rows):
@@ -190,12 +192,12 @@ def cost() -> dict:
 
     import psutil
 
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    process, children = (resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     mb = 1e6 if platform.system() == 'Darwin' else 1e3
     return dict(
         seconds=time.time() - psutil.Process().create_time(),
-        cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (own, children)),
-        peak_mb=max(_peak() or own.ru_maxrss, children.ru_maxrss) / mb,
+        cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (process, children)),
+        peak_mb=max(_peak() or process.ru_maxrss, children.ru_maxrss) / mb,
     )
 
 
@@ -205,8 +207,8 @@ def _peak():
         status = Path('/proc/self/status').read_text()
     except OSError:
         return None
-    found = re.search(r'^VmHWM:\s*(\d+)', status, re.M)
-    return found and int(found[1])
+    match = re.search(r'^VmHWM:\s*(\d+)', status, re.M)
+    return match and int(match[1])
 
 
 def machine() -> dict:
@@ -287,13 +289,13 @@ def runs(
     local: bool = True,  # Also this machine's own runs
 ) -> list[dict]:  # Records, each with `published` (bool) and `path`
     "All good records, the local one where a published one has the same experiment and parameters"
-    s, found = settings(), {}
+    s, latest = settings(), {}
     for published, root in ((True, s.book / 'records'), *([(False, s.work / 'records')] if local else [])):
         for f in sorted(root.glob(f'{experiment or "*"}/*.json'), key=lambda f: f.lstat().st_mtime):
             if not (r := read(f)) or r['status'] != 'ok':
                 continue
-            found[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
-    return list(found.values())
+            latest[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
+    return list(latest.values())
 
 
 # fields of a row that a run finds out, or `board`; the others say what it is
@@ -337,7 +339,7 @@ def board(
             )
             label = {k: v for k, v in row.items() if k not in measured}
             groups.setdefault(json.dumps(name | label, sort_keys=True), []).append((fold_of(r), row))
-    return [_merge(json.loads(k), *zip(*found)) for k, found in groups.items()]
+    return [_merge(json.loads(k), *zip(*values)) for k, values in groups.items()]
 
 
 def fold_of(

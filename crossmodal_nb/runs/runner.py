@@ -55,18 +55,18 @@ def manifest(
 
 def _checked_parameters(name, e):
     "The values of an entry become those of their declared types; what a sweep puts within a dict has no declared type"
-    where = f' (entry [{name}])'
+    place = f' (entry [{name}])'
     if 'final' in {*e['params'], *e['sweep'], *e['smoke']}:
-        raise InputError(f"parameter 'final'{where}: the entry itself says it, as the field `final = true`")
+        raise InputError(f"parameter 'final'{place}: the entry itself says it, as the field `final = true`")
     for table in ('params', 'smoke'):
-        e[table] = record.converted(e['path'], e[table], where)
+        e[table] = record.converted(e['path'], e[table], place)
     for key, values in e['sweep'].items():
         top, dot, _ = key.partition('.')
         if not isinstance(values, list):
-            raise InputError(f'sweep of {key!r}{where}: {values!r} is no list of values')
-        record.converted(e['path'], {top: {}} if dot else {}, where)
+            raise InputError(f'sweep of {key!r}{place}: {values!r} is no list of values')
+        record.converted(e['path'], {top: {}} if dot else {}, place)
         if not dot:
-            e['sweep'][key] = [record.converted(e['path'], {top: v}, where)[top] for v in values]
+            e['sweep'][key] = [record.converted(e['path'], {top: v}, place)[top] for v in values]
 
 
 def checkout():
@@ -96,10 +96,10 @@ def _put(params, values):
     params = json.loads(json.dumps(params))
     for k, v in values.items():
         *outer, last = k.split('.')
-        at = params
+        node = params
         for o in outer:
-            at = at[o]
-        at[last] = v
+            node = node[o]
+        node[last] = v
     return params
 
 # %% ../../nbs/runs/03_runner.ipynb #a6998c48
@@ -147,7 +147,7 @@ def _once(look):
     return asked
 
 
-def _status(name, entry, params, read, into, records, data):
+def _status(name, entry, params, read, folder, records, data):
     d = keys.digests(entry['path'], params, data)
     if read:
         d['data'] = digest(read)  # what an entry reads of others is its data
@@ -158,21 +158,21 @@ def _status(name, entry, params, read, into, records, data):
         params=params,
         digests=d,
         key=k,
-        path=into / name / f'{k}.json',
+        path=folder / name / f'{k}.json',
         needs=entry['needs'],
         why='',
         seconds=None,
     )
-    same = []
+    earlier = []
     for good, r in records:
         if r['digests']['params'] != d['params']:
             continue
         differing = keys.differs(r, d)
         state = 'failed' if r['status'] != 'ok' else 'stale' if differing else good
         why = ', '.join(f'{x} changed' for x in differing)
-        same.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
+        earlier.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
-    best = min(same, key=lambda r: rank.index(r['status']), default=dict(status='new'))
+    best = min(earlier, key=lambda r: rank.index(r['status']), default=dict(status='new'))
     if best['status'] in ('stale', 'failed'):
         best.pop('path')
         best.pop(
@@ -229,11 +229,11 @@ def workers(
         with dask.config.set(
             {'distributed.scheduler.worker-saturation': 1.0}
         ):  # no run waits on a worker that is busy, or shares its death
-            where = scheduler or stack.enter_context(
+            address = scheduler or stack.enter_context(
                 LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=0, dashboard_address=None)
             )
         try:
-            client = stack.enter_context(Client(where, timeout=30))
+            client = stack.enter_context(Client(address, timeout=30))
         except (OSError, ValueError) as e:
             raise InputError(
                 f'scheduler={scheduler!r}: no Dask scheduler answers there ({e}). An address is like tcp://10.0.0.1:8786; `dask scheduler` prints its own'
@@ -258,12 +258,12 @@ def workers(
 def _by_dask(client, wave):
     from distributed import as_completed
 
-    of = {client.submit(_execute, j, pure=False): j for j in wave}
-    for f in as_completed(of):
+    futures = {client.submit(_execute, j, pure=False): j for j in wave}
+    for f in as_completed(futures):
         try:
             outcome = f.result()
         except Exception as e:
-            outcome = _lost(of[f], e)
+            outcome = _lost(futures[f], e)
         yield outcome
 
 # %% ../../nbs/runs/03_runner.ipynb #58a2862f
@@ -284,13 +284,13 @@ def run(
         {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
     )
     todo = plan(names, smoke, report, into)
-    here = into or checkout().work / ('smoke' if smoke else 'records')  # never where the published records are
+    target = into or checkout().work / ('smoke' if smoke else 'records')  # never where the published records are
     go = [
-        j | dict(path=here / j['exp'] / f"{j['key']}.json")
+        j | dict(path=target / j['exp'] / f"{j['key']}.json")
         for j in todo
         if j['status'] in again and j['digests']['data'] is not None
     ]
-    _set_aside(todo, here)
+    _set_aside(todo, target)
     for j in todo:
         if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}:
             continue
@@ -304,16 +304,16 @@ def run(
     failed, t0 = 0, time.time()
     with workers(backend, jobs, scheduler) if go else contextlib.nullcontext() as outcomes:
         for wave in _waves(go):
-            for bad, said in outcomes(wave):
+            for bad, message in outcomes(wave):
                 failed += bad
-                print(said, flush=True)
+                print(message, flush=True)
     print(f'{len(go) - failed} ran, {failed} failed, {time.time() - t0:.0f} s')
     return int(failed > 0)
 
 
-def _set_aside(jobs, here):
+def _set_aside(jobs, target):
     "Records of parameters that the manifest no longer asks for go to a folder `superseded`: else they would count as further seeds"
-    for folder in {here / j['exp'] for j in jobs}:
+    for folder in {target / j['exp'] for j in jobs}:
         wanted = {j['digests']['params'] for j in jobs if j['exp'] == folder.name}
         for r in _records(folder):
             if r['digests']['params'] in wanted:
@@ -343,12 +343,12 @@ def _execute(job):
     print(f"{job['exp']:28} {job['key']}  runs …", flush=True)
     declared = record.parameters(job['notebook'])
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
-    before = path.exists() and path.stat().st_mtime_ns
+    modified = path.exists() and path.stat().st_mtime_ns
     try:
         pm.execute_notebook(
             job['notebook'], half, given, cwd=str(job['notebook'].parent), progress_bar=False, kernel_name='python3'
         )
-        if not path.exists() or path.stat().st_mtime_ns == before:
+        if not path.exists() or path.stat().st_mtime_ns == modified:
             raise RuntimeError(
                 'the notebook ended without saving its record: it must call '
                 f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself'
