@@ -756,7 +756,7 @@ def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
     assert (
         phrase(c) in said['Is deep ahead of linear?']
-        and 'undecided, for their records hold no scores of single items: cca_emoji'
+        and 'undecided, because their records hold no scores of single items: cca_emoji'
         in said['Are all dimensions equally useful?']
     )
     assert all(t.endswith('?') for t in said)

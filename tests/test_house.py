@@ -11,6 +11,7 @@ import tomllib
 from importlib.util import resolve_name
 from pathlib import Path
 
+import in_sync
 import pytest
 
 from crossmodal_nb.report import staging
@@ -61,6 +62,28 @@ def test_every_notebook_has_its_module_at_the_same_place():
     for room, f in notebooks.items():
         module = re.search(r'default_exp ([\w.]+)', f.read_text())[1]
         assert module == room.replace('/', '.') or (module, room) == ('datasets.__init__', 'datasets/registry')
+
+
+def write_notebook(file, *cells):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(dict(cells=[dict(cell_type='code', source=[s]) for s in cells])))
+
+
+def test_no_notebook_of_the_project_loses_code():
+    assert list(in_sync.definition_errors(root / 'nbs')) == []
+
+
+def test_two_notebooks_of_one_module_are_refused(tmp_path):
+    write_notebook(tmp_path / 'core' / '01_a.ipynb', '#| default_exp core.a', '#| export\nx = 1')
+    write_notebook(tmp_path / 'core' / '02_a.ipynb', '#|default_exp core.a')
+    (message,) = in_sync.definition_errors(tmp_path)
+    assert message == 'core/01_a.ipynb and core/02_a.ipynb have the same default_exp core.a'
+
+
+def test_exported_cells_without_a_module_are_refused(tmp_path):
+    write_notebook(tmp_path / 'lost.ipynb', 'x = 1', '#| export\ny = 2')
+    write_notebook(tmp_path / 'lesson.ipynb', "text = '#| export'")
+    assert list(in_sync.definition_errors(tmp_path)) == ['lost.ipynb has exported cells, but no default_exp']
 
 
 def test_the_package_holds_nothing_else():
