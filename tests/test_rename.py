@@ -300,6 +300,20 @@ def test_the_list_of_experiments(tmp_path):
     assert out['experiments.toml'] == new and tomllib.loads(new)
 
 
+def test_the_list_of_experiments_in_tables_of_their_own(tmp_path):
+    text = (
+        '[start.params]\nstart = "a"\nbase = {start = "b"}\noptions = {start = "c"}\nladder."x.start" = {start = "d"}\n'
+        'deep.start = "e"\nviews = [\n    ["start", "name"],\n]\n'
+    )
+    new = (
+        text.replace('{start = "b"', '{init = "b"')
+        .replace('{start = "d"', '{init = "d"')
+        .replace('deep.start', 'deep.init')
+    )
+    out, _, _ = renamed(tmp_path, manifest=text)
+    assert out['experiments.toml'] == new and tomllib.loads(new)
+
+
 def test_once_is_enough(tmp_path):
     renamed(tmp_path)
     assert rename.apply(tmp_path, rename.Map(tomllib.loads(MAP))) == ({}, [], [])

@@ -1349,25 +1349,31 @@ class Prose:
 
 
 def toml_keys(text):
-    "(offset, key, path) of every key within an inline table; the path holds the keys around it"
-    stack, i, key = [], 0, None
-    pattern = re.compile(r'#[^\n]*|"(?:[^"\\]|\\.)*"|\'[^\']*\'|[A-Za-z0-9_-]+|[{}\[\]=\n]|\s|.')
-    pending = None
+    "(offset, key, path) of every key below an entry's own fields; the path holds the tables and keys around it"
+    pattern = re.compile(
+        r'(?m)^\[[^\[\]\n]+\]$|#[^\n]*|"(?:[^"\\]|\\.)*"|\'[^\']*\'|[A-Za-z0-9_-]+|[{}\[\]=\n]|\s|.'
+    )
+    stack, table, chain, key, dotted = [], [], [], [], False
     for m in pattern.finditer(text):
         t = m[0]
         if t[0] == '#' or t.isspace() and t != '\n':
             continue
-        if t == '=':
-            if pending:
-                key = pending
-                if any(s == '{' for s, _ in stack):
-                    yield pending[0], pending[1], [k for s, k in stack if s == '{']
+        if t[0] == '[' and len(t) > 1:
+            table = [name.strip('"\'') for name in re.findall(r'"[^"]*"|\'[^\']*\'|[\w-]+', t)][1:]
+        elif t == '=':
+            key, path = [name for _, name in chain], table + [k for s, ks in stack if s == '{' for k in ks]
+            for i, (offset, name) in enumerate(chain):
+                if path or i:
+                    yield offset, name, path + key[:i]
         elif t in '{[':
-            stack.append((t, key[1] if key else None))
-        elif t in '}]':
-            if stack:
-                stack.pop()
-        pending = (m.start() + (t[0] in '"\''), t.strip('"\'')) if re.match(r'["\'\w]', t) else None
+            stack.append((t, key))
+        elif t in '}]' and stack:
+            stack.pop()
+        if re.match(r'["\'\w]', t):
+            chain = (chain if dotted else []) + [(m.start() + (t[0] in '"\''), t.strip('"\''))]
+        elif t != '.':
+            chain = []
+        dotted = t == '.'
 
 
 def renamed_manifest(text, names, project, path, unsure):
