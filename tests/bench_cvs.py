@@ -29,7 +29,7 @@ from crossmodal_nb.methods.cvs import CVS, MCVS, RVS
 
 WIDE = {
     v: round(d / 8) for v, d in dict(image=4096, text=3000, audio=29, video=4096, mesh=4700).items()
-}  # S3's widths, an eighth of each
+}  # the widths of XMedia's features, an eighth of each
 D, BATCH = 512, 128
 
 

@@ -16,12 +16,16 @@ from pathlib import Path
 import numpy as np
 
 kinds = (
-    'red,green,fresh,dried,smoked,sweet,hot,wild,baby,whole,ground,frozen,roasted,raw,young,black,white,yellow,salted,canned'
+    'red,green,fresh,dried,smoked,sweet,hot,wild,baby,whole,ground,frozen,roasted,raw,young,black,'
+    'white,yellow,salted,canned'
 ).split(',')
 things = (
-    'onion,garlic,tomato,potato,carrot,pepper,mushroom,spinach,bean,lentil,rice,pasta,flour,sugar,butter,cream,milk,egg,cheese,chicken,beef,pork,'
-    'salmon,shrimp,tuna,lemon,lime,orange,apple,banana,berry,cherry,peach,chocolate,cocoa,vanilla,cinnamon,ginger,basil,parsley,thyme,oregano,'
-    'cumin,paprika,mustard,vinegar,oil,honey,walnut,almond,coconut,corn,pea,cabbage,celery,cucumber,avocado,olive,bread,yogurt'
+    'onion,garlic,tomato,potato,carrot,pepper,mushroom,spinach,bean,lentil,rice,pasta,flour,sugar,'
+    'butter,cream,milk,egg,cheese,chicken,beef,pork,'
+    'salmon,shrimp,tuna,lemon,lime,orange,apple,banana,berry,cherry,peach,chocolate,cocoa,vanilla,'
+    'cinnamon,ginger,basil,parsley,thyme,oregano,'
+    'cumin,paprika,mustard,vinegar,oil,honey,walnut,almond,coconut,corn,pea,cabbage,celery,cucumber,'
+    'avocado,olive,bread,yogurt'
 ).split(',')
 foods = [*things, *(f'{k} {t}' for k in kinds for t in things)]  # 1,260 names, commonest first
 dishes = (

@@ -1,4 +1,4 @@
-"""The family of S3 beyond its notebook: golden numbers, batches that teach nothing, growing to the last bit, noise that
+"""Common Vector Spaces beyond their notebook: golden numbers, batches that teach nothing, growing to the last bit, noise that
 stays noise, batches of classes.
 """
 

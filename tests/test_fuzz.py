@@ -908,8 +908,10 @@ def test_a_deep_pickle_and_a_large_promise():
     for promise in (b'\x8e', b'\x96', b'\x8d'):
         assert only_says(b'\x80\x05' + promise + struct.pack('<Q', 2**62) + b'abc.') is None
     array = (
-        b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86'
-        b'cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08abcdefghtb.'
+        b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00'
+        b'\x85U\x01b\x87R(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86'
+        b'cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'
+        b'tb\x89U\x08abcdefghtb.'
     )
     with pytest.raises(InputError, match='reshape|array'):
         unpickled(array, 'x')
@@ -918,8 +920,10 @@ def test_a_deep_pickle_and_a_large_promise():
 def test_what_python_2_wrote():
     "Protocol 0, by numpy 1 under Python 2: bytes are texts, as 8-bit characters"
     array = (
-        "cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\nRp6\n(I1\n(I2\nI2\ntp7\ncnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n"
-        "(I3\nS'<'\np12\nNNNI-1\nI-1\nI0\ntp13\nbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@\\x00\\x00@@\\x00\\x00\\x80\\xbf'\np14\ntp15\nb"
+        "cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\n"
+        "Rp6\n(I1\n(I2\nI2\ntp7\ncnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n"
+        "(I3\nS'<'\np12\nNNNI-1\nI-1\nI0\ntp13\nbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@\\x00\\x00"
+        "@@\\x00\\x00\\x80\\xbf'\np14\ntp15\nb"
     )
     data = (
         "(dp0\nS'intrs'\np16\n"
