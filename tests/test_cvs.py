@@ -1,5 +1,5 @@
-"""Common Vector Spaces beyond their notebook: golden numbers, batches that teach nothing, growing to the last bit, noise that
-stays noise, batches of classes.
+"""Common Vector Spaces beyond their notebook: golden numbers, batches that teach nothing, growing to the last bit,
+noise that stays noise, batches of classes.
 """
 
 import hashlib
