@@ -1,7 +1,9 @@
-"""CCA of 2048 + 768 columns against the bare matrix product of the same chunks, and against cca-zoo; everything measured in one run.
+"""CCA of 2048 + 768 columns against the bare matrix product of the same chunks, and against cca-zoo; everything
+measured in one run.
 
 python tests/bench_cca.py            60,000 rows, cca-zoo at 20,000
 python tests/bench_cca.py --full     240,000 rows
+
 """
 
 import argparse
@@ -20,7 +22,9 @@ P, Q, PIECE, DIM, C = 2048, 768, 8192, 50, 1e-3  # widths, rows at hand at a tim
 
 
 def pieces(n, dtype=torch.float32):
-    "n rows of two views, away from zero and of unequal scale, that share 100 latents of falling strength; made piece by piece"
+    """n rows of two views, away from zero and of unequal scale, that share 100 latents of falling strength; made piece
+    by piece
+    """
     g = torch.Generator().manual_seed(0)
     A, B = torch.randn(100, P, generator=g), torch.randn(100, Q, generator=g)
     fall, scale = torch.linspace(1, 0.05, 100), torch.rand(P + Q, generator=g) * 2 + 0.1
@@ -60,14 +64,14 @@ class Peak:
 
 
 def ours(n, dtype=torch.float32):
-    m, fit, it = CCA(DIM, C, 'blend'), 0.0, pieces(n, dtype)
-    views = joint(next(it))
+    m, fit, batches = CCA(DIM, C, 'blend'), 0.0, pieces(n, dtype)
+    views = joint(next(batches))
     with Peak() as peak:  # the first piece of rows is in the baseline, what generating the others needs is in the peak
         while views is not None:
             t = time.time()
             m.partial_fit(views)
             fit += time.time() - t
-            xy = next(it, None)
+            xy = next(batches, None)
             views = None if xy is None else joint(xy)
             del xy
         t = time.time()
@@ -113,7 +117,7 @@ def against_bare(n):
         m.partial_fit(views)
         fit += time.time() - t
     t = time.time()
-    m.rho
+    _ = m.rho
     return dict(bare=bare, fit=fit, solve=time.time() - t)
 
 
@@ -143,7 +147,8 @@ if __name__ == '__main__':
         )
     a, b = child('ours', n), child('ours', n, 'float64')
     print(
-        f'  memory beyond the first piece of rows: {a["mb"]:.0f} MB (pieces of {PIECE} rows take {PIECE * (P + Q) * 4 / 2**20:.0f} MB)'
+        f'  memory beyond the first piece of rows: {a["mb"]:.0f} MB (pieces of {PIECE} rows take '
+        f'{PIECE * (P + Q) * 4 / 2**20:.0f} MB)'
     )
     print(f'  largest error of {DIM} correlations against float64: {error(a, b):.1e}')
     n = o.zoo

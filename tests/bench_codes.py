@@ -21,7 +21,7 @@ def resident():
 
 def measured(f, *args):
     "What it gives, its seconds, and by how many MB the process grew at most meanwhile"
-    before, peak, done = resident(), [0.0], threading.Event()
+    baseline, peak, done = resident(), [0.0], threading.Event()
 
     def watch():
         while not done.wait(0.002):
@@ -34,7 +34,7 @@ def measured(f, *args):
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()
-    return out, seconds, max(peak[0], resident()) - before
+    return out, seconds, max(peak[0], resident()) - baseline
 
 
 def main():
@@ -63,8 +63,10 @@ def main():
         (ours, t, mb), (theirs, u, ub) = measured(search, q, b, a.k), measured(faiss_search, q, b, a.k)
         assert torch.equal(ours.distance, theirs.distance)
         print(
-            f'{spread}: {a.queries:,} queries in {a.rows:,} codes of {a.bits} bits ({b.nbytes / 1e6:.0f} MB), top {a.k}, '
-            f'{torch.get_num_threads()} threads: twin {t:.2f} s, {mb:.0f} MB more (aim < 200); FAISS {u:.2f} s, {ub:.0f} MB; '
+            f'{spread}: {a.queries:,} queries in {a.rows:,} codes of {a.bits} bits ({b.nbytes / 1e6:.0f} MB), top '
+            f'{a.k}, '
+            f'{torch.get_num_threads()} threads: twin {t:.2f} s, {mb:.0f} MB more (aim < 200); FAISS {u:.2f} s, '
+            f'{ub:.0f} MB; '
             f'{t / u:.1f} x its time (aim 10); same distances'
         )
     few = max(1, a.queries // 20)

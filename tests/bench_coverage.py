@@ -115,7 +115,7 @@ def by_class(g, n, classes, signal, full=False):
     ours, theirs = ([three_ways(s, y, item) for s in m] for m in (first, equal if n < 500 else equal[:1]))
     out = {}
     for j, way in enumerate(methods):
-        a, b = ([side[j] for side in both] for both in (ours, theirs))
+        a, b = ([side[j] for side in pair] for pair in (ours, theirs))
         mean = (a[0] + a[1]) / 2
         c = compare(a[0], b[0])
         out['mAP, one direction', way] = said(estimate(a[0]))
@@ -210,11 +210,11 @@ def families(g, n, classes, signal, pairs):
     item = np.arange(n)
     out = {}
     scores = [method(g, views)[0] for _ in range(5 if pairs else 11)]
-    both = [class_score(s, (y, y), (item, item)) for s in scores]
+    pair = [class_score(s, (y, y), (item, item)) for s in scores]
     queries = [item_score(mean_ap(s, (y, y), mean=False), item) for s in scores]
-    which = [(i, j) for i in range(len(scores)) for j in range(i) if pairs or j == 0]
-    for way, s in ((methods[0], both), (methods[2], queries)):
-        cs = {(i, j): compare(s[i], s[j]) for i, j in which}
+    compared = [(i, j) for i in range(len(scores)) for j in range(i) if pairs or j == 0]
+    for way, s in ((methods[0], pair), (methods[2], queries)):
+        cs = {(i, j): compare(s[i], s[j]) for i, j in compared}
         out['a family with a false verdict, uncorrected', way] = any(map(differ, cs.values()))
         out['a family with a false verdict', way] = any(differ(c) for c, _ in family(cs).values())
     return out
@@ -404,8 +404,11 @@ def main():
         done.append(kept[0] if kept else measure(kind, settings, o.worlds))
         printed(done[-1])
         if o.out:
-            here = {json.dumps([c['kind'], c['settings']]) for c in done}
-            write(o.out, dict(cells=done + [c for c in old if json.dumps([c['kind'], c['settings']]) not in here]))
+            measured_cells = {json.dumps([c['kind'], c['settings']]) for c in done}
+            write(
+                o.out,
+                dict(cells=done + [c for c in old if json.dumps([c['kind'], c['settings']]) not in measured_cells]),
+            )
     print(f'\n{sum(c["seconds"] for c in done) / 60:.0f} minutes of one core')
 
 

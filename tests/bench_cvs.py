@@ -1,11 +1,12 @@
-"""What the family of S3 costs; everything measured in one run, in turns.
+"""What Common Vector Spaces cost; everything measured in one run, in turns.
 
     python tests/bench_cvs.py                    all parts
     python tests/bench_cvs.py pairs steps        some of: pairs, memory, steps, meshes, sounds
 
-`pairs`: scores of all pairs in blocks, against a plain loop over pairs, and against nothing but the two D × D products that a pair needs.
-`memory`: their peak in blocks and at once. `steps`: a training step against the number of modalities. `meshes`, `sounds`: frames, meshes and sounds a second.
-Ratios are of seconds, the best of some repeats (of steps: the median); they come first, and say more than the rates behind them.
+`pairs`: scores of all pairs in blocks, against a plain loop over pairs, and against nothing but the two D × D products
+that a pair needs. `memory`: their peak in blocks and at once. `steps`: a training step against the number of
+modalities. `meshes`, `sounds`: frames, meshes and sounds a second. Ratios are of seconds, the best of some repeats (of
+steps: the median); they come first, and say more than the rates behind them.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from crossmodal_nb.methods.cvs import CVS, MCVS, RVS
 
 WIDE = {
     v: round(d / 8) for v, d in dict(image=4096, text=3000, audio=29, video=4096, mesh=4700).items()
-}  # S3's widths, an eighth of each
+}  # the widths of XMedia's features, an eighth of each
 D, BATCH = 512, 128
 
 
@@ -75,13 +76,15 @@ def pairs(n=64, m=256, few=8):
             block.e(block.both((g[:, None] * gy).flatten(0, 1)))
 
     assert torch.allclose(loop(), every(method, x, y)[:few], atol=1e-5)
-    ours, theirs, least = turns(lambda: every(method, x, y), loop, bare)
+    ours, theirs, bare_time = turns(lambda: every(method, x, y), loop, bare)
     theirs *= n / few  # the loop took only so many
     print(
-        f'  in blocks against the loop: ratio {ours / theirs:.3f}; against the products alone: ratio {ours / least:.2f}'
+        f'  in blocks against the loop: ratio {ours / theirs:.3f}; against the products alone: ratio '
+        f'{ours / bare_time:.2f}'
     )
     print(
-        f'  {n * m / ours:9,.0f} pairs/s in blocks, {n * m / theirs:,.0f} in the loop, {n * m / least:,.0f} if a pair were only its two products of {D} × {D}'
+        f'  {n * m / ours:9,.0f} pairs/s in blocks, {n * m / theirs:,.0f} in the loop, {n * m / bare_time:,.0f} if '
+        f'a pair were only its two products of {D} × {D}'
     )
 
 
@@ -93,21 +96,22 @@ def child(memory):
 
     method, x, y = sides(256, 256)
     every(method, x[:2], y[:2])
-    before, start = peak(), time.perf_counter()
+    old, start = peak(), time.perf_counter()
     every(method, x, y, **memory)
-    print(json.dumps(dict(mb=peak() - before, seconds=time.perf_counter() - start)))
+    print(json.dumps(dict(mb=peak() - old, seconds=time.perf_counter() - start)))
 
 
 def memory():
     asked = {'blocks': {}, 'small blocks': dict(memory=1 << 20), 'at once': dict(memory=1 << 40)}
-    found = {
+    results = {
         k: json.loads(subprocess.check_output([sys.executable, __file__, '--child', json.dumps(how)], text=True))
         for k, how in asked.items()
     }
-    whole = found['at once']
-    for k, f in found.items():
+    full = results['at once']
+    for k, f in results.items():
         print(
-            f'  256 × 256 pairs, {k:>12}: ratio of memory {f["mb"] / whole["mb"]:.2f}, of time {f["seconds"] / whole["seconds"]:.2f}   ({f["mb"]:.0f} MB)'
+            f'  256 × 256 pairs, {k:>12}: ratio of memory {f["mb"] / full["mb"]:.2f}, of time '
+            f'{f["seconds"] / full["seconds"]:.2f}   ({f["mb"]:.0f} MB)'
         )
 
 
@@ -116,14 +120,14 @@ def memory():
 
 def timed(method, train):
     "Seconds of each step, as the trainer makes them: it calls `after_step` after each"
-    at = []
-    method.clamp = lambda: at.append(time.perf_counter())
+    stamps = []
+    method.clamp = lambda: stamps.append(time.perf_counter())
     method.fit(train)
-    return np.diff(at)
+    return np.diff(stamps)
 
 
 def steps(n=20, warm=2):
-    how, train, found = (
+    how, train, results = (
         dict(dim=D, hidden=D, trainer=dict(epochs=1, batch=BATCH, accelerator='cpu')),
         world((n + warm) * BATCH),
         {},
@@ -132,25 +136,27 @@ def steps(n=20, warm=2):
     def median(took):
         return float(np.median(took[warm:]))
 
-    found['CVS'] = [median(timed(CVS(**how), train.select(*list(WIDE)[:k]))) for k in (2, 3, 4, 5)]
+    results['CVS'] = [median(timed(CVS(**how), train.select(*list(WIDE)[:k]))) for k in (2, 3, 4, 5)]
     for cls in (MCVS, RVS):
         took = np.append(timed(cls(**how), train), np.nan).reshape(4, -1)[
             :, :-1
         ]  # a row a stage, without the step from one to the next
-        found[cls.__name__] = list(map(median, took))
+        results[cls.__name__] = list(map(median, took))
     print(
-        f'  {"modalities":>10}     2     3     4     5   (1.00: two of CVS; median of {n} steps, D = {D}, batch {BATCH})'
+        f'  {"modalities":>10}     2     3     4     5   (1.00: two of CVS; median of {n} steps, D = {D}, batch '
+        f'{BATCH})'
     )
-    for k, v in found.items():
+    for k, v in results.items():
         print(
             f'  {k:>10}  '
-            + ' '.join(f'{s / found["CVS"][0]:5.2f}' for s in v)
+            + ' '.join(f'{s / results["CVS"][0]:5.2f}' for s in v)
             + '   '
             + ' '.join(f'{1000 * s:.0f}' for s in v)
             + ' ms a step'
         )
     print(
-        f'  five modalities: MCVS / CVS {found["MCVS"][3] / found["CVS"][3]:.2f}, RVS / CVS {found["RVS"][3] / found["CVS"][3]:.2f}'
+        f'  five modalities: MCVS / CVS {results["MCVS"][3] / results["CVS"][3]:.2f}, RVS / CVS '
+        f'{results["RVS"][3] / results["CVS"][3]:.2f}'
     )
 
 
@@ -175,7 +181,7 @@ def ball(triangles):
 def meshes(frames=8, size=128):
     import trimesh
 
-    few, many = ball(2000), ball(50_000)
+    few, large = ball(2000), ball(50_000)
 
     def rays(mesh):
         "The same number of rays, and nothing else"
@@ -183,19 +189,24 @@ def meshes(frames=8, size=128):
 
         caster = RayMeshIntersector(trimesh.Trimesh(mesh.points, mesh.faces, process=False))
         u, v = np.meshgrid(*[np.linspace(-1, 1, size)] * 2)
-        start, to = np.stack([u.ravel(), v.ravel(), np.full(size**2, 2.0)], 1), np.tile([0.0, 0, -1], (size**2, 1))
-        return lambda: [caster.intersects_first(start, to) for _ in range(frames)]
+        start, direction = (
+            np.stack([u.ravel(), v.ravel(), np.full(size**2, 2.0)], 1),
+            np.tile([0.0, 0, -1], (size**2, 1)),
+        )
+        return lambda: [caster.intersects_first(start, direction) for _ in range(frames)]
 
     if not importlib.util.find_spec('embreex'):
         print('  rendering: skipped, the package embreex is not here')
     else:
-        took = turns(*(lambda m=m: spin(m, frames, size) for m in (few, many)), rays(few), rays(many))
+        took = turns(*(lambda m=m: spin(m, frames, size) for m in (few, large)), rays(few), rays(large))
         print(
-            f'  rendering {len(many.faces):,} triangles against {len(few.faces):,}: ratio {took[1] / took[0]:.2f}; '
-            f'a film against its bare rays (trimesh on Embree): ratio {took[0] / took[2]:.2f} and {took[1] / took[3]:.2f}'
+            f'  rendering {len(large.faces):,} triangles against {len(few.faces):,}: ratio {took[1] / took[0]:.2f}; '
+            f'a film against its bare rays (trimesh on Embree): ratio {took[0] / took[2]:.2f} and '
+            f'{took[1] / took[3]:.2f}'
         )
         print(
-            f'  {frames / took[0]:7.0f} and {frames / took[1]:.0f} frames/s of {size} × {size}, {frames} a film, its acceleration structure included'
+            f'  {frames / took[0]:7.0f} and {frames / took[1]:.0f} frames/s of {size} × {size}, {frames} a film, '
+            'its acceleration structure included'
         )
 
     def peer(mesh):
@@ -204,9 +215,10 @@ def meshes(frames=8, size=128):
         return d2(*np.split(p, 2))
 
     encoder = MeshGeometry()
-    took = turns(*(lambda m=m: encoder([m]) for m in (few, many)), *(lambda m=m: peer(m) for m in (few, many)))
+    took = turns(*(lambda m=m: encoder([m]) for m in (few, large)), *(lambda m=m: peer(m) for m in (few, large)))
     print(
-        f'  MeshGeometry against D2 with trimesh.sample: ratio {took[0] / took[2]:.2f} and {took[1] / took[3]:.2f};   {1 / took[0]:.0f} and {1 / took[1]:.0f} meshes/s'
+        f'  MeshGeometry against D2 with trimesh.sample: ratio {took[0] / took[2]:.2f} and {took[1] / took[3]:.2f}; '
+        f'  {1 / took[0]:.0f} and {1 / took[1]:.0f} meshes/s'
     )
 
 
@@ -218,7 +230,7 @@ def sounds(n=16, seconds=3):
     def of(rate):
         return [Sound(g.standard_normal(rate * seconds).astype(np.float32) / 9, rate) for _ in range(n)]
 
-    plain, other = of(16000), of(44100)
+    plain, resampled = of(16000), of(44100)
 
     def peer():
         [stft(s.wave, 16000, 'hann', 512, 352) for s in plain]
@@ -236,12 +248,14 @@ def sounds(n=16, seconds=3):
             ]
 
         name = 'librosa.feature.mfcc'
-    ours, mel, slow, theirs = turns(lambda: MFCC()(plain), lambda: LogMel()(plain), lambda: MFCC()(other), peer)
+    ours, mel, slow, theirs = turns(lambda: MFCC()(plain), lambda: LogMel()(plain), lambda: MFCC()(resampled), peer)
     print(
-        f'  MFCC against {name}: ratio {ours / theirs:.2f}; LogMel / MFCC {mel / ours:.2f}; from 44.1 kHz / from 16 kHz {slow / ours:.2f}'
+        f'  MFCC against {name}: ratio {ours / theirs:.2f}; LogMel / MFCC {mel / ours:.2f}; from 44.1 kHz / from 16 '
+        f'kHz {slow / ours:.2f}'
     )
     print(
-        f'  {n / ours:7.0f} sounds of {seconds} s a second ({n * seconds / ours:,.0f} times as fast as they are heard), {n / slow:.0f} from 44.1 kHz'
+        f'  {n / ours:7.0f} sounds of {seconds} s a second ({n * seconds / ours:,.0f} times as fast as they are '
+        f'heard), {n / slow:.0f} from 44.1 kHz'
     )
 
 

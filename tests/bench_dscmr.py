@@ -1,4 +1,6 @@
-"""Seconds of an epoch of DSCMR, without evaluation, beside a minimal loop with the semantics of the released code; and what an evaluation costs. Ratios in one run: python tests/bench_dscmr.py"""
+"""Seconds of an epoch of DSCMR, without evaluation, beside a minimal loop with the semantics of the released code; and
+what an evaluation costs. Ratios in one run: python tests/bench_dscmr.py
+"""
 
 import time
 
@@ -66,5 +68,7 @@ if __name__ == '__main__':
     checker(world, by='label')(m)
     asked = time.perf_counter() - start
     print(
-        f'{n} pairs, batch {rows}, {hidden}-{dim}: ours {ours:.2f} s an epoch, minimal loop {theirs:.2f} s: ratio {ours / theirs:.2f}. Scoring {n} × {n} in both directions, with coding: {asked:.2f} s, {asked / ours:.2f} of an epoch'
+        f'{n} pairs, batch {rows}, {hidden}-{dim}: ours {ours:.2f} s an epoch, minimal loop {theirs:.2f} s: ratio '
+        f'{ours / theirs:.2f}. Scoring {n} × {n} in both directions, with coding: {asked:.2f} s, {asked / ours:.2f} '
+        'of an epoch'
     )

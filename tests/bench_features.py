@@ -1,12 +1,14 @@
 """Rows a second through the store against the naive loop (one row at a time, default layout), in one run:
 python tests/bench_features.py [images]
 
-Photos are made here (500 x 375 JPEG), and Flickr8k's are used too where it is found. Loading the networks is not counted; reading, writing
-and checking are. Rounds alternate; the ratio is that of the fastest rounds. The naive loop runs with torch's threads and with one, and the
-faster counts: on a busy machine several threads a layer wait for one another, and a ratio to that would flatter us.
+Photos are made here (500 x 375 JPEG), and Flickr8k's are used too where it is found. Loading the networks is not
+counted; reading, writing and checking are. Rounds alternate; the ratio is that of the fastest rounds. The naive loop
+runs with torch's threads and with one, and the faster counts: on a busy machine several threads a layer wait for one
+another, and a ratio to that would flatter us.
 
-Then, of the same photos: two processes against one (which uses all cores by threads, so on a machine without GPUs there is little to
-gain), and a store in another order, whose rows are copied, against computing it."""
+Then, of the same photos: two processes against one (which uses all cores by threads, so on a machine without GPUs there
+is little to gain), and a store in another order, whose rows are copied, against computing it.
+"""
 
 import sys
 import tempfile
@@ -45,10 +47,13 @@ def compare(what, naive, ours, n, few, rounds=3):
     def loop():
         return naive(few)
 
-    each = [(timed(loop, few), timed(lambda: one_thread(loop), few), timed(lambda: ours(k), n)) for k in range(rounds)]
-    a, one, b = (max(r) for r in zip(*each))
+    timings = [
+        (timed(loop, few), timed(lambda: one_thread(loop), few), timed(lambda k=k: ours(k), n)) for k in range(rounds)
+    ]
+    a, single, b = (max(r) for r in zip(*timings))
     print(
-        f'{what:32} naive {a:6.1f}/s, on one thread {one:6.1f}/s   store {b:6.1f}/s   ratio {b / max(a, one):.2f}',
+        f'{what:32} naive {a:6.1f}/s, on one thread {single:6.1f}/s   store {b:6.1f}/s   ratio '
+        f'{b / max(a, single):.2f}',
         flush=True,
     )
 
@@ -105,15 +110,16 @@ def again(paths, folder, encoder):
     encoder.shard = 1
     start = seconds(paths[:2], 'start', 2)
     encoder.shard = -(-len(paths) // 16)
-    one, two = seconds(paths, 'one'), seconds(paths, 'two', 2)
+    single, two = seconds(paths, 'one'), seconds(paths, 'two', 2)
     print(
-        f'{"two processes against one":32} one {one:6.1f} s   two {two:6.1f} s, of it {start:.1f} s to start   '
-        f'ratio {one / two:.2f}, without the start {one / (two - start):.2f}',
+        f'{"two processes against one":32} one {single:6.1f} s   two {two:6.1f} s, of it {start:.1f} s to start   '
+        f'ratio {single / two:.2f}, without the start {single / (two - start):.2f}',
         flush=True,
     )
     copied = seconds(paths[::-1], 'one')
     print(
-        f'{"the same rows in another order":32} computed {one:6.2f} s   copied {copied:6.3f} s   ratio {one / copied:.0f}',
+        f'{"the same rows in another order":32} computed {single:6.2f} s   copied {copied:6.3f} s   ratio '
+        f'{single / copied:.0f}',
         flush=True,
     )
 

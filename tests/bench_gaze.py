@@ -1,10 +1,11 @@
-"""What gaze costs: pixels through maps, and reranking exactly or by an inverted file; everything measured in one run, in turns.
+"""What gaze costs: pixels through maps, and reranking exactly or by an inverted file; everything measured in one run,
+in turns.
 
     python tests/bench_gaze.py                   all parts
     python tests/bench_gaze.py pixels rerank     some of: pixels, rerank
 
-`pixels`: images a second of one epoch from pixels (ResNet-50, random weights), p = 0 against p = 1, and against the bare network on prepared tensors.
-`rerank`: milliseconds for the 32 nearest of N random candidates for 64 queries.
+`pixels`: images a second of one epoch from pixels (ResNet-50, random weights), p = 0 against p = 1, and against the
+bare network on prepared tensors. `rerank`: milliseconds for the 32 nearest of N random candidates for 64 queries.
 """
 
 import argparse
@@ -35,12 +36,13 @@ def pixels(n=32):
     views = Views({k: v for k, v in views.subset(few).items()})
     text = View(torch.randn(n, 64), item=views['image'].item)
     train = Views(image=views['image'].with_features(Attended(views['image'].x, views['gaze'].x)), text=text)
-    how = dict(image='ResNet50', trainer=dict(epochs=1, batch=n, accelerator='cpu'))
+    settings = dict(image='ResNet50', trainer=dict(epochs=1, batch=n, accelerator='cpu'))
     encoder = ResNet50(None)
     net = encoder.load()
     x = [encoder.prepare(p) for p in views['image'].x[torch.arange(n)]]
     seconds = {
-        f'p = {p}': min(Gaze(mask_prob=p, **how).fit(train).history[0]['seconds'] for _ in range(3)) for p in (0.0, 1.0)
+        f'p = {p}': min(Gaze(mask_prob=p, **settings).fit(train).history[0]['seconds'] for _ in range(3))
+        for p in (0.0, 1.0)
     }
     seconds['bare network'] = best(lambda: encoder.maps(x, net).mean().backward())
     for k, s in seconds.items():
@@ -52,12 +54,15 @@ def rerank():
     for n in (1000, 10_000, 100_000):
         codes, asks = unit(torch.randn(n, 100, generator=g)), unit(torch.randn(64, 100, generator=g))
         true = (asks @ codes.T).topk(32).indices
-        exact, built = best(lambda: (asks @ codes.T).topk(32)), best(lambda: IVFIndex(codes, 4), 1)
+        exact = best(lambda asks=asks, codes=codes: (asks @ codes.T).topk(32))
+        built = best(lambda codes=codes: IVFIndex(codes, 4), 1)
         for probe in (4, 16):
             index = IVFIndex(codes, probe)
             print(
-                f'N = {n:>7,}: all {1000 * exact:7.2f} ms; file built in {1000 * built:8.1f} ms, {probe:>2} lists opened {1000 * best(lambda: index(asks, 32)):6.2f} ms, '
-                f'{100 * float(torch.isin(true, index(asks, 32)).float().mean()):5.1f} % found (random codes: the hardest case)'
+                f'N = {n:>7,}: all {1000 * exact:7.2f} ms; file built in {1000 * built:8.1f} ms, {probe:>2} lists '
+                f'opened {1000 * best(lambda index=index, asks=asks: index(asks, 32)):6.2f} ms, '
+                f'{100 * float(torch.isin(true, index(asks, 32)).float().mean()):5.1f} % found (random codes: the '
+                'hardest case)'
             )
 
 

@@ -1,7 +1,8 @@
-"""How long ranks, mAP, its interval and its null take beside the bare matrix product, beside per-query loops, and beside
-mAP itself; all ratios from one run.
+"""Seconds of ranks, mAP, its interval and its null, compared with the bare matrix product, with per-query loops, and
+with mAP itself; all ratios from one run.
 
     python tests/bench_metrics.py [--rows 10000] [--pools 10]
+
 """
 
 import argparse
@@ -69,9 +70,9 @@ def peak(f):
     "MB of arrays that a call holds at most (of NumPy; what torch holds besides is one block of float32)"
     tracemalloc.start()
     f()
-    most = tracemalloc.get_traced_memory()[1]
+    peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return most / 1e6
+    return peak_bytes / 1e6
 
 
 def interval(u, v, yu, yv):
@@ -80,10 +81,11 @@ def interval(u, v, yu, yv):
     plain, ours = race(3, lambda: mean_ap(S, (yu, yv)), lambda: class_score(S, (yu, yv), items))
     few = S[: len(u) // 2]
     half = peak(lambda: class_score(few, (yu[: len(few)], yv), (items[0][: len(few)], items[1])))
-    whole = peak(lambda: class_score(S, (yu, yv), items))
+    full = peak(lambda: class_score(S, (yu, yv), items))
     print(
-        f'interval of mAP, {len(u):,} x {len(v):,}, 20 classes: {ours:.2f} s, {ours / plain:.2f} x mAP itself ({plain:.2f} s; aim 3); '
-        f'{whole:.0f} MB at most beside scores of {S.nbytes / 1e6:.0f} MB, of half the queries {half:.0f} MB'
+        f'interval of mAP, {len(u):,} x {len(v):,}, 20 classes: {ours:.2f} s, {ours / plain:.2f} x mAP itself '
+        f'({plain:.2f} s; aim 3); '
+        f'{full:.0f} MB at most beside scores of {S.nbytes / 1e6:.0f} MB, of half the queries {half:.0f} MB'
     )
 
 
@@ -101,7 +103,8 @@ def permutations(u, v):
         lambda: permutation_null(S, labels, metrics, n=200),
     )
     print(
-        f'null of {" and ".join(metrics)}, 200 permutations of each side, {len(u):,} x {len(v):,}, 20 classes: {ours:.2f} s, '
+        f'null of {" and ".join(metrics)}, 200 permutations of each side, {len(u):,} x {len(v):,}, 20 classes: '
+        f'{ours:.2f} s, '
         f'{ours / scored:.2f} x their scoring with intervals ({scored:.2f} s; aim 2)'
     )
 
@@ -125,7 +128,8 @@ def main():
     (loop,) = np.array(race(1, lambda: im2recipe_ranks(u[:few], v))) * n / few * a.pools
     print(
         f'ranks, {a.pools} pools of {n:,}, {u.shape[1]}-d: product {bare:.2f} s, with ranks {ours:.2f} s: '
-        f'{ours / bare:.2f} x the bare product (aim 1.5; of the best turns {np.min(turns, 0)[1] / np.min(turns, 0)[0]:.2f}), '
+        f'{ours / bare:.2f} x the bare product (aim 1.5; of the best turns '
+        f'{np.min(turns, 0)[1] / np.min(turns, 0)[0]:.2f}), '
         f'{loop / ours:.1f} x as fast as a product and sort for each query ({few} timed)'
     )
     u, v, item = codes(2 * n, 64, 2), codes(2 * n, 64, 3), (range(2 * n),) * 2
@@ -133,7 +137,8 @@ def main():
         1, lambda: product(u, v), lambda: pooled(blocks(u, v), median_rank, n // 2, n=a.pools, items=item)
     )
     print(
-        f'{a.pools} pools of {n // 2:,} in one pass over {2 * n:,} x {2 * n:,}, 64-d: {ours:.2f} s, the product alone {bare:.2f} s'
+        f'{a.pools} pools of {n // 2:,} in one pass over {2 * n:,} x {2 * n:,}, 64-d: {ours:.2f} s, the product '
+        f'alone {bare:.2f} s'
     )
 
     m = 4 * n // 5
@@ -158,7 +163,8 @@ def main():
         f'{ours / (bare + torch_sort):.2f} x or {ours / (bare + numpy_sort):.2f} x product and sort (aim 1.5)'
     )
     print(
-        f'  of integer scores full of ties {coarse:.2f} s, of float64 scores {fine:.2f} s, null of 200 permutations {nulls:.2f} s'
+        f'  of integer scores full of ties {coarse:.2f} s, of float64 scores {fine:.2f} s, null of 200 permutations '
+        f'{nulls:.2f} s'
     )
 
     u, v, yu, yv = codes(2000, 512, 0), codes(8000, 512, 1), torch.arange(2000) % 20, torch.arange(8000) % 20

@@ -1,25 +1,25 @@
-"""Recipe1M at full size, on a look-alike: the import against ijson's C backend walking the same files, and S1's CCA against its bare matrix products.
+"""Recipe1M at full size, on a look-alike: the import against ijson's C backend walking the same files, and CCA
+against its bare matrix products.
 
-python tests/bench_recipe1m.py                     a tenth of the size
-python tests/bench_recipe1m.py --full              1,029,720 recipes; 600,000 pairs, pools of 10,000 (1.6 GB of json, 8 GB of features)
-python tests/bench_recipe1m.py --json FILE         also write what was measured
+    python tests/bench_recipe1m.py                 a tenth of the size
+    python tests/bench_recipe1m.py --full          1,029,720 recipes; 600,000 pairs, pools of 10,000 (1.6 GB of json,
+                                                   8 GB of features)
+    python tests/bench_recipe1m.py --json FILE     also write the measurements
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute
+import pyarrow.compute  # noqa: F401 (loaded before memory is measured)
 import torch
 from bench_cca import Peak
 
@@ -59,13 +59,14 @@ def text(root, n):
             r1m.imported(root / f, kind)
     took = time.time() - t
     code = (
-        f'import time, warnings; warnings.simplefilter("ignore")\nfrom crossmodal_nb.datasets import recipe1m as r\nt = time.time()\n'
+        'import time, warnings; warnings.simplefilter("ignore")\nfrom crossmodal_nb.datasets import recipe1m as '
+        'r\nt = time.time()\n'
         f'r.recipe1m({str(root)!r}, images="none"); print(time.time() - t)'
     )
     reopen = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
-    of = r1m.recipe1m(root, images='none')['train']['all'].x
+    texts = r1m.recipe1m(root, images='none')['train']['all'].x
     t = time.time()
-    of[torch.arange(min(len(of), 20_000))]
+    texts[torch.arange(min(len(texts), 20_000))]
     return dict(
         recipes=n,
         json_mb=sum((root / f).stat().st_size for f in files.values()) / 1e6,
@@ -75,7 +76,7 @@ def text(root, n):
         mb=peak.mb,
         store_mb=sum(p.stat().st_size for p in (settings().work / 'imports').rglob('*.arrow')) / 1e6,
         reopen_s=reopen,
-        texts_per_s=min(len(of), 20_000) / (time.time() - t),
+        texts_per_s=min(len(texts), 20_000) / (time.time() - t),
     )
 
 
@@ -189,16 +190,22 @@ if __name__ == '__main__':
         os.chdir(root)  # the work folder is there, too
         a = text(root / 'recipe1m', round(1_029_720 * share))
         print(
-            f'{a["recipes"]:,} recipes, {a["json_mb"]:,.0f} MB of json: import {a["import_s"]:.1f} s, ijson walks it in {a["ijson_s"]:.1f} s, ratio {a["ratio"]:.2f}, '
-            f'{a["mb"]:.0f} MB of memory;\n  reopened in {a["reopen_s"]:.2f} s, {a["texts_per_s"]:,.0f} cleaned texts a second',
+            f'{a["recipes"]:,} recipes, {a["json_mb"]:,.0f} MB of json: import {a["import_s"]:.1f} s, ijson walks '
+            f'it in {a["ijson_s"]:.1f} s, ratio {a["ratio"]:.2f}, '
+            f'{a["mb"]:.0f} MB of memory;\n  reopened in {a["reopen_s"]:.2f} s, {a["texts_per_s"]:,.0f} cleaned '
+            'texts a second',
             flush=True,
         )
         b = images(root, round(600_000 * share), round(10_000 * share))
         print(
-            f'{b["pairs"]:,} pairs of {P} + {Q}, 10 pools of {b["pool"]:,}, both directions, {len(b["dims"])} dimensions from one fit: {b["total_s"]:.1f} s '
-            f'(fit {b["fit_s"]:.1f}, solve {b["solve_s"]:.1f}, judge {b["judge_s"]:.1f}),\n  bare products {b["bare"]["total_s"]:.1f} s '
-            f'(moments {b["bare"]["joint_s"]:.1f}, codes {b["bare"]["codes_s"]:.1f}, scores {b["bare"]["scores_s"]:.1f}), ratio {b["ratio"]:.2f}, '
-            f'{b["mb"]:.0f} MB of anonymous memory\n  R@10 by dimension: {", ".join(f"{k}: {v:.3f}" for k, v in b["recall_at_10"].items())}',
+            f'{b["pairs"]:,} pairs of {P} + {Q}, 10 pools of {b["pool"]:,}, both directions, {len(b["dims"])} '
+            f'dimensions from one fit: {b["total_s"]:.1f} s '
+            f'(fit {b["fit_s"]:.1f}, solve {b["solve_s"]:.1f}, judge {b["judge_s"]:.1f}),\n  bare products '
+            f'{b["bare"]["total_s"]:.1f} s '
+            f'(moments {b["bare"]["joint_s"]:.1f}, codes {b["bare"]["codes_s"]:.1f}, scores '
+            f'{b["bare"]["scores_s"]:.1f}), ratio {b["ratio"]:.2f}, '
+            f'{b["mb"]:.0f} MB of anonymous memory\n  R@10 by dimension: '
+            f'{", ".join(f"{k}: {v:.3f}" for k, v in b["recall_at_10"].items())}',
             flush=True,
         )
         if o.json:

@@ -162,15 +162,15 @@ def dcca(repeat):
     try:
         from cca_zoo.deep.objectives import CCALoss
 
-        zoo, whose = CCALoss(reg_covar=1e-3), 'cca-zoo\'s deep DCCA objective'
+        zoo, baseline_name = CCALoss(reg_covar=1e-3), 'cca-zoo\'s deep DCCA objective'
     except ImportError:
-        zoo, whose = eigh_loss, 'an eigh-based objective (cca_zoo.deep is not installed)'
+        zoo, baseline_name = eigh_loss, 'an eigh-based objective (cca_zoo.deep is not installed)'
 
     def other():
         return TwoTowers(views, lambda a, b, s: zoo([standardised(a), standardised(b)]) + 0 * s, dim)
 
     told(
-        f'DCCA, batch {batch}, dim {dim}; {whose}',
+        f'DCCA, batch {batch}, dim {dim}; {baseline_name}',
         n,
         *turns(
             lambda: ours(DCCA(init='random', dim=dim, trainer=how(batch)), views),
@@ -196,7 +196,9 @@ def eigh_loss(zs):
     a, b = (z - z.mean(0) for z in zs)
 
     def root(S):
-        return (lambda l, U: U * l.clamp(min=1e-3) ** -0.5 @ U.T)(*torch.linalg.eigh(S + 1e-3 * torch.eye(len(S))))
+        return (lambda values, U: U * values.clamp(min=1e-3) ** -0.5 @ U.T)(
+            *torch.linalg.eigh(S + 1e-3 * torch.eye(len(S)))
+        )
 
     return -(root(a.T @ a / (len(a) - 1)) @ (a.T @ b / (len(a) - 1)) @ root(b.T @ b / (len(a) - 1))).square().sum()
 
@@ -253,22 +255,23 @@ def child_peak(kind, chunk):
         return cls(init='random', dim=128, hidden=2048, trainer=how(batch, epochs=1, chunk=chunk))
 
     make(64, 0).fit(views.subset(torch.arange(64)))
-    before = peak()
+    old = peak()
     t = time.time()
     make(n, chunk).fit(views)
-    print(json.dumps(dict(mb=peak() - before, seconds=time.time() - t)))
+    print(json.dumps(dict(mb=peak() - old, seconds=time.time() - t)))
 
 
 def memory(repeat):
     for kind in ('DCCA', 'CLIP'):
         command = [sys.executable, __file__, '--child', kind]
-        whole, pieces = (
+        full, pieces = (
             json.loads(subprocess.check_output([*command, str(chunk)], text=True).splitlines()[-1])
             for chunk in (0, 256)
         )
         print(
-            f'  {kind}, one step of 4,096 pairs, hidden 2048: {pieces["mb"]:.0f} MB by pieces of 256 against {whole["mb"]:.0f} MB at once   '
-            f'ratio {pieces["mb"] / whole["mb"]:.2f} (in {pieces["seconds"] / whole["seconds"]:.2f} of the time)',
+            f'  {kind}, one step of 4,096 pairs, hidden 2048: {pieces["mb"]:.0f} MB by pieces of 256 against '
+            f'{full["mb"]:.0f} MB at once   '
+            f'ratio {pieces["mb"] / full["mb"]:.2f} (in {pieces["seconds"] / full["seconds"]:.2f} of the time)',
             flush=True,
         )
 
@@ -285,7 +288,8 @@ if __name__ == '__main__':
         child_peak(o.child[0], int(o.child[1]))
         raise SystemExit
     print(
-        f'torch {torch.__version__}, {torch.get_num_threads()} threads; ours against the other, seconds of the best epoch'
+        f'torch {torch.__version__}, {torch.get_num_threads()} threads; ours against the other, seconds of the best '
+        'epoch'
     )
     for name in o.parts or parts:
         parts[name](o.repeat)

@@ -1,11 +1,11 @@
 """A look-alike of Recipe1M in its exact formats: any number of made-up recipes, the same for everybody.
 
-    python tests/lookalike.py FOLDER --recipes 20000                    layer1, layer2, det_ingrs, nutrition, remove1M.txt
-    python tests/lookalike.py FOLDER --recipes 20000 --pictures 96      and every photo, 96 pixels wide
+    python tests/lookalike.py FOLDER --recipes 20000                  layer1, layer2, det_ingrs, nutrition, remove1M.txt
+    python tests/lookalike.py FOLDER --recipes 20000 --pictures 96    and every photo, 96 pixels wide
 
-Ingredients are used by a power law; 39 % of the recipes have photos, 2.2 on average; 1 % repeat an earlier recipe; and there is
-dirt: entities, odd spaces, capitals, fractions that lost their slash, photos lying on their side. A photo shows the ingredients
-as coloured discs, so that there is something to find.
+Ingredients are used by a power law; 39 % of the recipes have photos, 2.2 on average; 1 % repeat an earlier recipe; and
+there is dirt: entities, odd spaces, capitals, fractions that lost their slash, photos lying on their side. A photo
+shows the ingredients as coloured discs, so that there is something to find.
 """
 
 import argparse
@@ -15,13 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-kinds = 'red,green,fresh,dried,smoked,sweet,hot,wild,baby,whole,ground,frozen,roasted,raw,young,black,white,yellow,salted,canned'.split(
-    ','
-)
+kinds = (
+    'red,green,fresh,dried,smoked,sweet,hot,wild,baby,whole,ground,frozen,roasted,raw,young,black,'
+    'white,yellow,salted,canned'
+).split(',')
 things = (
-    'onion,garlic,tomato,potato,carrot,pepper,mushroom,spinach,bean,lentil,rice,pasta,flour,sugar,butter,cream,milk,egg,cheese,chicken,beef,pork,'
-    'salmon,shrimp,tuna,lemon,lime,orange,apple,banana,berry,cherry,peach,chocolate,cocoa,vanilla,cinnamon,ginger,basil,parsley,thyme,oregano,'
-    'cumin,paprika,mustard,vinegar,oil,honey,walnut,almond,coconut,corn,pea,cabbage,celery,cucumber,avocado,olive,bread,yogurt'
+    'onion,garlic,tomato,potato,carrot,pepper,mushroom,spinach,bean,lentil,rice,pasta,flour,sugar,'
+    'butter,cream,milk,egg,cheese,chicken,beef,pork,'
+    'salmon,shrimp,tuna,lemon,lime,orange,apple,banana,berry,cherry,peach,chocolate,cocoa,vanilla,'
+    'cinnamon,ginger,basil,parsley,thyme,oregano,'
+    'cumin,paprika,mustard,vinegar,oil,honey,walnut,almond,coconut,corn,pea,cabbage,celery,cucumber,'
+    'avocado,olive,bread,yogurt'
 ).split(',')
 foods = [*things, *(f'{k} {t}' for k in kinds for t in things)]  # 1,260 names, commonest first
 dishes = (
@@ -53,19 +57,19 @@ def recipes(n, seed=0, block=4096):
     weight = 1 / np.arange(1, len(foods) + 1) ** 0.9
     weight /= weight.sum()
     kept = []
-    for at in range(0, n, block):
-        g = np.random.default_rng([seed, at])
-        m = min(block, n - at)
+    for position in range(0, n, block):
+        g = np.random.default_rng([seed, position])
+        m = min(block, n - position)
         n_food, n_step = np.minimum(1 + g.poisson(8, m), 40), np.minimum(1 + g.geometric(1 / 8, m), 60)
         draw = np.split(g.choice(len(foods), int(n_food.sum()), p=weight), np.cumsum(n_food)[:-1])
-        how = np.split(g.integers(0, 2**31, (int(n_step.sum()), 4)), np.cumsum(n_step)[:-1])
+        actions = np.split(g.integers(0, 2**31, (int(n_step.sum()), 4)), np.cumsum(n_step)[:-1])
         u, n_photo, dirt = g.random((m, 3)), np.minimum(g.geometric(1 / 2.2, m), 12), g.integers(0, 40, m)
         for j in range(m):
-            i, f = at + j, [foods[k] for k in dict.fromkeys(draw[j].tolist())]
+            i, f = position + j, [foods[k] for k in dict.fromkeys(draw[j].tolist())]
             lines = [f'{(k * 7 + i) % 4 + 1} {units[(k + i) % len(units)]} {x}, chopped' for k, x in enumerate(f)]
             do = [
                 steps[a % len(steps)].format(a=f[b % len(f)], b=f[c % len(f)], t=5 * (d % 12 + 1))
-                for a, b, c, d in how[j].tolist()
+                for a, b, c, d in actions[j].tolist()
             ]
             title = f'{f[0].title()} and {f[-1].title()} {dishes[i % len(dishes)].title()}'
             if dirt[j] == 0:
@@ -154,11 +158,11 @@ def draw(path, shown, seed, width):
     "A plate with a disc for each ingredient; one photo in fifty lies on its side and says so in its EXIF tag"
     from PIL import Image, ImageDraw
 
-    g, at = np.random.default_rng(seed), {f: i for i, f in enumerate(things)}
+    g, position = np.random.default_rng(seed), {f: i for i, f in enumerate(things)}
     im = Image.new('RGB', (width, width * 3 // 4), tuple(g.integers(200, 256, 3).tolist()))
     pen = ImageDraw.Draw(im)
     for f in reversed(shown[:8]):
-        hue = at[f.split()[-1]] / len(things)
+        hue = position[f.split()[-1]] / len(things)
         colour = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.5 + 0.5 * (len(f) % 2), 0.9))
         x, y, r = *(g.random(2) * [width, width * 0.75]), width * (0.08 + 0.1 * g.random())
         pen.ellipse((x - r, y - r, x + r, y + r), colour)

@@ -74,9 +74,9 @@ torch.nn.Conv2d(3, 8, 3)(torch.ones(2, 3, 64, 64))
 def used(env):
     "[str]: the kernels that run under `env`, by what the libraries say themselves"
     env = env | dict(MKL_VERBOSE='1', ONEDNN_VERBOSE='1')
-    said = subprocess.run([sys.executable, '-c', REPORT], env=env, capture_output=True, text=True, check=True).stdout
+    report = subprocess.run([sys.executable, '-c', REPORT], env=env, capture_output=True, text=True, check=True).stdout
     telling = 'PyTorch|openblas|mkl|blis|MKL_VERBOSE oneMKL|onednn_verbose.*,cpu,isa:'
-    return [line for line in said.splitlines() if re.match(telling, line)]
+    return [line for line in report.splitlines() if re.match(telling, line)]
 
 
 def quarter(text):

@@ -48,11 +48,11 @@ hard = {
 
 def given(name):
     gold = golden[name]
-    of = gold if 'image' in gold or 'codes' in gold else golden['xmrs_1_intra']
+    case = gold if 'image' in gold or 'codes' in gold else golden['xmrs_1_intra']
     return (
-        (tensor(of['codes']), torch.tensor(of['item']), gold)
-        if 'codes' in of
-        else (tensor(of['image'] + of['recipe']), item, gold)
+        (tensor(case['codes']), torch.tensor(case['item']), gold)
+        if 'codes' in case
+        else (tensor(case['image'] + case['recipe']), item, gold)
     )
 
 
@@ -73,9 +73,9 @@ def test_batch_hard(name):
 def test_the_order_of_rows_does_not_matter():
     z, i, gold = given('xmrs_4_many_views')
     p = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
-    for how in (dict(), dict(metric='cosine'), dict(mining='mean'), dict(modality=torch.tensor([0] * 3 + [1] * 8))):
-        mixed = how | (dict(modality=how['modality'][p]) if 'modality' in how else {})
-        near(batch_hard(z[p], i[p], **mixed), batch_hard(z, i, **how).item())
+    for options in (dict(), dict(metric='cosine'), dict(mining='mean'), dict(modality=torch.tensor([0] * 3 + [1] * 8))):
+        mixed = options | (dict(modality=options['modality'][p]) if 'modality' in options else {})
+        near(batch_hard(z[p], i[p], **mixed), batch_hard(z, i, **options).item())
 
 
 def test_pairs_across_views_only_is_the_triplet_of_the_house():
@@ -185,11 +185,13 @@ def test_total():
 
 
 def test_sampling_and_synthesis_of_xmrs():
-    "Nothing here uses them: the shares of languages, and the two terms of the picture generator, checked with torch directly"
-    for name, (pairs, others) in dict(
+    """Nothing here uses them: the shares of languages, and the two terms of the picture generator, checked with torch
+    directly
+    """
+    for name, (pairs, rest) in dict(
         released=(['de-en', 'ru-en'], ['de', 'ru', 'fr']), with_ko=(['de-en', 'ru-en'], ['de', 'ru', 'fr', 'ko'])
     ).items():
-        want = {'en': 0.25} | dict.fromkeys(pairs, 0.25 / len(pairs)) | dict.fromkeys(others, 0.5 / len(others))
+        want = {'en': 0.25} | dict.fromkeys(pairs, 0.25 / len(pairs)) | dict.fromkeys(rest, 0.5 / len(rest))
         assert want == pytest.approx(golden['xmrs_5_sampling'][name])
     gold = golden['xmrs_6_synthesis']
     mu, logvar = tensor(gold['mu']), tensor(gold['logvar'])
@@ -219,9 +221,7 @@ def basketed(w, size=7):
 
 
 def short(**k):
-    return ACME(
-        **ACME.example().get_params(deep=False) | dict(trainer=dict(epochs=3, batch=40, lr=3e-3, accelerator='cpu')) | k
-    )
+    return ACME(**ACME.example().get_params(deep=False) | dict(trainer=dict(epochs=3, batch=40, lr=3e-3, accelerator='cpu')) | k)
 
 
 @pytest.mark.parametrize('names', [('image', 'text'), ('title', 'steps')])
@@ -286,14 +286,14 @@ def test_the_codes_go_against_the_critic():
         m.epoch, batch = 2, w.batch(torch.arange(80))
         for part, sign in (('heads', 1), ('critic', -1)):
             m.zero_grad()
-            before = m(batch)['align']
-            before.backward()
+            old = m(batch)['align']
+            old.backward()
             with torch.no_grad():
                 for n, p in m.named_parameters():
                     if n.startswith(part) and p.grad is not None:
                         p -= 1e-4 * p.grad
             if form == 'bce' or part == 'critic':
-                assert sign * (float(m(batch)['align'].detach()) - float(before.detach())) > 0
+                assert sign * (float(m(batch)['align'].detach()) - float(old.detach())) > 0
 
 
 def test_the_seed_decides_and_the_basket_does_not_move_the_start():
@@ -305,8 +305,8 @@ def test_the_seed_decides_and_the_basket_does_not_move_the_start():
 
 
 def test_labels():
-    many = world(label=lambda y: F.one_hot(y, 5))
-    assert short().fit(many).classes == 5 and 'class' in short().fit(many).history[0]
+    multi_label = world(label=lambda y: F.one_hot(y, 5))
+    assert short().fit(multi_label).classes == 5 and 'class' in short().fit(multi_label).history[0]
     for w in (Views({v: View(x.x) for v, x in world().items()}), world(label=lambda y: 0 * y - 1)):
         assert 'class' not in short().fit(w).history[0]
 
@@ -332,14 +332,12 @@ class Zeroed(ACME):
 
 
 def test_collapse():
-    how = dict(epochs=5, batch=4, lr=1e-3, accelerator='cpu')
+    options = dict(epochs=5, batch=4, lr=1e-3, accelerator='cpu')
     with pytest.raises(Collapse, match='for 50 steps the triplet has been its margin, 0.3'):
-        Zeroed(**short().get_params(deep=False) | dict(trainer=how)).fit(world())
+        Zeroed(**short().get_params(deep=False) | dict(trainer=options)).fit(world())
     with pytest.raises(Collapse, match='three times in a row'):
-        Zeroed(**short().get_params(deep=False) | dict(trainer=how | dict(batch=80))).fit(
-            world(), checker(world(60, 1))
-        )
-    assert len(short(trainer=how | dict(epochs=2)).fit(world()).history) == 2  # 80 steps, and no collapse
+        Zeroed(**short().get_params(deep=False) | dict(trainer=options | dict(batch=80))).fit(world(), checker(world(60, 1)))
+    assert len(short(trainer=options | dict(epochs=2)).fit(world()).history) == 2  # 80 steps, and no collapse
 
 
 def test_halved():
@@ -359,10 +357,10 @@ def test_halved():
 def test_translation_is_judged_by_rank():
     class Knows(ACME):
         def translate(self, view, x):
-            return self.standard(other[view], truth[other[view]])
+            return self.standard(opposite[view], truth[opposite[view]])
 
     w, t = world(), world(60, 1)
-    other, truth = dict(image='text', text='image'), {v: x.x for v, x in t.items()}
+    opposite, truth = dict(image='text', text='image'), {v: x.x for v, x in t.items()}
     m = Knows(**short().get_params(deep=False)).fit(w)
     rows = evaluate(Translation(m), t, boot=0, permutations=2)
     assert all(r['value'] == 1 for r in rows if r['metric'] in ('R@1', 'medR')) and all(

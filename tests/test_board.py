@@ -1,4 +1,6 @@
-"""The leaderboard: what it claims of differences, and of how sure it is; costs, staleness and links, on records whose truth is known."""
+"""The leaderboard: what it claims of differences, and of how sure it is; costs, staleness and links, on records whose
+truth is known.
+"""
 
 import base64
 import csv
@@ -130,7 +132,7 @@ def ranked(*records):
 
 
 def named(ranking):
-    return {(l['experiment'], l['method']): l for l in ranking}
+    return {(line['experiment'], line['method']): line for line in ranking}
 
 
 def recall(r):
@@ -147,7 +149,7 @@ def test_by_item_the_rsum_ranks_and_by_class_the_map():
         np.where(item % 10, 9, 30),
     )  # R@10 is higher in the second, the rsum in the first
     (lines,) = ranked(made('one', dict(often_first=first_often, in_the_ten=ten_often))).values()
-    assert [l['method'] for l in lines] == ['often_first', 'in_the_ten']
+    assert [line['method'] for line in lines] == ['often_first', 'in_the_ten']
     row = lines[0]['scores']['rsum']
     assert (
         row['value'] == pytest.approx(1.5)
@@ -157,7 +159,7 @@ def test_by_item_the_rsum_ranks_and_by_class_the_map():
     e = estimate(3 * recall(first_often))
     assert (row['low'], row['high']) == pytest.approx((e.low, e.high))
     (lines,) = ranked(labelled('classes', dict(a=np.full(N, 0.2), b=np.full(N, 0.3)))).values()
-    assert [l['method'] for l in lines] == ['b', 'a'] and list(lines[0]['scores']) == ['mAP']
+    assert [line['method'] for line in lines] == ['b', 'a'] and list(lines[0]['scores']) == ['mAP']
 
 
 def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
@@ -174,7 +176,7 @@ def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
 
 def test_methods_that_cannot_be_told_apart_share_a_letter(ranks):
     (lines,) = ranked(made('one', ranks, closed=forms)).values()
-    assert {m: l['group'] for (_, m), l in named(lines).items()} == dict(better='a', CCA='b', same='b')
+    assert {m: line['group'] for (_, m), line in named(lines).items()} == dict(better='a', CCA='b', same='b')
     shown = leaderboard.table(ranked(made('one', ranks, closed=forms)))
     assert shown.count('<td>b</td>') == 2 and '<td>a</td>' in shown
 
@@ -206,19 +208,21 @@ def test_how_many_false_ones_chance_would_give(ranks):
         leaderboard.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(0.3)
     )  # three pairs each, and either may be ahead
     assert '3 pairs compared: 0.15 false “ahead” expected' in leaderboard.table(of_all)
-    rows = [r for r in leaderboard.flat([l for ls in of_all.values() for l in ls]) if r['metric'] == 'rsum']
+    rows = [r for r in leaderboard.flat([line for ls in of_all.values() for line in ls]) if r['metric'] == 'rsum']
     assert {r['false_ahead_by_chance'] for r in rows} == {0.15}
     assert leaderboard.told_apart(of_all) == dict(raw=4, held=4)
 
 
 def test_of_equal_methods_at_most_one_family_in_twenty_tells_two_apart():
     g = np.random.default_rng(5)
-    apart = 0
-    for k in range(60):
+    different = 0
+    for _ in range(60):
         base = g.integers(1, 30, N)
         equal = {f'm{i}': np.maximum(1, base + g.integers(-4, 5, N)) for i in range(5)}
-        apart += len({l['group'] for l in next(iter(ranked(made('one', equal, closed=list(equal))).values()))}) > 1
-    assert apart <= 7  # of 60 at 5 %: more have a chance of 1 in 80
+        different += (
+            len({line['group'] for line in next(iter(ranked(made('one', equal, closed=list(equal))).values()))}) > 1
+        )
+    assert different <= 7  # of 60 at 5 %: more have a chance of 1 in 80
 
 
 def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
@@ -240,7 +244,9 @@ def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
     bare = made('one', ranks)
     for d in bare['tables']['ranks'].values():
         d['image→text'].pop('random')  # old records do not say: names do
-    assert {l['method']: l['random'] for l in leaderboard.lines([bare])} == dict(CCA=False, same=True, better=True)
+    assert {line['method']: line['random'] for line in leaderboard.lines([bare])} == dict(
+        CCA=False, same=True, better=True
+    )
     for name, closed in {
         'SM, kernel': True,
         'CCA with labels': True,
@@ -315,17 +321,17 @@ def test_rows_without_a_standard_error_have_an_interval_of_runs_alone(ranks):
     assert row['se'] == pytest.approx(
         np.std([np.mean(np.maximum(1, ranks['better'] + k) <= 5) for k in range(3)], ddof=1) / 3**0.5
     )
-    same = next(r for r in record.board([runs[0], runs[0]]) if r['metric'] == 'R@5')
-    assert style.spread(same)[0] is None  # a closed form, twice: nothing is known
+    identical = next(r for r in record.board([runs[0], runs[0]]) if r['metric'] == 'R@5')
+    assert style.spread(identical)[0] is None  # a closed form, twice: nothing is known
 
 
 def test_no_comparison_where_it_would_be_a_guess(ranks):
-    other = made('elsewhere', dict(net=ranks['better']), item + 1000)
+    second = made('elsewhere', dict(net=ranks['better']), item + 1000)
     bare = made('bare', dict(net=ranks['better']))
     bare['tables'] = {}
     wrong = made('wrong', dict(net=ranks['better']))
     wrong['tables']['ranks']['net']['image→text']['rank'] = text(ranks['CCA'])  # not what made the score
-    records = made('one', ranks, closed=forms), other, bare, wrong
+    records = made('one', ranks, closed=forms), second, bare, wrong
     (lines,) = ranked(*records).values()
     why = {e: named(lines)[e, 'net']['versus']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
     assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(
@@ -338,7 +344,7 @@ def test_no_comparison_where_it_would_be_a_guess(ranks):
         and leaderboard.missing_reasons['own'] in shown
     )
     (alone,) = ranked(made('two', dict(net=ranks['CCA'], better=ranks['better']))).values()
-    assert {l['versus']['cca']['why'] for l in alone} == {'none'}
+    assert {line['versus']['cca']['why'] for line in alone} == {'none'}
 
 
 def test_by_class_influences_are_compared_and_old_records_say_why_not():
@@ -360,7 +366,7 @@ def test_by_class_influences_are_compared_and_old_records_say_why_not():
     assert (
         lines[0]['method'] == 'DSCMR'
         and lines[0]['versus']['cca']['comparison'].verdict == 'ahead'
-        and [l['group'] for l in lines] == ['a', 'b']
+        and [line['group'] for line in lines] == ['a', 'b']
     )
     old = records()
     for r in old:
@@ -368,18 +374,18 @@ def test_by_class_influences_are_compared_and_old_records_say_why_not():
         for row in r['rows']:
             row.pop('se')
     (lines,) = ranked(*old).values()
-    assert {l['why'] for l in lines} == {'before'} and leaderboard.missing_reasons['before'] in leaderboard.table(
+    assert {line['why'] for line in lines} == {'before'} and leaderboard.missing_reasons['before'] in leaderboard.table(
         ranked(*old)
     )
     (lines,) = ranked(old[0]).values()
-    assert all(l['scores']['mAP']['low'] is None for l in lines)  # that interval held the gallery fixed
+    assert all(line['scores']['mAP']['low'] is None for line in lines)  # that interval held the gallery fixed
 
 
 def test_untuned_cca_is_not_the_bar(ranks):
     fixed = made('fixed', {'linear CCA': ranks['CCA'], 'net': ranks['better']}, closed=('linear CCA', 'net'), dims=None)
     (lines,) = ranked(fixed).values()
-    assert {l['method'] for l in lines} == {'net', 'CCA, one setting'} and {
-        l['versus']['cca']['why'] for l in lines
+    assert {line['method'] for line in lines} == {'net', 'CCA, one setting'} and {
+        line['versus']['cca']['why'] for line in lines
     } == {'none'}
     tuned = made('tuned', {'linear CCA': ranks['CCA']}, closed=('linear CCA',))
     of = named(*ranked(fixed, tuned).values())
@@ -416,12 +422,12 @@ def test_a_wrong_record_does_not_stop_the_board(ranks):
     bad['rows'][0].pop('relevance')
     with pytest.warns(UserWarning, match='bad, bad0: its record is left out'):
         lines = leaderboard.lines([bad, good])
-    assert {l['experiment'] for l in lines} == {'one'}
+    assert {line['experiment'] for line in lines} == {'one'}
     bad = made('one', ranks, seed=1)
     bad['tables']['ranks']['CCA']['image→text']['rank'] = 'no number'
     with pytest.warns(UserWarning, match='one1'):
         lines = leaderboard.lines([bad, good])
-    assert {l['runs'] for l in lines} == {1}  # the other run of the entry stays
+    assert {line['runs'] for line in lines} == {1}  # the other run of the entry stays
 
 
 def test_where_equal_rows_are_right_the_official_score_stands_beside(ranks):
@@ -448,7 +454,7 @@ def test_other_galleries_and_queries_are_other_rankings(ranks):
 def test_values_under_another_name_must_agree_to_the_digit(ranks):
     r = made('bits', {'net, 64 bits': ranks['better'], 'net, 16 bits': ranks['CCA']})
     r['tables']['ranks'] = {'net': r['tables']['ranks']['net, 64 bits']}
-    lines = {l['method']: l for l in leaderboard.lines([r])}
+    lines = {line['method']: line for line in leaderboard.lines([r])}
     assert lines['net, 64 bits']['found'] and not lines['net, 16 bits']['found']
 
 
@@ -457,7 +463,7 @@ def test_what_is_told_or_unfinished_is_not_on_the_board(ranks):
     r['rows'] += [q | dict(stage='rung', method='rung') for q in r['rows']] + [
         q | dict(split='valid', method='valid') for q in r['rows']
     ]
-    assert {l['method'] for l in leaderboard.lines([r])} == {'net'}
+    assert {line['method'] for line in leaderboard.lines([r])} == {'net'}
 
 
 def test_standing(ranks):
@@ -513,7 +519,8 @@ def checkout(tmp_path, monkeypatch):
     for d in ('nbs/experiments', 'book/pages', 'book/records', 'work'):
         (root / d).mkdir(parents=True)
     (root / 'settings.ini').write_text(
-        '[crossmodal]\nlib_name = crossmodal_nb\nnbs_path = nbs\nbook = book\nwork = work\ndata = work/data\ndevice = cpu\n'
+        '[crossmodal]\nlib_name = crossmodal_nb\nnbs_path = nbs\nbook = book\nwork = work\ndata = work/data\ndevice '
+        '= cpu\n'
     )
     monkeypatch.chdir(root)
     return root
@@ -574,13 +581,13 @@ def test_the_published_board_links_only_to_published_pages():
         if c['cell_type'] == 'code'
         for o in c['outputs']
     )
-    found = set(re.findall(r'href="(\w+)\.html(?:#run-card)?"', html)) | set(
+    results = set(re.findall(r'href="(\w+)\.html(?:#run-card)?"', html)) | set(
         re.findall(r'href="\.\./_sources/results/(\w+)\.ipynb"', html)
     )
-    assert len(found) > 20 and all((settings().book / 'pages' / f'{e}.ipynb').exists() for e in found)
+    assert len(results) > 20 and all((settings().book / 'pages' / f'{e}.ipynb').exists() for e in results)
     saved = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
     rows = list(csv.DictReader(io.StringIO(saved)))
-    assert {r['experiment'] for r in rows} == found and all(0 <= float(r['chance']) for r in rows)
+    assert {r['experiment'] for r in rows} == results and all(0 <= float(r['chance']) for r in rows)
 
 
 def test_csv_gives_back_every_field(ranks):
@@ -722,13 +729,13 @@ def test_methods_of_other_queries_and_other_directions_are_not_compared(ranks):
         dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']),
         dict(CCA=lambda s: ranks['CCA'], CLIP=lambda s: ranks['better']),
     )
-    other = made('two', dict(DCCA=ranks['better']), item + 1000)
-    other['tables']['valid_ranks'] = other['tables']['ranks']
-    assert set(advice.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
-    other['tables']['valid_ranks'] = {
+    second = made('two', dict(DCCA=ranks['better']), item + 1000)
+    second['tables']['valid_ranks'] = second['tables']['ranks']
+    assert set(advice.scores_of([*records, second], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
+    second['tables']['valid_ranks'] = {
         'DCCA': {'text→image': next(iter(records[0]['tables']['valid_ranks']['CCA'].values()))}
     }
-    assert set(advice.scores_of([*records, other], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
+    assert set(advice.scores_of([*records, second], ('one', 'two'))[0]) == {'CCA', 'CLIP'}
 
 
 def test_of_folds_the_advice_knows_that_they_are_folds(ranks):
@@ -748,11 +755,11 @@ def test_of_folds_the_advice_knows_that_they_are_folds(ranks):
 
 
 def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
-    found = compared(dict(CCA=lambda s: ranks['CCA'], DCCA=lambda s: np.maximum(1, ranks['CCA'] - 30)))
-    for r in found:
+    results = compared(dict(CCA=lambda s: ranks['CCA'], DCCA=lambda s: np.maximum(1, ranks['CCA'] - 30)))
+    for r in results:
         r['experiment'] = 'dcca_emoji'
     bare = made('cca_emoji', dict(CCA=ranks['CCA'])) | dict(tables={})
-    said = {s['title']: s['said'] for s in advice.surprises([*found, bare])}
+    said = {s['title']: s['said'] for s in advice.surprises([*results, bare])}
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
     assert (
         phrase(c) in said['Is deep ahead of linear?']

@@ -43,7 +43,7 @@ def shown(x):
 
 def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='0123456789', evil=evil):
     "Leave what the runner leaves: an executed notebook and its record"
-    found = [
+    results = [
         dict(item=f'a caption with {evil}', score=0.9, true=True),
         dict(item='another', score=0.5),
         *(dict(item=c, score=0.4, name=c) for c in captions),
@@ -51,13 +51,14 @@ def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='012345
     from PIL import Image
 
     gallery = galleries.gallery(
-        [dict(query=Image.new('RGB', (20, 10)), name=evil, found=found, why='success')], caption=evil
+        [dict(query=Image.new('RGB', (20, 10)), name=evil, found=results, why='success')], caption=evil
     )
     table = tables.table([row, row | dict(query='text', gallery='image')], 'direction', caption=evil)
     nb = new_notebook(
         cells=[
             new_markdown_cell(
-                '# Toy experiment\n**Question.** Does $\\rho^2$ pay?\n\n$$S = \\frac{1}{n-1} X^\\top X$$\nSee [linear](../methods/03_linear.ipynb).'
+                '# Toy experiment\n**Question.** Does $\\rho^2$ pay?\n\n$$S = \\frac{1}{n-1} X^\\top X$$\nSee '
+                '[linear](../methods/03_linear.ipynb).'
             ),
             new_code_cell("dataset = 'photos'", metadata=dict(tags=['parameters'])),
             new_code_cell("dataset = 'photos'", metadata=dict(tags=['injected-parameters'])),
@@ -86,10 +87,10 @@ def run_here(folder, exp='toy', dataset='photos', tags=('private',), key='012345
         versions=dict(numpy='2'),
         started='2026-01-01 10:00',
     )
-    at = folder / 'work' / 'records' / exp
-    at.mkdir(parents=True, exist_ok=True)
-    (at / f'{key}.json').write_text(json.dumps(record))
-    nbformat.write(nb, at / f'{key}.ipynb')
+    location = folder / 'work' / 'records' / exp
+    location.mkdir(parents=True, exist_ok=True)
+    (location / f'{key}.json').write_text(json.dumps(record))
+    nbformat.write(nb, location / f'{key}.ipynb')
 
 
 def small(tmp_path):
@@ -102,7 +103,8 @@ def small(tmp_path):
     (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
     (tmp_path / 'nbs' / 'experiments').mkdir(parents=True)
     (tmp_path / 'nbs' / 'experiments' / 'experiments.toml').write_text(
-        '[toy]\nnotebook = "10_toy.ipynb"\n[look]\nnotebook = "05_look.ipynb"\nchapter = "data"\n[look_emoji]\nnotebook = "05_look.ipynb"\nchapter = "data"\n'
+        '[toy]\nnotebook = "10_toy.ipynb"\n[look]\nnotebook = "05_look.ipynb"\nchapter = '
+        '"data"\n[look_emoji]\nnotebook = "05_look.ipynb"\nchapter = "data"\n'
     )
     chapter = new_notebook(
         cells=[
@@ -148,10 +150,10 @@ def test_every_page_is_there(built):
 
 
 def test_html_in_data_is_text(built):
-    found = pages(built)
-    assert not [n for n, t in found.items() if evil in t]
+    results = pages(built)
+    assert not [n for n, t in results.items() if evil in t]
     for n in ('results/toy.html', 'data.html'):
-        assert '&lt;script&gt;alert(1)&lt;/script&gt;' in found[n], n
+        assert '&lt;script&gt;alert(1)&lt;/script&gt;' in results[n], n
 
 
 def test_a_result_page(built):
@@ -189,7 +191,8 @@ def test_the_ladder_links_to_what_exists(built):
 
 def test_no_page_loads_anything_from_elsewhere(built):
     loads = re.compile(
-        r'<(?:script|img|iframe|source)[^>]+src="(https?:)?//|<link[^>]+rel="(?:stylesheet|preload|icon|shortcut icon)"[^>]+href="(https?:)?//'
+        r'<(?:script|img|iframe|source)[^>]+src="(https?:)?//|<link[^>]+rel="(?:stylesheet|preload|icon|shortcut '
+        r'icon)"[^>]+href="(https?:)?//'
     )
     assert not [(n, m[0]) for n, t in pages(built).items() for m in loads.finditer(t)]
     mathjax = built / '_static' / 'mathjax'
@@ -199,14 +202,14 @@ def test_no_page_loads_anything_from_elsewhere(built):
 
 
 def test_a_page_of_the_data_chapter(built):
-    found = pages(built)
-    assert 'Run card' in found['data/look.html'] and 'results/look.html' not in found
-    section = re.search(r'<section id="photos">.*?</section>', found['data.html'], re.S)[0]
+    results = pages(built)
+    assert 'Run card' in results['data/look.html'] and 'results/look.html' not in results
+    section = re.search(r'<section id="photos">.*?</section>', results['data.html'], re.S)[0]
     assert (
         re.findall(r'href="(data/look.html)"[^>]*>(?:<[^>]*>)?Toy experiment · look<', section)
-        and 'data/look.html' not in re.search(r'<article.*?</article>', found['index.html'], re.S)[0]
+        and 'data/look.html' not in re.search(r'<article.*?</article>', results['index.html'], re.S)[0]
     )
-    nav = re.findall(r'class="reference internal" href="([^"#]+)"', found['index.html'])
+    nav = re.findall(r'class="reference internal" href="([^"#]+)"', results['index.html'])
     assert nav.index('data.html') < nav.index('data/look.html') < nav.index('reproduce.html')
 
 
@@ -275,31 +278,35 @@ def book_pages(html):
 def checked(html):
     "(links and files that lead nowhere, pictures without words, {page: bytes with its files and the largest shard})"
     html, broken, wordless, weight = html.resolve(), [], [], {}
-    seen = {f: Seen(f) for f in book_pages(html)}
+    visited = {f: Seen(f) for f in book_pages(html)}
     shard = max([f.stat().st_size for f in (html / 'shards').glob('*.js') if f.name != 'list.js'], default=0)
-    for f, p in seen.items():
-        own = set()
+    for f, p in visited.items():
+        local = set()
         for h in p.links + p.files:
             u = urlsplit(h)
             if u.scheme or u.netloc:
                 continue
-            to = (f.parent / unquote(u.path)).resolve() if u.path else f
-            if not to.is_file() or (
-                u.fragment and to in seen and to.name != 'explorer.html' and unquote(u.fragment) not in seen[to].ids
+            target = (f.parent / unquote(u.path)).resolve() if u.path else f
+            if not target.is_file() or (
+                u.fragment
+                and target in visited
+                and target.name != ('explorer.html')
+                and unquote(u.fragment) not in visited[target].ids
             ):
                 broken.append((f.name, h))
-            elif h in p.files and 'mathjax' not in to.parts:
-                own.add(to)
+            elif h in p.files and 'mathjax' not in target.parts:
+                local.add(target)
         wordless += [(f.name, src) for src, alt, logo in p.pictures if not alt and not logo]
         weight[str(f.relative_to(html))] = (
-            f.stat().st_size + sum(x.stat().st_size for x in own) + (shard if f.name == 'explorer.html' else 0)
+            f.stat().st_size + sum(x.stat().st_size for x in local) + (shard if f.name == 'explorer.html' else 0)
         )
     return broken, wordless, weight
 
 
 def test_the_checker_sees_what_is_wrong(tmp_path):
     (tmp_path / 'a.html').write_text(
-        '<p id="here"></p><a href="#here"></a><a href="#gone"></a><a href="b.html"></a><img src="x.png"><img src="data:," alt="words"><a href="https://x.org/y"></a>'
+        '<p id="here"></p><a href="#here"></a><a href="#gone"></a><a href="b.html"></a><img src="x.png"><img '
+        'src="data:," alt="words"><a href="https://x.org/y"></a>'
     )
     assert checked(tmp_path)[:2] == (
         [('a.html', '#gone'), ('a.html', 'b.html'), ('a.html', 'x.png')],
@@ -348,7 +355,11 @@ def test_all_runs_of_an_entry_are_in_its_csv_and_large_ones_are_cut(checkout):
     run_here(checkout, key='second0000')
     (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
     files = staging.page_data('toy', toy['runs'])
-    assert [l.split(',')[0] for l in files['toy.csv'][2].decode().splitlines()] == ['run', '0123456789', 'second0000']
+    assert [line.split(',')[0] for line in files['toy.csv'][2].decode().splitlines()] == [
+        'run',
+        '0123456789',
+        'second0000',
+    ]
     runs = [r | dict(rows=[dict(value=0.1 + 0.2, i=i) for i in range(500)]) for r in toy['runs']]
     cut = {f: x for f, x in staging.page_data('toy', runs, max_bytes=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
     assert len(cut) > 2 and all(len(x[2]) <= 5000 for x in cut.values()) and sum(x[1] for x in cut.values()) == 1000
@@ -435,7 +446,7 @@ def test_committed_pages_hold_no_items_of_closed_data():
 def test_committed_pages_name_no_folder_of_the_machine_they_ran_on():
     "Also where a run came from another checkout than the one that published it"
     for f in (root / 'book' / 'pages').glob('*.ipynb'):
-        assert not (at := re.search(r"Path\('/[^']*'\)", f.read_text())), f'{f.name}: {at[0]}'
+        assert not (location := re.search(r"Path\('/[^']*'\)", f.read_text())), f'{f.name}: {location[0]}'
 
 
 def test_a_record_in_another_checkout_is_named_without_its_folder():

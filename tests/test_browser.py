@@ -1,4 +1,6 @@
-"The built book in a real browser: pages load nothing from elsewhere and complain of nothing, formulas are set, the explorer finds what Python finds, by mouse and by keyboard, wide, narrow and dark."
+"""The built book in a real browser: pages load nothing from elsewhere and complain of nothing, formulas are set, the
+explorer finds what Python finds, by mouse and by keyboard, wide, narrow and dark.
+"""
 
 import base64
 import json
@@ -14,7 +16,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from test_book import book_pages
-from test_explorer import hostile, page, root  # noqa: F401 (`page` is a fixture)
+from test_explorer import hostile, root
 
 from crossmodal_nb import explorer
 from crossmodal_nb.data.synthetic import make_class_views
@@ -30,8 +32,10 @@ pytestmark = pytest.mark.browser
 leftover = r'''
 const text = document.querySelector('article').cloneNode(true);
 for (const e of text.querySelectorAll('pre, code, script, style, mjx-container, .cm-text, .cm-item')) e.remove();
-return [document.querySelectorAll('article .math').length, document.querySelectorAll('mjx-container').length, document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
-        text.textContent.match(/\\[(\[][^\n]{0,60}|\$[^$\n]*[\\^_][^$\n]*\$/g) || [], document.documentElement.scrollWidth];'''
+const count = s => document.querySelectorAll(s).length;
+return [count('article .math'), count('mjx-container'), count('mjx-merror, [data-mjx-error]'),
+        text.textContent.match(/\\[(\[][^\n]{0,60}|\$[^$\n]*[\\^_][^$\n]*\$/g) || [],
+        document.documentElement.scrollWidth];'''
 
 
 def test_no_page_asks_for_what_is_not_there_every_formula_is_set_and_all_fit_a_phone(browser, real_book):
@@ -60,10 +64,22 @@ def test_the_search_page_finds_without_a_server(browser, real_book):
 
 
 contrast = r'''
-const rgb = c => c.match(/[\d.]+/g).map(Number), light = c => { const [r, g, b] = c.slice(0, 3).map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
-const under = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > .99) return c; } return [255, 255, 255]; };
-return [...document.querySelectorAll(arguments[0])].slice(0, 400).filter(e => e.textContent.trim() && e.getClientRects().length).map(e => {
-  const a = light(rgb(getComputedStyle(e).color)), b = light(under(e)); return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40)]; });'''
+const rgb = c => c.match(/[\d.]+/g).map(Number);
+const linear = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+const light = c => { const [r, g, b] = c.slice(0, 3).map(linear); return .2126 * r + .7152 * g + .0722 * b; };
+const under = e => {
+  for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] > .99) return c;
+  }
+  return [255, 255, 255];
+};
+const visible = e => e.textContent.trim() && e.getClientRects().length;
+return [...document.querySelectorAll(arguments[0])].slice(0, 400).filter(visible).map(e => {
+  const a = light(rgb(getComputedStyle(e).color)), b = light(under(e));
+  const name = e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40);
+  return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), name];
+});'''
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
@@ -76,11 +92,12 @@ def test_pages_fit_a_screen_and_a_phone_and_can_be_read_in_the_dark(browser, rea
                 browser.open(real_book / f'{name}.html')
                 overflow = browser.js('return [document.documentElement.scrollWidth, innerWidth]')
                 assert overflow[0] <= width + 1 and overflow[1] == width, (name, width, overflow)
-            seen = browser.js(
+            visited = browser.js(
                 contrast,
-                'article p, article li, article td, article th, article label, article select, article button, article small, article h1, article h2, .cm-adds',
+                'article p, article li, article td, article th, article label, article select, article button, '
+                'article small, article h1, article h2, .cm-adds',
             )
-            assert len(seen) > 5 and not (pale := [c for c in seen if c[0] < 4.5]), (name, scheme, pale[:5])
+            assert len(visited) > 5 and not (pale := [c for c in visited if c[0] < 4.5]), (name, scheme, pale[:5])
             assert browser.js('return document.documentElement.dataset.theme') == scheme
     finally:
         browser.size(1400)
@@ -102,7 +119,8 @@ class Explorer:
     def wait(self, name=None):
         WebDriverWait(self.d, 20).until(
             lambda d: d.execute_script(
-                'const r = document.getElementById("cm-explorer").dataset.ready; return r && (!arguments[0] || r === arguments[0])',
+                'const r = document.getElementById("cm-explorer").dataset.ready; return r && (!arguments[0] || r '
+                '=== arguments[0])',
                 name,
             )
         )
@@ -122,7 +140,8 @@ class Explorer:
 
     def found(self):
         return self.b.js(
-            'return [...document.querySelectorAll(".cm-x-found section")].map(s => [...s.querySelectorAll("[data-row]")].map(b => [+b.dataset.row, +b.dataset.score]))'
+            'return [...document.querySelectorAll(".cm-x-found section")].map(s => '
+            '[...s.querySelectorAll("[data-row]")].map(b => [+b.dataset.row, +b.dataset.score]))'
         )
 
     def said(self):
@@ -144,7 +163,8 @@ class Explorer:
     def canvas(self):
         self.b.js('document.querySelector("#cm-explorer canvas").scrollIntoView({block: "center"})')
         return self.b.js(
-            'const c = document.querySelector("#cm-explorer canvas"), r = c.getBoundingClientRect(); return [r.left + c.clientLeft, r.top + c.clientTop, c.clientWidth, c.clientHeight]'
+            'const c = document.querySelector("#cm-explorer canvas"), r = c.getBoundingClientRect(); return [r.left '
+            '+ c.clientLeft, r.top + c.clientTop, c.clientWidth, c.clientHeight]'
         )
 
     def mouse(self, kind, x, y, **more):
@@ -222,10 +242,10 @@ def test_items_are_added_and_taken_away_by_clicks_and_stay_after_a_reload(real):
     assert (
         len(real.all('.cm-x-chip')) == 3 and real.all('.cm-x-chip')[2].text.startswith('−') and 'minus ' in real.said()
     )
-    before = real.found()
+    old = real.found()
     real.d.refresh()
     real.wait()
-    assert real.found() == before
+    assert real.found() == old
     real.all('.cm-x-chip')[1].click()
     real.agrees([(1, 0, 0), (-1, 1, row)])
     assert not real.b.complaints()
@@ -236,13 +256,13 @@ def test_partners_are_marked_and_the_nearest_are_said(real):
     for i in range(6):
         real.all('.cm-x-list button')[i].click()
         v, found = real.views, real.found()
-        own = [[r for r, _ in part if v[b]['item'][r] == v[0]['item'][i]] for b, part in enumerate(found)]
+        mine = [[r for r, _ in part if v[b]['item'][r] == v[0]['item'][i]] for b, part in enumerate(found)]
         shown = [
             [int(e.get_attribute('data-row')) for e in s.find_elements('css selector', '.cm-x-own')]
             for s in real.all('.cm-x-found section')
         ]
-        assert shown == own and all('✓' in e.text for e in real.all('.cm-x-own'))
-        marked += sum(map(len, own))
+        assert shown == mine and all('✓' in e.text for e in real.all('.cm-x-own'))
+        marked += sum(map(len, mine))
         assert real.said() == f'{spoken(v[0], i)}. Nearest: ' + '; '.join(
             spoken(v[b], part[0][0]) for b, part in enumerate(found)
         )
@@ -251,14 +271,14 @@ def test_partners_are_marked_and_the_nearest_are_said(real):
 
 def test_the_map_is_clicked_zoomed_and_moved(real):
     v, (_, _, w, h) = real.views, real.canvas()
-    whole, rng = (1, 0, 0), np.random.default_rng(0)
+    full, rng = (1, 0, 0), np.random.default_rng(0)
     for a in range(len(v)):
-        x, y = places(v[a], whole, w, h)[int(rng.integers(len(v[a]['ids'])))].round().tolist()
-        hit = nearest_on_the_map(v, x, y, whole, w, h)
+        x, y = places(v[a], full, w, h)[int(rng.integers(len(v[a]['ids'])))].round().tolist()
+        hit = nearest_on_the_map(v, x, y, full, w, h)
         real.click(x, y)
         real.agrees([(1, *hit)])
     plain = real.b.js('return document.querySelector("canvas").toDataURL()')
-    at, (x, y) = whole, places(v[0], whole, w, h)[5].round().tolist()
+    at, (x, y) = full, places(v[0], full, w, h)[5].round().tolist()
     for _ in range(6):  # the wheel: what is under the pointer stays there
         real.mouse('mouseWheel', x, y, deltaX=0, deltaY=-100)
         k = at[0] * 1.25
@@ -278,8 +298,8 @@ def test_the_map_is_clicked_zoomed_and_moved(real):
         real.click(x + 10, y + 10)
         real.agrees([(1, *hit)])
     real.one('button[aria-label="show the whole map"]').click()
-    x, y = places(v[1], whole, w, h)[2].round().tolist()
-    hit = nearest_on_the_map(v, x, y, whole, w, h)
+    x, y = places(v[1], full, w, h)[2].round().tolist()
+    hit = nearest_on_the_map(v, x, y, full, w, h)
     real.click(x, y)
     real.agrees([(1, *hit)])
 
@@ -311,12 +331,12 @@ def test_the_map_is_coloured_by_modality_or_class(real):
         return real.b.js('return document.querySelector("canvas").toDataURL()')
 
     Select(real.one('#cm-x-colour')).select_by_value('view')
-    before, names = picture(), real.one('.cm-x-legend').text
+    old, names = picture(), real.one('.cm-x-legend').text
     assert all(v['name'] in names for v in real.views)
     if not real.shard['classes']:
         pytest.skip('the first shard has no classes')
     Select(real.one('#cm-x-colour')).select_by_value('class')
-    assert picture() != before and all(c in real.one('.cm-x-legend').text for c in real.shard['classes'][:10])
+    assert picture() != old and all(c in real.one('.cm-x-legend').text for c in real.shard['classes'][:10])
 
 
 def test_the_whole_path_by_keyboard(real, real_book):
@@ -334,9 +354,9 @@ def test_the_whole_path_by_keyboard(real, real_book):
     tab_to('e.id === "cm-x-data"')
     names = [o.text for o in Select(real.one('#cm-x-data')).options]
     if len(names) > 1:
-        before = real.one('#cm-explorer').get_attribute('data-ready')
+        old = real.one('#cm-explorer').get_attribute('data-ready')
         real.press(Keys.ARROW_DOWN)
-        WebDriverWait(real.d, 10).until(lambda d: real.one('#cm-explorer').get_attribute('data-ready') != before)
+        WebDriverWait(real.d, 10).until(lambda d: real.one('#cm-explorer').get_attribute('data-ready') != old)
         assert real.views and real.shard['name'].split(', ')[0] == names[1]
     tab_to('e.tagName === "CANVAS"')
     (_, _, w, h), at = real.canvas(), (1, 0, 0)
@@ -398,7 +418,8 @@ def test_hostile_words_are_shown_as_words(browser, page):
         i = next(i for i, s in enumerate(views[1]['shown']) if s.startswith(h))
         x.all('.cm-x-list button')[i].click()
     shown = browser.js(
-        'return [...document.querySelectorAll(".cm-x-chip span[dir=auto]")].map(e => [e.textContent, e.children.length, getComputedStyle(e).direction])'
+        'return [...document.querySelectorAll(".cm-x-chip span[dir=auto]")].map(e => [e.textContent, '
+        'e.children.length, getComputedStyle(e).direction])'
     )
     assert [s[0].startswith(h) for s, h in zip(shown, hostile)] == [True] * 5 and not any(s[1] for s in shown)
     assert shown[2][2] == 'rtl' and shown[0][2] == 'ltr'
@@ -408,7 +429,7 @@ def test_hostile_words_are_shown_as_words(browser, page):
         'return [document.title, document.querySelectorAll("#cm-explorer :is(script, b img, [onerror])").length]'
     ) == ['whole', 0]
     with pytest.raises(NoAlertPresentException):
-        browser.driver.switch_to.alert
+        _ = browser.driver.switch_to.alert
     assert not browser.complaints()
 
 

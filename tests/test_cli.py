@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from conftest import manifest
 
 
 def process(*args, at):
@@ -28,46 +27,19 @@ def crossmodal(*args, at):
 
     from crossmodal_nb.cli import app
 
-    before = os.getcwd()
+    old = os.getcwd()
     os.chdir(at)
     try:
         return CliRunner().invoke(app, list(map(str, args)))
     finally:
-        os.chdir(before)
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    "A checkout whose one experiment divides by a parameter"
-    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
-    at = tmp_path / 'nbs' / 'experiments'
-    at.mkdir(parents=True)
-    cells = [
-        new_markdown_cell('# Toy'),
-        new_code_cell(
-            "dataset = 'gaussian'\nby = 2\napi_key = ''\nfinal = False\nout = None", metadata=dict(tags=['parameters'])
-        ),
-        new_code_cell(
-            "from crossmodal_nb.runs.record import Run\nrow = dict(query='a', gallery='b', metric='R@1', value=1 / by, low=None, high=None, sd=None, n=10, pool='all', relevance='item', split='test' if final else 'valid')"
-        ),
-        new_code_cell("Run('10_toy', globals(), [row], selected_by='valid').save(out)"),
-    ]
-    nbformat.write(
-        new_notebook(
-            cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
-        ),
-        at / '10_toy.ipynb',
-    )
-    manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {by = 4}\nfinal = true\n')
-    return tmp_path
-
-
-def manifest(checkout, text):
-    (checkout / 'nbs' / 'experiments' / 'experiments.toml').write_text(text)
+        os.chdir(old)
 
 
 def test_help_is_quick_and_complete(tmp_path):
-    heavy = "import sys, crossmodal_nb.cli; print({'torch', 'transformers', 'matplotlib', 'pandas', 'sklearn', 'jupyter_book'} & set(sys.modules))"
+    heavy = (
+        "import sys, crossmodal_nb.cli; print({'torch', 'transformers', 'matplotlib', 'pandas', 'sklearn', "
+        "'jupyter_book'} & set(sys.modules))"
+    )
     assert (
         subprocess.run([sys.executable, '-c', heavy], capture_output=True, text=True, cwd=tmp_path).stdout.strip()
         == 'set()'

@@ -1,5 +1,6 @@
-"""Beyond one process, on engines that exist: runs on a Dask cluster, moments of CCA in parts, and the code of the guide `book/cluster.md`.
-Training by two processes is in test_train.py, feature extraction by two in test_features.py."""
+"""Beyond one process, on engines that exist: runs on a Dask cluster, moments of CCA in parts, and the code of the guide
+`book/cluster.md`. Training by two processes is in test_train.py, feature extraction by two in test_features.py.
+"""
 
 import json
 import os
@@ -13,7 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_runner import crossmodal, house, manifest, notebook, records, root
+from conftest import manifest, notebook
+from test_runner import crossmodal, records, root
 
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.synthetic import make_gaussian_views
@@ -28,7 +30,8 @@ guide = root / 'book' / 'cluster.md'
 def toy(value, before=''):
     row = f"dict(query='a', gallery='b', metric='R@1', value={value}, split='valid', pool='all')"
     return (
-        f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.runs.record import Run, runs\nrecord.machine = dict          # without a second of torch\n"
+        f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.runs.record import Run, "
+        "runs\nrecord.machine = dict          # without a second of torch\n"
         f"Run('10_toy', globals(), [{row}], tables=dict(parent=os.getppid())).save(out)"
     )
 
@@ -45,15 +48,18 @@ def four(house):
     )
     manifest(
         house,
-        '[a]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n[b]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.25}\n'
+        '[a]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n[b]\nnotebook = "10_toy.ipynb"\nparams = {level = '
+        '0.25}\n'
         '[bad]\nnotebook = "20_bad.ipynb"\n[last]\nnotebook = "30_last.ipynb"\nneeds = ["a", "b"]\n',
     )
     return house
 
 
 def test_runs_on_two_dask_workers_are_those_of_one_process(four, monkeypatch):
-    said = crossmodal(four, 'run', '--backend', 'dask', '-j', '2', check=1)
-    assert '2 workers' in said and 'ZeroDivisionError' in said and '4 to run' in said and '3 ran, 1 failed' in said
+    output = crossmodal(four, 'run', '--backend', 'dask', '-j', '2', check=1)
+    assert (
+        '2 workers' in output and 'ZeroDivisionError' in output and '4 to run' in output and '3 ran, 1 failed' in output
+    )
     cluster = {r['experiment']: r for r in records(four)}
     assert [cluster[e]['status'] for e in ('a', 'b', 'bad', 'last')] == ['ok', 'ok', 'failed', 'ok']
     assert cluster['last']['rows'][0]['value'] == 0.75  # both were there before it
@@ -105,7 +111,10 @@ def cluster():
 
 def test_a_worker_that_dies_costs_its_run_another_start(house, monkeypatch, cluster):
     "By the address of a scheduler: one notebook kills its worker once, one always"
-    kill = "import os, signal, time\nfrom pathlib import Path\nmark = Path('{0}').resolve()\n{1}mark.touch(); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)\n"
+    kill = (
+        "import os, signal, time\nfrom pathlib import Path\nmark = Path('{0}').resolve()\n{1}mark.touch(); "
+        "os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)\n"
+    )
     notebook(house, toy('level', kill.format('../../once', 'if not mark.exists(): ')), '20_once')
     notebook(house, toy('level', kill.format('../../always', '')), '30_always')
     manifest(house, '[once]\nnotebook = "20_once.ipynb"\n[always]\nnotebook = "30_always.ipynb"\n')
@@ -141,17 +150,17 @@ def files(tmp_path):
 def same(m, folder):
     "Whether a CCA of parts is the CCA of all rows in one process"
     x, y = (torch.from_numpy(np.load(folder / f'{v}.npy')) for v in ('image', 'text'))
-    one = CCA(**m.get_params(deep=False)).fit(Views(image=View(x), text=View(y)))
+    first = CCA(**m.get_params(deep=False)).fit(Views(image=View(x), text=View(y)))
 
     def near(a, b):
         return (a - b).abs().max() < 1e-10 * max(1, b.abs().max())
 
     return (
         m.moments.weight == len(x)
-        and near(m.moments.cov, one.moments.cov)
-        and near(m.rho, one.rho)
-        and near(m.encode('image', x), one.encode('image', x))
-        and near(m.encode('text', y), one.encode('text', y))
+        and near(m.moments.cov, first.moments.cov)
+        and near(m.rho, first.rho)
+        and near(m.encode('image', x), first.encode('image', x))
+        and near(m.encode('text', y), first.encode('text', y))
     )
 
 
@@ -160,8 +169,8 @@ def blocks(language):
 
 
 def block(language, says):
-    (found,) = [b for b in blocks(language) if says in b]
-    return found
+    (results,) = [b for b in blocks(language) if says in b]
+    return results
 
 
 def script(code, folder, *args, by=(sys.executable,)):
@@ -177,12 +186,12 @@ def script(code, folder, *args, by=(sys.executable,)):
 def test_two_processes_each_with_half_of_the_rows(files, monkeypatch):
     "As the guide does it without Dask: each saves what it has seen, one merges"
     code = block('python', 'sys.argv')
-    both = [script(code, files, *part) for part in ((0, 500), (500, 1001))]
-    assert [p.wait(timeout=120) for p in both] == [0, 0]
+    pair = [script(code, files, *part) for part in ((0, 500), (500, 1001))]
+    assert [p.wait(timeout=120) for p in pair] == [0, 0]
     assert sorted(Method.load(f).moments.weight for f in files.glob('part-*')) == [500, 501]
     monkeypatch.chdir(files)
-    exec(block('python', "glob('part-*')"), said := {})
-    assert same(said['whole'], files) and same(Method.load(files / 'cca'), files)
+    exec(block('python', "glob('part-*')"), output := {})
+    assert same(output['whole'], files) and same(Method.load(files / 'cca'), files)
     assert not same(Method.load(files / 'part-500'), files)
 
 
@@ -193,8 +202,8 @@ def test_the_guides_map_and_reduce_by_dask(files, cluster):
         block('python', 'client.map'),
         flags=re.M,
     )
-    exec(code, said := dict(__name__='__main__'))
-    assert assigned == 1 and len(range(0, said['n'], 300)) == 4 and same(said['whole'], files)
+    exec(code, output := dict(__name__='__main__'))
+    assert assigned == 1 and len(range(0, output['n'], 300)) == 4 and same(output['whole'], files)
 
 
 def test_the_guides_training_by_torchrun_is_that_of_one_process(files, monkeypatch):
@@ -205,14 +214,14 @@ def test_the_guides_training_by_torchrun_is_that_of_one_process(files, monkeypat
     )
     monkeypatch.chdir(files)
     exec(code, {})
-    found = [Method.load('clip')]
+    results = [Method.load('clip')]
     shutil.rmtree('clip')
     shutil.rmtree('checkpoints')
     assert script(code, files, by=torchrun).wait(timeout=120) == 0
-    found.append(Method.load('clip'))
-    one, two = ({k: v.double() for k, v in m.state_dict().items()} for m in found)
-    assert len(found[1].history) == 10 and found[1].history[-1]['loss'] < 0.8 * found[1].history[0]['loss']
-    assert max(float((one[k] - two[k]).norm() / one[k].norm().clamp(min=1e-6)) for k in one) < 1e-5
+    results.append(Method.load('clip'))
+    first, two = ({k: v.double() for k, v in m.state_dict().items()} for m in results)
+    assert len(results[1].history) == 10 and results[1].history[-1]['loss'] < 0.8 * results[1].history[0]['loss']
+    assert max(float((first[k] - two[k]).norm() / first[k].norm().clamp(min=1e-6)) for k in first) < 1e-5
 
 
 def test_every_option_in_the_guide_exists():
@@ -239,16 +248,18 @@ def test_every_option_in_the_guide_exists():
         for d in documents
         for c in d['spec'].get('template', {}).get('spec', {}).get('containers', ())
     ]
-    seen = set()
-    for line in [*commands, *(l for b in blocks('bash') for l in b.splitlines())]:
-        for found in re.finditer(r'(crossmodal [a-z]+|dask [a-z]+|torchrun)((?: (?!#|&)\S+)*)', line.partition('#')[0]):
-            if found[1] == 'crossmodal ' or line.startswith(('pip', '#SBATCH')):
+    visited = set()
+    for line in [*commands, *(text_line for b in blocks('bash') for text_line in b.splitlines())]:
+        for results in re.finditer(
+            r'(crossmodal [a-z]+|dask [a-z]+|torchrun)((?: (?!#|&)\S+)*)', line.partition('#')[0]
+        ):
+            if results[1] == 'crossmodal ' or line.startswith(('pip', '#SBATCH')):
                 continue
-            assert found[1] in known, line
-            seen.add(found[1])
-            for option in re.findall(r'(?<= )--?[a-z][\w-]*', found[2]):
-                assert option in known[found[1]], (option, line)
-    assert len(documents) == 6 and seen == {
+            assert results[1] in known, line
+            visited.add(results[1])
+            for option in re.findall(r'(?<= )--?[a-z][\w-]*', results[2]):
+                assert option in known[results[1]], (option, line)
+    assert len(documents) == 6 and visited == {
         'crossmodal run',
         'crossmodal features',
         'dask scheduler',

@@ -1,4 +1,6 @@
-"""What the codes notebook cannot say well: codes of any width, packed or not, against FAISS, sorted metrics and each other; bad input."""
+"""What the codes notebook cannot say well: codes of any width, packed or not, against FAISS, sorted metrics and each
+other; bad input.
+"""
 
 import json
 from functools import partial
@@ -36,7 +38,10 @@ world = dict(
 def codes(seed, n, m, bits):
     "Queries and gallery, some of the gallery near a query or twice there, and relevance (a query may have none)"
     g = torch.Generator().manual_seed(seed)
-    draw = lambda *size: torch.rand(*size, generator=g)
+
+    def draw(*size):
+        return torch.rand(*size, generator=g)
+
     q, b = sign(draw(n, bits) - 0.5), sign(draw(m, bits) - 0.5)
     near = draw(m) < 0.5
     b[near] = q[torch.randint(n, (m,), generator=g)][near] * sign(draw(m, bits) - 0.1)[near]
@@ -47,12 +52,12 @@ def test_golden():
     gold = json.loads((machine().root / 'tests' / 'golden' / 'supervised.json').read_text())['hamming']
     want = gold['expected']
     q, b, yq, yb = (torch.tensor(gold['inputs'][k]) for k in ('qB', 'rB', 'qL', 'rL'))
-    for q, b in ((q, b), (q.double(), b.double())):
-        d = hamming(q, b)
-        assert d.tolist() == hamming(pack(q), pack(b)).tolist() == want['hamming']
+    for queries, gallery in ((q, b), (q.double(), b.double())):
+        d = hamming(queries, gallery)
+        assert d.tolist() == hamming(pack(queries), pack(gallery)).tolist() == want['hamming']
         assert ((yq @ yb.T) > 0).float().tolist() == want['relevance']
         for relevant in ((yq, yb), torch.tensor(want['relevance']).bool()):
-            r = distance_histogram(q, b, relevant)
+            r = distance_histogram(queries, gallery, relevant)
             for ties, name in (
                 ('index', 'index'),
                 ('best', 'optimistic'),
@@ -112,17 +117,17 @@ def test_search_is_exact(seed, n, m, bits, k, block):
     assert torch.equal(ours.distance, theirs.distance)
     for x in (ours, theirs):
         assert torch.equal(d.gather(1, x.row).int(), x.distance) and all(len(set(r)) == len(r) for r in x.row.tolist())
-    for i, (one, two, last) in enumerate(zip(ours.row.tolist(), theirs.row.tolist(), ours.distance[:, -1].tolist())):
-        within = {j for j in range(m) if d[i, j] < last}  # only at the boundary may they differ
-        assert within <= set(one) and within <= set(two)
+    for i, (first, two, last) in enumerate(zip(ours.row.tolist(), theirs.row.tolist(), ours.distance[:, -1].tolist())):
+        inner = {j for j in range(m) if d[i, j] < last}  # only at the boundary may they differ
+        assert inner <= set(first) and inner <= set(two)
 
 
 def test_block_and_threads_are_no_matter(monkeypatch):
     q, b, rel = codes(0, 200, 999, 64)
-    one = search(q, b, 20), distance_histogram(q, b, rel)
+    first = search(q, b, 20), distance_histogram(q, b, rel)
     monkeypatch.setattr('crossmodal_nb.metrics.ranking.BLOCK', 5000)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
-    for x, y in zip(one, (search(q, b, 20, 100), distance_histogram(q, b, rel))):
+    for x, y in zip(first, (search(q, b, 20, 100), distance_histogram(q, b, rel))):
         for u, v in zip(x, y):
             assert np.array_equal(u, v)
 

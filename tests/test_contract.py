@@ -1,4 +1,6 @@
-"What every method must obey, whatever it does inside. Classes are discovered, not listed: a new family is held to this by existing."
+"""What every method must obey, whatever it does inside. Classes are discovered, not listed: a new family is held to
+this by existing.
+"""
 
 import inspect
 import json
@@ -66,11 +68,11 @@ def test_galleries_of_another_size(fitted, test):
 
 def test_blocks_are_score(fitted, test):
     m, a, xa, b, xb = sides(fitted, test)
-    whole, seen = m.score(a, xa, b, xb), []
+    full, visited = m.score(a, xa, b, xb), []
     for where, block in m.score_batches(a, xa, b, xb, rows=37):
-        assert torch.allclose(block, whole[where], atol=1e-5, rtol=1e-4)
-        seen += range(len(xa))[where]
-    assert seen == list(range(len(xa))) and whole.shape == (len(xa), len(xb)) and whole.isfinite().all()
+        assert torch.allclose(block, full[where], atol=1e-5, rtol=1e-4)
+        visited += range(len(xa))[where]
+    assert visited == list(range(len(xa))) and full.shape == (len(xa), len(xb)) and full.isfinite().all()
 
 
 def test_a_plain_tensor_is_its_own_pooled(fitted, test):
@@ -135,9 +137,11 @@ def recipes(tmp_path_factory):
 
 @pytest.mark.parametrize('name', classes)
 def test_beats_the_null_on_real_data(name, recipes):
-    "Partners never seen in training (of the same dish, where labels are learnt) are found more often than by any shuffled ranking of the same scores"
-    by, metric = ('label', 'mAP') if getattr(classes[name], 'supervised', False) else ('item', 'R@10')
-    scores = evaluate(new(classes[name]).fit(recipes['train']), recipes['test'], by, boot=0, split='test')
+    """Partners never seen in training (of the same dish, where labels are learnt) are found more often than by any
+    shuffled ranking of the same scores
+    """
+    relevance, metric = ('label', 'mAP') if getattr(classes[name], 'supervised', False) else ('item', 'R@10')
+    scores = evaluate(new(classes[name]).fit(recipes['train']), recipes['test'], relevance, boot=0, split='test')
     for r in scores:
         if r['metric'] == metric:
             assert r['value'] > r['null_high'], r

@@ -1,5 +1,6 @@
-"""Coverage in worlds whose truth is known: a small, seeded form of `bench_coverage.py`. How many of the worlds an interval
-may miss is read off the binomial distribution; what is known to be too narrow must be seen to be so."""
+"""Coverage in worlds whose truth is known: a small, seeded form of `bench_coverage.py`. How many of the worlds
+an interval may miss is read off the binomial distribution; what is known to be too narrow must be seen to be so.
+"""
 
 import functools
 
@@ -30,9 +31,9 @@ def covers(found, worlds):
 
 @pytest.fixture(autouse=True)
 def threads():
-    before = torch.get_num_threads()
+    old = torch.get_num_threads()
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(old)
 
 
 @pytest.mark.parametrize('score', ['mAP, one direction', 'mAP, mean of both'])
@@ -47,24 +48,26 @@ def test_queries_alone_do_not(score):
 
 @pytest.mark.parametrize('which', ['one direction', 'means'])
 def test_equal_methods_are_called_different_no_more_often_than_promised(which):
-    most = binom.ppf(sure, 150, 0.05)
+    limit = binom.ppf(sure, 150, 0.05)
     found = by_class()
-    assert found[f'equal methods called different, {which}', 'items on both sides'] <= most
-    assert found[f'equal methods called different, {which}', 'queries only'] > most
+    assert found[f'equal methods called different, {which}', 'items on both sides'] <= limit
+    assert found[f'equal methods called different, {which}', 'queries only'] > limit
 
 
 def test_a_family_of_equal_methods_is_left_in_peace():
     found = measured('families', 100, n=150, classes=10, signal=0.6, pairs=True)
-    most = binom.ppf(sure, 100, 0.05)
-    assert found['a family with a false verdict', 'items on both sides'] <= most
-    assert found['a family with a false verdict, uncorrected', 'queries only'] > most
+    limit = binom.ppf(sure, 100, 0.05)
+    assert found['a family with a false verdict', 'items on both sides'] <= limit
+    assert found['a family with a false verdict, uncorrected', 'queries only'] > limit
 
 
 def test_noise_that_answers_stays_below_its_null():
     found = measured('null', 100, n=150, classes=10, signal=3.0, noise='answers')
-    most = binom.ppf(sure, 100, 0.05)
+    limit = binom.ppf(sure, 100, 0.05)
     assert (
-        found['noise above the null', 'both sides permuted'] <= most < found['noise above the null', 'queries permuted']
+        found['noise above the null', 'both sides permuted']
+        <= limit
+        < found['noise above the null', 'queries permuted']
     )
 
 
@@ -74,9 +77,9 @@ def test_runs_are_a_sample_too():
     assert found['no claim is made, three runs', 'items and runs'] == 0
     for name in ('three runs', 'five runs'):
         assert found[f'mAP, {name}', 'items and runs'] >= binom.interval(sure, 100, 0.95)[0]
-    most = binom.ppf(sure, 100, 0.05)
-    assert found['equal methods called different, five runs', 'items and runs'] <= most
-    assert found['equal methods called different, five runs', 'runs averaged away'] > most
+    limit = binom.ppf(sure, 100, 0.05)
+    assert found['equal methods called different, five runs', 'items and runs'] <= limit
+    assert found['equal methods called different, five runs', 'runs averaged away'] > limit
 
 
 def test_near_duplicates_are_one_sample_if_it_is_said():

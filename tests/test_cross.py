@@ -1,4 +1,6 @@
-"What the cross-encoder's notebook cannot say well: processes, kill and resume, laws and round trips with real parts, empty masks."
+"""What the cross-encoder's notebook cannot say well: processes, kill and resume, laws and round trips with real parts,
+empty masks.
+"""
 
 import copy
 import json
@@ -56,11 +58,11 @@ def plain(history):
 def test_golden_co_attention():
     g = golden['co_attention']
     co = CoAttention(3, 2, g['bi_hidden'], g['heads']).double()
-    for me, own, other in ((co.a, 'v', 't'), (co.b, 't', 'v')):
+    for me, own, opposite in ((co.a, 'v', 't'), (co.b, 't', 'v')):
         for layer, name in (
             (me.query, f'q_{own}'),
-            (me.key, f'k_{other}'),
-            (me.value, f'v_{other}'),
+            (me.key, f'k_{opposite}'),
+            (me.value, f'v_{opposite}'),
             (me.out, f'o_{own}'),
         ):
             layer.weight.data, layer.bias.data = double(g['params'][f'W{name}']).T, double(g['params'][f'b{name}'])
@@ -280,24 +282,24 @@ def fit(**how):  # both phases, with hard negatives
 
 
 def test_two_processes_are_one():
-    one, two = fit(epochs=1), fit(epochs=1, devices=2)
-    for r, s in zip(plain(one.history), plain(two.history), strict=True):
+    single, two = fit(epochs=1), fit(epochs=1, devices=2)
+    for r, s in zip(plain(single.history), plain(two.history), strict=True):
         assert r.keys() == s.keys() and all(r[k] == pytest.approx(s[k], rel=1e-4, abs=1e-6) for k in r if k != 'phase')
     far = {
         name: float((two.state_dict()[name] - p).norm() / p.norm())
-        for name, p in one.state_dict().items()
+        for name, p in single.state_dict().items()
         if p.is_floating_point()
     }
     assert max(v for name, v in far.items() if not name.endswith('key.bias')) < 5e-4, far  # Adam magnifies rounding
     s, t = (
-        m.score(*sides(world())) for m in (one, two)
+        m.score(*sides(world())) for m in (single, two)
     )  # a softmax is blind to its keys' bias: Adam sees rounding only
     torch.testing.assert_close(t, s, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('dies_in', [1, 3])
 def test_killed_in_either_phase_and_resumed(dies_in, tmp_path, monkeypatch):
-    whole = fit()
+    full = fit()
     from crossmodal_nb.nn.trainer import Trainer
 
     keep, kept = Trainer._keep, []
@@ -312,8 +314,8 @@ def test_killed_in_either_phase_and_resumed(dies_in, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(ckpt=str(tmp_path))
     again = fit(ckpt=str(tmp_path))
-    assert len(kept) == 4 and plain(again.history) == plain(whole.history)
-    assert all(torch.equal(p, again.state_dict()[name]) for name, p in whole.state_dict().items())
+    assert len(kept) == 4 and plain(again.history) == plain(full.history)
+    assert all(torch.equal(p, again.state_dict()[name]) for name, p in full.state_dict().items())
 
 
 @pytest.fixture(scope='module')
@@ -325,14 +327,14 @@ def test_rerank_orders_the_top_and_leaves_the_rest(rerank):
     test = world(20, seed=1)
     for a, b in (('image', 'text'), ('text', 'image')):
         s, first, second = (m.score(*sides(test, a, b)) for m in (rerank, rerank.first, rerank.second))
-        order, before = s.argsort(1, descending=True), first.argsort(1, descending=True)
+        order, old = s.argsort(1, descending=True), first.argsort(1, descending=True)
         # orders are compared by the scores they order, since nearly equal ones may change places
-        ranked, falling = first.gather(1, order), first.gather(1, before)
+        ranked, falling = first.gather(1, order), first.gather(1, old)
         torch.testing.assert_close(ranked[:, 5:], falling[:, 5:])
         torch.testing.assert_close(ranked[:, :5].sort(1, descending=True)[0], falling[:, :5])
         alone = rerank.with_params(mix=1.0).score(*sides(test, a, b)).argsort(1, descending=True)
         torch.testing.assert_close(first.gather(1, alone), falling)
-        best = second.gather(1, before[:, :5]).sort(1, descending=True)[0]
+        best = second.gather(1, old[:, :5]).sort(1, descending=True)[0]
         torch.testing.assert_close(second.gather(1, order[:, :5]), best, rtol=1e-3, atol=1e-4)
         kept = first.double().scatter(1, order[:, :5], 0)  # the others keep their scores
         torch.testing.assert_close(s.scatter(1, order[:, :5], 0), kept, rtol=1e-5, atol=1e-6)
@@ -365,14 +367,14 @@ def test_rerank_round_trip(rerank, tmp_path):
 
 
 def test_rerank_is_judged_as_a_whole():
-    seen = []
+    visited = []
 
     def check(m):
-        seen.append(type(m))
-        return float(len(seen))
+        visited.append(type(m))
+        return float(len(visited))
 
     m = Rerank(CCA(dim=4), ViLBERT(**small, trainer=quick), k=5).fit(world(), check)
-    assert Rerank in seen and ViLBERT not in seen and m.second.history[-1]['check'] == len(seen)
+    assert Rerank in visited and ViLBERT not in visited and m.second.history[-1]['check'] == len(visited)
     assert [r['stage'] for r in m.history][-2:] == ['second', 'second']
     assert m.views == dict(image=dict(pooled=12, grid=12), text=dict(pooled=10, tokens=10))
 

@@ -1,4 +1,6 @@
-"""The family of S3 beyond its notebook: golden numbers, batches that teach nothing, growing to the last bit, noise that stays noise, batches of classes."""
+"""Common Vector Spaces beyond their notebook: golden numbers, batches that teach nothing, growing to the last bit,
+noise that stays noise, batches of classes.
+"""
 
 import hashlib
 import itertools
@@ -146,14 +148,14 @@ def test_aligned_attention(case, there):
 
 def test_counts_of_blocks_and_parameters():
     want, D = golden['block_counts'], 512
-    each, split, wide = (
+    distinct, split, wide = (
         *(int(v) for v in want['params_per_block_D512'].values()),
         {int(k): v for k, v in want['head_params'].items()},
     )
     with torch.device('meta'):  # shapes without numbers
         assert (
             (count(AlignedAttention(D)), count(AlignedAttention(D, split=True)))
-            == (each, split)
+            == (distinct, split)
             == (4 * D**2, 5 * D**2)
         )
         for off in ('wi', 'ws', 'wis'):
@@ -166,7 +168,7 @@ def test_counts_of_blocks_and_parameters():
             ]
             assert [len(k) for k in new] == [want[k][j] for k in ('mcvs_new', 'rvs_new')]
             assert (
-                count(c.aligned) == count(m.aligned) == want['cvs_total'][j] * each
+                count(c.aligned) == count(m.aligned) == want['cvs_total'][j] * distinct
                 and count(r.aligned) == split + (n - 2) * 3 * D**2
             )
         for d, parameters in wide.items():
@@ -223,15 +225,15 @@ def test_a_batch_without_triplets_costs_nothing(select, name, block):
     def new(**how):
         return bare(views='abc', classes=4, wide=6, dim=8, hidden=8, select=select, block=block, **how)
 
-    one, each, some = torch.zeros(8, dtype=torch.long), torch.arange(8), torch.arange(8) % 2
-    apart = F.normalize(torch.randn(6, generator=torch.Generator().manual_seed(1)), dim=0) * (
+    constant, some = torch.zeros(8, dtype=torch.long), torch.arange(8) % 2
+    spread = F.normalize(torch.randn(6, generator=torch.Generator().manual_seed(1)), dim=0) * (
         2.0 * some[:, None] - 1
     )  # two classes, at opposite poles
     for m, y, x in (
-        (new(), one, None),
+        (new(), constant, None),
         (new(margin=0.0) if select == 'semi_mean' else new(margin=-9.0), some, None),
-        (new(), one, torch.zeros(8, 6)),
-        (new(), one, apart),
+        (new(), constant, torch.zeros(8, 6)),
+        (new(), constant, spread),
     ):
         value, grads = cost(m, y, x)
         assert value == 0 and grads and all(g.isfinite().all() for g in grads), (select, y, x)
@@ -281,15 +283,15 @@ def changed(old, new):
 def test_what_is_old_stays_to_the_last_bit(kind, tmp_path):
     m = grown(kind)
     for view in ORDER:
-        old, before = list(m.views), seen(m, list(m.views))
+        old, previous = list(m.views), seen(m, list(m.views))
         m.save(tmp_path / view)
         m = Method.load(tmp_path / view)  # the next stage may be another day
-        assert changed(before, seen(m, old)) == []
+        assert changed(previous, seen(m, old)) == []
         m.add_view(view, train)
-        after = seen(m, [*old, view])
-        assert changed(before, after) == [] and set(before) < set(after)
+        current = seen(m, [*old, view])
+        assert changed(previous, current) == [] and set(previous) < set(current)
         assert {r['stage'] for r in m.history[-2:]} == {view} and any(
-            k.startswith(f'tensor heads.{view}.') for k in after
+            k.startswith(f'tensor heads.{view}.') for k in current
         )
 
 
@@ -312,16 +314,16 @@ def test_what_is_old_stays_to_the_last_bit(kind, tmp_path):
 def test_this_test_can_fail(what, broken, moves, monkeypatch):
     m = grown('MCVS')
     m.heads['text'][-1].bias.data += 1  # its context is out of date, and stays so
-    before = seen(m, ['image', 'text'])
+    previous = seen(m, ['image', 'text'])
     monkeypatch.setattr(MCVS, what, broken)
-    assert any(k.startswith(moves) for k in changed(before, seen(m.add_view('video', train), ['image', 'text'])))
+    assert any(k.startswith(moves) for k in changed(previous, seen(m.add_view('video', train), ['image', 'text'])))
 
 
 def test_fitting_again_changes_everything():
     m = CVS(**small, trainer=run).fit(train.select('image', 'text'))
-    before = seen(m, ['image', 'text'])
-    after = seen(m.fit(train.select('image', 'text', 'audio')), ['image', 'text'])
-    assert {k for k in before if not k.startswith('tensor')} <= set(changed(before, after))
+    previous = seen(m, ['image', 'text'])
+    current = seen(m.fit(train.select('image', 'text', 'audio')), ['image', 'text'])
+    assert {k for k in previous if not k.startswith('tensor')} <= set(changed(previous, current))
 
 
 def learns(m):
@@ -384,8 +386,10 @@ def precision(order, yq, yg):
 
 
 def at_chance(scores, yq, yg, noise='queries', n=1000, q=0.999):
-    """Quantile of the mAP when the labels of the noise are permuted: they mean nothing, so each order is as likely. (Where the gallery is noise, the queries of a class are
-    alike, and lucky or not together. Were *their* labels permuted one by one, the null would be too narrow: in 60 worlds it "found" something in 28 % at p = .01)"""
+    """Quantile of the mAP when the labels of the noise are permuted: they mean nothing, so each order is as likely.
+    (Where the gallery is noise, the queries of a class are alike, and lucky or not together. Were *their* labels
+    permuted one by one, the null would be too narrow: in 60 worlds it "found" something in 28 % at p = .01)
+    """
     g, order = torch.Generator().manual_seed(0), scores.argsort(dim=1, descending=True)
 
     def shuffled(y):
@@ -467,9 +471,9 @@ def test_no_batch_is_of_one_class(sizes, size, K):
             continue  # a trainer leaves out the last, short one
         batch = own.batch(ids, seed=seed)
         y = batch['image'].y
-        same = y[:, None] == y
+        identical = y[:, None] == y
         assert len(y.unique()) >= 2 and all(torch.equal(v.y, y) for v in batch.values())  # and so in every view
-        assert (same.sum(1) >= 2).all() and (~same).any(1).all()  # a positive beside itself, and a negative
+        assert (identical.sum(1) >= 2).all() and (~identical).any(1).all()  # a positive beside itself, and a negative
         met |= set(y.tolist())
     assert met == shared
 
@@ -493,7 +497,7 @@ def test_stages(scope, active):
     views = world(classes=7, wide=dict(image=12, text=10))
     m = CVS(**small, n_classes=7, trainer=run | dict(wd=0.0, lr=1e-2)).fit(part(views, [0, 1, 2]))
     assert m.classes == 7 and m.active.tolist() == [0, 1, 2]
-    old, others = {k: v.clone() for k, v in m.state_dict().items()}, [c for c in range(7) if c not in active]
+    old, remaining = {k: v.clone() for k, v in m.state_dict().items()}, [c for c in range(7) if c not in active]
     m.fit_classes(views, [3, 4, 5], scope=scope)
     assert m.active.tolist() == active and len(m.history) == 4
     for k in ('classifier.weight', 'classifier.bias'):  # rows outside of it have not moved
@@ -507,8 +511,8 @@ def test_stages(scope, active):
     loss = m.entropy(z, y)
     loss.backward()
     assert (
-        not m.classifier.weight.grad[others].any()
-        and not m.classifier.bias.grad[others].any()
+        not m.classifier.weight.grad[remaining].any()
+        and not m.classifier.bias.grad[remaining].any()
         and z.grad.isfinite().all()
     )
     torch.testing.assert_close(
@@ -616,10 +620,10 @@ def test_half_precision_and_checkpoints(cls, tmp_path):
     )
     for m in (first, again):
         assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), m.state_dict().values()))
-    before, n = {k: v.clone() for k, v in first.state_dict().items()}, len(first.history)
+    previous, n = {k: v.clone() for k, v in first.state_dict().items()}, len(first.history)
     first.fit_classes(train, [0, 1])  # its checkpoints are its own: it learns
     assert (
-        any(not torch.equal(v, before[k]) for k, v in first.state_dict().items())
+        any(not torch.equal(v, previous[k]) for k, v in first.state_dict().items())
         and len(first.history) == n + run['epochs']
     )
 

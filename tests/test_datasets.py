@@ -42,11 +42,11 @@ def crossing(splits):
 
     bad = []
     for view in splits['train']:
-        seen = {}
+        visited = {}
         for s, v in splits.items():
             for k, i in zip(keys(v[view].x), v[view].ids):
-                if k is not None and seen.setdefault(k, s) != s:
-                    bad.append((view, i, s, seen[k]))
+                if k is not None and visited.setdefault(k, s) != s:
+                    bad.append((view, i, s, visited[k]))
     return bad
 
 
@@ -89,7 +89,7 @@ def test_the_split_ignores_the_options():
 
 def test_counts_of_the_packages():
     assert sum(len(v['image']) for v in load('emoji').values()) == 1903
-    assert [sum(len(v['all']) for v in load('recipes', language=l).values()) for l in ('en', 'de', 'da')] == [
+    assert [sum(len(v['all']) for v in load('recipes', language=lang).values()) for lang in ('en', 'de', 'da')] == [
         3129,
         341,
         156,
@@ -110,8 +110,8 @@ def test_sample_nests_and_keeps_proportions():
 
 def test_views_of_a_recipe_are_aligned_and_all_is_in_order():
     v = load('recipes', sample=50)['train']
-    for t, i, s, every in zip(*(v[k].x for k in ('title', 'ingredients', 'instructions', 'all'))):
-        assert every == f'{t}\n{i}\n{s}'
+    for t, i, s, annotations in zip(*(v[k].x for k in ('title', 'ingredients', 'instructions', 'all'))):
+        assert annotations == f'{t}\n{i}\n{s}'
     assert all(torch.equal(v['title'].item, v[k].item) for k in v)
 
 
@@ -182,9 +182,9 @@ def test_flickr8k_tokens_and_split_files(tmp_path):
     ra, rb, w = s['test'].pairs('image', 'text')
     assert len(ra) == 15 and w.sum().item() == pytest.approx(3)
     assert data_digest('flickr8k', tmp_path) == data_digest('flickr8k', tmp_path)
-    before = data_digest('flickr8k', tmp_path)
+    previous = data_digest('flickr8k', tmp_path)
     photos(tmp_path / 'Flicker8k_Dataset', ['extra.jpg'])
-    assert data_digest('flickr8k', tmp_path) != before
+    assert data_digest('flickr8k', tmp_path) != previous
 
 
 def kaggle(root):
@@ -440,7 +440,7 @@ def test_own_split_keeps_equal_pictures_and_equal_texts_together(tmp_path):
 
 # ---------------------------------------------------------------- COCO
 def coco(root, n=(40, 20)):
-    every, i = [], 0
+    annotations, i = [], 0
     for part, m in zip(('train2014', 'val2014'), n):
         ids = range(i + 1, i + 1 + m)
         i += m
@@ -452,24 +452,24 @@ def coco(root, n=(40, 20)):
         (root / 'annotations' / f'fixations_{part}.json').write_text(
             json.dumps(dict(images=images[:12], annotations=[dict(fixations=[[1, 1]] * 50)] * 9))
         )
-        every += [
+        annotations += [
             dict(
                 filename=im['file_name'],
                 split='train' if part == 'train2014' else ('restval', 'val', 'test')[im['id'] % 3],
             )
             for im in images
         ]
-    (root / 'dataset_coco.json').write_text(json.dumps(dict(images=every)))
+    (root / 'dataset_coco.json').write_text(json.dumps(dict(images=annotations)))
     return root
 
 
 @pytest.mark.filterwarnings('ignore:coco')
 def test_coco_in_its_three_splits(tmp_path):
     coco(tmp_path)
-    made = {s: load('coco', tmp_path, split=s) for s in ('karpathy', '2014', 'salicon')}
-    for s in made.values():
+    loaded = {s: load('coco', tmp_path, split=s) for s in ('karpathy', '2014', 'salicon')}
+    for s in loaded.values():
         well_formed(s)
-    n = {k: [len(v['image']) for v in s.values()] for k, s in made.items()}
+    n = {k: [len(v['image']) for v in s.values()] for k, s in loaded.items()}
     assert (
         n['karpathy'] == [47, 6, 7]
         and n['2014'][2] == 20
@@ -477,7 +477,7 @@ def test_coco_in_its_three_splits(tmp_path):
         and n['salicon'][2] == 12
         and sum(n['salicon']) == 24
     )
-    t = made['2014']['test']['text']
+    t = loaded['2014']['test']['text']
     assert (
         t.x[:3] == ['caption 0 of 41', 'caption 1 of 41', 'caption 2 of 41']
         and t.ids[2] == 'COCO_val2014_000000000041.jpg#2'
@@ -825,7 +825,8 @@ def test_public_domain_recipes_layout(tmp_path):
     photos(tmp_path / 'images', [f'r{i}.jpg' for i in range(10)])
     for i in range(12):
         (tmp_path / 'content' / f'r{i}.md').write_text(
-            f'---\ntitle: "Dish {chr(97 + i)}"\ntags: [t]\n---\n![x](/pix/r{i}.webp)\n## Ingredients\n- salt {i}\n## Directions\n1. Stir {i}\n'
+            f'---\ntitle: "Dish {chr(97 + i)}"\ntags: [t]\n---\n![x](/pix/r{i}.webp)\n## Ingredients\n- salt '
+            f'{i}\n## Directions\n1. Stir {i}\n'
         )
     s = load('public_domain_recipes', tmp_path, label='tags')
     assert (
@@ -965,7 +966,7 @@ def test_the_lmdb_release(tmp_path, monkeypatch):
 
     (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
     monkeypatch.chdir(tmp_path)
-    root, g = tmp_path / 'set', np.random.default_rng(0)
+    root = tmp_path / 'set'
     root.mkdir()
     for part, n in (('train', 30), ('val', 8), ('test', 8)):
         keys = [f'{part[0]}{i:09x}' for i in range(n)][::-1]  # the list need not be sorted

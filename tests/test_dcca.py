@@ -36,15 +36,15 @@ def test_the_last_map_is_the_linear_cca_of_the_codes():
 
 
 def test_it_is_that_of_the_best_epoch_not_of_the_last():
-    seen = []
+    visited = []
 
     def check(m):
-        seen.append(copy.deepcopy(m))
+        visited.append(copy.deepcopy(m))
         return -float(m.epoch != 1)  # the second of four is the best
 
     m = DCCA(**small, trainer=run | dict(epochs=4, lr=0.05)).fit(train, check)
-    best, last = CCA(4, m.final_ridge).fit(raw(seen[1], train)), CCA(4, m.final_ridge).fit(raw(seen[3], train))
-    z, x = m.encode('a', valid['a'].x), seen[1].raw('a', valid['a'].x)
+    best, last = CCA(4, m.final_ridge).fit(raw(visited[1], train)), CCA(4, m.final_ridge).fit(raw(visited[3], train))
+    z, x = m.encode('a', valid['a'].x), visited[1].raw('a', valid['a'].x)
     assert torch.equal(m.raw('a', valid['a'].x), x) and torch.allclose(z, best.encode('a', x), atol=1e-5)
     assert not torch.allclose(z, last.encode('a', x), atol=1e-2)
 
@@ -55,11 +55,11 @@ def test_a_check_sees_a_map_of_a_sample_and_the_end_sees_all():
     def W():
         return m.last['a'].W.clone()
 
-    whole = W()
+    full = W()
     m.before_eval(train, max_items=300)
-    assert torch.allclose(W(), whole, atol=1e-4)
+    assert torch.allclose(W(), full, atol=1e-4)
     m.before_eval(train, max_items=100)
-    assert not torch.allclose(W(), whole, atol=1e-2) and correlations(m, valid)[0] > 0.6
+    assert not torch.allclose(W(), full, atol=1e-2) and correlations(m, valid)[0] > 0.6
     first = W()
     m.before_eval(train, max_items=100)
     assert torch.equal(W(), first)  # the same sample each time
@@ -68,11 +68,11 @@ def test_a_check_sees_a_map_of_a_sample_and_the_end_sees_all():
 def test_five_captions_weigh_as_one():
     "Rows of views may differ in number: the last map is fitted on exactly `views.pairs`"
     twice = Views(a=train['a'], b=View(train['b'].x.repeat(2, 1), item=torch.arange(300).repeat(2)))
-    one, two = (DCCA(**small, trainer=run).fit(v) for v in (train, twice))
-    two.load_state_dict(one.state_dict())
+    single, two = (DCCA(**small, trainer=run).fit(v) for v in (train, twice))
+    two.load_state_dict(single.state_dict())
     two.before_eval(twice, max_items=None)
     for v in train:
-        assert torch.allclose(two.encode(v, valid[v].x), one.encode(v, valid[v].x), atol=1e-4)
+        assert torch.allclose(two.encode(v, valid[v].x), single.encode(v, valid[v].x), atol=1e-4)
 
 
 @pytest.mark.parametrize('cls', (DCCA, DCCAE, DGCCA))
@@ -100,8 +100,8 @@ def test_loss_is_the_named_objective():
     def loss(**k):
         return DCCA(**small, **k).losses(z, Views(make_gaussian_views(90)))['loss']
 
-    for objective, most in (('tracenorm', 4), ('frobenius_sq', 4), ('sqrt_trace', 2)):
-        assert torch.isclose(loss(objective=objective), -cca_corr(a, b, 1e-3, objective) / most)
+    for objective, scale in (('tracenorm', 4), ('frobenius_sq', 4), ('sqrt_trace', 2)):
+        assert torch.isclose(loss(objective=objective), -cca_corr(a, b, 1e-3, objective) / scale)
     assert loss(objective='soft_decorrelation', w_decorrelate=1.0) > loss(
         objective='soft_decorrelation', w_decorrelate=0.0
     )

@@ -9,8 +9,8 @@ import pytest
 from crossmodal_nb.datasets import entries
 from crossmodal_nb.runs import keys
 
-here = Path(keys.__file__).parent
-experiments = here.parent / 'nbs' / 'experiments'
+package = Path(keys.__file__).parent
+experiments = package.parent / 'nbs' / 'experiments'
 
 
 def notebook(path, *sources, params='level = 1'):
@@ -31,7 +31,7 @@ def notebook(path, *sources, params='level = 1'):
 def changed(folder, module, function):
     "The index of a copy of the package in which a function takes one more argument"
     copy = folder / 'crossmodal_nb'
-    shutil.copytree(here, copy, ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns('__pycache__'))
     file = copy / f'{module.replace(".", "/")}.py'
     text = file.read_text()
     file.write_text(text.replace(f'def {function}(', f'def {function}(more, ', 1))
@@ -75,8 +75,10 @@ shown = [
 
 def moved(folder, module, function, name):
     path, params = experiments / f'{name}.ipynb', dict(dataset='emoji')
-    before, after = (keys.code_digests(path, params, at) for at in (keys.index(), changed(folder, module, function)))
-    return {k for k in before if before[k] != after[k]}
+    previous, current = (
+        keys.code_digests(path, params, index) for index in (keys.index(), changed(folder, module, function))
+    )
+    return {k for k in previous if previous[k] != current[k]}
 
 
 @pytest.mark.parametrize('module, function, name', measuring)
@@ -95,10 +97,10 @@ def test_what_is_drawn_or_not_reached_moves_nothing(tmp_path, module, function, 
 
 
 def test_the_lists_of_modules_name_what_there_is():
-    at = keys.index()
+    index = keys.index()
     for place in (*keys.learning, *keys.presentation):
-        assert at.member(at.package, place) or at.member(
-            f'{at.package}.{place.rpartition(".")[0]}', place.rpartition('.')[2]
+        assert index.member(index.package, place) or index.member(
+            f'{index.package}.{place.rpartition(".")[0]}', place.rpartition('.')[2]
         ), place
 
 
@@ -156,22 +158,25 @@ class Toy:
     def __init__(self, folder):
         self.folder, self.path = folder, folder / 'toy.ipynb'
 
-    def digests(self, files, source=code, params='level = 1', given={'level': 1}):
+    def digests(self, files, source=code, params='level = 1', given=None):
+        given = {'level': 1} if given is None else given
         root = self.folder / 'toy'
         shutil.rmtree(root, ignore_errors=True)
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        at = keys.Index(root)
+        index = keys.Index(root)
         path = notebook(self.path, source, params=params)
         return dict(
-            notebook=keys.notebook_digest(path, at), params=at.names.value(given), **keys.code_digests(path, given, at)
+            notebook=keys.notebook_digest(path, index),
+            params=index.names.value(given),
+            **keys.code_digests(path, given, index),
         )
 
     def moved(self, files, source=code, **more):
-        before = self.digests(base)
-        after = self.digests(files, source, **more)
-        return {k for k in before if before[k] != after[k]}
+        previous = self.digests(base)
+        current = self.digests(files, source, **more)
+        return {k for k in previous if previous[k] != current[k]}
 
 
 base = {'__init__.py': '', 'losses.py': losses, 'metrics.py': metrics}
@@ -224,9 +229,14 @@ def test_what_changes_a_loss_moves_the_fit(toy, how):
 
 
 def test_two_functions_that_call_each_other_are_told_apart(toy):
-    even = 'def evaluate(m, n):\n    return n == 0 or odd(m, n - 1)\n\ndef odd(m, n):\n    return n != 0 and evaluate(m, n - 1)\n'
-    before, after = (toy.digests(base | {'metrics.py': text}) for text in (even, even.replace('or odd', 'or evaluate')))
-    assert before['measure'] != after['measure'] and before['fit'] == after['fit']
+    even = (
+        'def evaluate(m, n):\n    return n == 0 or odd(m, n - 1)\n\ndef odd(m, n):\n    return n != 0 and '
+        'evaluate(m, n - 1)\n'
+    )
+    previous, current = (
+        toy.digests(base | {'metrics.py': text}) for text in (even, even.replace('or odd', 'or evaluate'))
+    )
+    assert previous['measure'] != current['measure'] and previous['fit'] == current['fit']
 
 
 def test_a_function_may_move_and_take_another_name(toy):
@@ -267,7 +277,10 @@ def test_the_map_of_names_holds_old_keys(toy):
     source = swapped(code, ('Method', 'Learner'), ('start=level', 'init=height'), ('.fit(', '.learn('))
     renamed = dict(params='height = 1', given=dict(height=1))
     assert toy.moved(files, source, **renamed) == {'notebook', 'params', 'fit'}
-    names = '[parameters]\nstart = "init"\nlevel = "height"\n[attributes]\nrate = "speed"\nfit = "learn"\n[names]\nMethod = "Learner"\n'
+    names = (
+        '[parameters]\nstart = "init"\nlevel = "height"\n[attributes]\nrate = "speed"\nfit = '
+        '"learn"\n[names]\nMethod = "Learner"\n'
+    )
     assert not toy.moved(files | {'names.toml': names}, source, **renamed)
 
 
@@ -278,8 +291,8 @@ def test_a_method_that_a_parameter_names_is_reached_under_either_name(toy):
     files['metrics.py'] = swapped(metrics, ('.losses', '.towers'))
     source = 'from toy.metrics import evaluate\nevaluate(level, [1])'
     old = toy.digests(base, source, given=dict(level='losses:Method'))
-    both = [toy.digests(files, source, given=dict(level=text)) for text in ('losses:Method', 'towers:Tower')]
-    assert both[0] == both[1] and old['params'] == both[0]['params']
+    pair = [toy.digests(files, source, given=dict(level=text)) for text in ('losses:Method', 'towers:Tower')]
+    assert pair[0] == pair[1] and old['params'] == pair[0]['params']
     assert old != toy.digests(base, source, given=dict(level='losses:pull'))
 
 
@@ -309,20 +322,23 @@ def test_a_notebook_that_calls_something_else_has_changed(toy):
 
 def test_what_runs_on_import_counts(toy):
     assert toy.moved(base | {'losses.py': losses + '\nt.set_num_threads(1)\n'}) == {'fit'}
-    step = 'steps = {}\ndef step(f):\n    steps[f.__name__] = f\n    return f\n\n@step\ndef _(n):\n    return n\n\ndef evaluate(m, n):\n    return steps\n'
-    before, after = (
+    step = (
+        'steps = {}\ndef step(f):\n    steps[f.__name__] = f\n    return f\n\n@step\ndef _(n):\n    return n\n\ndef '
+        'evaluate(m, n):\n    return steps\n'
+    )
+    previous, current = (
         toy.digests(base | {'metrics.py': text}) for text in (step, step.replace('return n\n', 'return n + 1\n'))
     )
-    assert before['measure'] != after['measure']
+    assert previous['measure'] != current['measure']
 
 
 def test_a_module_that_is_passed_on_counts_in_full(toy):
     source = 'from toy import losses\nprint(getattr(losses, "pull"))'
-    before, after = (
+    previous, current = (
         toy.digests(base | {'losses.py': text}, source)
         for text in (losses, losses + '\ndef further():\n    return 1\n')
     )
-    assert before['fit'] != after['fit'] and before['notebook'] == after['notebook']
+    assert previous['fit'] != current['fit'] and previous['notebook'] == current['notebook']
     assert not toy.moved(base | {'losses.py': losses + '\ndef further():\n    return 1\n'})
 
 

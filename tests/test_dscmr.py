@@ -19,10 +19,10 @@ deep = (DSCMR, DSCMRReference, ACMR, CMGAN)
 
 def world(n=120, classes=4, seed=0, views=('image', 'text'), label=lambda y: y):
     "Row i of all views is one item"
-    found = make_class_views(
+    results = make_class_views(
         n, {v: 12 + 4 * j for j, v in enumerate(views)}, dict.fromkeys(views, 1.5), classes=classes, seed=seed
     )
-    return Views({v: View(x.x, y=label(x.y)) for v, x in found.items()})
+    return Views({v: View(x.x, y=label(x.y)) for v, x in results.items()})
 
 
 def short(cls):
@@ -129,12 +129,12 @@ def test_two_classes():
 
 
 def test_the_released_loop_keeps_its_best_epoch():
-    w, valid, told = world(), world(seed=1), iter([0.5, 0.7, 0.7, 0.6])
+    w, valid, reported = world(), world(seed=1), iter([0.5, 0.7, 0.7, 0.6])
     kept = []
 
     def check(m):
         kept.append({k: v.clone() for k, v in m.state_dict().items()})
-        return next(told)
+        return next(reported)
 
     m = DSCMRReference(**DSCMRReference.example().get_params(deep=False) | dict(epochs=4)).fit(w, check)
     assert all(torch.equal(v, kept[1][k]) for k, v in m.state_dict().items()) and checker(valid, by='label')(m) > 0.25

@@ -1,6 +1,7 @@
-"The explorer in a real browser: its numbers are Python's, bit by bit; hostile words are words; a list of shards is what there is."
+"""The explorer in a real browser: its numbers are Python's, bit by bit; hostile words are words; a list of shards is
+what there is.
+"""
 
-import base64
 import json
 import re
 import shutil
@@ -16,9 +17,8 @@ from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.explorer import eight_bits, neighbours, shard, write
-from crossmodal_nb.methods.linear import CCA, MCCA
-from crossmodal_nb.report import staging
+from crossmodal_nb.explorer import eight_bits, neighbours, shard
+from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.search import Index
 
 root, browser = (
@@ -33,31 +33,6 @@ hostile = [
     '<b>bold</b>',
 ]
 needs_browser = pytest.mark.skipif(not browser, reason='no Chromium on this machine')
-
-
-@pytest.fixture(scope='module')
-def page(tmp_path_factory):
-    "A page as the book has it, with one shard of three modalities, and its views"
-    folder = tmp_path_factory.mktemp('page')
-    world = make_class_views(40, dict(image=12, text=10, audio=8), dict(image=2.0, text=2.0, audio=2.0))
-    world = Views({k: View(v.x, [f'{k} {i}' for i in range(len(v))], y=v.y) for k, v in world.items()})
-    index = Index(MCCA(6).fit(world), world, name='a <b> world', classes=hostile)
-    index.kinds['text'], index.shown['text'] = 'text', [hostile[i % 5] + f' {i}' for i in range(40)]
-    for f in ('explorer.js', 'book.css'):
-        (folder / '_static').mkdir(exist_ok=True)
-        shutil.copy(root / 'book' / '_static' / f, folder / '_static')
-    said = write(index, folder / 'shards', max_rows=90)
-    for name, data in staging.shards([folder / 'shards']).items():
-        (folder / 'shards' / name).write_bytes(data)
-    body = re.search(r'```\{raw\} html\n(.*?)```', (root / 'book' / 'explorer.md').read_text(), re.S)[1]
-    (folder / 'index.html').write_text(
-        f'<!doctype html><meta charset="utf-8"><title>whole</title>{body}<script src="_static/explorer.js"></script>'
-    )  # twice, as a theme may
-    data = json.loads(Path(said['file']).read_text()[len('crossmodal.shard(') : -3])
-    return folder, [
-        v | dict(codes=np.frombuffer(base64.b64decode(v['codes']), np.int8).reshape(len(v['ids']), -1))
-        for v in data['views']
-    ]
 
 
 def dom(folder, terms, address='a-b-world.js'):
@@ -85,9 +60,9 @@ def dom(folder, terms, address='a-b-world.js'):
 def test_the_browser_computes_what_python_computes(page, terms):
     folder, views = page
     shown = dom(folder, ','.join(f'{"%2B" if s > 0 else "-"}{views[v]["name"]}:{i}' for s, v, i in terms))
-    found = [re.findall(r'data-row="(\d+)" data-score="([^"]+)"', part) for part in shown.split('<section>')[1:]]
+    results = [re.findall(r'data-row="(\d+)" data-score="([^"]+)"', part) for part in shown.split('<section>')[1:]]
     for b in range(3):
-        assert [(int(i), float(s)) for i, s in found[b]] == neighbours(views, terms, b), views[b][
+        assert [(int(i), float(s)) for i, s in results[b]] == neighbours(views, terms, b), views[b][
             'name'
         ]  # equal floats, not near ones
 
@@ -107,17 +82,17 @@ def test_hostile_words_are_words(page):
         def handle_data(self, data):
             self.words.append(data)
 
-    seen = Seen()
-    seen.feed(
+    visited = Seen()
+    visited.feed(
         dom(
             folder,
             ','.join(f'%2Btext:{next(i for i, s in enumerate(views[1]["shown"]) if s.startswith(h))}' for h in hostile),
         )
     )
-    assert [t for t, _ in seen.tags].count('script') == 4 and not [
-        t for t, attrs in seen.tags if 'onerror' in attrs or t == 'img'
+    assert [t for t, _ in visited.tags].count('script') == 4 and not [
+        t for t, attrs in visited.tags if 'onerror' in attrs or t == 'img'
     ]  # the page's two, one of them again, and the shard
-    assert all(any(w.startswith(h) for w in seen.words) for h in hostile) and 'whole' in seen.words
+    assert all(any(w.startswith(h) for w in visited.words) for h in hostile) and 'whole' in visited.words
 
 
 @needs_browser
@@ -145,8 +120,8 @@ def test_the_python_side_agrees_with_plain_numpy(page):
         return views[v]['codes'] / np.linalg.norm(views[v]['codes'].astype(float), axis=1, keepdims=True)
 
     s = unit(1) @ unit(0)[3]
-    found = neighbours(views, [(1, 0, 3)], 1, 5)
-    rows, scores = zip(*found)
+    results = neighbours(views, [(1, 0, 3)], 1, 5)
+    rows, scores = zip(*results)
     assert np.allclose(scores, np.sort(s)[::-1][:5], atol=1e-12) and np.allclose(scores, s[list(rows)], atol=1e-12)
     q = unit(0)[3] - unit(0).mean(0) - (unit(1)[5] - unit(1).mean(0))
     s = unit(2) @ q / np.linalg.norm(q)
@@ -158,8 +133,8 @@ def test_a_shard_is_small_or_refused(page):
     world = make_class_views(40, dict(image=12, text=10), dict(image=2.0, text=2.0))
     world = Views({k: View(v.x) for k, v in world.items()})
     index = Index(CCA(4, 1.0).fit(world), world, name='small')
-    text, said = shard(index, max_rows=20)
-    assert said['rows'] == 20 and said['bytes'] == len(text.encode()) < 5000
+    text, output = shard(index, max_rows=20)
+    assert output['rows'] == 20 and output['bytes'] == len(text.encode()) < 5000
     with pytest.raises(InputError, match='a shard may have'):
         shard(index, limit=500)
     with pytest.raises(InputError, match='cosine'):

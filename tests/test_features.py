@@ -1,4 +1,6 @@
-"The feature store under bad luck: kills, several processes, full disks, broken files. A toy encoder, real subprocesses."
+"""The feature store under bad luck: kills, several processes, full disks, broken files. A toy encoder, real
+subprocesses.
+"""
 
 import json
 import os
@@ -7,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import torch
 from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.encoders.base import Encoder, Ragged
+from crossmodal_nb.encoders.base import Encoder
 from crossmodal_nb.encoders.extraction import features, frozen
 from crossmodal_nb.encoders.image import ConvNet, EfficientNetLite
 from crossmodal_nb.encoders.store import meta, row_keys, store, stored
@@ -38,14 +39,19 @@ class Toy(Encoder):
         g = [torch.Generator().manual_seed(int(r)) for r in rows]
         length = torch.tensor([int(r) % 5 for r in rows])
         return dict(pooled=torch.stack([torch.randn(64, generator=k) for k in g]), odd=length % 2 == 1,
-                    tokens=Ragged(torch.cat([torch.randn(n, 16, generator=k) for n, k in zip(length.tolist(), g)]), length))
+                    tokens=Ragged(
+                        torch.cat([torch.randn(n, 16, generator=k) for n, k in zip(length.tolist(), g)]), length))
 def view(n=200): return View([str(i) for i in range(n)], ids=[f'row {i}' for i in range(n)], item=torch.arange(n) // 2)
 '''
-exec(TOY)
+exec(TOY)  # here as in the processes that are started
+Toy, view = globals()['Toy'], globals()['view']
 
 
 def start(cache, wait=0.02, log=None, before='', processes=1, at=None):
-    run = f'e = Toy(); e.wait, e.log = {wait}, {log and str(log)!r}; features(Views(a=view()), dict(a=e), cache={str(cache)!r}, processes={processes})'
+    run = (
+        f'e = Toy(); e.wait, e.log = {wait}, {log and str(log)!r}; features(Views(a=view()), dict(a=e), '
+        f'cache={str(cache)!r}, processes={processes})'
+    )
     code = '\n'.join(['from toy import *' if at else TOY, before, run])
     return subprocess.Popen(
         [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=at
@@ -104,8 +110,8 @@ def kills(cache, n, many, luck):
         assert run.exitcode and not folder.exists(), (n, run.exitcode)
     run = context.Process(target=job, args=(cache, n, .01)); run.start(); run.join(); assert not run.exitcode
     m = json.loads((folder/'meta.json').read_text())
-    return dict(tries=m['shards']['tries'], shards=len(log.read_text().splitlines()), left=[str(p) for p in folder.parent.glob('*.part')],
-                workers=sum(died))
+    return dict(tries=m['shards']['tries'], shards=len(log.read_text().splitlines()),
+                left=[str(p) for p in folder.parent.glob('*.part')], workers=sum(died))
 
 if __name__ == '__main__':
     context.set_forkserver_preload(['kills'])
@@ -120,10 +126,12 @@ def test_killed_ten_times_with_one_process_and_with_two(tmp_path):
     p = subprocess.run([sys.executable, 'kills.py'], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert p.returncode == 0, p.stderr[-3000:]
     features(Views(a=view(480)), dict(a=Toy()), cache=tmp_path / 'undisturbed')
-    whole = bytes_of(store(view(480), Toy(), tmp_path / 'undisturbed'))
-    for n, told in zip((1, 2), json.loads(p.stdout.splitlines()[-1])):
-        assert bytes_of(store(view(480), Toy(), tmp_path / f'cache{n}')) == whole
-        assert not told['left'] and 2 <= told['tries'] <= 11 and 60 <= told['shards'] <= 60 + 10 * n, told
+    full = bytes_of(store(view(480), Toy(), tmp_path / 'undisturbed'))
+    for n, reported in zip((1, 2), json.loads(p.stdout.splitlines()[-1])):
+        assert bytes_of(store(view(480), Toy(), tmp_path / f'cache{n}')) == full
+        assert not reported['left'] and 2 <= reported['tries'] <= 11 and 60 <= reported['shards'] <= 60 + 10 * n, (
+            reported
+        )
 
 
 def test_two_processes_killed_and_resumed(tmp_path, unbroken):
@@ -169,7 +177,9 @@ def test_real_encoders_with_two_processes(tmp_path, photos):
 
 
 def test_the_features_that_experiments_share(tmp_path, photos):
-    "Encoders side by side; photos in training seen twice, else the mean of both; sets beside them; words fitted on training texts only"
+    """Encoders side by side; photos in training seen twice, else the mean of both; sets beside them; words fitted on
+    training texts only
+    """
     words = 'a dog runs over the green park'.split()
 
     def views(a, b):
@@ -252,14 +262,17 @@ def test_any_tail_is_overwritten(tmp_path, unbroken, broken_at):
 
 
 def test_two_at_once(tmp_path, unbroken):
-    ready = f"from pathlib import Path; Path('{tmp_path}/ready' + str(os.getpid())).touch()\nwhile not Path('{tmp_path}/go').exists(): time.sleep(.001)"
-    both = [start(tmp_path, 0.1, tmp_path / 'log', ready) for _ in range(2)]
-    while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in both):
+    ready = (
+        f"from pathlib import Path; Path('{tmp_path}/ready' + str(os.getpid())).touch()\nwhile not "
+        f"Path('{tmp_path}/go').exists(): time.sleep(.001)"
+    )
+    pair = [start(tmp_path, 0.1, tmp_path / 'log', ready) for _ in range(2)]
+    while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in pair):
         time.sleep(0.01)
     (tmp_path / 'go').touch()  # neither has imported for longer than the other
-    for p in both:
+    for p in pair:
         assert p.wait(120) == 0, p.stderr.read()
-    assert sorted(p.stdout.read().count('waiting for another process that computes') for p in both) == [0, 1]
+    assert sorted(p.stdout.read().count('waiting for another process that computes') for p in pair) == [0, 1]
     log = [line.split() for line in (tmp_path / 'log').read_text().splitlines()]
     assert len(log) == 25 and len({pid for pid, _ in log}) == 1  # the second found it done
     assert bytes_of(store(view(), Toy(), tmp_path)) == bytes_of(unbroken)
@@ -297,9 +310,9 @@ def test_parts_flags_and_memory_map(tmp_path, recwarn):
 
 def test_order_and_subset(tmp_path):
     v, i = view(), torch.randperm(200, generator=torch.Generator().manual_seed(0))[:50]
-    whole = features(Views(a=v), dict(a=Toy()), cache=tmp_path)['a']
+    full = features(Views(a=v), dict(a=Toy()), cache=tmp_path)['a']
     some = features(Views(a=v[i]), dict(a=Toy()), cache=tmp_path)['a']
-    assert some.ids == whole[i].ids and torch.equal(some.x['pooled'], whole.x['pooled'][i])
+    assert some.ids == full[i].ids and torch.equal(some.x['pooled'], full.x['pooled'][i])
     by_name, _ = stored(store(v, Toy(), tmp_path), some.ids)
     assert torch.equal(by_name['pooled'], some.x['pooled']) and by_name['tokens'].digest == some.x['tokens'].digest
     renamed = View(v.x, ids=[f'other {k}' for k in range(200)])
@@ -320,7 +333,7 @@ Counts.__name__ = 'Toy'
 def test_rows_that_a_store_has_are_copied(tmp_path):
     "A subset, another order with repetitions, other names: nothing is computed; one new row: one"
     v, e = view(), Counts()
-    whole = features(Views(a=v), dict(a=e), cache=tmp_path)['a']
+    features(Views(a=v), dict(a=e), cache=tmp_path)
     i = torch.randperm(200, generator=torch.Generator().manual_seed(1))
     for rows, new in (
         (i[:50], []),
@@ -330,7 +343,6 @@ def test_rows_that_a_store_has_are_copied(tmp_path):
     ):
         e.seen, x = 0, [*(v.x[j] for j in rows), *new]
         f = features(Views(a=View(x, ids=[f'new {k}' for k in range(len(x))])), dict(a=e), cache=tmp_path)['a']
-        n = len(rows)
         assert e.seen == (len(new) if '1001' not in new else 1)  # 1000 was computed the time before
         assert torch.equal(f.x['pooled'], Toy()(x)['pooled']) and torch.equal(
             f.x['tokens'].packed().flat, Toy()(x)['tokens'].flat.half()
@@ -537,8 +549,8 @@ def test_unreadable_photos(tmp_path, photos):
         features(v, dict(image=Mean()), cache=cache, skip=0.05)
     f = features(v, dict(image=Mean()), cache=cache, skip=0.1)['image']
     assert len(f) == 18 and '03.jpg' not in f.ids and f.y.tolist() == [i for i in range(20) if i not in (3, 11)]
-    whole = [i for i in range(20) if i not in (3, 11)]
-    assert torch.equal(f.x['pooled'], torch.stack([Mean().prepare(r) for r in v['image'].x[torch.tensor(whole)]]))
+    full = [i for i in range(20) if i not in (3, 11)]
+    assert torch.equal(f.x['pooled'], torch.stack([Mean().prepare(r) for r in v['image'].x[torch.tensor(full)]]))
     m = meta(v['image'], Mean(), cache)
     assert set(m['skipped']) == {'03.jpg', '11.jpg'} and m['n'] == 18
     with pytest.raises(ValueError, match='03.jpg'):
@@ -556,8 +568,8 @@ def test_photos_are_upright(tmp_path, photos):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown after a turn back
     turned.save(tmp_path / 'turned.png', exif=exif)
-    both = photo_view([photos[0].with_suffix('.png'), tmp_path / 'turned.png'])
-    f = features(both, dict(image=Mean()), cache=tmp_path)['image'].x['pooled']
+    pair = photo_view([photos[0].with_suffix('.png'), tmp_path / 'turned.png'])
+    f = features(pair, dict(image=Mean()), cache=tmp_path)['image'].x['pooled']
     assert torch.equal(f[0], f[1])
 
 

@@ -1,10 +1,11 @@
-"""Damaged files. Whatever was done to a file, a loader reads it or says what is wrong with it (`InputError`): nothing else escapes, and
-nothing half-made is left behind.
+"""Damaged files. Whatever was done to a file, a loader reads it or says what is wrong with it (`InputError`): nothing
+else escapes, and nothing half-made is left behind.
 
-    CROSSMODAL_FUZZ=1000 python -m pytest tests/test_fuzz.py          examples a loader (100 unless told; the same ones every time)
+    CROSSMODAL_FUZZ=1000 python -m pytest tests/test_fuzz.py          examples a loader (default 100, always the same)
 """
 
 import contextlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -149,7 +150,9 @@ def broken_file(draw, data):
 
 
 def broken_bytes(draw, data):
-    "Cut, flip, insert, delete, repeat; half of the time near the beginning of a page of 4,096 bytes, where the structure is"
+    """Cut, flip, insert, delete, repeat; half of the time near the beginning of a page of 4,096 bytes, where the
+    structure is
+    """
     n = len(data)
     i = (
         draw(st.integers(0, n))
@@ -190,33 +193,35 @@ def broken_lines(draw, data):
 def broken_json(draw, data):
     "Another value or type, a key less, an element twice, two places swapped; other bytes if it is no json any more"
     try:
-        whole = [json.loads(l) for l in data.split(b'\n') if l.strip()] if b'\n{' in data else json.loads(data)
+        full = (
+            [json.loads(label) for label in data.split(b'\n') if label.strip()] if b'\n{' in data else json.loads(data)
+        )
     except (ValueError, RecursionError):
         return broken_bytes(draw, data)
-    at = []
+    position = []
 
     def walk(x):
         for k in x if isinstance(x, dict) else range(len(x)) if isinstance(x, list) else ():
-            at.append((x, k))
+            position.append((x, k))
             walk(x[k])
 
-    walk(whole)
-    if not at:
+    walk(full)
+    if not position:
         return b'null'
-    (x, k), (y, l) = draw(st.sampled_from(at)), draw(st.sampled_from(at))
+    (x, k), (y, label) = draw(st.sampled_from(position)), draw(st.sampled_from(position))
     how = draw(st.sampled_from(['value', 'value', 'delete', 'twice', 'copy', 'rename']))
     if how == 'value':
         x[k] = draw(st.sampled_from(odd_values))
     elif how == 'delete':
         del x[k]
     elif how == 'copy':
-        x[k] = json.loads(json.dumps(y[l]))
+        x[k] = json.loads(json.dumps(y[label]))
     elif how == 'twice' and isinstance(x, list):
         x.append(x[k])
     elif isinstance(x, dict):
         x[draw(st.sampled_from(['id', 'image', '', '../x', 'ID ', '\ud800']))] = x.pop(k)
     with unlimited_digits():
-        return ('\n'.join(map(json.dumps, whole)) if b'\n{' in data else json.dumps(whole)).encode()
+        return ('\n'.join(map(json.dumps, full)) if b'\n{' in data else json.dumps(full)).encode()
 
 
 @contextlib.contextmanager
@@ -255,7 +260,9 @@ def put(root, files):
 
 
 def reads_or_says(read, files):
-    "Does `read(root)` return sound views of `files`, or raise an InputError? Anything else fails. True when it returned"
+    """Does `read(root)` return sound views of `files`, or raise an InputError? Anything else fails. True when it
+    returned
+    """
     with tempfile.TemporaryDirectory() as d, contextlib.chdir(d), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         (Path(d) / 'settings.ini').write_text('[crossmodal]\n')
@@ -268,9 +275,9 @@ def reads_or_says(read, files):
             splits = None
         if isinstance(splits, dict):
             sound_views(splits, root)
-        made = [p for p in (Path(d) / 'work').rglob('*') if p.is_dir() and p.parent.name == 'imports']
-        assert not [p for p in made if p.name.endswith('.part')] and (splits is not None or not made), (
-            f'left behind: {made}'
+        produced = [p for p in (Path(d) / 'work').rglob('*') if p.is_dir() and p.parent.name == 'imports']
+        assert not [p for p in produced if p.name.endswith('.part')] and (splits is not None or not produced), (
+            f'left behind: {produced}'
         )
         return splits is not None
 
@@ -308,11 +315,8 @@ class Sandbox:
 
 
 def _serve(pipe):
-    import lmdb
-    import scipy.io
-
-    import crossmodal_nb.datasets.recipe1m_lmdb
-    import crossmodal_nb.datasets.wikipedia
+    for module in ('lmdb', 'scipy.io', 'crossmodal_nb.datasets.recipe1m_lmdb', 'crossmodal_nb.datasets.wikipedia'):
+        importlib.import_module(module)
 
     _limit(2**32)
     while True:
@@ -394,7 +398,7 @@ def test_any_jsonl():
 
 
 def coco(root):
-    every = []
+    combined = []
     for part, ids in (('train2014', range(1, 9)), ('val2014', range(9, 13))):
         images = [dict(id=i, file_name=f'COCO_{part}_{i:012d}.jpg', height=8, width=8) for i in ids]
         sound.photos(root / part, [im['file_name'] for im in images])
@@ -411,14 +415,14 @@ def coco(root):
         (root / 'annotations' / f'fixations_{part}.json').write_text(
             json.dumps(dict(annotations=fixations, images=images[:3], type='fixations'))
         )
-        every += [
+        combined += [
             dict(
                 filename=im['file_name'],
                 split=('train', 'restval', 'val', 'test')[sum(im['id'] > k for k in (8, 9, 11))],
             )
             for im in images
         ]
-    (root / 'dataset_coco.json').write_text(json.dumps(dict(images=every)))
+    (root / 'dataset_coco.json').write_text(json.dumps(dict(images=combined)))
 
 
 @pytest.mark.parametrize('split', ['karpathy', '2014', 'salicon'])
@@ -861,9 +865,9 @@ words = [
 def test_any_pickle_program(program):
     import sys
 
-    before = set(sys.modules)
+    previous = set(sys.modules)
     only_says(b'\x80\x02' + b''.join(program) + b'.')
-    assert set(sys.modules) == before  # nothing was imported
+    assert set(sys.modules) == previous  # nothing was imported
 
 
 class Runs:
@@ -904,8 +908,10 @@ def test_a_deep_pickle_and_a_large_promise():
     for promise in (b'\x8e', b'\x96', b'\x8d'):
         assert only_says(b'\x80\x05' + promise + struct.pack('<Q', 2**62) + b'abc.') is None
     array = (
-        b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86'
-        b'cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08abcdefghtb.'
+        b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00'
+        b'\x85U\x01b\x87R(K\x01J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86'
+        b'cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'
+        b'tb\x89U\x08abcdefghtb.'
     )
     with pytest.raises(InputError, match='reshape|array'):
         unpickled(array, 'x')
@@ -914,8 +920,10 @@ def test_a_deep_pickle_and_a_large_promise():
 def test_what_python_2_wrote():
     "Protocol 0, by numpy 1 under Python 2: bytes are texts, as 8-bit characters"
     array = (
-        "cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\nRp6\n(I1\n(I2\nI2\ntp7\ncnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n"
-        "(I3\nS'<'\np12\nNNNI-1\nI-1\nI0\ntp13\nbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@\\x00\\x00@@\\x00\\x00\\x80\\xbf'\np14\ntp15\nb"
+        "cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\n"
+        "Rp6\n(I1\n(I2\nI2\ntp7\ncnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n"
+        "(I3\nS'<'\np12\nNNNI-1\nI-1\nI0\ntp13\nbI00\nS'\\x00\\x00\\x80?\\x00\\x00\\x00@\\x00\\x00"
+        "@@\\x00\\x00\\x80\\xbf'\np14\ntp15\nb"
     )
     data = (
         "(dp0\nS'intrs'\np16\n"
@@ -924,7 +932,10 @@ def test_what_python_2_wrote():
     ).encode()
     x = unpickled(data, 'x')
     assert x['intrs'].tolist() == [[1, 2], [3, -1]] and x['classes'] == 7 and x['imgs'] == [{'id': 'a.jpg'}]
-    binary = b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nU\x02i8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbU\x08\xff\xff\xff\xff\xff\xff\xff\xff\x86R."
+    binary = (
+        b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nU\x02i8K\x00K\x01\x87R(K\x03U\x01<NNN"
+        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbU\x08\xff\xff\xff\xff\xff\xff\xff\xff\x86R."
+    )
     assert unpickled(binary, 'x') == -1
 
 
@@ -947,8 +958,8 @@ def test_a_matrix_larger_than_memory(tmp_path):
     wikipedia(tmp_path)
     p = tmp_path / 'raw_features.mat'
     data = bytearray(p.read_bytes())
-    at = data.index(struct.pack('<iii', 5, 8, 12)) + 8
-    data[at : at + 8] = struct.pack('<ii', 2**30, 2**20)
+    position = data.index(struct.pack('<iii', 5, 8, 12)) + 8
+    data[position : position + 8] = struct.pack('<ii', 2**30, 2**20)
     p.write_bytes(data)
     with pytest.raises(InputError, match='raw_features.mat'):
         load('wikipedia', tmp_path)
@@ -957,7 +968,7 @@ def test_a_matrix_larger_than_memory(tmp_path):
 def test_keys_and_records_must_match(tmp_path, monkeypatch, sandbox):
     (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
     monkeypatch.chdir(tmp_path)
-    whole = records(4)
+    full = records(4)
     for i, (change, says) in enumerate(
         [
             (
@@ -973,19 +984,19 @@ def test_keys_and_records_must_match(tmp_path, monkeypatch, sandbox):
             (
                 {
                     'val/0000000006': pickle.dumps(
-                        pickle.loads(whole['val/0000000006']) | dict(intrs=np.zeros((0, 1024), 'f4'))
+                        pickle.loads(full['val/0000000006']) | dict(intrs=np.zeros((0, 1024), 'f4'))
                     )
                 },
                 'recipe 0000000006: it has no instructions',
             ),
             (
-                {'val/0000000006': pickle.dumps(pickle.loads(whole['val/0000000006']) | dict(classes=1049))},
+                {'val/0000000006': pickle.dumps(pickle.loads(full['val/0000000006']) | dict(classes=1049))},
                 'class 1049',
             ),
             (
                 {
                     'val/0000000006': pickle.dumps(
-                        pickle.loads(whole['val/0000000006']) | dict(imgs=[dict(id='../../x.jpg')])
+                        pickle.loads(full['val/0000000006']) | dict(imgs=[dict(id='../../x.jpg')])
                     )
                 },
                 'not a plain file name',
@@ -993,7 +1004,7 @@ def test_keys_and_records_must_match(tmp_path, monkeypatch, sandbox):
         ]
     ):
         (tmp_path / f'{i}').mkdir()
-        packed(tmp_path / f'{i}', whole | change)
+        packed(tmp_path / f'{i}', full | change)
         with pytest.raises(InputError) as e:
             load('recipe1m_lmdb', tmp_path / f'{i}')
         assert says in str(e.value)
@@ -1016,7 +1027,7 @@ def archive(path, name, kind):
             z.writestr(name, 'gotcha')
         return
     with tarfile.open(path, 'w:gz') as t:
-        t.addfile(fine := tarfile.TarInfo('fine.txt'))
+        t.addfile(tarfile.TarInfo('fine.txt'))
         member = tarfile.TarInfo(name)
         member.type = kind
         if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):

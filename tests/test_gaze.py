@@ -1,4 +1,6 @@
-"""Maps of where people look: the layouts of their owners with fixtures made here, bad input, and the real sets where their folders are."""
+"""Maps of where people look: the layouts of their owners with fixtures made here, bad input, and the real sets where
+their folders are.
+"""
 
 import json
 
@@ -28,7 +30,7 @@ def didec(root, n=40):
     photos(root / 'images', [f'{k}.jpg' for k in names])
     for part, few in dict(train=names[:-8], val=names[-8:-4], test=names[-4:]).items():
         (root / f'split_{part}.json').write_text(json.dumps({k: ['1', '2'] for k in few}))
-    said = [
+    output = [
         dict(image=k, participant=p, normalized_description='' if (k, p) == ('100', '1') else f'een foto {k} van {p}')
         for k in names
         for p in '12'
@@ -37,7 +39,7 @@ def didec(root, n=40):
     def box(x):
         return dict(segmentation=[[x, 100, x + 100, 100, x + 100, 300, x, 300]], bbox=[x, 100, 100, 200])
 
-    (root / 'annotations_all_participants.json').write_text(json.dumps(said))
+    (root / 'annotations_all_participants.json').write_text(json.dumps(output))
     (root / 'imgs2.tsv').write_text(''.join(f'{k}\t9{k}\thttps://somewhere\n' for k in names))
     (root / 'didec_img2objs.json').write_text(
         json.dumps(
@@ -137,13 +139,13 @@ def test_salicon_counts_rows_and_columns_from_one(tmp_path):
 @pytest.mark.filterwarnings('ignore:didec')
 def test_five_ways_to_see_a_picture(tmp_path):
     train = load('didec', didec(tmp_path))['train']
-    seen = views_of(train, mean_map(train['gaze'].x))
-    assert list(seen) == ['plain', 'gaze', 'centre', 'other', 'uniform'] and all(
-        v.item.tolist() == train['image'].item.tolist() for v in seen.values()
+    visited = views_of(train, mean_map(train['gaze'].x))
+    assert list(visited) == ['plain', 'gaze', 'centre', 'other', 'uniform'] and all(
+        v.item.tolist() == train['image'].item.tolist() for v in visited.values()
     )
-    light = {k: np.asarray(v.x[3]).mean() for k, v in seen.items()}
+    light = {k: np.asarray(v.x[3]).mean() for k, v in visited.items()}
     assert light['gaze'] < light['plain'] and abs(light['gaze'] - light['uniform']) < 1.5
-    keys = {k: v.x.keys(range(4)) for k, v in seen.items() if k not in ('plain', 'other')}
+    keys = {k: v.x.keys(range(4)) for k, v in visited.items() if k not in ('plain', 'other')}
     assert (
         len({k for ks in keys.values() for k in ks}) == 12
     )  # every way of every picture is its own entry of the feature store
@@ -153,8 +155,8 @@ def test_another_pictures_map_is_never_ones_own(tmp_path):
     train = load('osie', osie(tmp_path, 21), sigma=1.0)['train']
     for j, m in enumerate(train['gaze'].x.rows):
         m[0][0] = j  # each map says whose it is
-    other = views_of(train, mean_map(train['gaze'].x), seed=5)['other'].x.maps.rows
-    assert sorted(m[0][0] for m in other) == list(range(15)) and all(m[0][0] != j for j, m in enumerate(other))
+    second = views_of(train, mean_map(train['gaze'].x), seed=5)['other'].x.maps.rows
+    assert sorted(m[0][0] for m in second) == list(range(15)) and all(m[0][0] != j for j, m in enumerate(second))
 
 
 @pytest.mark.filterwarnings('ignore:coco', 'ignore:didec')
@@ -264,16 +266,16 @@ def plain(history):
 
 @ways
 def test_two_processes_are_one(how):
-    one, two = fit(how, epochs=2), fit(how, epochs=2, devices=2)
-    for r, s in zip(plain(one.history), plain(two.history), strict=True):
+    first, two = fit(how, epochs=2), fit(how, epochs=2, devices=2)
+    for r, s in zip(plain(first.history), plain(two.history), strict=True):
         assert all(r[k] == pytest.approx(s[k], rel=1e-4, abs=1e-6) for k in r)
-    for name, p in one.state_dict().items():
+    for name, p in first.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], p, rtol=1e-3, atol=1e-4)
 
 
 @ways
 def test_killed_and_resumed(how, tmp_path, monkeypatch):
-    whole, keep, kept = fit(how), Trainer._keep, []
+    full, keep, kept = fit(how), Trainer._keep, []
 
     def dying(*args):
         keep(*args)
@@ -285,8 +287,8 @@ def test_killed_and_resumed(how, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(how, ckpt=str(tmp_path))
     again = fit(how, ckpt=str(tmp_path))
-    assert len(kept) == 4 and plain(again.history) == plain(whole.history)
-    assert all(torch.equal(p, again.state_dict()[name]) for name, p in whole.state_dict().items())
+    assert len(kept) == 4 and plain(again.history) == plain(full.history)
+    assert all(torch.equal(p, again.state_dict()[name]) for name, p in full.state_dict().items())
 
 
 def test_a_file_of_which_every_list_is_opened_is_exact():
@@ -382,8 +384,8 @@ def test_from_pixels_and_pieces(tmp_path):
         lstm=8,
         trainer=dict(epochs=1, batch=8, lr=1e-3, accelerator='cpu'),
     ).fit(raw)
-    before, after = Gaze(image='EfficientNetLite').pixels()[0].state_dict(), m.students['image'].state_dict()
-    assert any(not torch.equal(before[k], after[k]) for k in before)  # the encoder has learnt, too
+    old, new = Gaze(image='EfficientNetLite').pixels()[0].state_dict(), m.students['image'].state_dict()
+    assert any(not torch.equal(old[k], new[k]) for k in old)  # the encoder has learnt, too
     m.save(tmp_path / 'm')
     again = Method.load(tmp_path / 'm')
     for v, x in (('image', views['image'].x), ('text', text.x)):

@@ -1,4 +1,6 @@
-"""Hashing beyond its notebook: extremes, codes without a 0, several rows an item, labels that say little, kill and resume, several processes, towers."""
+"""Hashing beyond its notebook: extremes, codes without a 0, several rows an item, labels that say little, kill and
+resume, several processes, towers.
+"""
 
 import math
 
@@ -54,7 +56,7 @@ small = {
     SePH: dict(anchors=40, iterations=40),
     DSCMRHash: dict(hidden=32, trainer=run),
 }
-every = pytest.mark.parametrize('cls', small)
+each_method = pytest.mark.parametrize('cls', small)
 
 
 def new(cls, **k):
@@ -70,7 +72,7 @@ def test_all_are_here():
 
 
 # ---------------------------------------------------------------- codes
-@every
+@each_method
 def test_codes_are_signs_and_there_is_no_0(cls, monkeypatch):
     m = new(cls).fit(train)
     z = m.encode('image', test['image'].x)
@@ -88,7 +90,7 @@ def test_codes_are_signs_and_there_is_no_0(cls, monkeypatch):
         new(cls, bits=0)
 
 
-@every
+@each_method
 @pytest.mark.parametrize('bits', (1, 3, 70))
 def test_any_number_of_bits(cls, bits, tmp_path):
     m = new(cls, bits=bits).fit(train)
@@ -98,13 +100,13 @@ def test_any_number_of_bits(cls, bits, tmp_path):
     )
 
 
-@every
+@each_method
 def test_fitted_again_it_is_new(cls):
     m = new(cls).fit(world(90, seed=3)).fit(train)
     assert torch.equal(m.real('image', test['image'].x), new(cls).fit(train).real('image', test['image'].x))
 
 
-@every
+@each_method
 def test_more_views_or_a_word_about_it(cls):
     three = world(views=WIDE)
     if cls is CCAITQ:
@@ -128,28 +130,28 @@ def test_labels_that_say_little(cls):
     assert m.real('image', test['image'].x).isfinite().all()
     if cls is not DSCMRHash:
         assert labelled_items(some)[1].tolist() == list(range(30, 120))
-    for y, what in ((None, 'no labels'), (0 * y, 'one class'), (torch.full((120,), -1), 'no item')):
-        with pytest.raises(InputError, match=what):
-            new(cls).fit(Views({v: View(x.x, y=y) for v, x in train.items()}))
-    apart = Views({v: View(x.x, y=x.y, item=1000 * j + torch.arange(120)) for j, (v, x) in enumerate(train.items())})
+    for labels, message in ((None, 'no labels'), (0 * y, 'one class'), (torch.full((120,), -1), 'no item')):
+        with pytest.raises(InputError, match=message):
+            new(cls).fit(Views({v: View(x.x, y=labels) for v, x in train.items()}))
+    unpaired = Views({v: View(x.x, y=x.y, item=1000 * j + torch.arange(120)) for j, (v, x) in enumerate(train.items())})
     with pytest.raises(InputError, match='in every one'):
-        new(cls).fit(apart)
+        new(cls).fit(unpaired)
 
 
 @learners
 def test_several_labels_an_item_and_items_with_none(cls):
     y = F.one_hot(train['image'].y, 5) | F.one_hot((train['image'].y + 1) % 4, 5)
     y[:7] = 0
-    many = Views({v: View(x.x, y=y) for v, x in train.items()})
-    m = new(cls).fit(many)
+    multi_label = Views({v: View(x.x, y=y) for v, x in train.items()})
+    m = new(cls).fit(multi_label)
     assert m.real('text', test['text'].x).isfinite().all()
 
 
 @learners
 def test_one_hot_labels_are_classes(cls):
     hot = Views({v: View(x.x, y=F.one_hot(x.y, 4)) for v, x in train.items()})
-    one, two = (new(cls).fit(v).real('image', test['image'].x) for v in (train, hot))
-    assert torch.allclose(one, two, atol=1e-3)
+    first, two = (new(cls).fit(v).real('image', test['image'].x) for v in (train, hot))
+    assert torch.allclose(first, two, atol=1e-3)
 
 
 @learners
@@ -190,12 +192,15 @@ def test_dcmh_is_the_loss_of_all_items():
     s = train['image'].y[:, None] == train['image'].y
     B = torch.where(m.stored.sum(0) < 0, -1.0, 1.0)
     assert torch.equal(m.B, B)
-    whole = dcmh(f, g, s, B, m.gamma, m.eta)
-    here = losses(m, f, g, range(120))
+    full = dcmh(f, g, s, B, m.gamma, m.eta)
+    batch_losses = losses(m, f, g, range(120))
     assert torch.allclose(
-        torch.autograd.grad(here['loss'], f)[0] * 120**2, torch.autograd.grad(whole['loss'], f)[0], rtol=1e-4, atol=1e-2
+        torch.autograd.grad(batch_losses['loss'], f)[0] * 120**2,
+        torch.autograd.grad(full['loss'], f)[0],
+        rtol=1e-4,
+        atol=1e-2,
     )
-    assert torch.allclose(here['nll'] * 120**2, whole['nll'], rtol=1e-4)
+    assert torch.allclose(batch_losses['nll'] * 120**2, full['nll'], rtol=1e-4)
 
 
 @pytest.mark.parametrize('size', (0.0, 1e-20, 1e4, 1e10))
@@ -214,15 +219,15 @@ def test_dcmh_at_the_extremes(size):
 
 def test_dcmh_writes_only_while_it_learns_and_only_in_its_turn():
     m = new(DCMH).fit(train)
-    f, g, before = randn(3, 16).float(), randn(3, 16, seed=1).float(), m.stored.clone()
+    f, g, old = randn(3, 16).float(), randn(3, 16, seed=1).float(), m.stored.clone()
     m.eval()
     losses(m, f, g, [4, 5, 6])
-    assert torch.equal(m.stored, before)
+    assert torch.equal(m.stored, old)
     for m.epoch, new_rows in ((4, f), (7, g)):
         m.train()
         losses(m, f, g, [4, 5, 6])
         assert torch.equal(m.stored[m.epoch % 2, 4:7], new_rows)
-    changed = (m.stored != before).any(2)
+    changed = (m.stored != old).any(2)
     assert changed[:, 4:7].all() and changed.sum() == 6
     assert [m.lr_multipliers(e) for e in range(3)] == [
         {'heads.image.': 1.0, 'heads.text.': 0.0},
@@ -232,13 +237,15 @@ def test_dcmh_writes_only_while_it_learns_and_only_in_its_turn():
 
 
 def test_one_network_waits_while_the_other_learns():
-    seen = []
+    visited = []
     new(DCMH, trainer=run).fit(
-        train, lambda m: seen.append({k: v.clone() for k, v in m.state_dict().items()}) or float(m.epoch)
+        train, lambda m: visited.append({k: v.clone() for k, v in m.state_dict().items()}) or float(m.epoch)
     )
     for e in range(1, 4):
         for v, j in (('image', 0), ('text', 1)):
-            moved = any(not torch.equal(seen[e][k], seen[e - 1][k]) for k in seen[e] if k.startswith(f'heads.{v}.'))
+            moved = any(
+                not torch.equal(visited[e][k], visited[e - 1][k]) for k in visited[e] if k.startswith(f'heads.{v}.')
+            )
             assert moved == (e % 2 == j)
 
 
@@ -264,7 +271,7 @@ taught = pytest.mark.parametrize('cls', (DCMH, DSCMRHash))
 @taught
 @pytest.mark.parametrize('epochs', (1, 2, 3))
 def test_killed_and_resumed(cls, epochs, tmp_path, monkeypatch):
-    whole, keep, kept = fit(cls), Trainer._keep, []
+    full, keep, kept = fit(cls), Trainer._keep, []
 
     def dying(*args):
         keep(*args)
@@ -276,21 +283,23 @@ def test_killed_and_resumed(cls, epochs, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(cls, ckpt=str(tmp_path))
     again = fit(cls, ckpt=str(tmp_path))
-    assert len(kept) == 5 and plain(again.history) == plain(whole.history)
-    assert all(torch.equal(p, again.state_dict()[name]) for name, p in whole.state_dict().items())
+    assert len(kept) == 5 and plain(again.history) == plain(full.history)
+    assert all(torch.equal(p, again.state_dict()[name]) for name, p in full.state_dict().items())
 
 
 @taught
 def test_two_processes_are_one(cls):
-    one, two = fit(cls, 0.0, None, epochs=3), fit(cls, 0.0, None, epochs=3, devices=2)
-    for r, s in zip(plain(one.history), plain(two.history), strict=True):
+    first, two = fit(cls, 0.0, None, epochs=3), fit(cls, 0.0, None, epochs=3, devices=2)
+    for r, s in zip(plain(first.history), plain(two.history), strict=True):
         assert all(r[k] == pytest.approx(s[k], rel=1e-4, abs=1e-6) for k in r)
-    for name, p in one.state_dict().items():
+    for name, p in first.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], p, rtol=1e-3, atol=1e-4)
 
 
 def test_end_to_end(monkeypatch, tmp_path):
-    "A small random transformer for texts, vectors as they are: the tower waits until `unfreeze_epoch`, then learns when its view does"
+    """A small random transformer for texts, vectors as they are: the tower waits until `unfreeze_epoch`, then learns
+    when its view does
+    """
     from transformers import BertConfig
 
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
@@ -300,10 +309,10 @@ def test_end_to_end(monkeypatch, tmp_path):
     views = Views(
         image=View(F.one_hot(y, 3).float() + 0.1 * randn(24, 3).float(), y=y), text=View([words[k] for k in y], y=y)
     )
-    seen = []
+    visited = []
 
     def check(m):
-        seen.append({k: v.clone() for k, v in m.state_dict().items() if k.startswith('towers')})
+        visited.append({k: v.clone() for k, v in m.state_dict().items() if k.startswith('towers')})
         return float(m.epoch)
 
     m = DCMHEndToEnd(
@@ -315,7 +324,7 @@ def test_end_to_end(monkeypatch, tmp_path):
         hidden=16,
         trainer=dict(epochs=6, batch=12, lr=0.01, accelerator='cpu'),
     ).fit(views, check)
-    moved = [any(not torch.equal(b[k], a[k]) for k in a) for a, b in zip(seen, seen[1:])]
+    moved = [any(not torch.equal(b[k], a[k]) for k in a) for a, b in zip(visited, visited[1:])]
     assert moved == [False, False, True, False, True] and list(m.towers) == [
         'text'
     ]  # epochs 1 to 5; the text's turn is in odd ones
@@ -359,11 +368,11 @@ def test_unified_codes_follow_the_items():
 
 def test_a_row_twice_at_half_the_weight_is_a_row():
     K, B = randn(50, 8), torch.where(randn(50, 3, seed=1) < 0, -1.0, 1.0).double()
-    one, two = (
+    first, two = (
         logistic(K, B, 0.3),
         logistic(torch.cat([K, K]), torch.cat([B, B]), 0.3, torch.full((100, 1), 0.5).double()),
     )
-    assert torch.allclose(one, two, atol=1e-5)
+    assert torch.allclose(first, two, atol=1e-5)
 
 
 @pytest.mark.parametrize('l2', (1e-2, 1.0, 100.0))
@@ -435,14 +444,12 @@ def test_quantisation_enters_slowly():
             + m.epoch / 3 * 5 * out['quantisation']
             + m.beta * out['balance'],
         )
-    same = DSCMRHash(
-        gamma=0.0,
-        beta=0.0,
-        **{k: v for k, v in new(DSCMRHash).get_params(deep=False).items() if k not in ('gamma', 'beta')},
+    identical = DSCMRHash(
+        gamma=0.0, beta=0.0, **{k: v for k, v in new(DSCMRHash).get_params(deep=False).items() if k not in ('gamma', 'beta')}
     ).fit(train)
     from crossmodal_nb.methods.dscmr import DSCMR
 
     real = DSCMR(lam=0.3, eta=0.3, dim=16, hidden=32, trainer=run).fit(train)
     assert torch.allclose(
-        same.real('image', test['image'].x), real.encode('image', test['image'].x), rtol=1e-4, atol=1e-5
+        identical.real('image', test['image'].x), real.encode('image', test['image'].x), rtol=1e-4, atol=1e-5
     )

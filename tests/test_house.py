@@ -1,4 +1,6 @@
-"""What holds between the rooms: layers, names that two files repeat, tags that survive cleaning, nothing private in the tree."""
+"""What holds between the rooms: layers, names that two files repeat, tags that survive cleaning, nothing private in the
+tree.
+"""
 
 import ast
 import configparser
@@ -51,10 +53,10 @@ def layer(module):
 @pytest.mark.parametrize('module', sorted(set(files) - {'__init__'}))
 def test_a_module_imports_only_its_own_layer_and_those_below(module):
     for imported in imports(files[module]):
-        project, _, other = imported.partition('.')
-        if project == 'crossmodal_nb' and other in files:
-            assert layer(other) <= layer(module), (
-                f'{module} imports {other}, of a layer above its own: see pyproject.toml'
+        project, _, module_name = imported.partition('.')
+        if project == 'crossmodal_nb' and module_name in files:
+            assert layer(module_name) <= layer(module), (
+                f'{module} imports {module_name}, of a layer above its own: see pyproject.toml'
             )
 
 
@@ -87,8 +89,8 @@ def test_exported_cells_without_a_module_are_refused(tmp_path):
 
 
 def test_the_package_holds_nothing_else():
-    made = {room.replace('/', '.') for room in notebooks} - {'datasets.registry'}
-    assert {module for module, f in files.items() if f.name != '__init__.py'} == made
+    folders = {room.replace('/', '.') for room in notebooks} - {'datasets.registry'}
+    assert {module for module, f in files.items() if f.name != '__init__.py'} == folders
     assert {f.name for f in package.iterdir() if f.is_dir() and f.name != '__pycache__'} <= set(layers)
 
 
@@ -102,7 +104,10 @@ def test_settings_and_pyproject_agree():
 
 
 def test_import_is_light():
-    code = 'import sys, crossmodal_nb.cli; print([m for m in ("transformers", "torchvision", "cca_zoo", "sklearn", "matplotlib", "papermill") if m in sys.modules])'
+    code = (
+        'import sys, crossmodal_nb.cli; print([m for m in ("transformers", "torchvision", "cca_zoo", "sklearn", '
+        '"matplotlib", "papermill") if m in sys.modules])'
+    )
     assert (
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
     )

@@ -1,11 +1,12 @@
-"""Stamps, furniture, and both by class: packages made here in the layout of the real ones; sounds, meshes and videos through the store."""
+"""Stamps, furniture, and both by class: packages made here in the layout of the real ones; sounds, meshes and videos
+through the store.
+"""
 
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from test_cli import checkout, crossmodal
+from test_cli import crossmodal
 from test_datasets import crossing, damage, well_formed
 
 from crossmodal_nb.core import debian
@@ -77,13 +78,16 @@ def box(path, w, h, d):
     path.parent.mkdir(parents=True, exist_ok=True)
     corners = ''.join(f'v {x} {y} {z}\n' for x in (0, w) for y in (0, h) for z in (0, d))
     path.write_text(
-        f'mtllib {path.stem}.mtl\n{corners}usemtl side\nf 1 2 4 3\nf 5 6 8 7\nf 1 3 7 5\nf 2 4 8 6\nusemtl end\nf 1 2 6 5\nf 3 4 8 7\n'
+        f'mtllib {path.stem}.mtl\n{corners}usemtl side\nf 1 2 4 3\nf 5 6 8 7\nf 1 3 7 5\nf 2 4 8 6\nusemtl end\nf 1 '
+        '2 6 5\nf 3 4 8 7\n'
     )
     path.with_suffix('.mtl').write_text('newmtl side\nKd 1 0 0\n\nnewmtl end\nKd .5 .5 .5\n')
 
 
 def tuxpaint(root):
-    "Of the nine stamps of a folder, 0 and 1 share their caption, 2 and 3 their recording, 4 and 5 their picture: six groups"
+    """Of the nine stamps of a folder, 0 and 1 share their caption, 2 and 3 their recording, 4 and 5 their picture: six
+    groups
+    """
     at = root / 'tuxpaint-stamps-default' / 'usr/share/tuxpaint/stamps'
     for c, where in enumerate([*FOLDERS, 'symbols/alphabets/english', 'symbols/math']):
         (at / where).mkdir(parents=True)
@@ -207,13 +211,13 @@ def test_siblings_stay_together(both, tmp_path):
     for i, word in enumerate(WORDS[1:6]):
         text = text.replace(f'=Laptop {word}', f'=Laptop {10 + i}')
     catalogue.write_text(text, 'latin-1')
-    for name, options, of in (
+    for name, options, select in (
         ('tuxpaint', {}, lambda v: [i for i in v['image'].ids if '/ball_' in i]),
         ('household', {}, lambda v: [i for i in v['image'].ids if '/ball_' in i]),
         ('furniture', {}, lambda v: [t for t in v['name'].x if t.startswith('Laptop')]),
     ):
-        found = [len(of(v)) for v in load(name, root, **options).values()]
-        assert sorted(found)[:2] == [0, 0] and max(found) == 6
+        results = [len(select(v)) for v in load(name, root, **options).values()]
+        assert sorted(results)[:2] == [0, 0] and max(results) == 6
 
 
 def test_the_split_ignores_the_options(both):
@@ -233,23 +237,23 @@ def test_pieces(both):
     assert sum(len(v['mesh']) for v in splits.values()) == 12 * THINGS and sum(
         len(v['de']) for v in splits.values()
     ) == 12 * (THINGS - 1)
-    one = splits['train']
+    first = splits['train']
     assert (
-        one['mesh'].item.tolist()
-        == one['video'].item.tolist()
-        == one['icon'].item.tolist()
-        == one['name'].item.tolist()
+        first['mesh'].item.tolist()
+        == first['video'].item.tolist()
+        == first['icon'].item.tolist()
+        == first['name'].item.tolist()
     )
     assert (
         apart(*where(splits, item_groups(_furniture(both, 8, 128), stems('furniture', both))))
-        and 'Stück' in one['de'].x[0]
+        and 'Stück' in first['de'].x[0]
     )
-    m = one['mesh'].x[0]
+    m = first['mesh'].x[0]
     assert (
         isinstance(m, Mesh) and len(m.faces) == 12 and np.ptp(m.points, 0)[2] == 20 and np.ptp(m.points, 0)[1] >= 30
     )  # in cm, as the catalogue says
     assert sorted(set(map(tuple, m.colours.tolist()))) == [(128, 128, 128), (255, 0, 0)]
-    assert credits(both)[one['mesh'].ids[0]].endswith('Someone, CC0') and class_names('furniture', both) == [
+    assert credits(both)[first['mesh'].ids[0]].endswith('Someone, CC0') and class_names('furniture', both) == [
         f'Category {k}' for k in range(3)
     ]
 
@@ -273,8 +277,8 @@ def test_five_folds_of_a_household(both, repeat):
             assert not set(views['image'].item.tolist()) & set(views['mesh'].item.tolist()) and set(
                 views['speech'].item.tolist()
             ) <= set(views['image'].item.tolist())
-        for k, seen in tested.items():
-            seen += splits['test'][k].item.tolist()
+        for k, visited in tested.items():
+            visited += splits['test'][k].item.tolist()
         assert all(len(set(splits['train'][k].y.tolist())) == 12 for k in splits['train'])
     assert {k: (len(v), len(set(v))) for k, v in tested.items()} == dict(
         image=(12 * STAMPS + 1,) * 2, mesh=(12 * THINGS,) * 2
@@ -337,7 +341,7 @@ def test_a_damaged_package_is_named(name, hurt, says, tmp_path):
     furniture(tuxpaint(tmp_path))
     hurt(tmp_path)
     with pytest.raises(InputError, match=says):
-        load(name, tmp_path)['train']['mesh' if name == 'furniture' else 'image'].x.digest
+        _ = load(name, tmp_path)['train']['mesh' if name == 'furniture' else 'image'].x.digest
 
 
 @pytest.mark.parametrize(
@@ -435,7 +439,8 @@ def offer(
     (tree / 'usr').mkdir()
     fill(tree / 'usr')
     (tree / 'DEBIAN' / 'control').write_text(
-        f'Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: none\n'
+        f'Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody '
+        '<nobody@localhost>\nDescription: none\n'
     )
     deb = folder / f'{name}_{version}_all.deb'
     subprocess.run(['dpkg-deb', '--build', '--root-owner-group', str(tree), str(deb)], check=True, capture_output=True)
@@ -456,11 +461,11 @@ def test_a_package_is_fetched_once_by_an_ordinary_user(checkout, tmp_path, monke
     folder = checkout / 'work' / 'data' / 'debian' / 'tuxpaint-stamps-default'
     assert (folder / 'usr' / 'x.txt').read_text() == 'x' and folder.name in (folder / 'SHA256').read_text()
     again = crossmodal('data', 'get', 'tuxpaint', at=checkout)
-    said = log.read_text()
-    assert again.exit_code == 0 and 'fetching' not in again.output and said.count('download') == 1
+    output = log.read_text()
+    assert again.exit_code == 0 and 'fetching' not in again.output and output.count('download') == 1
     assert (
         all(
-            k in said
+            k in output
             for k in (
                 'Dir::State=',
                 'Dir::State::lists=',
@@ -469,7 +474,7 @@ def test_a_package_is_fetched_once_by_an_ordinary_user(checkout, tmp_path, monke
                 'APT::Sandbox::User= ',
             )
         )
-        and 'sudo' not in said
+        and 'sudo' not in output
     )
     monkeypatch.chdir(checkout)
     ready = {r['name']: r['ready'] for r in catalogue()}
@@ -506,7 +511,10 @@ def test_archives_inside_are_unpacked_and_bad_ones_leave_nothing(tmp_path, monke
 @built
 def test_several_processes_download_once(tmp_path, monkeypatch):
     log = offer(tmp_path / 'apt', monkeypatch)
-    code = f'import warnings; warnings.simplefilter("ignore"); from crossmodal_nb.core.debian import obtain; print(obtain("tuxpaint-stamps-default", {str(tmp_path / "into")!r}))'
+    code = (
+        'import warnings; warnings.simplefilter("ignore"); from crossmodal_nb.core.debian import obtain; '
+        f'print(obtain("tuxpaint-stamps-default", {str(tmp_path / "into")!r}))'
+    )
     both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert len({p.communicate(timeout=120)[0] for p in both}) == 1 and log.read_text().count('download') == 1
 

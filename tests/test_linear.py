@@ -1,7 +1,6 @@
 "CCA against independent numbers, and where it could break: offsets, float32, orders, ranks, files."
 
 import json
-import warnings
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.base import Method, arithmetic, compare, find, nearest
 from crossmodal_nb.methods.linear import CCA, MCCA, PLS, aligned
-from crossmodal_nb.methods.moments import Moments, cca, correlations, stream
+from crossmodal_nb.methods.moments import Moments, correlations, stream
 
 golden = json.loads((Path(__file__).parent / 'golden' / 'unsupervised.json').read_text())
 
@@ -33,10 +32,10 @@ def test_golden_cca(name):
     g, case = golden['cca'], golden['cca']['cases'][name]
     X, Y = double(g['X']), double(g['Y'])
     m = CCA(3, ridge=(case['rx'], case['ry']), ridge_unit='blend' if case['blend'] else 'absolute', rho_power=0)
-    at = 0
+    start = 0
     for n in g['chunks']:
-        m.partial_fit(views_of(X[at : at + n], Y[at : at + n]))
-        at += n
+        m.partial_fit(views_of(X[start : start + n], Y[start : start + n]))
+        start += n
     assert near(m.moments.cov, g['joint_cov']) and near(m.moments.mean, g['mean_x'] + g['mean_y'])
     assert (
         near(m.solution.W[0], case['Wx'])
@@ -131,9 +130,9 @@ def test_five_captions_count_once():
     w = make_gaussian_views(400, dtype=torch.double)
     five = Views(a=w['a'], b=View(w['b'].x.repeat(5, 1), item=torch.arange(400).repeat(5)))
     assert sum(len(x) for x, _, _ in stream(five)) == 2000
-    one, many = CCA(6).fit(w), CCA(6).fit(five)
-    assert torch.allclose(one.encode('a', w['a'].x), many.encode('a', w['a'].x)) and torch.allclose(
-        many.correlations(five), one.rho
+    first, large = CCA(6).fit(w), CCA(6).fit(five)
+    assert torch.allclose(first.encode('a', w['a'].x), large.encode('a', w['a'].x)) and torch.allclose(
+        large.correlations(five), first.rho
     )
     assert torch.allclose(correlations(MCCA(6).fit(w), w), correlations(MCCA(6).fit(five), five), atol=1e-6)
     rows, weight = aligned(five)
@@ -144,11 +143,9 @@ def test_a_copy_does_not_see_later_rows():
     w, more = make_gaussian_views(200, dtype=torch.double), make_gaussian_views(200, seed=1, dtype=torch.double)
     m = CCA(3).fit(w)
     n = m.with_params(rho_power=0, ridge=0.1)
-    before = n.encode('a', w['a'].x)
+    old = n.encode('a', w['a'].x)
     m.partial_fit(more)
-    assert torch.equal(n.encode('a', w['a'].x), before) and torch.equal(
-        n.with_params(dim=3).encode('a', w['a'].x), before
-    )
+    assert torch.equal(n.encode('a', w['a'].x), old) and torch.equal(n.with_params(dim=3).encode('a', w['a'].x), old)
     n.partial_fit(more)
     assert torch.allclose(n.rho, m.with_params(ridge=0.1).rho)
 
@@ -180,20 +177,20 @@ def test_clear_errors():
     with pytest.raises(ValueError, match='merge'):
         CCA(2).fit(w).merge(CCA(2).fit(make_gaussian_views(50, dims=dict(a=8, b=7))))
     with pytest.raises(ValueError, match='constant'):
-        CCA(1, ridge=0).fit(Views(a=w['a'], b=View(torch.ones(100, 4)))).rho
+        _ = CCA(1, ridge=0).fit(Views(a=w['a'], b=View(torch.ones(100, 4)))).rho
     with pytest.raises(TypeError, match='features'):
         CCA(2).fit(Views(a=w['a'], b=View(['word'] * 100)))
     with pytest.warns(UserWarning, match='held-out'):
-        CCA(2).fit(make_gaussian_views(6)).rho
+        _ = CCA(2).fit(make_gaussian_views(6)).rho
 
 
 def test_saved_files(tmp_path):
     w = make_gaussian_views(100)
     m = CCA(3).fit(w)
     m.save(tmp_path / 'm')
-    about = json.loads((tmp_path / 'm' / 'method.json').read_text())
-    assert about['class'] == 'crossmodal_nb.methods.linear:CCA' and about['params']['ridge'] == 1e-3
-    assert about['views'] == {'a': {'pooled': 8}, 'b': {'pooled': 6}}
+    info = json.loads((tmp_path / 'm' / 'method.json').read_text())
+    assert info['class'] == 'crossmodal_nb.methods.linear:CCA' and info['params']['ridge'] == 1e-3
+    assert info['views'] == {'a': {'pooled': 8}, 'b': {'pooled': 6}}
     m.partial_fit(make_gaussian_views(50, seed=1)).save(tmp_path / 'm')
     assert len(list((tmp_path / 'm').glob('*.safetensors'))) == 1
     blob = next((tmp_path / 'm').glob('*.safetensors'))
@@ -201,7 +198,7 @@ def test_saved_files(tmp_path):
     with pytest.raises(ValueError, match='not what was saved'):
         Method.load(tmp_path / 'm')
     for evil in ('os:system', 'crossmodal_nb.core:spawn', '../linear:CCA', 'linear:CCAZooMethod', 'base:Method'):
-        (tmp_path / 'm' / 'method.json').write_text(json.dumps({**about, 'class': evil}))
+        (tmp_path / 'm' / 'method.json').write_text(json.dumps({**info, 'class': evil}))
         with pytest.raises(ValueError, match='no method'):
             Method.load(tmp_path / 'm')
     with pytest.raises(FileNotFoundError):
@@ -217,7 +214,9 @@ def test_check_is_asked_about_held_out_rows():
 
 
 def dependent(n, p=50, q=40, same=10, seed=0, dtype=torch.float32, offset=0.0):
-    "Two views that share five factors; the last `same` columns are mixtures, or multiples, of others, and one column is constant"
+    """Two views that share five factors; the last `same` columns are mixtures, or multiples, of others, and one column
+    is constant
+    """
     g = torch.Generator().manual_seed(seed)
     z, A, B = (torch.randn(n, w, generator=g, dtype=torch.double) for w in (5, p, q))
     A[:, :5] += z
@@ -276,11 +275,11 @@ def test_the_precision_of_rows_is_remembered(tmp_path):
         return m.with_params(ridge=0.0).rank
 
     parts = [views.subset(torch.arange(600)[torch.arange(600) % 2 == k]) for k in (0, 1)]
-    there = CCA(1).partial_fit(parts[0]).partial_fit(parts[1])
+    joined = CCA(1).partial_fit(parts[0]).partial_fit(parts[1])
     merged = CCA(1).fit(parts[0]).merge(CCA(1).fit(parts[1]))
-    there.save(tmp_path / 'm')
+    joined.save(tmp_path / 'm')
     both = CCA(1).fit(fine).merge(CCA(1).fit(views))
-    for m in (there, merged, Method.load(tmp_path / 'm'), CCA(1).merge(there), both):
+    for m in (joined, merged, Method.load(tmp_path / 'm'), CCA(1).merge(joined), both):
         assert rank(m) == 30
     assert CCA(1).fit(views).fit(fine).moments.eps == torch.finfo(torch.double).eps
     mixed = Views(a=View(views['a'].x), b=View(fine['b'].x))

@@ -1,6 +1,5 @@
 """Where things are: metrics against other routes and pixels, rows of three sources, and maps of methods."""
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -29,7 +28,6 @@ from crossmodal_nb.metrics.localization import (
     area,
     bounds,
     box_of,
-    cell_boxes,
     centres,
     covered,
     energy,
@@ -84,9 +82,9 @@ def test_pointing():
 def test_box_of_a_map():
     g = golden['loc_3_map_to_box']
     for t, box, v in zip(g['t'], g['boxes'], g['iou']):
-        found = box_of(g['map'], (40, 40), t)
-        close(found, box)
-        close(iou(found, g['truth']).max(), v)
+        results = box_of(g['map'], (40, 40), t)
+        close(results, box)
+        close(iou(results, g['truth']).max(), v)
         close(box_of(3 * np.array(g['map']) + 7, (40, 40), t), box)  # lifted and stretched maps draw the same box
 
 
@@ -133,12 +131,12 @@ def test_floors_and_ceilings_by_brute_force(seed):
     assert b['cell'] == true[np.ix_(y, x)].any()
     close(b['whole'], max(painted([p]).mean() for p in boxes))
     every = [
-        (painted([(8 * i, 6 * k, 8 * j, 6 * l)]), p)
+        (painted([(8 * i, 6 * k, 8 * j, 6 * end)]), p)
         for p in boxes
         for i in range(5)
         for j in range(i + 1, 6)
         for k in range(5)
-        for l in range(k + 1, 6)
+        for end in range(k + 1, 6)
     ]
     close(b['rectangle'], max((r & painted([p])).sum() / (r | painted([p])).sum() for r, p in every))
     assert len(rectangles(25, (40, 30))) == 15**2
@@ -148,13 +146,13 @@ def test_floors_and_ceilings_by_brute_force(seed):
 def test_a_constant_map_is_a_random_cell_and_the_whole_picture(seed):
     g = np.random.default_rng(seed)
     row = dict(boxes=some_boxes(g, 2), crowd=some_boxes(g, 1), size=(40, 30), image=0, category=0)
-    found = {k: v.item() for k, v in measures([row], torch.full((1, 49), 0.3)).items()}
+    results = {k: v.item() for k, v in measures([row], torch.full((1, 49), 0.3)).items()}
     at = centres(49, (40, 30))
     hit = within(at, row['boxes'])
     counts = hit | ~within(at, row['crowd'])
-    close(found['pointing'], hit[counts].double().mean())
-    close(found['energy'], painted(row['boxes']).mean())
-    assert math.isnan(found['IoU']) or abs(found['IoU'] - bounds(row['boxes'], (40, 30))['whole']) < 1e-12
+    close(results['pointing'], hit[counts].double().mean())
+    close(results['energy'], painted(row['boxes']).mean())
+    assert math.isnan(results['IoU']) or abs(results['IoU'] - bounds(row['boxes'], (40, 30))['whole']) < 1e-12
 
 
 def test_ties_do_not_depend_on_the_order_of_cells():
@@ -179,12 +177,12 @@ def test_crowds_count_neither_way():
         and pointing(m, elsewhere, (40, 40), crowd=[[0, 0, 5, 5]]) == 0
     )
     row = dict(boxes=elsewhere, crowd=at, size=(40, 40), image='a', category='x')
-    found = measures([row, row | dict(crowd=[]), row | dict(boxes=at)], torch.tensor(m).flatten().expand(3, -1))
+    results = measures([row, row | dict(crowd=[]), row | dict(boxes=at)], torch.tensor(m).flatten().expand(3, -1))
     assert (
-        found['pointing'].isnan().tolist() == found['IoU@.5'].isnan().tolist() == [True, False, False]
-        and found['IoU'][2] == 1
+        results['pointing'].isnan().tolist() == results['IoU@.5'].isnan().tolist() == [True, False, False]
+        and results['IoU'][2] == 1
     )
-    s = summary(found['pointing'], [row] * 3, n=50)
+    s = summary(results['pointing'], [row] * 3, n=50)
     assert s['n'] == 2 and s['dropped'] == 1 and s['value'] == 0.5
 
 
@@ -223,14 +221,14 @@ def test_intervals_resample_pictures():
 def test_rivals_ask_the_same_picture_for_something_else():
     g = np.random.default_rng(0)
     rows = [dict(image=i, category=int(c)) for i in range(30) for c in g.permutation(6)[: g.integers(1, 5)]]
-    there = {i: {r['category'] for r in rows if r['image'] == i} for i in range(30)}
+    categories = {i: {r['category'] for r in rows if r['image'] == i} for i in range(30)}
     for seed in (0, 1):
         r = rivals(rows, seed)
         for row, p, a in zip(rows, r['present'].tolist(), r['absent'].tolist()):
-            assert (p < 0) == (len(there[row['image']]) == 1) and (
+            assert (p < 0) == (len(categories[row['image']]) == 1) and (
                 p < 0 or rows[p]['image'] == row['image'] and rows[p]['category'] != row['category']
             )
-            assert rows[a]['category'] not in there[row['image']]
+            assert rows[a]['category'] not in categories[row['image']]
     assert not torch.equal(rivals(rows)['absent'], rivals(rows, 1)['absent'])
 
 
@@ -241,10 +239,10 @@ def data(name):
 
 @pytest.fixture(scope='module')
 def didec():
-    where = data('didec')
-    if not where or not (where / 'didec_lexicon.json').is_file():
+    folder = data('didec')
+    if not folder or not (folder / 'didec_lexicon.json').is_file():
         pytest.skip('DIDEC with COCO\'s objects and the lexicon is not on this machine')
-    return didec_objects(where)
+    return didec_objects(folder)
 
 
 def test_didec_is_the_table_of_the_specification(didec):
@@ -273,14 +271,15 @@ def test_didec_is_the_table_of_the_specification(didec):
 
 
 def test_floors_and_ceilings_of_didec(didec):
-    """The specification counted *pixels that a box touches*, crowds included; boxes as they are annotated are a little smaller. Both are asked here: whole pixels give its
-    figures to the last digit, and nothing else is different."""
+    """The specification counted *pixels that a box touches*, crowds included; boxes as they are annotated are a little
+    smaller. Both are asked here: whole pixels give its figures to the last digit, and nothing else is different.
+    """
     said = [r for r in didec if r['mentions']]
 
     def touched(bs):
         return [(math.floor(a), math.floor(b), math.ceil(c), math.ceil(d)) for a, b, c, d in bs]
 
-    exact, whole = ([bounds(how([*r['boxes'], *r['crowd']]), r['size']) for r in said] for how in (list, touched))
+    exact, full = ([bounds(how([*r['boxes'], *r['crowd']]), r['size']) for r in said] for how in (list, touched))
 
     def mean(of, name, chosen=lambda r: True):
         return round(np.mean([b[name] for b, r in zip(of, said) if chosen(r)]), 3)
@@ -290,7 +289,7 @@ def test_floors_and_ceilings_of_didec(didec):
         (lambda r: not r['person'], 0.141, 0.235, 0.821),
         (lambda r: r['one'] and not r['person'], 0.139, 0.224, 0.796),
     ):
-        assert [mean(whole, k, chosen) for k in ('random', 'centre', 'cell')] == printed
+        assert [mean(full, k, chosen) for k in ('random', 'centre', 'cell')] == printed
 
     def large(name):
         return round(np.mean([b[name] >= 0.5 for b in exact]), 3)
@@ -391,7 +390,6 @@ def test_a_missing_file_is_named(tmp_path, file):
 # ---------------------------------------------------------------- rows: recipes, shapes
 def recipes(root, n=12):
     "Japanese recipes in the neutral format, whose photos show drawn shapes"
-    from PIL import Image
 
     (root / 'photos').mkdir(parents=True)
     drawn = shapes(n=2 * n, others=1)
@@ -436,10 +434,10 @@ def test_recipes_become_rows(tmp_path):
     assert tally == {'asked': 48, 'answered': 16, 'skipped: no word': 8, 'skipped: tag Ac': 24} and {
         r['query'] for r in ready
     } == {'onion', 'banana'}
-    view, which = sights(ready)
+    view, picture_of = sights(ready)
     assert (
         len(view) == 16
-        and all(view.ids[w] == r['image'] for w, r in zip(which.tolist(), ready))
+        and all(view.ids[w] == r['image'] for w, r in zip(picture_of.tolist(), ready))
         and view.x[0].size == (128, 96)
     )
     assert len({r['split'] for r in rows}) > 1 and all(
@@ -511,15 +509,15 @@ def test_shapes_are_where_their_rows_say():
         violet=(148, 103, 189),
         white=(255, 255, 255),
     )
-    view, which = sights(rows)
-    for r, w in zip(rows, which.tolist()):
+    view, picture_of = sights(rows)
+    for r, w in zip(rows, picture_of.tolist()):
         x = np.asarray(view.x[w])
         own = (x == colour[r['category'].split()[0]]).all(-1)
         for x1, y1, x2, y2 in r['boxes']:
             assert own[y1:y2, x1:x2].mean() > 0.1
     alone = of_shapes(shapes(n=40, others=0))
-    view, which = sights(alone)
-    for r, w in zip(alone, which.tolist()):  # one shape, nothing hides it: the box is tight
+    view, picture_of = sights(alone)
+    for r, w in zip(alone, picture_of.tolist()):  # one shape, nothing hides it: the box is tight
         y, x = np.nonzero((np.asarray(view.x[w]) != 119).any(-1))
         x1, y1, x2, y2 = r['boxes'][0]
         assert (
@@ -586,10 +584,10 @@ def test_every_reading_gives_a_map_a_query():
     vilbert = ViLBERT(width=16, heads=2, text_layers=1, image_layers=1, connections=1, cells=0, hard=0, **how).fit(
         views
     )
-    which = torch.tensor([3, 3, 39, 0, 7])
+    picture_of = torch.tensor([3, 3, 39, 0, 7])
     x = {p: v.take(torch.arange(5)) if p == 'tokens' else v[:5] for p, v in text.items()}
     for f, m in ((cell_maps, clip), (slope_maps, clip), (slope_maps, vilbert), (attention_maps, vilbert)):
-        maps = f(m, 'image', grid, which, 'text', x)
+        maps = f(m, 'image', grid, picture_of, 'text', x)
         assert maps.shape == (5, 9) and maps.isfinite().all() and not maps.requires_grad
         alone = torch.cat(
             [
@@ -597,7 +595,7 @@ def test_every_reading_gives_a_map_a_query():
                     m,
                     'image',
                     grid,
-                    which[[k]],
+                    picture_of[[k]],
                     'text',
                     {p: v.take(torch.tensor([k])) if p == 'tokens' else v[[k]] for p, v in x.items()},
                 )
@@ -605,6 +603,6 @@ def test_every_reading_gives_a_map_a_query():
             ]
         )
         assert torch.allclose(maps, alone, atol=1e-5)  # no query knows of its neighbours
-    assert (attention_maps(vilbert, 'image', grid, which, 'text', x).sum(1) <= 1 + 1e-5).all()
+    assert (attention_maps(vilbert, 'image', grid, picture_of, 'text', x).sum(1) <= 1 + 1e-5).all()
     with pytest.raises(InputError):
-        cell_maps(clip, 'image', grid, which[:4], 'text', x)
+        cell_maps(clip, 'image', grid, picture_of[:4], 'text', x)

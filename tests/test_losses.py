@@ -1,4 +1,6 @@
-"""What the losses notebook cannot say well: one law and one set of bad inputs for every loss, gradients against differences, precision."""
+"""What the losses notebook cannot say well: one law and one set of bad inputs for every loss, gradients against
+differences, precision.
+"""
 
 import warnings
 
@@ -75,8 +77,8 @@ LOSSES = {  # name: f(codes, codes, item)
 BATCH = [
     k for k in LOSSES if k.split()[0] in ('cca_corr', 'gcca_corr', 'soft_decorrelation', 'l2_after_bn', 'barlow_twins')
 ]
-every = pytest.mark.parametrize('name', LOSSES)
-both = pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+each_loss = pytest.mark.parametrize('name', LOSSES)
+each_dtype = pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 
 
 def world(n=24, d=4, dtype=torch.float64, seed=0):
@@ -94,18 +96,18 @@ def gradients(name, a, b, item):
     )
 
 
-@every
-@both
+@each_loss
+@each_dtype
 def test_the_order_of_the_batch_is_no_matter(name, dtype):
     a, b, item = world(dtype=dtype)
     p = torch.randperm(len(a), generator=torch.Generator().manual_seed(1))
-    one, two = gradients(name, a, b, item), gradients(name, a[p], b[p], item[p])
+    first, two = gradients(name, a, b, item), gradients(name, a[p], b[p], item[p])
     close = dict(rtol=1e-4, atol=1e-5) if dtype == torch.float32 else dict(rtol=1e-9, atol=1e-10)
-    for i, (x, y) in enumerate(zip(one, two)):
+    for i, (x, y) in enumerate(zip(first, two)):
         torch.testing.assert_close(x[p] if i and x.dim() else x, y, **close)
 
 
-@every
+@each_loss
 def test_gradient_is_that_of_differences(name):
     a, b, item = world(n=8, d=3, seed=2)
     with warnings.catch_warnings():
@@ -148,8 +150,8 @@ HARD = {
 }
 
 
-@every
-@both
+@each_loss
+@each_dtype
 @pytest.mark.parametrize('case', HARD)
 @pytest.mark.filterwarnings('ignore:batch of')
 def test_finite_whatever_the_codes(name, case, dtype):
@@ -172,14 +174,14 @@ def test_one_row_has_no_correlation(name):
         LOSSES[name](*(z[:1] for z in world()))
 
 
-@every
+@each_loss
 def test_not_a_number_stays_one(name):
     a, b, item = world()
     a[0, 0] = torch.nan
     assert LOSSES[name](a, b, item).isnan()
 
 
-@every
+@each_loss
 def test_precision(name):
     "bfloat16 codes make a float32 loss, and autocast changes nothing"
     a, b, item = world(dtype=torch.float32)
@@ -223,11 +225,11 @@ def test_a_gradient_is_turned_round():
 def test_batches_of_dcmh_add_up_to_its_gradient():
     f, g, item = world()
     s, b = item[:, None] == item, torch.where(f + g < 0, -1.0, 1.0)
-    whole = torch.autograd.grad(dcmh(f.requires_grad_(), g, s, b, 0.7, 0.3)['loss'], f)[0]
+    full = torch.autograd.grad(dcmh(f.requires_grad_(), g, s, b, 0.7, 0.3)['loss'], f)[0]
     for rows in torch.arange(24).split(7):
         x = f.detach()[rows].requires_grad_()
         part = dcmh_rows(x, g, s[rows], b[rows], f.detach().sum(0) - x.detach().sum(0), 0.7, 0.3)['loss']
-        torch.testing.assert_close(torch.autograd.grad(part, x)[0], whole[rows])
+        torch.testing.assert_close(torch.autograd.grad(part, x)[0], full[rows])
 
 
 def test_correlation_of_another_library():

@@ -1,4 +1,6 @@
-"""What the metrics notebook cannot say well: properties over many random cases, other people's implementations, memory, bad input."""
+"""What the metrics notebook cannot say well: properties over many random cases, other people's implementations, memory,
+bad input.
+"""
 
 import json
 import tracemalloc
@@ -197,10 +199,10 @@ def test_chance_is_a_mean_of_random_rankings_and_grows_with_k():
     S, Y = world(6)
     c = counts(S, Y)
     g = torch.Generator().manual_seed(0)
-    at = {k: f for k, f in METRICS.items() if k != 'medR'}
+    chosen = {k: f for k, f in METRICS.items() if k != 'medR'}
     runs = [counts(torch.rand(S.shape, generator=g), Y, every=True) for _ in range(300)]
-    for name, want in chance(at, c).items():
-        v = np.array([at[name](r) for r in runs])
+    for name, want in chance(chosen, c).items():
+        v = np.array([chosen[name](r) for r in runs])
         assert abs(v.mean() - want) < 5 * v.std() / 300**0.5, name
     assert np.isclose(chance(mean_reciprocal_rank, counts(torch.eye(50))), (1 / np.arange(1, 51)).sum() / 50)
     assert chance(median_rank, counts(torch.eye(51))) == 26 and chance(median_rank, counts(torch.eye(50))) == 25.5
@@ -210,16 +212,16 @@ def test_pools_agree_on_every_road():
     g = torch.Generator().manual_seed(7)
     q, b = torch.randperm(50, generator=g), torch.randperm(150, generator=g) % 50
     S = torch.rand(50, 150, generator=g)
-    at = {'R@5': partial(recall_at, k=5), 'mAP': mean_ap}
+    chosen = {'R@5': partial(recall_at, k=5), 'mAP': mean_ap}
     forms = S, cut(S, 8), lambda r, c: S[r][:, c], lambda r, c: cut(S[r][:, c], 3)
-    roads = [pooled(s, at, 20, relevant=(q, b), items=(q, b), seed=1) for s in forms]
-    roads.append(pooled(S, at, 20, relevant=q[:, None] == b[None], items=(q, b), seed=1))
+    roads = [pooled(s, chosen, 20, relevant=(q, b), items=(q, b), seed=1) for s in forms]
+    roads.append(pooled(S, chosen, 20, relevant=q[:, None] == b[None], items=(q, b), seed=1))
     loop = [
         counts(S[torch.isin(q, i)][:, torch.isin(b, i)], (q[torch.isin(q, i)], b[torch.isin(b, i)]), every=True)
         for i in map(torch.from_numpy, pools.draw_pools(range(50), 20, seed=1))
     ]
     for r in roads:
-        for name, f in at.items():
+        for name, f in chosen.items():
             assert np.allclose(r[name].values, [f(c) for c in loop]) and r[name].n == 10
     by_label = pooled(S[:, :50], mean_ap, 20, relevant=(q % 5, b[:50] % 5), seed=2)  # relevance by label, pools by row
     i = pools.draw_pools(range(50), 20, seed=2)[0]
@@ -233,13 +235,13 @@ def test_memory_stays_at_a_block():
     def stream():
         return ((slice(i, i + 256), torch.randn(256, 8) @ v.T) for i in range(0, 4096, 256))
 
-    whole = 4096 * m * 4
+    full = 4096 * m * 4
     for f in (lambda: counts(stream()), lambda: mean_ap(stream(), (y[:4096], y)), lambda: hubness(stream())):
         tracemalloc.start()
         f()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < whole / 3, peak
+        assert peak < full / 3, peak
 
 
 def test_nan_never_helps():
@@ -270,8 +272,8 @@ def test_hamming_of_any_width():
     for average in ('micro', 'macro'):
         for x in precision_recall_by_radius(d, Y, average)[1:]:
             assert (x.diff() >= -1e-12).all()
-        both = [precision_recall_by_radius(x, Y, average) for x in (d, cut(d, 4))]
-        assert all(torch.allclose(x, y, rtol=1e-10, atol=1e-12) for x, y in zip(*both))
+        pair = [precision_recall_by_radius(x, Y, average) for x in (d, cut(d, 4))]
+        assert all(torch.allclose(x, y, rtol=1e-10, atol=1e-12) for x, y in zip(*pair))
 
 
 def test_uniformity_of_a_sphere_beats_a_cap():

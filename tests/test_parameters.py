@@ -1,4 +1,6 @@
-"""A value means the same wherever it is given: on papermill's command line, in the manifest, in a notebook. And what a run leaves behind is whole."""
+"""A value means the same wherever it is given: on papermill's command line, in the manifest, in a notebook. And what a
+run leaves behind is whole.
+"""
 
 import json
 import os
@@ -8,7 +10,8 @@ import warnings
 
 import papermill
 import pytest
-from test_runner import crossmodal, house, manifest, notebook, records, root
+from conftest import manifest, notebook
+from test_runner import crossmodal, records, root
 
 from crossmodal_nb.core.checks import InputError, typed
 from crossmodal_nb.report import staging
@@ -198,9 +201,15 @@ def test_a_secret_is_known_by_its_whole_word(tmp_path, name, secret):
     assert "'x'" not in str(e.value)
 
 
-declared = "dataset = 'gaussian'\noptions = {}\nsample = 0\ndims = [1]\nratio = 1.0\nchoose: 'Union[int, str]' = 'all'\nfinal = False\nout = None"
+declared = (
+    "dataset = 'gaussian'\noptions = {}\nsample = 0\ndims = [1]\nratio = 1.0\nchoose: 'Union[int, str]' = "
+    "'all'\nfinal = False\nout = None"
+)
 checks = "from crossmodal_nb.runs.record import Run, check_parameters\ncheck_parameters('10_toy', globals())"
-saves = "\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=.5, split='test' if final else 'valid', pool='all')]).save(out)"
+saves = (
+    "\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=.5, split='test' if final else "
+    "'valid', pool='all')]).save(out)"
+)
 
 
 @pytest.fixture
@@ -307,12 +316,17 @@ def test_the_manifest_means_the_same(toy, monkeypatch):
     monkeypatch.chdir(toy)
     manifest(
         toy,
-        '[toy]\nnotebook = "10_toy.ipynb"\nparams = {sample = "1e3", dims = "[2, 4]", options = "{\'n\': 60}", ratio = "1e-3"}\nfinal = "no"\n'
-        '[swept]\nnotebook = "10_toy.ipynb"\nsweep = {sample = ["10", 2e1], "options.n" = [60, 70]}\nsmoke = {ratio = 2}\n',
+        '[toy]\nnotebook = "10_toy.ipynb"\nparams = {sample = "1e3", dims = "[2, 4]", options = "{\'n\': 60}", '
+        'ratio = "1e-3"}\nfinal = "no"\n'
+        '[swept]\nnotebook = "10_toy.ipynb"\nsweep = {sample = ["10", 2e1], "options.n" = [60, 70]}\nsmoke = {ratio '
+        '= 2}\n',
     )
     all_ = runner.manifest()
-    (one,) = runner.expand(all_['toy'])
-    assert one == dict(dataset='gaussian', choose='all', final=False, out=None, **meant) and type(one['sample']) is int
+    (single,) = runner.expand(all_['toy'])
+    assert (
+        single == dict(dataset=('gaussian'), choose='all', final=False, out=None, **meant)
+        and type(single['sample']) is int
+    )
     assert [(r['sample'], r['options']['n']) for r in runner.expand(all_['swept'])] == [
         (10, 60),
         (10, 70),
@@ -459,6 +473,6 @@ def test_the_memory_of_the_starting_process_does_not_count():
 def test_every_experiment_checks_its_parameters_before_it_uses_them(f):
     declared, first, *_ = keys.notebook_code(f)
     assert 'parameters' in declared['metadata']['tags']
-    rest = [l for l in first['source'].splitlines() if not l.startswith(('import ', 'from '))]
+    rest = [line for line in first['source'].splitlines() if not line.startswith(('import ', 'from '))]
     assert rest[0] == f"check_parameters('{f.stem}', globals())"
     assert f"Run('{f.stem}', globals()" in '\n'.join(c['source'] for c in keys.notebook_code(f))

@@ -1,4 +1,6 @@
-"""Every pool that is asked for is scored, from the whole split, or says why not: in `evaluate`, in what notebooks keep, and in what is published."""
+"""Every pool that is asked for is scored, from the whole split, or says why not: in `evaluate`, in what notebooks keep,
+and in what is published.
+"""
 
 import itertools
 import json
@@ -40,9 +42,9 @@ def test_a_pool_has_the_numbers_it_has_alone(by, pools):
         assert {(r['query'], r['gallery']) for r in mine} == set(itertools.permutations(worlds[by], 2)) and len(
             mine
         ) == len(alone)
-        for r, one in zip(mine, alone):
-            assert (r['query'], r['metric'], r['n']) == (one['query'], one['metric'], one['n'])
-            assert all(r.get(k) == pytest.approx(one.get(k), abs=1e-6) for k in ('value', 'null', 'sd'))
+        for r, first in zip(mine, alone):
+            assert (r['query'], r['metric'], r['n']) == (first['query'], first['metric'], first['n'])
+            assert all(r.get(k) == pytest.approx(first.get(k), abs=1e-6) for k in ('value', 'null', 'sd'))
             if pool == 5000:
                 assert r['value'] is None and str(r['n']) in r['why']
             else:
@@ -70,8 +72,8 @@ def test_a_notebook_keeps_each_pool_that_it_is_asked_for(name, tmp_path):
         progress_bar=False,
     )
     r = json.loads(out.read_text())
-    asked, found = asked_and_found(r)
-    assert asked <= found
+    asked, results = asked_and_found(r)
+    assert asked <= results
     assert all(('value' in x) == (x['pool'] != 5000) for x in r['rows'] if x['split'] == 'valid')
 
 
@@ -85,6 +87,6 @@ def test_a_published_record_holds_the_pools_of_its_entry(entry):
     for r in record.runs(entry, local=False):
         if keys.differs(r, keys.digests(notebook, r['params'])):
             continue  # stale: it says so wherever it is shown
-        asked, found = asked_and_found(r)
+        asked, results = asked_and_found(r)
         n = max(x['n'] for x in r['rows'] if 'n' in x)
-        assert {p for p in asked if p == 'all' or p <= n} <= found, f'{r["path"]}: {asked} asked for, {found} found'
+        assert {p for p in asked if p == 'all' or p <= n} <= results, f'{r["path"]}: {asked} asked for, {results} found'

@@ -31,5 +31,10 @@ def test_what_is_no_quarter_is_refused():
 
 
 def test_a_setting_reaches_the_libraries():
-    said = ['\n'.join(processors.used(os.environ | processors.settings[k])) for k in ('sse', 'own1')]
-    assert 'PyTorch DEFAULT' in said[0] and 'PyTorch' in said[1] and '1 threads' in said[1] and said[0] != said[1]
+    output = ['\n'.join(processors.used(os.environ | processors.settings[k])) for k in ('sse', 'own1')]
+    assert (
+        'PyTorch DEFAULT' in output[0]
+        and 'PyTorch' in output[1]
+        and '1 threads' in output[1]
+        and output[0] != output[1]
+    )

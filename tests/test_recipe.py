@@ -17,8 +17,7 @@ from crossmodal_nb.encoders.text_lines import Lines, LineWords
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.contrastive import triplet
 from crossmodal_nb.methods.base import Method, check_score_invariance, unit
-from crossmodal_nb.methods.recipe_transformer import HT, PairedUnpaired, SequenceEncoder, average, together
-from crossmodal_nb.nn.trainer import Trainer
+from crossmodal_nb.methods.recipe_transformer import HT, average, together
 
 
 def tensors(x):
@@ -77,9 +76,9 @@ def test_gradient_of_a_projection(small):
 def test_paired_and_text_only_steps(small):
     near(small.losses(golden['1']['e'], None)['loss'], golden['3']['text_only_step'])
     small.merged = lambda z: golden['3']['recipe']
-    found = small.losses(golden['1']['e'] | dict(image=golden['3']['image']), None)
-    near(found['pair'], golden['3']['paired_only'])
-    near(found['loss'], golden['3']['paired_step'])
+    results = small.losses(golden['1']['e'] | dict(image=golden['3']['image']), None)
+    near(results['pair'], golden['3']['paired_only'])
+    near(results['loss'], golden['3']['paired_step'])
     small.pair_weight = 2.0
     near(
         small.losses(golden['1']['e'] | dict(image=golden['3']['image']), None)['loss'],
@@ -91,9 +90,9 @@ def test_the_trap_is_the_collapsed_loss():
     m = HT()
     m.views = {v: {} for v in texts}
     assert m.collapse_loss(4) == pytest.approx(float(golden['3']['collapsed']))
-    same = {v: torch.ones(4, 128) for v in texts}
+    identical = {v: torch.ones(4, 128) for v in texts}
     m.projections = 'none'
-    assert float(m.losses(same, None)['loss']) == pytest.approx(m.collapse_loss(4), abs=1e-6)
+    assert float(m.losses(identical, None)['loss']) == pytest.approx(m.collapse_loss(4), abs=1e-6)
 
 
 def test_two_levels():
@@ -126,30 +125,33 @@ def test_two_space_score(small):
 
 def test_sets_are_the_mean_of_their_pairs(small):
     e = golden['1']['e']
-    own, other = ('ingredients', 'instructions'), 'title'
-    whole = unit(small.posed({v: e[v] for v in own}, (other,))) @ unit(small.posed({other: e[other]}, own)).T
-    single = [unit(small.posed({v: e[v]}, (other,))) @ unit(small.posed({other: e[other]}, (v,))).T for v in own]
-    near(whole, (sum(single) / 2).detach())
-    back = unit(small.posed({other: e[other]}, own[::-1])) @ unit(small.posed({v: e[v] for v in own[::-1]}, (other,))).T
-    near(back, whole.T.detach())
+    own, missing = ('ingredients', 'instructions'), 'title'
+    full = unit(small.posed({v: e[v] for v in own}, (missing,))) @ unit(small.posed({missing: e[missing]}, own)).T
+    single = [unit(small.posed({v: e[v]}, (missing,))) @ unit(small.posed({missing: e[missing]}, (v,))).T for v in own]
+    near(full, (sum(single) / 2).detach())
+    back = (
+        unit(small.posed({missing: e[missing]}, own[::-1]))
+        @ unit(small.posed({v: e[v] for v in own[::-1]}, (missing,))).T
+    )
+    near(back, full.T.detach())
     with pytest.raises(InputError, match='hold title'):
-        small.posed({other: e[other]}, ('title', 'ingredients'))
+        small.posed({missing: e[missing]}, ('title', 'ingredients'))
 
 
 # --- missing components
 def test_a_missing_component_is_what_the_others_say(small):
     e = golden['1']['e']
-    said = [small.predict_component(b, 'title', e[b]) for b in texts[1:]]
-    near(small.completed({v: e[v] for v in texts[1:]})['title'], (sum(said) / 2).detach())
+    output = [small.predict_component(b, 'title', e[b]) for b in texts[1:]]
+    near(small.completed({v: e[v] for v in texts[1:]})['title'], (sum(output) / 2).detach())
     holes = e | dict(title=e['title'].clone())
     holes['title'][1] = 0
     out = small.completed(holes)['title']
-    near(out[1], (sum(said) / 2)[1].detach())
+    near(out[1], (sum(output) / 2)[1].detach())
     near(out[[0, 2, 3]], e['title'][[0, 2, 3]])
-    both = holes | dict(ingredients=e['ingredients'].clone())
-    both['ingredients'][1] = 0  # then only one is left to say something
+    pair = holes | dict(ingredients=e['ingredients'].clone())
+    pair['ingredients'][1] = 0  # then only one is left to say something
     near(
-        small.completed(both)['title'][1],
+        small.completed(pair)['title'][1],
         small.predict_component('instructions', 'title', e['instructions'])[1].detach(),
     )
     assert not small.predict_component('title', 'ingredients', holes['title'])[1].any()
@@ -163,13 +165,13 @@ def test_rows_without_a_component_are_no_rivals(small):
         | {v: torch.cat([e[v], e[v][:1]]) for v in texts[1:]}
     )
     pairs = golden['1']['pairs']
-    both = [
+    pair = [
         triplet(x[a], small.predict_component(b, a, x[b]), 0.3)
         for x in [{v: holes[v] for v in texts[1:]}]
         for b, a in itertools.permutations(texts[1:], 2)
     ]
     near(
-        small.losses(holes, None)['loss'], ((sum(v for k, v in pairs.items() if 'title' in k) + sum(both)) / 6).detach()
+        small.losses(holes, None)['loss'], ((sum(v for k, v in pairs.items() if 'title' in k) + sum(pair)) / 6).detach()
     )
 
 
@@ -183,7 +185,9 @@ def words_of(z, n, g):  # n texts whose lines say the signs of z
 
 @pytest.fixture(scope='module')
 def texty(tmp_path_factory):
-    "Recipes whose three texts share signs, as lines of words; some have no ingredients, and one has nothing but its title"
+    """Recipes whose three texts share signs, as lines of words; some have no ingredients, and one has nothing but its
+    title
+    """
     out, folder = {}, tmp_path_factory.mktemp('lines')
     for s, n in dict(train=160, test=60).items():
         z = torch.randn(n, 6, generator=torch.Generator().manual_seed(n))
@@ -217,8 +221,8 @@ def test_both_forms_learn_save_and_obey(texty, form, flat, tmp_path):
     data = texty[form]
     m = learner(form, flat=flat).fit(data['train'])
     assert checker(data['test'], 'R@10')(m) > 2 * 10 / 60 and m.history[-1]['loss'] < m.history[0]['loss']
-    both = together(data['test'], 'title', 'ingredients+instructions')
-    (a, x), (b, y) = ((k, v.x) for k, v in both.items())
+    pair = together(data['test'], 'title', 'ingredients+instructions')
+    (a, x), (b, y) = ((k, v.x) for k, v in pair.items())
     for q in ((a, x, b, y), (b, y, a, x)):
         assert check_score_invariance(m, *q) == dict(gallery=True, queries=True)
     m.save(tmp_path / 'm')
@@ -295,8 +299,8 @@ def test_few_of_either_kind(n, pictures, batch):
 
 
 def test_all_have_pictures_or_none():
-    whole = quick(Watching, epochs=1).fit(world(64, 64))
-    assert all(p for _, p, _ in whole.seen)
+    full = quick(Watching, epochs=1).fit(world(64, 64))
+    assert all(p for _, p, _ in full.seen)
     bare = quick(Watching, epochs=1).fit(world(64).select(*texts))
     assert not any(p for _, p, _ in bare.seen) and not hasattr(bare, 'merge')
     with pytest.raises(InputError, match='no item'):
@@ -304,7 +308,7 @@ def test_all_have_pictures_or_none():
 
 
 def test_a_run_goes_on_where_it_was(tmp_path):
-    whole = quick(epochs=4).fit(world())
+    full = quick(epochs=4).fit(world())
 
     class Stop(Exception):
         pass
@@ -318,7 +322,7 @@ def test_a_run_goes_on_where_it_was(tmp_path):
         quick(epochs=4, ckpt=str(tmp_path)).fit(world(), check)
     again = quick(epochs=4, ckpt=str(tmp_path)).fit(world())
     assert [r['epoch'] for r in again.history] == [0, 1, 2, 3]
-    assert torch.equal(whole.encode('title', world()['title'].x), again.encode('title', world()['title'].x))
+    assert torch.equal(full.encode('title', world()['title'].x), again.encode('title', world()['title'].x))
 
 
 # --- from texts alone to pictures
@@ -332,9 +336,9 @@ def test_the_second_fit_begins_where_the_first_ended():
         first.score('title', w['title'].x, 'ingredients', w['ingredients'].x),
         second.score('title', w['title'].x, 'ingredients', w['ingredients'].x),
     )
-    before = {k: v.clone() for k, v in first.state_dict().items()}
+    old = {k: v.clone() for k, v in first.state_dict().items()}
     quick().start_from(first).fit(w)
-    assert all(torch.equal(before[k], v) for k, v in first.state_dict().items())  # the first is left alone
+    assert all(torch.equal(old[k], v) for k, v in first.state_dict().items())  # the first is left alone
 
 
 def test_loading_is_strict(tmp_path):

@@ -74,9 +74,9 @@ def test_tables_hold_the_files(folder, work, monkeypatch):
             x['text'] for x in raw[i]['instructions']
         ]
     assert t.meta['sha256'] == __import__('hashlib').sha256((folder / 'layer1.json').read_bytes()).hexdigest()
-    before = {p: p.stat().st_mtime_ns for p in t.folder.iterdir()}
+    previous = {p: p.stat().st_mtime_ns for p in t.folder.iterdir()}
     os.utime(folder / 'layer1.json')  # touched: hashed again, but nothing is replaced
-    assert imported(folder / 'layer1.json', 'recipes').folder == t.folder and before == {
+    assert imported(folder / 'layer1.json', 'recipes').folder == t.folder and previous == {
         p: p.stat().st_mtime_ns for p in t.folder.iterdir()
     }
 
@@ -118,11 +118,11 @@ def test_the_official_filter(own, work):
     assert len(kept(removed)) < len(ids) and (selected(source(own)) >= 0).sum() - (
         selected(source(own), first_id_quirk=False) >= 0
     ).sum() in (0, 1)
-    found = {c['name']: c for c in counts(s)}
-    assert found['recipes_all']['total'] == 400 and found['recipes_filtered']['total'] == len(kept(removed[1:]))
-    assert found['recipes_all']['train'] == sum(r['partition'] == 'train' for r in raw) and found['recipes_with_image'][
-        'total'
-    ] == len(with_photo)
+    results = {c['name']: c for c in counts(s)}
+    assert results['recipes_all']['total'] == 400 and results['recipes_filtered']['total'] == len(kept(removed[1:]))
+    assert results['recipes_all']['train'] == sum(r['partition'] == ('train') for r in raw) and results[
+        'recipes_with_image'
+    ]['total'] == len(with_photo)
 
 
 def test_listed_ids(own, work):
@@ -145,10 +145,10 @@ def order(root):
 
 def test_photo_policies(folder, work):
     photos = {r['id']: [x['id'] for x in r['images']] for r in json.loads((folder / 'layer2.json').read_text())}
-    for policy, most in (('first', 1), ('random5', 5), ('random_all', 99), ('all_pairs', 99)):
+    for policy, limit in (('first', 1), ('random5', 5), ('random_all', 99), ('all_pairs', 99)):
         d = recipe1m(folder, select='with_image', images=policy)
         for split, v in d.items():
-            m = 1 if split != 'train' and policy.startswith('random') else most
+            m = 1 if split != 'train' and policy.startswith('random') else limit
             assert v['image'].ids == [f'{r}#{k}' for r in v['title'].ids for k in range(min(m, len(photos[r])))]
             assert [p.name for p in v['image'].x.paths] == [
                 photos[i.split('#')[0]][int(i.split('#')[1])] for i in v['image'].ids
@@ -210,10 +210,10 @@ def test_missing_photos(own, work):
         recipe1m(own, select='with_image')
     with pytest.warns(UserWarning, match='they are left out'):
         d = recipe1m(own, select='with_image', images='all_pairs', missing=0.1)
-    whole = recipe1m(own, select='with_image', images='none')
+    full = recipe1m(own, select='with_image', images='none')
     gone = {p.name for p in lost}
     assert not gone & {p.name for p in d['train']['image'].x.paths} and set(d['train']['title'].ids) <= set(
-        whole['train']['title'].ids
+        full['train']['title'].ids
     )
     assert set(d['train']['image'].item.tolist()) == set(d['train']['title'].item.tolist())
     shutil.copy(sorted((own / 'images' / 'test').rglob('*.jpg'))[0], lost[0])  # what was missing is looked for again
@@ -282,7 +282,7 @@ def test_ten_kills(tmp_path, work, monkeypatch):
     root, luck = lookalike.make(tmp_path / 'big', 15_000), random.Random(0)
     undisturbed = bytes_of(imported(root / 'layer1.json', 'recipes').folder)
     shutil.rmtree(tmp_path / 'work')
-    kills, seen = 0, 0
+    kills, visited = 0, 0
     while kills < 10:
         p = subprocess.Popen(
             [sys.executable, '-c', KILLED, str(root / 'layer1.json')], cwd=tmp_path, stderr=subprocess.PIPE
@@ -291,7 +291,7 @@ def test_ten_kills(tmp_path, work, monkeypatch):
         def n():
             return len(list(work.glob('*.part/*.arrow'))) if work.exists() else 0
 
-        while n() <= seen and p.poll() is None:
+        while n() <= visited and p.poll() is None:
             time.sleep(0.002)
         if p.poll() is not None:
             break
@@ -299,7 +299,7 @@ def test_ten_kills(tmp_path, work, monkeypatch):
         p.send_signal(signal.SIGKILL)
         p.wait()
         kills += 1
-        seen = n()
+        visited = n()
         assert not [
             f for f in work.iterdir() if f.is_dir() and not f.name.endswith('.part')
         ]  # nothing is taken for whole
@@ -310,7 +310,9 @@ def test_ten_kills(tmp_path, work, monkeypatch):
 def test_a_file_that_changes_under_way_is_begun_anew(own, work, monkeypatch):
     monkeypatch.setattr(r1m, 'shard', 64)
 
-    def dies(path, batch, calls=[]):
+    calls = []
+
+    def dies(path, batch):
         calls.append(path)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -390,15 +392,15 @@ def test_what_is_wrong_is_named(own, work, file, change, says):
 
 
 def test_truncated_and_mixed_encodings(own, work):
-    whole = (own / 'layer1.json').read_bytes()
-    (own / 'layer1.json').write_bytes(whole[: len(whole) // 2])
+    full = (own / 'layer1.json').read_bytes()
+    (own / 'layer1.json').write_bytes(full[: len(full) // 2])
     with pytest.raises(InputError, match=r'layer1.json, record \d+, byte \d+: .*truncated'):
         recipe1m(own)
-    at = whole.index(b'Salad') if b'Salad' in whole else 900
-    (own / 'layer1.json').write_bytes(whole[:at] + b'\xe9\xff' + whole[at:])
-    with pytest.raises(InputError, match=rf'layer1.json, byte {at}: not UTF-8'):
+    offset = full.index(b'Salad') if b'Salad' in full else 900
+    (own / 'layer1.json').write_bytes(full[:offset] + b'\xe9\xff' + full[offset:])
+    with pytest.raises(InputError, match=rf'layer1.json, byte {offset}: not UTF-8'):
         recipe1m(own)
-    (own / 'layer1.json').write_bytes(whole)
+    (own / 'layer1.json').write_bytes(full)
     assert len(recipe1m(own)['train']['title'])
 
 

@@ -73,9 +73,9 @@ def still(x): return x
 
 def notebook(module, *cells):
     "Code cells, and texts of markdown in a tuple"
-    made = [f'#| default_exp {module}'] if module else []
+    produced = [f'#| default_exp {module}'] if module else []
     out = []
-    for i, c in enumerate([*made, *cells]):
+    for i, c in enumerate([*produced, *cells]):
         kind, text = ('markdown', c[0]) if isinstance(c, tuple) else ('code', c)
         out.append(dict(cell_type=kind, id=f'c{i}', metadata={}, source=text.splitlines(keepends=True)))
     return json.dumps(dict(cells=out, metadata={}, nbformat=4, nbformat_minor=5))
@@ -182,7 +182,8 @@ def test_a_local_name_of_the_same_spelling_stays(code, tmp_path):
         ),
         (
             '%matplotlib inline\nfrom crossmodal_nb.core import pick\npick("é", f"ü{pick(1, 2)}{3!r}")',
-            '%matplotlib inline\nfrom crossmodal_nb.core import choose_one\nchoose_one("é", f"ü{choose_one(1, 2)}{3!r}")',
+            '%matplotlib inline\nfrom crossmodal_nb.core import choose_one\nchoose_one("é", f"ü{choose_one(1, '
+            '2)}{3!r}")',
         ),
     ],
 )
@@ -256,7 +257,8 @@ def test_a_word_that_is_also_anothers_is_left_where_a_person_says_so(tmp_path):
     [
         'from crossmodal_nb.core import pick\nchoose_one = 1\npick(1, 2)',
         'from crossmodal_nb.core import pick\ndef f(choose_one): return pick(choose_one, 2)',
-        'from crossmodal_nb.methods.toys import Old\nclass Mine(Old):\n    def infer(self): pass\n    def learn(self): pass',
+        'from crossmodal_nb.methods.toys import Old\nclass Mine(Old):\n    def infer(self): pass\n    def '
+        'learn(self): pass',
         'def fit(x, check, validate): return check',
     ],
 )
@@ -272,8 +274,14 @@ def test_two_definitions_of_a_module_may_not_become_one(tmp_path):
 
 
 def test_prose(tmp_path):
-    text = '`pick` and `core.pick(1)`; pick, `pickle`, ``Old(start=2)`` and `Base.learn`.\n\n```python\nfrom crossmodal_nb.core import pick\npick(1, 2)\n```\n'
-    new = '`choose_one` and `core.choose_one(1)`; pick, `pickle`, ``New(init=2)`` and `Base.infer`.\n\n```python\nfrom crossmodal_nb.core import choose_one\nchoose_one(1, 2)\n```\n'
+    text = (
+        '`pick` and `core.pick(1)`; pick, `pickle`, ``Old(start=2)`` and `Base.learn`.\n\n```python\nfrom '
+        'crossmodal_nb.core import pick\npick(1, 2)\n```\n'
+    )
+    new = (
+        '`choose_one` and `core.choose_one(1)`; pick, `pickle`, ``New(init=2)`` and '
+        '`Base.infer`.\n\n```python\nfrom crossmodal_nb.core import choose_one\nchoose_one(1, 2)\n```\n'
+    )
     out, _, _ = renamed(tmp_path, cells=[(text,), 'pick = 1'], page=text)
     assert out['page.md'] == new
     out, _, _ = renamed(tmp_path / 'b', cells=[(text,)])
@@ -282,7 +290,8 @@ def test_prose(tmp_path):
 
 def test_texts_that_are_paths_or_members(tmp_path):
     test = (
-        "from crossmodal_nb import core\nmonkeypatch.setattr(core, 'pick', 1)\nmonkeypatch.setattr('crossmodal_nb.core.pick', 1)\n"
+        "from crossmodal_nb import core\nmonkeypatch.setattr(core, 'pick', "
+        "1)\nmonkeypatch.setattr('crossmodal_nb.core.pick', 1)\n"
         "monkeypatch.setattr(other, 'pick', 1)\nx = 'pick'\n"
     )
     new = test.replace("core, 'pick'", "core, 'choose_one'").replace('core.pick', 'core.choose_one')
@@ -292,10 +301,25 @@ def test_texts_that_are_paths_or_members(tmp_path):
 
 def test_the_list_of_experiments(tmp_path):
     text = (
-        '[start]\nparams = {start = "a", base = {start = "b", size = 2}, options = {start = "c"}, ladder = {"x start" = {start = "d"}}}\n'
+        '[start]\nparams = {start = "a", base = {start = "b", size = 2}, options = {start = "c"}, ladder = {"x '
+        'start" = {start = "d"}}}\n'
         '# {a = {start = 1}}\n'
     )
     new = text.replace('base = {start', 'base = {init').replace('{start = "d"', '{init = "d"')
+    out, _, _ = renamed(tmp_path, manifest=text)
+    assert out['experiments.toml'] == new and tomllib.loads(new)
+
+
+def test_the_list_of_experiments_in_tables_of_their_own(tmp_path):
+    text = (
+        '[start.params]\nstart = "a"\nbase = {start = "b"}\noptions = {start = "c"}\nladder."x.start" = {start = "d"}\n'
+        'deep.start = "e"\nviews = [\n    ["start", "name"],\n]\n'
+    )
+    new = (
+        text.replace('{start = "b"', '{init = "b"')
+        .replace('{start = "d"', '{init = "d"')
+        .replace('deep.start', 'deep.init')
+    )
     out, _, _ = renamed(tmp_path, manifest=text)
     assert out['experiments.toml'] == new and tomllib.loads(new)
 
@@ -363,9 +387,9 @@ def test_a_method_saved_under_old_names_loads(changed, tmp_path):
     m = Toy(7)
     m.views = {'a': {'pooled': 3}}
     m.save(tmp_path)
-    about = json.loads((tmp_path / 'method.json').read_text())
-    about['class'], about['params'] = 'crossmodal_nb.methods.elsewhere:Former', {'wide': 7}
-    (tmp_path / 'method.json').write_text(json.dumps(about))
+    info = json.loads((tmp_path / 'method.json').read_text())
+    info['class'], info['params'] = 'crossmodal_nb.methods.elsewhere:Former', {'wide': 7}
+    (tmp_path / 'method.json').write_text(json.dumps(info))
     again = Method.load(tmp_path)
     assert type(again) is Toy and again.width == 7 and again.views == m.views
 

@@ -1,4 +1,4 @@
-"""The runner with real subprocesses: refusals, failures that are kept, kill and resume, and what makes a record stale."""
+"The runner with real subprocesses: refusals, failures that are kept, kill and resume, and what makes a record stale."
 
 import json
 import os
@@ -9,42 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from conftest import manifest, notebook, ok
 
 from crossmodal_nb.runs import keys, record, runner
 
 root = Path(__file__).parent.parent
 cli = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()']
-ok = "from crossmodal_nb.runs.record import Run\nRun('10_toy', globals(), [dict(query='a', gallery='b', metric='R@1', value=level, split='valid', pool='all')]).save(out)"
-
-
-@pytest.fixture
-def house(tmp_path):
-    "A small checkout of its own"
-    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
-    (tmp_path / 'nbs' / 'experiments').mkdir(parents=True)
-    (tmp_path / 'book').mkdir()
-    notebook(tmp_path, ok)
-    manifest(tmp_path, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n')
-    return tmp_path
-
-
-def notebook(house, code, name='10_toy'):
-    parameters = new_code_cell(
-        "dataset = 'gaussian'\noptions = {'n': 50}\nlevel = 0.1\nfinal = False\nout = None",
-        metadata=dict(tags=['parameters']),
-    )
-    nb = new_notebook(
-        cells=[new_markdown_cell('# Toy'), parameters, new_code_cell(code)],
-        metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')),
-    )
-    nbformat.write(nb, house / 'nbs' / 'experiments' / f'{name}.ipynb')
-
-
-def manifest(house, text):
-    (house / 'nbs' / 'experiments' / 'experiments.toml').write_text(text)
 
 
 def crossmodal(house, *args, check=None):
@@ -64,21 +35,21 @@ def test_runs_once_then_keeps(house):
     crossmodal(house, 'run', check=0)
     (r,) = records(house)
     assert r['status'] == 'ok' and r['rows'][0]['value'] == 0.5 and r['seconds'] > 0 and r['experiment'] == 'toy'
-    before = (house / 'work' / 'records' / 'toy' / f'{r["key"]}.json').stat().st_mtime_ns
+    old = (house / 'work' / 'records' / 'toy' / f'{r["key"]}.json').stat().st_mtime_ns
     assert '0 to run' in crossmodal(house, 'run', check=0)
-    assert (house / 'work' / 'records' / 'toy' / f'{r["key"]}.json').stat().st_mtime_ns == before
+    assert (house / 'work' / 'records' / 'toy' / f'{r["key"]}.json').stat().st_mtime_ns == old
 
 
 def test_undeclared_parameter_is_refused_with_the_nearest(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {levle = 0.5}\n')
-    said = crossmodal(house, 'run')
-    assert "'levle'" in said and "'level'" in said and not (house / 'work' / 'records').exists()
+    output = crossmodal(house, 'run')
+    assert "'levle'" in output and "'level'" in output and not (house / 'work' / 'records').exists()
 
 
 def test_an_unknown_chapter_is_refused_with_the_nearest(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nchapter = "dta"\n')
-    said = crossmodal(house, 'plan')
-    assert "'dta'" in said and "'data'" in said
+    output = crossmodal(house, 'plan')
+    assert "'dta'" in output and "'data'" in output
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nchapter = "data"\n')
     assert 'new' in crossmodal(house, 'plan', check=0)
 
@@ -98,13 +69,13 @@ def test_unknown_experiment_gets_the_nearest(house):
 def test_a_failure_is_kept_and_the_others_go_on(house):
     notebook(house, 'print("half way")\n1/0', '20_bad')
     manifest(house, '[bad]\nnotebook = "20_bad.ipynb"\n[toy]\nnotebook = "10_toy.ipynb"\n')
-    said = crossmodal(house, 'run', check=1)
-    by = {r['experiment']: r for r in records(house)}
+    output = crossmodal(house, 'run', check=1)
+    by_experiment = {r['experiment']: r for r in records(house)}
     assert (
-        by['toy']['status'] == 'ok'
-        and by['bad']['status'] == 'failed'
-        and 'ZeroDivisionError' in by['bad']['error']
-        and 'ZeroDivisionError' in said
+        by_experiment['toy']['status'] == 'ok'
+        and by_experiment['bad']['status'] == 'failed'
+        and 'ZeroDivisionError' in by_experiment['bad']['error']
+        and 'ZeroDivisionError' in output
     )
     (half,) = (house / 'work' / 'records' / 'bad').glob('*.part.ipynb')
     assert 'half way' in half.read_text()
@@ -113,8 +84,8 @@ def test_a_failure_is_kept_and_the_others_go_on(house):
 def test_a_change_makes_stale_and_says_which(house):
     crossmodal(house, 'run', check=0)
     notebook(house, ok + '\n# another line\nx = 1')
-    said = crossmodal(house, 'plan', check=0)
-    assert 'stale' in said and 'notebook' in said
+    output = crossmodal(house, 'plan', check=0)
+    assert 'stale' in output and 'notebook' in output
     assert '0 to run' in crossmodal(house, 'run', check=0) and '1 to run' in crossmodal(
         house, 'run', '--stale', check=0
     )
@@ -137,8 +108,8 @@ def test_a_summary_of_published_runs_holds_where_their_data_is_absent(house, mon
     crossmodal(house, 'run', check=0)
     shutil.move(house / 'work' / 'records', house / 'book' / 'records')
     monkeypatch.chdir(house)
-    here = keys.digests
-    monkeypatch.setattr(record, 'digests', lambda *a: here(*a) | dict(data=None))
+    original = keys.digests
+    monkeypatch.setattr(record, 'digests', lambda *a: original(*a) | dict(data=None))
     assert [j['status'] for j in runner.plan()] == ['published'] * 2 and all(
         j['key'] == j['path'].stem for j in runner.plan()
     )

@@ -1,4 +1,6 @@
-"""What the notebook of saliency cannot say well: the head against other solvers, in pieces and in half precision, and bad input."""
+"""What the notebook of saliency cannot say well: the head against other solvers, in pieces and in half precision, and
+bad input.
+"""
 
 import math
 from functools import partial
@@ -72,10 +74,10 @@ def test_two_places_are_a_logistic_regression_of_differences():
     t[::7] = t[::7].flip(1)  # not separable
     head = Convex(0.05).fit(x, t)
     z = ((x - x.mean((0, 1))) / x.flatten(0, 1).std(0, correction=0)).numpy()
-    other = LogisticRegression(C=1 / (2 * 0.05 * 200), tol=1e-8, max_iter=1000).fit(z[:, 1] - z[:, 0], t[:, 1])
+    reference = LogisticRegression(C=1 / (2 * 0.05 * 200), tol=1e-8, max_iter=1000).fit(z[:, 1] - z[:, 0], t[:, 1])
     assert (
-        np.allclose(head.f.weight, other.coef_, atol=1e-3)
-        and abs(float(head.b[1] - head.b[0]) - other.intercept_[0]) < 1e-3
+        np.allclose(head.f.weight, reference.coef_, atol=1e-3)
+        and abs(float(head.b[1] - head.b[0]) - reference.intercept_[0]) < 1e-3
     )
 
 
@@ -89,11 +91,14 @@ def test_the_hidden_layer_stands_on_a_least_loss():
             W.square().sum() + v.square().sum()
         )
 
-    at = float(loss(*parameters))
+    minimum = float(loss(*parameters))
     g = torch.Generator().manual_seed(0)
     for step in (1e-2, 1e-1):
         for _ in range(20):
-            assert float(loss(*(p + step * torch.randn(p.shape, generator=g).double() for p in parameters))) > at - 1e-6
+            assert (
+                float(loss(*(p + step * torch.randn(p.shape, generator=g).double() for p in parameters)))
+                > minimum - 1e-6
+            )
     assert [*torch.autograd.functional.jacobian(loss, tuple(parameters))][0].abs().max() < 5e-3
 
 
@@ -127,19 +132,19 @@ def test_the_same_twice(Head):
     x, t = world(noise=0.5)
     once = Head(0.1).fit(x, t)
     torch.manual_seed(1)
-    before = torch.get_rng_state()
+    old = torch.get_rng_state()
     assert once.digest == Head(0.1).fit(x.clone(), t.numpy()).digest != Head(0.2).fit(x, t).digest
-    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(old, torch.get_rng_state())
 
 
 @Both
 def test_pieces_do_not_matter(Head):
     x, t = world(noise=0.5)
-    whole = Head(0.1).fit(x, t)
+    full = Head(0.1).fit(x, t)
     for rows in (1, 7, 30):
         head = Head(0.1, rows=rows).fit(x, t)
-        assert torch.allclose(head.density(x), whole.density(x), atol=1e-3) and (
-            head.hidden or torch.allclose(weights(head), weights(whole), atol=1e-3)
+        assert torch.allclose(head.density(x), full.density(x), atol=1e-3) and (
+            head.hidden or torch.allclose(weights(head), weights(full), atol=1e-3)
         )
         assert torch.allclose(torch.cat([head.density(x[:11]), head.density(x[11:])]), head.density(x), atol=1e-6)
 
@@ -149,10 +154,9 @@ def test_half_precision_from_disk(Head, tmp_path):
     x, t = world(noise=0.5)
     np.save(tmp_path / 'grid.npy', x.half().numpy())
     stored = torch.from_numpy(np.load(tmp_path / 'grid.npy', mmap_mode='c'))
-    half, whole = Head(0.1, rows=8).fit(stored, t), Head(0.1).fit(x, t)
+    half, full = Head(0.1, rows=8).fit(stored, t), Head(0.1).fit(x, t)
     assert (
-        torch.allclose(half.density(stored), whole.density(x), atol=5e-3)
-        and half.density(stored).dtype == torch.float32
+        torch.allclose(half.density(stored), full.density(x), atol=5e-3) and half.density(stored).dtype == torch.float32
     )
 
 
@@ -202,9 +206,9 @@ def test_maps():
     head = Convex(0.01).fit(x, t)
     maps, p = head.maps(x, (30, 48)), head.density(x)
     assert maps.shape == (30, 30, 48) and maps.dtype == np.float32 and maps.min() > 0 and (maps.max((1, 2)) == 1).all()
-    there = [np.unravel_index(m.argmax(), m.shape) for m in maps]
+    peaks = [np.unravel_index(m.argmax(), m.shape) for m in maps]
     assert (
-        np.mean([r // 10 * 3 + c // 16 == i for (r, c), i in zip(there, p.argmax(1).tolist())]) > 0.8
+        np.mean([r // 10 * 3 + c // 16 == i for (r, c), i in zip(peaks, p.argmax(1).tolist())]) > 0.8
     )  # rows first, columns within
     mirrored = p.view(30, 3, 3).flip(2).flatten(1)
     assert all(

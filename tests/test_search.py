@@ -75,14 +75,14 @@ def test_saved_and_asked_from_the_command_line(noises, tmp_path):
         and len(good.stdout.splitlines()) == 4
         and index.search('deep', k=1)[0]['shown'] in good.stdout
     )
-    for words, said in (
+    for words, output in (
         (['  '], 'empty'),
         (['lost.wav'], 'there is no such file'),
         (['deep', '--view', 'txt'], "did you mean 'text'"),
         (['deep', '--in', 'image'], 'gallery'),
     ):
         bad = ask(*words)
-        assert bad.returncode == 1 and said in bad.stderr and 'Traceback' not in bad.stderr, bad.stderr
+        assert bad.returncode == 1 and output in bad.stderr and 'Traceback' not in bad.stderr, bad.stderr
 
 
 def test_what_cannot_be_asked_is_said(noises, tmp_path):
@@ -109,13 +109,13 @@ def test_what_cannot_be_asked_is_said(noises, tmp_path):
 def test_other_weights_are_another_space(noises, tmp_path):
     index, _ = noises
     index.save(tmp_path / 'i')
-    about = json.loads((tmp_path / 'i' / 'index.json').read_text())
-    about['encoders']['text'][0]['weights'][0] += 1
-    (tmp_path / 'i' / 'index.json').write_text(json.dumps(about))
+    info = json.loads((tmp_path / 'i' / 'index.json').read_text())
+    info['encoders']['text'][0]['weights'][0] += 1
+    (tmp_path / 'i' / 'index.json').write_text(json.dumps(info))
     with pytest.raises(InputError, match='weights'):
         Index.load(tmp_path / 'i')
-    about['encoders']['text'][0]['type'] = 'os:system'
-    (tmp_path / 'i' / 'index.json').write_text(json.dumps(about))
+    info['encoders']['text'][0]['type'] = 'os:system'
+    (tmp_path / 'i' / 'index.json').write_text(json.dumps(info))
     with pytest.raises(InputError, match='module of an encoder'):
         Index.load(tmp_path / 'i')
     assert Index.load(tmp_path / 'i', encoders=dict(text=index.encoders['text'])).search('low', k=2) == index.search(
@@ -127,11 +127,11 @@ def test_other_weights_are_another_space(noises, tmp_path):
 def test_blocks_and_faiss_are_exact(similarity, monkeypatch):
     g = torch.Generator().manual_seed(0)
     q, z = torch.randn(9, 16, generator=g), torch.randn(1000, 16, generator=g)
-    whole = product(*sides(q, z, similarity), similarity)
-    want = whole.topk(12).values
+    full = product(*sides(q, z, similarity), similarity)
+    want = full.topk(12).values
 
     def exact(s, i, atol=1e-5):  # scores of blocks differ by rounding, so rows are compared by their scores
-        assert torch.allclose(s, want, atol=atol) and torch.allclose(whole.gather(1, i), want, atol=atol)
+        assert torch.allclose(s, want, atol=atol) and torch.allclose(full.gather(1, i), want, atol=atol)
         assert all(len(set(r)) == 12 for r in i.tolist())
 
     for block in (1, 7, 999, 5000):
@@ -147,15 +147,15 @@ def test_blocks_and_faiss_are_exact(similarity, monkeypatch):
 def test_of_equal_scores_the_earlier_row_comes_first(monkeypatch, large, similarity, queries):
     monkeypatch.setattr(engine, 'large', large)
     g = torch.Generator().manual_seed(0)
-    kinds, which = (
+    kinds, indices = (
         torch.eye(7),
         torch.randint(7, (5000,), generator=g),
     )  # rows of seven kinds: every score is equal to some 700 others
     q = torch.randint(7, (queries,), generator=g)
     for k in (1, 10, 700, 1500, 5000):
-        s, i = nearest(kinds[q], kinds[which], k, similarity, block=512)
+        s, i = nearest(kinds[q], kinds[indices], k, similarity, block=512)
         for row, kind in zip(i, q):
-            want = torch.cat([(which == kind).nonzero()[:, 0], (which != kind).nonzero()[:, 0]])[:k]
+            want = torch.cat([(indices == kind).nonzero()[:, 0], (indices != kind).nonzero()[:, 0]])[:k]
             assert torch.equal(row, want)
 
 

@@ -60,13 +60,13 @@ def test_equal_numbers_are_equal_rows():
 def test_features_are_as_equal_as_what_they_were_made_from(tmp_path):
     "`soup` and `stew` have one number of letters, but they are not one text"
     raw = Views(a=View(['soup', 'stew', 'tea', 'soup']), b=View(['x', 'y', 'z', 'z']))
-    made = features(raw, dict(a=[Letters(), Letters()], b=Letters()), cache=tmp_path)
-    assert made['a'].same.tolist() == [0, 1, 2, 0]
-    assert made['a'].with_features(torch.zeros(4, 1)).same.tolist() == [0, 1, 2, 0]
-    assert made.subset([3, 2, 0])['a'].same.tolist() == [0, 2, 0]
-    assert made.select('a')['a'][torch.tensor([1, 3])].same.tolist() == [1, 0]
-    for both in (concatenated(made['a'], made['b']), mean_views(made['a'], made['b'])):
-        assert both.same.tolist() == [0, 1, 2, 3]
+    encoded = features(raw, dict(a=[Letters(), Letters()], b=Letters()), cache=tmp_path)
+    assert encoded['a'].same.tolist() == [0, 1, 2, 0]
+    assert encoded['a'].with_features(torch.zeros(4, 1)).same.tolist() == [0, 1, 2, 0]
+    assert encoded.subset([3, 2, 0])['a'].same.tolist() == [0, 2, 0]
+    assert encoded.select('a')['a'][torch.tensor([1, 3])].same.tolist() == [1, 0]
+    for pair in (concatenated(encoded['a'], encoded['b']), mean_views(encoded['a'], encoded['b'])):
+        assert pair.same.tolist() == [0, 1, 2, 3]
 
 
 def test_merged_items_join_what_shares_an_equal_row():
@@ -98,7 +98,7 @@ WORLDS = dict.fromkeys(
     'a synthetic world: its rows are drawn independently, so there is nothing to tear',
 )
 OPTIONS = dict(
-    recipes=[dict(language=l) for l in ('en', 'de', 'da')] + [dict(labelled=True)],
+    recipes=[dict(language=lang) for lang in ('en', 'de', 'da')] + [dict(labelled=True)],
     emoji=[dict(texts=('name', 'short', 'en', 'de', 'ja'))],
     tuxpaint=[dict(texts=('text', 'de', 'ja'), speech='es', effects=True, alphabets=True), dict(within='animals')],
     tuxpaint_tongues=[{}, dict(alphabets=True)],
@@ -131,8 +131,8 @@ def test_no_split_of_ours_tears_siblings(name, reported):
         splits, theirs = load(name, **options), published(name, **options)
         assert all(isinstance(k, tuple) for k in stems(name, **options).values())
         ours = {s: v for s, v in splits.items() if s not in theirs}
-        found = siblings(ours, stems(name, **options))
-        assert not any(map(len, found.values())), f'{name} {options}: {found}'
+        results = siblings(ours, stems(name, **options))
+        assert not any(map(len, results.values())), f'{name} {options}: {results}'
         if theirs:
             kin = siblings(splits, stems(name, **options))
             share = {
@@ -155,15 +155,15 @@ def test_stems_of_every_item_are_known(name):
 def test_siblings_of_emoji_would_be_torn_without_their_stems():
     "The test above can fail: by equal rows alone, man cook and woman cook part"
     known, splits = stems('emoji'), load('emoji', texts=languages)
-    whole = Views(
+    full = Views(
         {
             k: View([t for v in splits.values() for t in v[k].x], [i for v in splits.values() for i in v[k].ids])
             for k in languages
         }
     )
-    torn = siblings(split(whole, 'emoji'), known)
+    torn = siblings(split(full, 'emoji'), known)
     assert len(torn['test']) > 20
-    assert not any(map(len, siblings(split(whole, 'emoji', stems=known), known).values()))
+    assert not any(map(len, siblings(split(full, 'emoji', stems=known), known).values()))
 
 
 def test_the_sets_with_languages_are_split_as_those_without():
@@ -176,7 +176,9 @@ def test_the_sets_with_languages_are_split_as_those_without():
 
 
 def test_official_siblings_are_found_and_told():
-    "Two photos with one caption, one of them in the published test split; a chain counts; what is alike within a split does not"
+    """Two photos with one caption, one of them in the published test split; a chain counts; what is alike within a
+    split does not
+    """
 
     def view(*rows):
         return Views(text=View([t for t, _ in rows], [f'{i}' for _, i in rows], item=[i for _, i in rows]))
@@ -241,8 +243,8 @@ def test_titles_of_siblings_have_one_stem():
         and title_stem('(Vegan)') == 'vegan'
         and title_stem('Vitamin C') == 'vitamin c'
     )
-    where = {}
+    places = {}
     for s, v in load('recipes').items():
         for t in v['title'].x:
-            where.setdefault(title_stem(t), set()).add(s)
-    assert all(len(s) == 1 for s in where.values())
+            places.setdefault(title_stem(t), set()).add(s)
+    assert all(len(s) == 1 for s in places.values())

@@ -1,7 +1,8 @@
-"""What the trainer promises and a notebook cannot show: several processes are one, a killed run resumes, and nothing fails in silence.
+"""What the trainer promises and a notebook cannot show: several processes are one, a killed run resumes, and nothing
+fails in silence.
 
-Run as a script, this file is what the tests start: `train OUT` fits every case (alone or under torchrun) and writes the weights,
-`killed OUT` is killed again and again and then ends.
+Run as a script, this file is what the tests start: `train OUT` fits every case (alone or under torchrun) and writes the
+weights, `killed OUT` is killed again and again and then ends.
 """
 
 import json
@@ -23,7 +24,7 @@ from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.dcca import DCCA, DCCAE, DGCCA
 from crossmodal_nb.methods.dual_encoder import CLIP, SigLIP, Triplet
-from crossmodal_nb.nn.trainer import Collapse, Trainer
+from crossmodal_nb.nn.trainer import Collapse
 
 
 class Double:
@@ -76,9 +77,9 @@ def off(m, w):
 
 
 def train(out):
-    found = fits()
+    results = fits()
     if int(os.environ.get('RANK', 0)) == 0:
-        save_tensors(out, {k: weights(m) for k, m in found.items()}, {k: m.history for k, m in found.items()})
+        save_tensors(out, {k: weights(m) for k, m in results.items()}, {k: m.history for k, m in results.items()})
 
 
 def one(folder=None, epochs=20):
@@ -94,12 +95,14 @@ def one(folder=None, epochs=20):
 
 
 def killed(out, kills=4):
-    "Children that train into one folder, each killed without warning in the midst of it; then one that ends. A fork starts at no cost"
+    """Children that train into one folder, each killed without warning in the midst of it; then one that ends. A fork
+    starts at no cost
+    """
     folder, deaths = Path(out).parent / 'run', []
     for _ in range(2):
         t = time.time()
         m = one()
-        whole = time.time() - t  # how long it takes, unbroken
+        full = time.time() - t  # how long it takes, unbroken
     save_tensors(Path(out).parent / 'unbroken' / 'end.json', m.state_dict(), dict(history=m.history))
     while True:
         child = os.fork()
@@ -119,7 +122,7 @@ def killed(out, kills=4):
                 and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             ):
                 time.sleep(0.001)
-            time.sleep(random.uniform(0.05, 0.2) * whole)
+            time.sleep(random.uniform(0.05, 0.2) * full)
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status):
@@ -161,12 +164,12 @@ def test_two_processes_by_torchrun_are_one(alone, tmp_path):
     script(
         '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2, __file__, 'train', tmp_path / 'two.json'
     )
-    found, about = load_tensors(tmp_path / 'two.json')
-    assert set(found) == set(alone)
-    far = {k: off(m, found[k]) for k, m in alone.items()}
+    results, info = load_tensors(tmp_path / 'two.json')
+    assert set(results) == set(alone)
+    far = {k: off(m, results[k]) for k, m in alone.items()}
     assert all(d < (1e-10 if '64' in k else 1e-5) for k, d in far.items()), far
     for k, m in alone.items():
-        for mine, theirs in zip(m.history, about[k], strict=True):
+        for mine, theirs in zip(m.history, info[k], strict=True):
             assert all(abs(mine[t] - theirs[t]) <= 1e-4 * abs(mine[t]) + 1e-7 for t in mine if t != 'seconds'), (
                 k,
                 mine,
@@ -197,13 +200,13 @@ def test_killed_and_resumed_is_unbroken(tmp_path):
     "kill -9 at random moments, dropout on, with a check and a last map: the same weights and history, bit for bit"
     deaths = json.loads(script(__file__, 'killed', tmp_path / 'end.json'))  # epochs kept at each
     assert len(deaths) == 4 and max(deaths) > 0, deaths
-    (state, about), (unbroken, whole) = (load_tensors(f / 'end.json') for f in (tmp_path, tmp_path / 'unbroken'))
+    (state, info), (unbroken, full) = (load_tensors(f / 'end.json') for f in (tmp_path, tmp_path / 'unbroken'))
     assert state.keys() == unbroken.keys() and all(torch.equal(state[k], v) for k, v in unbroken.items())
 
     def same(h):
         return [{k: v for k, v in r.items() if k != 'seconds'} for r in h]
 
-    assert same(about['history']) == same(whole['history']) and len(whole['history']) == 20
+    assert same(info['history']) == same(full['history']) and len(full['history']) == 20
 
 
 def test_a_folder_belongs_to_one_run(tmp_path):
@@ -217,7 +220,7 @@ def test_a_folder_belongs_to_one_run(tmp_path):
 small = dict(dim=8, hidden=16, trainer=dict(epochs=7, batch=64, lr=3e-3, accelerator='cpu'))
 kinds = {cls.__name__: lambda cls=cls, **k: cls(**small | k) for cls in (DCCA, DGCCA, CLIP, SigLIP, Triplet)}
 kinds['DCCA_triplet'] = lambda **k: DCCA(w_triplet=1.0, **small | k)
-each = pytest.mark.parametrize('kind', kinds)
+each_kind = pytest.mark.parametrize('kind', kinds)
 
 
 def two(n=128, seed=0):
@@ -240,22 +243,22 @@ def silenced(m, share):
         begin(train)
         with torch.no_grad():
             for h in m.heads.values():
-                for l in (h.linear, h.more[-1]):
-                    l.weight[: int(share * 8)] = 0
-                    l.bias[: int(share * 8)] = 0
+                for layer in (h.linear, h.more[-1]):
+                    layer.weight[: int(share * 8)] = 0
+                    layer.bias[: int(share * 8)] = 0
 
     m.init_from_data = dead
     return m
 
 
 @pytest.mark.filterwarnings('ignore')
-@each
+@each_kind
 def test_dead_units(kind):
     sound(silenced(kinds[kind](), 0.5).fit(two()), two(seed=1))
 
 
 @pytest.mark.filterwarnings('ignore')
-@each
+@each_kind
 def test_all_zero_outputs_are_told(kind):
     "Without a direction there is no gradient: the run must stop and say so"
     with pytest.raises((Collapse, ValueError), match='all scores are equal|one point|constant'):
@@ -263,7 +266,7 @@ def test_all_zero_outputs_are_told(kind):
 
 
 @pytest.mark.filterwarnings('ignore')
-@each
+@each_kind
 def test_white_views(kind):
     "Covariances are the identity, and both views are the same: all canonical correlations are equal"
     x = torch.linalg.qr(torch.randn(128, 10, generator=torch.Generator().manual_seed(0)))[0]
@@ -273,13 +276,13 @@ def test_white_views(kind):
 
 
 @pytest.mark.filterwarnings('ignore')
-@each
+@each_kind
 def test_fewer_rows_than_coordinates(kind):
     sound(kinds[kind](dim=40).fit(two(24)), two(24, seed=1))
 
 
 @pytest.mark.filterwarnings('ignore')
-@each
+@each_kind
 def test_duplicated_rows(kind):
     views = Views(
         {v: View(view.x[:4].repeat(32, 1)) for v, view in two().items()}
@@ -287,7 +290,7 @@ def test_duplicated_rows(kind):
     sound(kinds[kind]().fit(views), views)
 
 
-@each
+@each_kind
 def test_a_rate_without_bounds_is_told(kind):
     with pytest.raises(Collapse, match='lr'):
         kinds[kind](trainer=small['trainer'] | dict(lr=float('inf'))).fit(two())
@@ -308,7 +311,7 @@ def test_nothing_to_learn_is_told():
 # ---- rows by themselves
 
 
-@each
+@each_kind
 def test_one_row_is_coded_as_many(kind):
     "2,500 rows are coded in three blocks, each row as if it were alone"
     m, x = kinds[kind]().fit(two()), two(2500, seed=1)['a'].x

@@ -21,7 +21,7 @@ from crossmodal_nb.metrics.comparison import (
 )
 from crossmodal_nb.metrics.null import ceiling, null_draws, permutation_null
 from crossmodal_nb.metrics.ranking import median_rank, recall_at
-from crossmodal_nb.metrics.uncertainty import Score, bootstrap, class_score, estimate, item_score
+from crossmodal_nb.metrics.uncertainty import bootstrap, class_score, estimate, item_score
 
 METRICS = dict(
     mAP=mean_ap,
@@ -73,8 +73,8 @@ def test_the_influence_is_what_leaving_an_item_out_changes():
     "To first order: the jackknife of 300 items, by doing it"
     S, (q, _), _ = world(2, 300, 300)
     s = class_score(S, (q, q), (np.arange(300),) * 2)
-    without = [mean_ap(S[k][:, k], (q[k], q[k])) for i in range(0, 300, 10) for k in [torch.arange(300) != i]]
-    assert np.corrcoef(s.value - np.array(without), s.influence[::10])[0, 1] > 0.98
+    left_out = [mean_ap(S[k][:, k], (q[k], q[k])) for i in range(0, 300, 10) for k in [torch.arange(300) != i]]
+    assert np.corrcoef(s.value - np.array(left_out), s.influence[::10])[0, 1] > 0.98
 
 
 def test_the_projections_say_the_norm_of_the_interactions(monkeypatch):
@@ -87,22 +87,22 @@ def test_the_projections_say_the_norm_of_the_interactions(monkeypatch):
         )
     matrix -= matrix.mean(0)
     exact = np.square(matrix + matrix.T).sum()
-    found = [
+    results = [
         np.square(class_score(S[p][:, p], (q[p], q[p]), (1000 * k + p.numpy(),) * 2).interaction).sum()
         / uncertainty.PROJECTIONS
         for k in range(30)
         for p in [torch.randperm(80, generator=torch.Generator().manual_seed(k))]
     ]
-    assert np.mean(found) == pytest.approx(exact, rel=0.1)
+    assert np.mean(results) == pytest.approx(exact, rel=0.1)
 
 
 def test_rows_of_one_item_count_together():
     values = np.repeat(np.random.default_rng(0).random(100), 5)
-    one, five, apart = (
+    first, five, clusters = (
         item_score(v, i).variance
         for v, i in ((values[::5], np.arange(100)), (values, np.arange(500) // 5), (values, np.arange(500)))
     )
-    assert five == pytest.approx(one) and apart == pytest.approx(one / 5)
+    assert five == pytest.approx(first) and clusters == pytest.approx(first / 5)
     S, (q, b), _ = world(4, 50, 50)
     twice = class_score(
         S.repeat(2, 2), (q.repeat(2), b.repeat(2)), (np.tile(np.arange(50), 2), np.tile(np.arange(50) + 50, 2))
@@ -176,11 +176,11 @@ def test_a_family_holds_together():
     cs = {i: Comparison(0.02, 0.001, 0.04, x, 'ahead', 0.1, 1.0, 3) for i, x in enumerate([0.001, 0.01, 0.03, 0.3])} | {
         'once': Comparison(0.5, 0.4, 0.6, 0.0, 'one run', 0.1, 1.0, 1)
     }
-    found = family(cs)
-    assert [found[i][0].verdict for i in range(4)] == ['ahead', 'ahead', 'undecided', 'undecided'] and found['once'][
-        0
-    ].verdict == 'one run'
-    assert found['once'][1] is None and false_ahead(cs) == pytest.approx(0.1) and false_ahead(40) == pytest.approx(1)
+    results = family(cs)
+    assert [results[i][0].verdict for i in range(4)] == ['ahead', 'ahead', 'undecided', 'undecided'] and results[
+        'once'
+    ][0].verdict == 'one run'
+    assert results['once'][1] is None and false_ahead(cs) == pytest.approx(0.1) and false_ahead(40) == pytest.approx(1)
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -233,14 +233,14 @@ def test_the_null_of_the_gallery_is_as_wide_as_a_loop(exact, monkeypatch):
 
 
 def test_noise_on_either_side_stays_below_the_null():
-    above = dict(asks=0, answers=0)
+    counts = dict(asks=0, answers=0)
     for seed in range(60):
         g = torch.Generator().manual_seed(seed)
         y = torch.arange(120) % 5
         clustered, noise = torch.eye(5)[y] + 0.3 * torch.randn(120, 5, generator=g), torch.randn(120, 5, generator=g)
         for name, S in (('asks', noise @ clustered.T), ('answers', clustered @ noise.T)):
-            above[name] += mean_ap(S, (y, y)) > permutation_null(S, (y, y), mean_ap, 200, seed).high
-    assert all(v <= 8 for v in above.values()), above  # 3 expected; 9 or more have a chance of .004
+            counts[name] += mean_ap(S, (y, y)) > permutation_null(S, (y, y), mean_ap, 200, seed).high
+    assert all(v <= 8 for v in counts.values()), counts  # 3 expected; 9 or more have a chance of .004
 
 
 def test_memory_stays_at_a_block():
@@ -273,8 +273,8 @@ def test_a_ceiling_is_what_an_oracle_scores():
 def test_bootstrap_clusters():
     v, c = torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(60) // 3
     assert bootstrap(v, cluster=torch.arange(60)) == bootstrap(v) and bootstrap(v, seed=1) != bootstrap(v)
-    one = bootstrap(v, cluster=torch.zeros(60))
-    assert np.isclose(one.low, one.high) and np.isclose(one.low, v.mean())
+    first = bootstrap(v, cluster=torch.zeros(60))
+    assert np.isclose(first.low, first.high) and np.isclose(first.low, v.mean())
     rng = np.random.default_rng(0)
     loop = [np.mean([v[c == k].numpy() for k in rng.integers(20, size=20)]) for _ in range(300)]
     assert np.allclose(bootstrap(v, n=300, cluster=c), np.quantile(loop, [0.025, 0.975]))

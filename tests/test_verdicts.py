@@ -1,12 +1,13 @@
-"""No verdict is typed by hand: what one method is against another is said by `uncertainty.phrase` and the functions beside it, from a comparison.
+"""No verdict is typed by hand: what one method is against another is said by `uncertainty.phrase` and the functions
+beside it, from a comparison.
 
-Looked at are the pages: text cells and string literals of the experiments, and the book's own pages. The lab notes are left out: a dated diary, whose entries
-state what was concluded on their date (their first lines say so)."""
+Looked at are the pages: text cells and string literals of the experiments, and the book's own pages. The lab notes are
+left out: a dated diary, whose entries state what was concluded on their date (their first lines say so).
+"""
 
 import ast
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -75,11 +76,16 @@ def typed(text):
 
 
 def literals(source):
-    "String literals of code, outside of calls that make verdicts, of patterns and of subscripts; those with a blank are prose"
-    tree, left_out = ast.parse('\n'.join(l for l in source.splitlines() if not l.startswith(('%', '!')))), set()
+    """String literals of code, outside of calls that make verdicts, of patterns and of subscripts; those with a blank
+    are prose
+    """
+    tree, left_out = (
+        ast.parse('\n'.join(line for line in source.splitlines() if not line.startswith(('%', '!')))),
+        set(),
+    )
     for node in ast.walk(tree):
-        made = isinstance(node, ast.Call) and getattr(node.func, 'attr', getattr(node.func, 'id', '')) in makers
-        if made:
+        produced = isinstance(node, ast.Call) and getattr(node.func, 'attr', getattr(node.func, 'id', '')) in makers
+        if produced:
             left_out |= {id(n) for a in [*node.args, *[k.value for k in node.keywords]] for n in ast.walk(a)}
         if isinstance(node, ast.Subscript):
             left_out |= {id(n) for n in ast.walk(node.slice)}
@@ -111,7 +117,7 @@ def found(path):
 
 @pytest.mark.parametrize('path', list(pages()), ids=lambda p: p.name)
 def test_no_verdict_is_typed_by_hand(path):
-    assert not (said := found(path)), f'{path.name} says what only a comparison may say:\n' + '\n'.join(said)
+    assert not (output := found(path)), f'{path.name} says what only a comparison may say:\n' + '\n'.join(output)
 
 
 def test_the_lint_finds_what_it_should_and_nothing_else():

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import TfIdf
@@ -61,16 +60,18 @@ def asked(away, *command, check=True):
 
 def test_the_wheel_holds_the_package_and_its_licence(away):
     names = zipfile.ZipFile(away[1]).namelist()
-    made = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
-    assert made == {n for n in names if n.startswith('crossmodal_nb/')} and any(n.endswith('LICENSE') for n in names)
+    produced = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
+    assert produced == {n for n in names if n.startswith('crossmodal_nb/')} and any(
+        n.endswith('LICENSE') for n in names
+    )
 
 
 def test_it_is_imported_from_there(away):
-    where = asked(
+    origin = asked(
         away, 'python', '-c', 'import crossmodal_nb; print(crossmodal_nb.__file__, crossmodal_nb.__version__)'
     ).stdout
-    assert where.startswith(str(away[0])), where
-    assert (root / 'CHANGELOG.md').read_text().find(where.split()[1]) > 0, 'the version is not in the changelog'
+    assert origin.startswith(str(away[0])), origin
+    assert (root / 'CHANGELOG.md').read_text().find(origin.split()[1]) > 0, 'the version is not in the changelog'
 
 
 def test_the_commands_answer(away):

@@ -42,12 +42,12 @@ def arrays(name, n=(40, 20), first=1, classes=None, seed=0):
     "Sound arrays of a file; audio has half of the rows of an image"
     g, out, (_, parts, c, views) = np.random.default_rng(seed), {}, schemas[name]
     for p, m in zip(parts, n):
-        for v, (f, l) in views.items():
+        for v, (f, lab) in views.items():
             k = m // 2 if v == 'audio' else m
             out[f.format(p)] = g.random((k, WIDTHS[v]))
             y = np.arange(k)[:, None] % (classes or c) + first
-            shared = l == l.format(p) and p != parts[0]
-            out[l.format(p)] = np.concatenate([out[l.format(p)], y]) if shared else y
+            shared = lab == lab.format(p) and p != parts[0]
+            out[lab.format(p)] = np.concatenate([out[lab.format(p)], y]) if shared else y
     return out
 
 
@@ -84,7 +84,7 @@ def test_every_set_in_every_format(name, how, tmp_path, sandbox):
     well_formed(s)
     assert crossing(s) == [] and list(s['train']) == list(schemas[name][3]) and data_digest(name, tmp_path)
     _, parts, classes, views = schemas[name]
-    for v, (f, l) in views.items():
+    for v, (f, lab) in views.items():
         rows = sum(len(p[v]) for p in s.values())
         assert rows == sum(len(x[f.format(p)]) for p in parts) and all(
             p[v].x.shape[1] == WIDTHS[v] and 0 <= p[v].y.min() and p[v].y.max() < classes for p in s.values()
@@ -92,7 +92,7 @@ def test_every_set_in_every_format(name, how, tmp_path, sandbox):
         if name != 'birds':
             assert (
                 np.allclose(s['test'][v].x, x[f.format(parts[1])].astype('f4'))
-                and s['test'][v].y.tolist() == (x[l.format(parts[1])][-len(s['test'][v]) :].ravel() - 1).tolist()
+                and s['test'][v].y.tolist() == (x[lab.format(parts[1])][-len(s['test'][v]) :].ravel() - 1).tolist()
             )
     i, j, _ = s['train'].pairs('image', 'text')
     assert len(i) == (0 if name.startswith('xmedia') else len(s['train']['image'])) and torch.equal(i, j)
@@ -127,14 +127,14 @@ def test_the_split_ignores_the_views(tmp_path, sandbox):
 @pytest.mark.parametrize('name', ['xmedia', 'xmedianet'])
 def test_halves(name, tmp_path, sandbox):
     write(tmp_path, name, arrays(name, (40, 30)))
-    a, b, whole = (load(name, tmp_path, **o) for o in (dict(half='first'), dict(half='second'), {}))
+    a, b, full = (load(name, tmp_path, **o) for o in (dict(half='first'), dict(half='second'), {}))
     for v, m in (('image', 15), ('audio', 7)):
         assert (
             len(a['train'][v]) == (20 if v == 'audio' else 40)
-            and a['test'][v].ids == whole['test'][v].ids[:m] == b['valid'][v].ids
+            and a['test'][v].ids == full['test'][v].ids[:m] == b['valid'][v].ids
             and a['valid'][v].ids == b['test'][v].ids
         )
-        assert a['test'][v].ids + a['valid'][v].ids == whole['test'][v].ids
+        assert a['test'][v].ids + a['valid'][v].ids == full['test'][v].ids
     with pytest.raises(InputError, match="half of the test rows 'frist'"):
         load(name, tmp_path, half='frist')
 
@@ -531,7 +531,7 @@ def test_absent_matrices_say_where_to_ask(tmp_path):
 def test_a_split_is_written_and_read(tmp_path, sandbox):
     stored(tmp_path, named_as(layouts[0], *hashed()))
     s = load('mirflickr', tmp_path, seed=3, **SMALL, database=True)
-    before = data_digest('mirflickr', tmp_path)
+    old = data_digest('mirflickr', tmp_path)
     write_split(s, path := tmp_path / 'split.json')
     back = load('mirflickr', tmp_path, database=True)
     assert all(
@@ -540,13 +540,13 @@ def test_a_split_is_written_and_read(tmp_path, sandbox):
     assert (
         load('mirflickr', tmp_path, **SMALL)['test']['text'].ids != s['test']['text'].ids
     )  # what is asked for is drawn
-    assert data_digest('mirflickr', tmp_path) != before == data_digest('mirflickr', tmp_path, seed=3)
+    assert data_digest('mirflickr', tmp_path) != old == data_digest('mirflickr', tmp_path, seed=3)
     path.write_text(
         json.dumps({k: dict(rows=v['text'].item.tolist()[::-1]) for k, v in s.items() if k in ('train', 'test')})
     )
-    own = load('mirflickr', tmp_path)  # by hand
-    assert own['test']['text'].ids == s['test']['text'].ids and set(own['train']['text'].ids) | set(
-        own['valid']['text'].ids
+    ours = load('mirflickr', tmp_path)  # by hand
+    assert ours['test']['text'].ids == s['test']['text'].ids and set(ours['train']['text'].ids) | set(
+        ours['valid']['text'].ids
     ) == set(s['train']['text'].ids)
     with pytest.raises(InputError, match='split.json: it has no database'):
         load('mirflickr', tmp_path, database=True)
@@ -563,9 +563,9 @@ def test_other_sets_keep_theirs_too(name, tmp_path, sandbox):
     write_split(s, tmp_path / 'mine.json')
     back = read_split(tmp_path / 'mine.json', joined(*s.values()))
     assert all(back[k][v].ids == s[k][v].ids and torch.equal(back[k][v].item, s[k][v].item) for k in s for v in s[k])
-    other = arrays(name, (200, 40))
-    other = {k: v[::-1] if 'lab' in k.lower() or 'Cat' in k else v for k, v in other.items()}
-    write(tmp_path, name, other)
+    changed = arrays(name, (200, 40))
+    changed = {k: v[::-1] if 'lab' in k.lower() or 'Cat' in k else v for k, v in changed.items()}
+    write(tmp_path, name, changed)
     with pytest.raises(InputError, match=r'mine\.json: the rows of (train|test) have other labels'):
         read_split(tmp_path / 'mine.json', joined(*load(name, tmp_path).values()))
 
@@ -589,9 +589,9 @@ def test_other_sets_keep_theirs_too(name, tmp_path, sandbox):
 def test_a_wrong_split_file_is_told(change, says, tmp_path, sandbox):
     stored(tmp_path, named_as(layouts[0], *hashed()))
     write_split(load('iapr', tmp_path, **SMALL, database=True), path := tmp_path / 'split.json')
-    said = json.loads(path.read_text())
-    change(said)
-    path.write_text(json.dumps(said))
+    output = json.loads(path.read_text())
+    change(output)
+    path.write_text(json.dumps(output))
     with pytest.raises(InputError, match=f'{path}: .*{says}'):
         load('iapr', tmp_path)
 

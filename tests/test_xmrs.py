@@ -63,10 +63,10 @@ def world(noise=0.05, seed=0, speak=('en', 'de', 'ru')):
     image = torch.stack(
         [torch.cat([torch.eye(6)[i // 6], torch.eye(6)[i % 6]]) for i in range(36)]
     ) + noise * torch.randn(36, 12, generator=g)
-    rows = [(i, l, f'{alphabet[l][i // 6] * 3} {alphabet[l][i % 6]}o') for i in range(36) for l in speak]
+    rows = [(i, lang, f'{alphabet[lang][i // 6] * 3} {alphabet[lang][i % 6]}o') for i in range(36) for lang in speak]
     return Views(
         image=View(dict(pooled=image)),
-        text=View([t for *_, t in rows], [f'{i}@{l}' for i, l, _ in rows], item=[i for i, *_ in rows]),
+        text=View([t for *_, t in rows], [f'{i}@{lang}' for i, lang, _ in rows], item=[i for i, *_ in rows]),
     )
 
 
@@ -79,8 +79,10 @@ def fitted():
     return XMRS(**small).fit(coded(world()))
 
 
-def first(m, views, l):
-    rows = evaluate(m, Views({'image': views['image'], f'text:{l}': spoken(views['text'], l)}), boot=0, permutations=0)
+def first(m, views, lang):
+    rows = evaluate(
+        m, Views({'image': views['image'], f'text:{lang}': spoken(views['text'], lang)}), boot=0, permutations=0
+    )
     return sum(r['value'] for r in rows if r['metric'] == 'R@1') / 2
 
 
@@ -147,27 +149,32 @@ def test_golden_synthesis_terms():
 
 
 def test_drawn_by_the_shares_of_the_release():
-    said, n = shares(), 6000
+    output, n = shares(), 6000
     view = Views(
         image=View(torch.zeros(n, 1)),
         text=View(
-            ['x'] * (6 * n), [f'{i}@{l}' for i in range(n) for l in said], item=torch.arange(n).repeat_interleave(6)
+            ['x'] * (6 * n),
+            [f'{i}@{lang}' for i in range(n) for lang in output],
+            item=torch.arange(n).repeat_interleave(6),
         ),
     )
-    drawn = tongue(MultiText(view, 1, said).batch(torch.arange(n), seed=1)['text'].ids)
-    for l, p in said.items():
-        assert abs(drawn.count(l) / n - p) < 4 * (p * (1 - p) / n) ** 0.5
+    drawn = tongue(MultiText(view, 1, output).batch(torch.arange(n), seed=1)['text'].ids)
+    for lang, p in output.items():
+        assert abs(drawn.count(lang) / n - p) < 4 * (p * (1 - p) / n) ** 0.5
 
 
 def test_batches_hold_different_rows_and_are_seeded():
     b = MultiText(world(), 2)
-    one, again, other = (b.batch(torch.tensor([4, 9, 2]), seed=s) for s in (1, 1, 2))
-    assert one['text'].item.tolist() == [4, 4, 9, 9, 2, 2] and one['text'].ids == again['text'].ids != other['text'].ids
-    assert all(len({i for i in one['text'].ids if i.startswith(f'{k}@')}) == 2 for k in (4, 9, 2)) and one[
+    single, again, second = (b.batch(torch.tensor([4, 9, 2]), seed=s) for s in (1, 1, 2))
+    assert (
+        single['text'].item.tolist() == [4, 4, 9, 9, 2, 2]
+        and single['text'].ids == again['text'].ids != second['text'].ids
+    )
+    assert all(len({i for i in single['text'].ids if i.startswith(f'{k}@')}) == 2 for k in (4, 9, 2)) and single[
         'image'
     ].item.tolist() == [4, 9, 2]
-    seen = {i for s in range(60) for i in b.batch(torch.tensor([4]), seed=s)['text'].ids}
-    assert seen == {'4@en', '4@de', '4@ru'}
+    visited = {i for s in range(60) for i in b.batch(torch.tensor([4]), seed=s)['text'].ids}
+    assert visited == {'4@en', '4@de', '4@ru'}
 
 
 def test_an_item_without_any_row_of_the_shares_is_not_learnt_from():
@@ -187,7 +194,10 @@ def test_an_item_without_any_row_of_the_shares_is_not_learnt_from():
 
 
 def test_hashes_are_the_same_in_another_process():
-    code = "from crossmodal_nb.encoders.subwords import Grams; print(Grams().key, Grams()(['Füchse 狐 лиса'])['ids'].flat.ravel().tolist())"
+    code = (
+        "from crossmodal_nb.encoders.subwords import Grams; print(Grams().key, Grams()(['Füchse 狐 "
+        "лиса'])['ids'].flat.ravel().tolist())"
+    )
     done = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True,
@@ -374,13 +384,13 @@ def test_every_emoji_has_every_language(emoji):
 
 
 def test_no_variant_is_torn_apart(emoji):
-    where = {}
+    position_of = {}
     for s, v in emoji.items():
         names = spoken(v['text'], 'en')
         for i, t in zip(names.ids, names.x):
             for stem in emoji_stems(i.split('@')[0], t):
-                where.setdefault(stem, set()).add(s)
-    assert len(where) > 1500 and all(len(s) == 1 for s in where.values())
+                position_of.setdefault(stem, set()).add(s)
+    assert len(position_of) > 1500 and all(len(s) == 1 for s in position_of.values())
 
 
 def test_languages_and_flags_do_not_change_the_split(emoji):
@@ -392,11 +402,11 @@ def test_languages_and_flags_do_not_change_the_split(emoji):
 
 
 def test_what_is_known_of_a_language(emoji):
-    scripts = {l: script(spoken(emoji['train']['text'], l).x) for l in languages}
+    scripts = {lang: script(spoken(emoji['train']['text'], lang).x) for lang in languages}
     assert scripts == dict.fromkeys('en de es fr id it pt tr'.split(), 'LATIN') | dict(
         ar='ARABIC', fa='ARABIC', ja='CJK', zh='CJK', ko='HANGUL', ru='CYRILLIC'
     )
-    known = {l: standing(l, apart_from(l, languages), scripts) for l in languages}
+    known = {lang: standing(lang, apart_from(lang, languages), scripts) for lang in languages}
     assert known == dict.fromkeys('en de es fr it pt'.split(), standings[2]) | dict.fromkeys(
         'id tr ar fa ja zh'.split(), standings[3]
     ) | dict.fromkeys('ru ko'.split(), standings[4])
@@ -427,15 +437,15 @@ def test_a_made_up_recipe1m_in_two_languages(tmp_path):
         and all(t.endswith(' DE') for t in german.x)
         and set(german.item.tolist()) < set(english.item.tolist())
     )
-    at = dict(zip(english.item.tolist(), english.x))
-    assert all(t == f'{at[i]} DE' for i, t in zip(german.item.tolist(), german.x))
+    text_of = dict(zip(english.item.tolist(), english.x))
+    assert all(t == f'{text_of[i]} DE' for i, t in zip(german.item.tolist(), german.x))
 
 
 def test_several_sets_are_one():
     a, b = coded(world()), coded(world(speak=('en',)))
-    both = united(a, b)
+    joined = united(a, b)
     assert (
-        len(both['image']) == 72 == len(both.shared_items)
-        and both['text'].item[len(a['text']) :].tolist() == list(range(36, 72))
-        and torch.equal(both['text'].x['ids'][len(a['text'])], b['text'].x['ids'][0])
+        len(joined['image']) == 72 == len(joined.shared_items)
+        and joined['text'].item[len(a['text']) :].tolist() == list(range(36, 72))
+        and torch.equal(joined['text'].x['ids'][len(a['text'])], b['text'].x['ids'][0])
     )

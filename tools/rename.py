@@ -1,9 +1,10 @@
 """Apply `crossmodal_nb/names.toml` to a checkout: `python tools/rename.py [FOLDER] [--write]`.
 
-Only the characters of an identifier change; formatting and comments stay. Notebooks are found by `#| default_exp`, never by their
-file names. A word is renamed where it resolves to what the map means, not where a local variable has the same spelling. What cannot
-be decided is printed as *unsure*; `tools/rename.toml` holds the decisions of a person. A file in which a new name is bound already
-is reported and left as it is. Without `--write` nothing is written."""
+Only the characters of an identifier change; formatting and comments stay. Notebooks are found by `#| default_exp`,
+never by their file names. A word is renamed where it resolves to what the map means, not where a local variable has the
+same spelling. What cannot be decided is printed as *unsure*; `tools/rename.toml` holds the decisions of a person. A
+file in which a new name is bound already is reported and left as it is. Without `--write` nothing is written.
+"""
 
 import argparse
 import ast
@@ -126,7 +127,7 @@ def blanked(lines):
 
 def notebook_source(path, nb):
     "All code cells of a notebook as one source; a cell that is no Python is blank"
-    source, text = Source(path, [], []), []
+    source = Source(path, [], [])
     for i, cell in enumerate(nb['cells']):
         if cell['cell_type'] != 'code':
             continue
@@ -565,7 +566,8 @@ class Project:
     def short(module):
         return module.removeprefix(PACKAGE).lstrip('.')
 
-    # Inference: ('class', Class), ('object', Class), ('module', name), ('function', (node, unit)), FOREIGN or (None, None)
+    # Inference: ('class', Class), ('object', Class), ('module', name), ('function', (node, unit)), FOREIGN,
+    # or (None, None)
 
     def infer(self, node, unit, depth=0):
         if depth > 12 or node is None:
@@ -796,7 +798,8 @@ class Renamer:
 
     def clash(self, node, old, new):
         self.errors.append(
-            f'{self.source.place(node.lineno)}: {old} → {new}, but {new} is bound there already: {self.text(node.lineno)[:100]}'
+            f'{self.source.place(node.lineno)}: {old} → {new}, but {new} is bound there already: '
+            f'{self.text(node.lineno)[:100]}'
         )
 
     # Names
@@ -1310,7 +1313,7 @@ class Prose:
         owner = owner.split('.')[0]
         if any(owner in c.family() for c in self.unit.classes.values()):
             return True
-        for name, bindings in self.unit.scopes.module.bindings.items():
+        for bindings in self.unit.scopes.module.bindings.values():
             if isinstance(bindings[0][0], ast.alias):
                 origin = self.project.imported(bindings[0][0], self.unit)
                 kind, value = self.project.infer_definition(*origin, 0) if origin and origin[1] else (None, None)
@@ -1349,31 +1352,34 @@ class Prose:
 
 
 def toml_keys(text):
-    "(offset, key, path) of every key within an inline table; the path holds the keys around it"
-    stack, i, key = [], 0, None
-    pattern = re.compile(r'#[^\n]*|"(?:[^"\\]|\\.)*"|\'[^\']*\'|[A-Za-z0-9_-]+|[{}\[\]=\n]|\s|.')
-    pending = None
+    "(offset, key, path) of every key below an entry's own fields; the path holds the tables and keys around it"
+    pattern = re.compile(r'(?m)^\[[^\[\]\n]+\]$|#[^\n]*|"(?:[^"\\]|\\.)*"|\'[^\']*\'|[A-Za-z0-9_-]+|[{}\[\]=\n]|\s|.')
+    stack, table, chain, key, dotted = [], [], [], [], False
     for m in pattern.finditer(text):
         t = m[0]
         if t[0] == '#' or t.isspace() and t != '\n':
             continue
-        if t == '=':
-            if pending:
-                key = pending
-                if any(s == '{' for s, _ in stack):
-                    yield pending[0], pending[1], [k for s, k in stack if s == '{']
+        if t[0] == '[' and len(t) > 1:
+            table = [name.strip('"\'') for name in re.findall(r'"[^"]*"|\'[^\']*\'|[\w-]+', t)][1:]
+        elif t == '=':
+            key, path = [name for _, name in chain], table + [k for s, ks in stack if s == '{' for k in ks]
+            for i, (offset, name) in enumerate(chain):
+                if path or i:
+                    yield offset, name, path + key[:i]
         elif t in '{[':
-            stack.append((t, key[1] if key else None))
-        elif t in '}]':
-            if stack:
-                stack.pop()
-        pending = (m.start() + (t[0] in '"\''), t.strip('"\'')) if re.match(r'["\'\w]', t) else None
+            stack.append((t, key))
+        elif t in '}]' and stack:
+            stack.pop()
+        if re.match(r'["\'\w]', t):
+            chain = (chain if dotted else []) + [(m.start() + (t[0] in '"\''), t.strip('"\''))]
+        elif t != '.':
+            chain = []
+        dotted = t == '.'
 
 
 def renamed_manifest(text, names, project, path, unsure):
     "The list of experiments: keys of method settings, which lie at least one table below a notebook's own parameters"
     edits = []
-    lines = text.split('\n')
     for offset, key, around in toml_keys(text):
         new = {e.new for e in names.of('parameters', key) if project.named_class(e.owner)[0]}
         if not new or len(around) < 2 or 'options' in around:
@@ -1493,12 +1499,13 @@ def main():
             tomllib.loads(args.map.read_text()), tomllib.loads((Path(__file__).parent / 'rename.toml').read_text())
         )
     changed, unsure, errors = apply(args.folder, names, args.write)
-    for _, place, word, what, text in unsure:
+    for _, place, _, what, text in unsure:
         print(f'unsure  {place}: {what}  {text}')
     for e in errors:
         print(f'error   {e}')
     print(
-        f'{len(changed)} files {"changed" if args.write else "would change"}, {len(unsure)} unsure sites, {len(errors)} errors'
+        f'{len(changed)} files {"changed" if args.write else "would change"}, {len(unsure)} unsure sites, '
+        f'{len(errors)} errors'
     )
     sys.exit(bool(errors))
 

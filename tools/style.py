@@ -81,8 +81,8 @@ def figures(sources):
 
 def cells(notebook):
     "Sources of the code cells of a notebook"
-    found = json.loads(notebook.read_text())['cells']
-    return [''.join(c['source']) for c in found if c['cell_type'] == 'code']
+    results = json.loads(notebook.read_text())['cells']
+    return [''.join(c['source']) for c in results if c['cell_type'] == 'code']
 
 
 def exported(source):
@@ -125,11 +125,11 @@ def modules():
 def main():
     rows = {str(folder): figures(package(Path(folder))) for folder in sys.argv[1:]} or measured()
     for name, row in rows.items():
-        print(name, *(f'  {what:28} {value}' for what, value in row.items()), sep='\n')
+        print(name, *(f'  {measure:28} {value}' for measure, value in row.items()), sep='\n')
     if sys.argv[1:]:
         return
-    print('longest exported cells', *(f'  {n:5} {where}' for n, where in export_cells()[:12]), sep='\n')
-    print('longest modules', *(f'  {n:5} {where}' for n, where in modules()[:12]), sep='\n')
+    print('longest exported cells', *(f'  {n:5} {place}' for n, place in export_cells()[:12]), sep='\n')
+    print('longest modules', *(f'  {n:5} {place}' for n, place in modules()[:12]), sep='\n')
 
 
 if __name__ == '__main__':
