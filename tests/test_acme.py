@@ -221,7 +221,9 @@ def basketed(w, size=7):
 
 
 def short(**k):
-    return ACME(**ACME.example().get_params(deep=False) | dict(trainer=dict(epochs=3, batch=40, lr=3e-3, accelerator='cpu')) | k)
+    return ACME(
+        **ACME.example().get_params(deep=False) | dict(trainer=dict(epochs=3, batch=40, lr=3e-3, accelerator='cpu')) | k
+    )
 
 
 @pytest.mark.parametrize('names', [('image', 'text'), ('title', 'steps')])
@@ -336,7 +338,9 @@ def test_collapse():
     with pytest.raises(Collapse, match='for 50 steps the triplet has been its margin, 0.3'):
         Zeroed(**short().get_params(deep=False) | dict(trainer=options)).fit(world())
     with pytest.raises(Collapse, match='three times in a row'):
-        Zeroed(**short().get_params(deep=False) | dict(trainer=options | dict(batch=80))).fit(world(), checker(world(60, 1)))
+        Zeroed(**short().get_params(deep=False) | dict(trainer=options | dict(batch=80))).fit(
+            world(), checker(world(60, 1))
+        )
     assert len(short(trainer=options | dict(epochs=2)).fit(world()).history) == 2  # 80 steps, and no collapse
 
 

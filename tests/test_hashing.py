@@ -445,7 +445,9 @@ def test_quantisation_enters_slowly():
             + m.beta * out['balance'],
         )
     identical = DSCMRHash(
-        gamma=0.0, beta=0.0, **{k: v for k, v in new(DSCMRHash).get_params(deep=False).items() if k not in ('gamma', 'beta')}
+        gamma=0.0,
+        beta=0.0,
+        **{k: v for k, v in new(DSCMRHash).get_params(deep=False).items() if k not in ('gamma', 'beta')},
     ).fit(train)
     from crossmodal_nb.methods.dscmr import DSCMR
 

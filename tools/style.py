@@ -90,8 +90,9 @@ def exported(source):
 
 
 def package(folder):
-    "Sources of a package: what is generated as an index is left out"
-    return [f.read_text() for f in sorted(folder.rglob('*.py')) if f.name not in ('_modidx.py',)]
+    "Sources of a package, without what nbdev generates: its index, and the `__all__` of each module"
+    files = [f for f in sorted(folder.rglob('*.py')) if f.name != '_modidx.py']
+    return [re.sub(r'^# %% auto #0$.*?(?=^# %%)', '', f.read_text(), flags=re.M | re.S) for f in files]
 
 
 def measured():
