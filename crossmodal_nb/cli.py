@@ -389,7 +389,7 @@ def index(
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
         for s in {'train', 'valid', split} & set(raw)
     }
-    check = (lambda m: checker(data['valid'].select(*m.views), by=by)(m)) if 'valid' in data else None
+    check = (lambda m: checker(data['valid'].select(*m.views), relevance=by)(m)) if 'valid' in data else None
     built = engine.Index(
         learner.fit(data['train'], check),
         data[split],

@@ -228,7 +228,7 @@ class Index:
         self.kinds = {v: kind(raw[v].x) if raw and v in raw else 'numbers' for v in method.views}
         self.shown = {v: _shown(raw[v] if raw and v in raw else x) for v, x in gallery.items()}
         self.embeddings = {
-            v: {q: method.encode(v, x.x, to=q) for q in method.views if q != v} for v, x in gallery.items()
+            v: {q: method.encode(v, x.x, target=q) for q in method.views if q != v} for v, x in gallery.items()
         }
         self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
 
@@ -257,7 +257,7 @@ class Index:
         return able[0]
 
     def encode(self, query, view: str, to: str) -> Tensor:  # (1, d)
-        "The code of a query of one view, for a gallery of view `to`"
+        "The code of a query of one view, for a gallery of view `target`"
         sort = sort_of(query)
         row = opened(query, sort)
         if sort == 'numbers':
@@ -269,7 +269,7 @@ class Index:
             )
         else:
             x = _features(self.encoders[view], row)
-        return self.method.encode(view, x, to=to)
+        return self.method.encode(view, x, target=to)
 
     def search(
         self,

@@ -65,7 +65,7 @@ if __name__ == '__main__':
     )
     ours, theirs = min(r['seconds'] for r in m.history), min(minimal(world, 4))
     start = time.perf_counter()
-    checker(world, by='label')(m)
+    checker(world, relevance='label')(m)
     asked = time.perf_counter() - start
     print(
         f'{n} pairs, batch {rows}, {hidden}-{dim}: ours {ours:.2f} s an epoch, minimal loop {theirs:.2f} s: ratio '

@@ -93,7 +93,7 @@ def test_counted_is_sorted(seed, n, m, bits):
     q, b, rel = codes(seed, n, m, bits)
     d, r = hamming(q, b), distance_histogram(q, b, rel)
     assert (r.found.sum(1) == m).all() and (r.hits <= r.found).all() and np.array_equal(r.hits.sum(1), rel.sum(1))
-    for x, y in zip(r.counts(), counts(-d, rel, every=True)):
+    for x, y in zip(r.counts(), counts(-d, rel, all_groups=True)):
         assert np.array_equal(x, y)
     low, mid, high = (mean_ap(r.counts(), ties=t, mean=False) for t in ('worst', 'expected', 'best'))
     assert (low <= mid + 1e-12).all() and (mid <= high + 1e-12).all()

@@ -163,7 +163,7 @@ class Leaky(Method):
     def restore(self, tensors, data):
         pass
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         return self.validate_input(view, x)['pooled'][:, :64]
 
     def score_batches(self, a, xa, b, xb, rows=1024):

@@ -137,4 +137,7 @@ def test_the_released_loop_keeps_its_best_epoch():
         return next(reported)
 
     m = DSCMRReference(**DSCMRReference.example().get_params(deep=False) | dict(epochs=4)).fit(w, check)
-    assert all(torch.equal(v, kept[1][k]) for k, v in m.state_dict().items()) and checker(valid, by='label')(m) > 0.25
+    assert (
+        all(torch.equal(v, kept[1][k]) for k, v in m.state_dict().items())
+        and checker(valid, relevance='label')(m) > 0.25
+    )

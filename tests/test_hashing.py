@@ -169,7 +169,7 @@ def test_several_rows_of_an_item(cls):
             and m.items.tolist() == list(range(120))
             and torch.equal(m.y, train['image'].y)
         )
-    assert checker(test, by='label')(m) > 0.3  # chance is .25
+    assert checker(test, relevance='label')(m) > 0.3  # chance is .25
 
 
 def test_what_is_shared_by_nobody_cannot_be_learnt():

@@ -67,7 +67,7 @@ def test_symmetries(seed, levels):
     same({k: v[q] for k, v in base.items()}, values(S[q], Y[q]))
     same({k: v[::2] for k, v in base.items()}, values(S[::2], Y[::2]))
     same(base, values(torch.exp(3 * S) - 7, Y))  # only the order matters
-    c = counts(S, Y, every=True)
+    c = counts(S, Y, all_groups=True)
     for name, f in METRICS.items():
         assert torch.allclose(f(c, mean=False), base[name])
     for name, f in METRICS.items():
@@ -98,7 +98,7 @@ def test_minus_zero_and_infinity():
     inf, Y = float('inf'), torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0]]).bool()
     S = torch.tensor([[0.0, -0.0, -1.0, inf], [-inf, -inf, 1.0, 2.0]])
     for x in (S, S.double()):
-        assert ranks(x, Y).tolist() == ranks(counts(x, Y, every=True)).tolist() == [2.5, 3.5]
+        assert ranks(x, Y).tolist() == ranks(counts(x, Y, all_groups=True)).tolist() == [2.5, 3.5]
 
 
 def test_relevance_in_its_three_forms():
@@ -118,7 +118,7 @@ def test_relevance_in_its_three_forms():
 def test_expected_lies_between_the_bounds():
     for seed in range(5):
         S, Y = world(seed, levels=3)
-        c = counts(S, Y, every=True)
+        c = counts(S, Y, all_groups=True)
         for k in (None, 1, 4, 20):
             for norm in ('relevant', 'min'):
                 low, mid, high = (mean_ap(c, k=k, norm=norm, ties=t, mean=False) for t in ('worst', 'expected', 'best'))
@@ -200,7 +200,7 @@ def test_chance_is_a_mean_of_random_rankings_and_grows_with_k():
     c = counts(S, Y)
     g = torch.Generator().manual_seed(0)
     chosen = {k: f for k, f in METRICS.items() if k != 'medR'}
-    runs = [counts(torch.rand(S.shape, generator=g), Y, every=True) for _ in range(300)]
+    runs = [counts(torch.rand(S.shape, generator=g), Y, all_groups=True) for _ in range(300)]
     for name, want in chance(chosen, c).items():
         v = np.array([chosen[name](r) for r in runs])
         assert abs(v.mean() - want) < 5 * v.std() / 300**0.5, name
@@ -217,7 +217,7 @@ def test_pools_agree_on_every_road():
     roads = [pooled(s, chosen, 20, relevant=(q, b), items=(q, b), seed=1) for s in forms]
     roads.append(pooled(S, chosen, 20, relevant=q[:, None] == b[None], items=(q, b), seed=1))
     loop = [
-        counts(S[torch.isin(q, i)][:, torch.isin(b, i)], (q[torch.isin(q, i)], b[torch.isin(b, i)]), every=True)
+        counts(S[torch.isin(q, i)][:, torch.isin(b, i)], (q[torch.isin(q, i)], b[torch.isin(b, i)]), all_groups=True)
         for i in map(torch.from_numpy, pools.draw_pools(range(50), 20, seed=1))
     ]
     for r in roads:
@@ -290,7 +290,7 @@ S, Y = world(0)
         (lambda: ranks(S[:, :30]), 'the gallery has only 30 rows'),
         (lambda: ranks(S, Y[:, :30]), r'\(40, 30\), the scores are \(40, 60\)'),
         (lambda: ranks(S, Y & (torch.arange(40) != 7)[:, None]), 'query 7 has no positive'),
-        (lambda: ranks(counts(S, Y & (torch.arange(40) != 7)[:, None], every=True)), 'query 7 has no positive'),
+        (lambda: ranks(counts(S, Y & (torch.arange(40) != 7)[:, None], all_groups=True)), 'query 7 has no positive'),
         (lambda: ranks(iter([])), 'no scores'),
         (lambda: ranks(cut(S, 5), Y, ties='mean'), 'no ties'),
         (lambda: recall_at(S, 0, Y), 'k starts at 1'),
@@ -298,7 +298,7 @@ S, Y = world(0)
         (lambda: mean_ap(S, Y, norm='hit'), "did you mean 'hits'"),
         (lambda: mean_ap(S, Y, empty='ignore'), 'no empty'),
         (lambda: mean_ap(counts(S, Y)), 'every=True'),
-        (lambda: mean_ap(counts(S.round(), Y, every=True), ties='index'), 'pass the scores'),
+        (lambda: mean_ap(counts(S.round(), Y, all_groups=True), ties='index'), 'pass the scores'),
         (lambda: mean_ap(S, Y, classes=[0, 1]), '2 classes for 40 queries'),
         (lambda: mean_ap(S, Y, classes=[0] * 40, mean=False), 'classes balances the mean'),
         (lambda: pooled(S, median_rank, 10), 'pass items='),

@@ -28,7 +28,7 @@ def code_histograms(
 ) -> tuple:  # queries (View), and a function: the labels of the queries → `DistanceHistogram`
     "Histograms of the distances from each query to the gallery. Rows without a label are left out"
     q, g, (_, y) = retrieval_task(Views({a: views[a], b: (database or views)[b]}), a, b, 'label')
-    z, zg = method.encode(a, q.x, to=b), method.encode(b, g.x, to=a)
+    z, zg = method.encode(a, q.x, target=b), method.encode(b, g.x, target=a)
     return q, lambda labels: distance_histogram(z, zg, (labels, y))
 
 

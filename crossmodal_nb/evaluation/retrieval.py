@@ -42,7 +42,7 @@ def retrieval_task(
     views: Views,  # One split
     a: str,  # View of the queries
     b: str,  # View of the gallery
-    by: str,  # `'item'` or `'label'`
+    relevance: str,  # `'item'` or `'label'`
 ) -> tuple:  # queries (View), gallery (View), and their pair of codes
     """The queries that have an answer, the gallery, and what relevance compares: items (those that share an equal row
     count as one), or labels. By label, rows without one (code −1) are left out.
@@ -51,7 +51,7 @@ def retrieval_task(
     for name, v in ((a, q), (b, g)):
         if not len(v):
             raise InputError(f'view {name!r} has no rows: the split is empty, or all its rows were left out')
-    if check_choice(by, standard, 'relevance') == 'item':
+    if check_choice(relevance, standard, 'relevance') == 'item':
         codes, gallery_codes = merged_items(q, g)
         has = torch.isin(codes, gallery_codes)
         if not has.any():
@@ -78,8 +78,8 @@ def evaluate(
     method,  # Anything with `score_batches` (every `Method`)
     views: Views,  # The split to judge on
     /,
-    by: str = 'item',  # What counts as relevant: `'item'` or `'label'`
-    metrics: dict | None = None,  # name: metric (default: `standard[by]`)
+    relevance: str = 'item',  # What counts as relevant: `'item'` or `'label'`
+    metrics: dict | None = None,  # name: metric (default: `standard[relevance]`)
     pools=('all',),  # Galleries: `'all'`, or numbers of items, in any order
     split: str = 'test',  # Which split this is, repeated in every row
     draws: int = 10,  # Pools drawn of each size
@@ -91,20 +91,28 @@ def evaluate(
     """Judge a method in every direction. Tidy rows: query, gallery, metric, value (a fraction, or a rank), low and high
     (95 %), se, sd (over pools), n (queries), pool, pools, chance, null, null_high (95 % quantile; of medR the 5 %),
     ceiling, official, relevance, norm, split"""
-    metrics, rows = metrics or standard[by], []
+    metrics, rows = metrics or standard[relevance], []
     for a, b in itertools.permutations(views, 2):
-        task = _task(method, views, a, b, by, pools, seed, draws)
+        task = _task(method, views, a, b, relevance, pools, seed, draws)
         for pool in pools:
             drawn = task.drawn.get(pool)
             if pool == 'all':
-                results = _whole(task, metrics, by, boot, permutations, seed)
+                results = _whole(task, metrics, relevance, boot, permutations, seed)
             elif drawn:
                 results = _pooled(task, metrics, drawn, permutations, seed)
             else:
                 results = {m: dict(value=None, n=task.items, why=f'{task.items} items') for m in metrics}
             rows += [
                 dict(
-                    query=a, gallery=b, metric=m, pool=pool, **results[m], relevance=by, split=split, **_norm(f), **tags
+                    query=a,
+                    gallery=b,
+                    metric=m,
+                    pool=pool,
+                    **results[m],
+                    relevance=relevance,
+                    split=split,
+                    **_norm(f),
+                    **tags,
                 )
                 for m, f in metrics.items()
             ]
@@ -161,7 +169,7 @@ def _scorer(method, a, q, b, g, need=None):
         return method_scores
     kept = [torch.ones(len(v), dtype=bool) if need is None else torch.isin(v.item, need) for v in (q, g)]
     codes = [
-        method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), to=target)
+        method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), target=target)
         for name, v, target, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))
     ]
     za, zb = sides(*codes, method.similarity)
@@ -266,10 +274,10 @@ def query_ranks(
     views: Views,  # One split
     a: str,  # View of the queries
     b: str,  # View of the gallery
-    by: str = 'item',  # As in `retrieval_task`
+    relevance: str = 'item',  # As in `retrieval_task`
 ) -> torch.Tensor:  # (n,) from 1
     "The rank of each query's best positive (queries as `retrieval_task` returns them)"
-    q, g, relevant = retrieval_task(views, a, b, by)
+    q, g, relevant = retrieval_task(views, a, b, relevance)
     return ranks(method.score_batches(a, q.x, b, g.x), relevant)
 
 
@@ -280,10 +288,10 @@ def top_k(
     b: str,  # View of the gallery
     queries,  # Rows of the queries, as `retrieval_task` returns them
     k: int = 5,  # How many
-    by: str = 'item',  # As in `retrieval_task`
+    relevance: str = 'item',  # As in `retrieval_task`
 ) -> list[list[dict]]:  # For each query: `row` of the gallery, `score`, `true`
     "The k best gallery rows for some queries"
-    q, g, (kq, kg) = retrieval_task(views, a, b, by)
+    q, g, (kq, kg) = retrieval_task(views, a, b, relevance)
     queries = torch.as_tensor(queries)
     s, i = method.score(a, take(q.x, queries), b, g.x).topk(min(k, len(g)))
     return [

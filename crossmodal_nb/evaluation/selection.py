@@ -22,7 +22,7 @@ selection_metrics = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}  # the m
 def grid(
     method,  # A fitted method with `with_params(**setting)`
     valid: Views,  # The split to choose on: never test
-    by: str = 'item',
+    relevance: str = 'item',
     # Galleries to choose by: one kind of pool, e.g. `(1000,)` where the split is too large for all settings
     pools=('all',),
     **space,  # hyper-parameter: list of values. Dimensions beyond the method's rank are left out (n/a)
@@ -34,14 +34,21 @@ def grid(
         if setting.get('dim', 0) > method.with_params(**setting | dict(dim=1)).rank:
             continue
         rows += evaluate(
-            method.with_params(**setting), valid, by, pools=pools, split='valid', boot=0, permutations=0, **setting
+            method.with_params(**setting),
+            valid,
+            relevance,
+            pools=pools,
+            split='valid',
+            boot=0,
+            permutations=0,
+            **setting,
         )
     return rows
 
 
 def best(
     rows: list[dict],  # As `grid` gives them
-    by: str = 'item',
+    relevance: str = 'item',
     names=('dim', 'ridge', 'rho_power'),  # The hyper-parameters that were varied
 ) -> dict:  # The best setting
     "The setting with the highest mean of `selection_metrics` over all directions; of equal ones the first"
@@ -49,7 +56,7 @@ def best(
     for r in rows:
         if r['split'] == 'test':
             raise ValueError('settings are chosen on validation, and these rows are of the test split')
-        if r['metric'] in selection_metrics[by] and r['value'] is not None:
+        if r['metric'] in selection_metrics[relevance] and r['value'] is not None:
             total.setdefault(tuple(r[k] for k in names), []).append(r['value'])
     if not total:
         raise ValueError(
@@ -61,13 +68,17 @@ def best(
 
 def checker(
     valid: Views,  # Validation views
-    metric: str | None = None,  # A metric of `standard[by]` (default: the mean of `selection_metrics`)
-    by: str = 'item',
+    metric: str | None = None,  # A metric of `standard[relevance]` (default: the mean of `selection_metrics`)
+    relevance: str = 'item',
 ):  # Function of a method → float, larger is better
     "The validation score that `fit(train, validate)` takes: the mean over directions"
-    wanted = [check_choice(metric, standard[by], 'metric')] if metric else list(selection_metrics[by])
+    wanted = [check_choice(metric, standard[relevance], 'metric')] if metric else list(selection_metrics[relevance])
     return partial(
-        _check, valid=valid, by=by, metrics={m: standard[by][m] for m in wanted}, sign=-1 if metric == 'medR' else 1
+        _check,
+        valid=valid,
+        by=relevance,
+        metrics={m: standard[relevance][m] for m in wanted},
+        sign=-1 if metric == 'medR' else 1,
     )
 
 

@@ -38,7 +38,7 @@ class SmallPoolEvaluation:
         "Every query of a pool against every gallery row of it"
         pair = (self.a, self.b), (self.b, self.a)
         z = [
-            [unit(method.encode(v, batch[v].x, to=w)).double().unflatten(0, (-1, self.size)) for v, w in pair]
+            [unit(method.encode(v, batch[v].x, target=w)).double().unflatten(0, (-1, self.size)) for v, w in pair]
             for batch in self.draws
         ]
         s = torch.stack([a @ b.mT for a, b in z])

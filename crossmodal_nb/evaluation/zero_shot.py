@@ -27,7 +27,7 @@ def analogies(
     a), `text_i`, `text_j` (rows of b), `rank` and `control` (ranks of a's row j, from 1), `nearest` (rows of a with
     their cosines)"""
     va, vb, g = views[a], views[b], np.random.default_rng(seed)
-    za, zb = (unit(z - z.mean(0)) for z in (method.encode(a, va.x, to=b), method.encode(b, vb.x, to=a)))
+    za, zb = (unit(z - z.mean(0)) for z in (method.encode(a, va.x, target=b), method.encode(b, vb.x, target=a)))
     ra, rb, _ = views.pairs(a, b)
     first = np.unique(ra.numpy(), return_index=True)[1]  # one pair for each row
     ra, rb, out = ra[first], rb[first], []
@@ -83,8 +83,10 @@ def zero_shot(
     """Nearest class name, with intervals, chance and permutation null. Tidy rows: `accuracy`, `accuracy@5` where there
     are more than five classes, and the accuracy within each class"""
     c, y = len(names), torch.as_tensor(y)
-    z = unit(unit(method.encode(b, xb, to=a)).view(c, -1, method.encode(b, take(xb, [0]), to=a).shape[1]).mean(1))
-    order = (unit(method.encode(a, xa, to=b)) @ z.T).argsort(dim=1, descending=True, stable=True)
+    z = unit(
+        unit(method.encode(b, xb, target=a)).view(c, -1, method.encode(b, take(xb, [0]), target=a).shape[1]).mean(1)
+    )
+    order = (unit(method.encode(a, xa, target=b)) @ z.T).argsort(dim=1, descending=True, stable=True)
     g, rows = np.random.default_rng(seed), []
     for k in (1, 5) if c > 5 else (1,):
         top = order[:, :k]

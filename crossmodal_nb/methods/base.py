@@ -306,7 +306,7 @@ class Method(HyperParameters, ABC):
         self,
         view: str,  # The view these rows belong to
         x,  # n rows: a tensor or a dict of parts
-        to: str | None = None,  # The view they will be compared with; most methods ignore it
+        target: str | None = None,  # The view they will be compared with; most methods ignore it
     ) -> Tensor:  # (n, d) unnormalised codes
         "Codes of rows"
         raise TypeError(f'{type(self).__name__} scores pairs and has no codes: use score or score_batches')
@@ -333,7 +333,7 @@ class Method(HyperParameters, ABC):
         rows: int = 1024,  # Queries a block
     ):  # Yields (slice of the queries, (rows, m) scores)
         "Scores, a block of queries at a time; each side is encoded and prepared once"
-        za, zb = sides(self.encode(a, xa, to=b), self.encode(b, xb, to=a), self.similarity)
+        za, zb = sides(self.encode(a, xa, target=b), self.encode(b, xb, target=a), self.similarity)
         for i in range(0, max(len(za), 1), rows):
             yield slice(i, min(i + rows, len(za))), product(za[i : i + rows], zb, self.similarity)
 
@@ -510,7 +510,7 @@ class Neural(nn.Module, Method):
         return self.losses(z, batch) | dict(spread=embedding_variance(z))
 
     @torch.no_grad()
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         x, was = self.validate_input(view, x), self.training
         self.eval()
         z = [self.net(view, self.inputs(x, slice(i, i + 1024))).float().cpu() for i in range(0, max(rows(x), 1), 1024)]

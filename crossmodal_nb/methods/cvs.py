@@ -279,10 +279,10 @@ class CVS(AlignedHeads):
         return [len(self.aligned)]  # the number of blocks trained in each stage
 
     @torch.no_grad()
-    def encode(self, view, x, to=None):
-        "Codes to be compared with view `to` (itself: only its head); without it, the mean code over all partners"
+    def encode(self, view, x, target=None):
+        "Codes to be compared with view `target` (itself: only its head); without it, the mean code over all partners"
         g = super().encode(view, x)
-        contexts = {v: self.context_of(v).cpu().expand(len(g), -1) for v in self.turns(view, to)}
+        contexts = {v: self.context_of(v).cpu().expand(len(g), -1) for v in self.turns(view, target)}
         z = [self.cross_attend(view, g, v, context)[0] for v, context in contexts.items()]
         return unit(sum(z)) if z else unit(g)
 

@@ -102,7 +102,7 @@ class PostHocCCA(Dual):
     def raw(self, view, x):
         return super().encode(view, x)  # codes before the last map
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         z = self.raw(view, x)
         return self.last[view](z)
 

@@ -362,7 +362,7 @@ class EndToEnd(CLIP):
 def interpolated(
     start: Neural,
     end: Neural,  # Of one class, with the same hyper-parameters, fitted on the same views
-    alpha: float = 0.5,  # 0 is `start`, 1 is `end`
+    alpha: float = 0.5,  # 0 is `init`, 1 is `end`
 ) -> Neural:
     "A method with weights interpolated between two fits (Wortsman et al. 2022, WiSE-FT)"
     if type(start) is not type(end) or start.views != end.views:

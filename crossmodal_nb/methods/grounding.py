@@ -46,13 +46,13 @@ def cell_maps(
     against=None,  # Rows of other queries, whose mean cosine is subtracted
 ) -> Tensor:  # (q, k)
     "Similarity of each cell and the query in a common space"
-    z, cells = method.encode(text, x, to=picture), cell_codes(method, picture, grid, text)
+    z, cells = method.encode(text, x, target=picture), cell_codes(method, picture, grid, text)
     if len(z) != len(index):
         raise InputError(f'{len(z)} queries, but {len(index)} indices of their pictures')
     maps = torch.cat([similarity_map(cells[index[i]], z[i]) for i in torch.arange(len(z)).split(1024)])
     if against is None:
         return maps
-    mean = unit(method.encode(text, against, to=picture)).mean(0)
+    mean = unit(method.encode(text, against, target=picture)).mean(0)
     return maps - (unit(cells.flatten(0, 1)) @ mean).view(cells.shape[:2])[index]
 
 # %% ../../nbs/methods/18_grounding.ipynb #d0f88be4

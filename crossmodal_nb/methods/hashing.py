@@ -33,7 +33,7 @@ class Hash(Method):
         "Codes before the sign"
         return super().encode(view, x)
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         "±1, float32; 0 becomes +1"
         return sign(self.real(view, x)).float()
 

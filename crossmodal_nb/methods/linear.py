@@ -144,7 +144,7 @@ class CCA(Method):
             )
         return self.solution.rho[: self.dim]
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         "(x − mean) W ρᵖ"
         x = self.validate_input(view, x)['pooled']
         j, scale = list(self.views).index(view), self.rho.clamp(min=0) ** self.rho_power
@@ -225,7 +225,7 @@ class CCAZooMethod(Method):
         for v, mean, W in zip(self.views, fitted.means_, fitted.weights_):
             self.tensors.update({f'mean.{v}': torch.as_tensor(mean), f'W.{v}': torch.as_tensor(W)})
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         "(x − mean) W"
         x, t = self.validate_input(view, x)['pooled'], self.tensors
         x = x if x.dtype in (torch.float32, torch.float64) else x.float()
@@ -312,7 +312,7 @@ class KCCA(CCAZooMethod):
             more = dict(x=x, row=c.K_fit_rows_, all=c.K_fit_all_, gamma=np.asarray(gamma, dtype=float))
             self.tensors.update({f'{k}.{v}': torch.as_tensor(t) for k, t in more.items()})
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         "k(x − mean, training rows), centred in feature space, times the dual coefficients"
         from sklearn.metrics.pairwise import pairwise_kernels
 

@@ -201,6 +201,6 @@ def correlations(
     "Correlation of each coordinate over matching pairs, in float64: of training, validation or any other rows"
     (a, b), m = views, Moments()
     for xa, xb, w in stream(views):
-        m.update(method.encode(a, xa.double(), to=b), method.encode(b, xb.double(), to=a), weight=w)
+        m.update(method.encode(a, xa.double(), target=b), method.encode(b, xb.double(), target=a), weight=w)
     C, d = m.cov, len(m.mean) // 2
     return (C[:d, d:].diagonal() / (C.diagonal()[:d] * C.diagonal()[d:]).sqrt()).nan_to_num(0.0)

@@ -329,7 +329,7 @@ class HT(RecipeNetwork):
         return tuple(check_choice(c, self.texts, 'text view') for c in name.split('+'))
 
     @torch.no_grad()
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         components = self.members(view)
         if components == (self.image,):
             return super().encode(view, x)
@@ -339,7 +339,7 @@ class HT(RecipeNetwork):
             raise InputError(
                 f'view {view!r}: rows are a dict of components, {", ".join(components)}; none of them is present'
             )
-        return self.posed(z, self.members(to) if to else components).cpu()
+        return self.posed(z, self.members(target) if target else components).cpu()
 
     def posed(
         self,

@@ -76,9 +76,9 @@ class Ensemble(Method):
             m.fit(train, validate)
         return self.join()
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         self.validate_input(view, x)
-        return torch.cat([unit(m.encode(view, x, to).float()) for m in self.methods], 1)
+        return torch.cat([unit(m.encode(view, x, target).float()) for m in self.methods], 1)
 
     def state(self):
         return states({str(i): m for i, m in enumerate(self.methods)})

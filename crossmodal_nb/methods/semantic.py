@@ -98,7 +98,7 @@ class SM(Method):
         self.tensors[f'W.{view}'] = torch.zeros(self.classes, w.shape[1]).to(w).index_copy(0, known, w)
         self.tensors[f'b.{view}'] = torch.full((self.classes,), -1e9).to(b).index_copy(0, known, b)
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         "(n, classes) probabilities"
         x, t = self.validate_input(view, x)['pooled'], self.tensors
         return torch.cat(

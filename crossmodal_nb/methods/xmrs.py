@@ -211,8 +211,8 @@ class XMRS(Neural):
     def collapse_loss(self, n):
         return self.margin if self.loss == 'batch_hard' else None
 
-    def encode(self, view, x, to=None):
-        return super().encode(view.split(':')[0], x, to)
+    def encode(self, view, x, target=None):
+        return super().encode(view.split(':')[0], x, target)
 
     @classmethod
     def example(cls):

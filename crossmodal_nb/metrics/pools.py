@@ -33,20 +33,20 @@ def pool_counts(
     pools,  # List of arrays of items
     relevant=None,  # As in `counts`
     items=None,  # Pair: the item of each query, of each gallery row (default: row i of both sides is item i)
-    every: bool = False,  # As in `counts`
+    all_groups: bool = False,  # As in `counts`
 ) -> list[Counts]:
     "`counts` within each pool, all in one pass over the scores"
     members, parts = [_members(p, items) for p in pools], [[] for _ in pools]
     rels = [_ready(_part(relevant, *w)) for w in members]
     if callable(scores):
-        return [counts(scores(*map(torch.from_numpy, w)), rel, every) for w, rel in zip(members, rels)]
+        return [counts(scores(*map(torch.from_numpy, w)), rel, all_groups) for w, rel in zip(members, rels)]
 
     def piece(first, block):
         if items is None and first == 0:
             _square(scores, block, members)
         for (rows, cols), rel in zip(members, rels):
             i, j = np.searchsorted(rows, [first, first + len(block)])
-            yield _count(i, block[np.ix_(rows[i:j] - first, cols)], rel, every) if i < j else None
+            yield _count(i, block[np.ix_(rows[i:j] - first, cols)], rel, all_groups) if i < j else None
 
     for cs in _each(lambda *args: list(piece(*args)), scores):
         for part, c in zip(parts, cs):

@@ -40,10 +40,10 @@ def counts(
     scores,  # (n, m) tensor or array, or an iterator of (slice, block) in row order
     # None: row i answers query i · (n, m) bool · pair of (n,) and (m,) codes, or of multi-hot (n, c) and (m, c)
     relevant=None,
-    every: bool = False,  # List every group that holds a positive (sorts), or only the best of each query (counts)
+    all_groups: bool = False,  # List every group that holds a positive (sorts), or only the best of each query (counts)
 ) -> Counts:  # May stand in place of `scores` in every metric
     "One pass over the scores, from which all ranking metrics can be read"
-    return _join(list(_pieces(scores, relevant, every)))
+    return _join(list(_pieces(scores, relevant, all_groups)))
 
 
 def _join(cs):
