@@ -299,6 +299,6 @@ def test_errors_that_help():
     with pytest.raises(InputError, match='There is: tf, semi_mean'):
         semi_hard_triplet(a, item, b, item, kind='all')
     with pytest.raises(ValueError, match='x has 24 rows and w has 5'):
-        semi_hard_triplet(a, item, a[:5], item[:5], same=True)
+        semi_hard_triplet(a, item, a[:5], item[:5], self_pairs=True)
     with pytest.raises(ValueError):
         gcca_corr([a, b, a], ridge=(0.1, 0.1))

@@ -54,15 +54,15 @@ def semi_hard_triplet(
     yw: Tensor,  # (m,) their classes
     margin: float = 1.0,  # In squared distances
     kind: str = 'tf',  # `'tf'` or `'semi_mean'`, see `class_triplet`
-    same: bool = False,  # w is x, row for row
+    self_pairs: bool = False,  # w is x, row for row
 ) -> Tensor:  # 0 or more
     "Semi-hard triplets by class (Gopalakrishnan, 2019, equation 3.1.6)"
     check_choice(kind, ('tf', 'semi_mean'), 'kind')
-    if same and len(x) != len(w):
+    if self_pairs and len(x) != len(w):
         raise ValueError(f'same=True: w is x, but x has {len(x)} rows and w has {len(w)}')
     if not (x.isfinite().all() and w.isfinite().all()):
         return _nan([x, w])  # comparisons with NaN would select no triplet
-    diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device) if same else None
+    diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device) if self_pairs else None
     return class_triplet(x, yx, w, yw, margin, kind, diagonal)
 
 # %% ../../nbs/losses/03_supervised.ipynb #247b7862

@@ -167,7 +167,7 @@ class DCMH(Hash, Neural):
     def init_from_data(self, train):
         "Input scales, and the first codes of all items"
         _, items, y = labelled_items(train)
-        rows, _ = aligned(train, every=False)
+        rows, _ = aligned(train, all_rows=False)
         self.eval()
         for v, view in train.items():
             x = parts_of(view.x, self.parts)
@@ -395,7 +395,7 @@ class SePH(Hash):
         views,  # `Views`: all or some of the fitted ones
     ) -> Tensor:  # (n, bits) of ±1: one code for each of `views.shared_items`, in order
         "The code of an item, from all its views (if it has several rows in a view, from the first)"
-        rows, _ = aligned(views, every=False)
+        rows, _ = aligned(views, all_rows=False)
         odds = [self.real(v, view[rows[v]].x) for v, view in views.items()]
         return sign(sum(odds) - (len(odds) - 1) * self.tensors['prior']).float()
 

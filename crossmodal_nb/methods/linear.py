@@ -177,7 +177,7 @@ class CCA(Method):
 # %% ../../nbs/methods/03_linear.ipynb #3acd7906
 def aligned(
     views,  # Two to five `Views`
-    every: bool = True,  # False: only the first row of each item, with weight 1
+    all_rows: bool = True,  # False: only the first row of each item, with weight 1
 ) -> tuple[dict[str, Tensor], Tensor]:  # for each view, row numbers; and the weights
     "Row numbers that align the rows of the common items; where a view has fewer rows of an item, they are repeated"
     items, count, first, order = views.shared_items, {}, {}, {}
@@ -187,7 +187,7 @@ def aligned(
         key, order[name] = v.item.sort(stable=True)
         first[name] = torch.searchsorted(key, items)
         count[name] = torch.searchsorted(key, items, right=True) - first[name]
-    rounds = torch.stack(list(count.values())).amax(0) if every else torch.ones_like(items)
+    rounds = torch.stack(list(count.values())).amax(0) if all_rows else torch.ones_like(items)
     group = torch.arange(len(items)).repeat_interleave(rounds)
     turn = torch.arange(len(group)) - (rounds.cumsum(0) - rounds)[group]
     return {v: order[v][first[v][group] + turn % count[v][group]] for v in views}, 1 / rounds[group].double()

@@ -103,7 +103,7 @@ def nearest_items(
     "The items that a first method confuses, in both directions. An item with several rows has the mean of their codes"
     items, z, near = train.shared_items, {}, {}
     for v, query_view in zip(train, reversed(train)):
-        codes, item = first.encode(v, train[v].x, to=query_view), train[v].item
+        codes, item = first.encode(v, train[v].x, target=query_view), train[v].item
         known = torch.isin(item, items)
         position = torch.searchsorted(items, item[known])
         z[v] = (

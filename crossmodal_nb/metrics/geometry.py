@@ -80,7 +80,7 @@ def joint_map(
     labels: dict | None = None,  # view: (n,) class of each row (names or numbers)
     seed: int = 0,
     perplexity: float = 30,  # Of t-SNE; at most a third of the rows
-    most: int = 10_000,  # More rows than this: openTSNE where it is installed, else a seeded sample of this size
+    max_rows: int = 10_000,  # More rows than this: openTSNE where it is installed, else a seeded sample of this size
     k: int = 10,  # Neighbours for purity and trustworthiness
 ) -> JointMap:
     """A joint t-SNE map of the normalised rows of all views, and `structure`'s measures of what it suggests. Several
@@ -92,12 +92,12 @@ def joint_map(
     if label is not None and label.ndim != 1:
         raise ValueError('labels must be one class a row: rows with several labels form no clusters')
     total = len(z)
-    if total > most and not find_spec('openTSNE'):
-        kept = np.sort(np.random.default_rng(seed).permutation(total)[:most])
+    if total > max_rows and not find_spec('openTSNE'):
+        kept = np.sort(np.random.default_rng(seed).permutation(total)[:max_rows])
         z, view = z[kept], view[kept]
         label = None if label is None else label[kept]
     perplexity = min(perplexity, (len(z) - 1) / 3)
-    points = tsne_map(z, perplexity, seed, len(z) > most)
+    points = tsne_map(z, perplexity, seed, len(z) > max_rows)
     numbers = dict(n=len(z), perplexity=perplexity, seed=seed, **structure(z, points, view, label, k, seed))
     return JointMap(points, view, label, numbers, total)
 

@@ -273,16 +273,16 @@ def _target(boxes, crowd, size, k, tolerance):
 # %% ../../nbs/metrics/11_localization.ipynb #l0cmean1
 def mean_by(
     values,  # (n,), NaN: dropped
-    of=None,  # n names or codes: mean of the groups' means; None: mean of all
+    groups=None,  # n names or codes: mean of the groups' means; None: mean of all
 ) -> float:
     "Micro or macro mean of what was not dropped"
     values = np.asarray(values, np.float64)
     kept = ~np.isnan(values)
     if not kept.any():
         return math.nan
-    if of is None:
+    if groups is None:
         return float(values[kept].mean())
-    g = np.unique(np.asarray(of)[kept], return_inverse=True)[1]
+    g = np.unique(np.asarray(groups)[kept], return_inverse=True)[1]
     return float((np.bincount(g, values[kept]) / np.bincount(g)).mean())
 
 
