@@ -12,6 +12,8 @@ report: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	crossmodal data get embedded
+	ruff check nbs tests tools
+	ruff format --check nbs tests tools
 	python tests/in_sync.py
 	OMP_NUM_THREADS=1 nbdev_test --n-workers 2 --timing
 	OMP_NUM_THREADS=1 crossmodal run --smoke -j 2

@@ -20,6 +20,9 @@ from crossmodal_nb.report import staging
 from crossmodal_nb.runs import keys, record
 
 root = Path(__file__).parent.parent
+sys.path.insert(0, str(root / 'tools'))
+import style  # noqa: E402
+
 package = root / 'crossmodal_nb'
 notebooks = staging.lessons(root / 'nbs')
 layers = tomllib.loads((root / 'pyproject.toml').read_text())['tool']['crossmodal']['layers']
@@ -138,8 +141,11 @@ def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
     links = re.findall(r'\[(.+?)\]\(#(\S+?)\)(?= · |$)', re.search(r'^\*\*Contents\.\*\* (.+)$', texts[0], re.M)[1])
     assert links == [(h, h.replace(' ', '-').replace('`', '')) for h in headings]  # JupyterLab's anchors
     tagged = next(c['source'] for c in keys.notebook_code(f) if 'parameters' in c['metadata']['tags'])
-    for line in filter(None, tagged.splitlines()):
-        assert ' # ' in line or f'`{line.split()[0]}`' in texts[0], f'{f.name}: what is {line}?'
+    lines = ['', *tagged.splitlines()]
+    for statement in ast.parse(tagged).body:
+        around = ''.join(lines[statement.lineno - 1 : statement.end_lineno + 1])
+        name = ast.unparse(getattr(statement, 'target', None) or statement.targets[0])
+        assert '# ' in around or f'`{name}`' in texts[0], f'{f.name}: what is {name}?'
 
 
 def test_references_are_cited_and_can_be_followed():
@@ -165,3 +171,11 @@ def test_references_are_cited_and_can_be_followed():
 def test_what_is_read_outside_of_the_book_cites_without_roles():
     for f in (root / 'README.md', root / 'nbs' / 'index.ipynb'):
         assert '{cite' not in f.read_text()
+
+
+def test_the_source_keeps_its_figures():
+    "Line lengths, one statement a line, names that are no function words: `python tools/style.py` prints them all"
+    code, experiments = style.figures(style.package(package)), style.measured()['experiments']
+    assert code['p90 line'] <= 100 and code['lines over 120'] == 0 and code['semicolons'] == 0
+    assert code['function words, % of names'] <= 0.5
+    assert experiments['lines over 120'] == 0 and experiments['semicolons'] == 0
