@@ -9,7 +9,7 @@ import pytest
 from crossmodal_nb.datasets import entries
 from crossmodal_nb.runs import keys
 
-package = Path(keys.__file__).parent
+package = Path(keys.__file__).parent.parent
 experiments = package.parent / 'nbs' / 'experiments'
 
 
@@ -62,7 +62,7 @@ learnt = [
     ('datasets.emoji', 'emoji', '10_cca'),
 ]
 shown = [
-    ('report.galleries', 'space', '10_cca'),
+    ('report.galleries', 'plot_tsne', '10_cca'),
     ('report.tables', 'table', '90_board'),
     ('runs.record', 'machine', '10_cca'),
     ('runs.keys', 'digests', '10_cca'),
@@ -105,7 +105,7 @@ def test_the_lists_of_modules_name_what_there_is():
 
 
 def test_every_data_set_is_found_by_its_name():
-    assert all((m, name) in keys.encode_labels(dict(dataset=name), keys.index()) for name, m in entries().items())
+    assert all((m, name) in keys.named_definitions(dict(dataset=name), keys.index()) for name, m in entries().items())
 
 
 # ---- a small package, changed in every way

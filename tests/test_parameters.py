@@ -2,6 +2,7 @@
 run leaves behind is whole.
 """
 
+import ast
 import json
 import os
 import subprocess
@@ -473,6 +474,7 @@ def test_the_memory_of_the_starting_process_does_not_count():
 def test_every_experiment_checks_its_parameters_before_it_uses_them(f):
     declared, first, *_ = keys.notebook_code(f)
     assert 'parameters' in declared['metadata']['tags']
-    rest = [line for line in first['source'].splitlines() if not line.startswith(('import ', 'from '))]
-    assert rest[0] == f"check_parameters('{f.stem}', globals())"
-    assert f"Run('{f.stem}', globals()" in '\n'.join(c['source'] for c in keys.notebook_code(f))
+    rest = [s for s in ast.parse(first['source']).body if not isinstance(s, (ast.Import, ast.ImportFrom))]
+    assert ast.unparse(rest[0]) == f"check_parameters('{f.stem}', globals())"
+    code = ''.join(''.join(c['source'].split()) for c in keys.notebook_code(f))
+    assert f"Run('{f.stem}',globals()" in code
