@@ -115,8 +115,10 @@ def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
     links = re.findall(r'\[(.+?)\]\(#(\S+?)\)(?= · |$)', re.search(r'^\*\*Contents\.\*\* (.+)$', texts[0], re.M)[1])
     assert links == [(h, h.replace(' ', '-').replace('`', '')) for h in headings]  # JupyterLab's anchors
     tagged = next(c['source'] for c in keys.notebook_code(f) if 'parameters' in c['metadata']['tags'])
-    for line in filter(None, tagged.splitlines()):
-        assert ' # ' in line or f'`{line.split()[0]}`' in texts[0], f'{f.name}: what is {line}?'
+    for node in ast.parse(tagged).body:
+        lines = tagged.splitlines()[node.lineno - 1 : node.end_lineno]
+        name = (node.target if isinstance(node, ast.AnnAssign) else node.targets[0]).id
+        assert any(' # ' in line for line in lines) or f'`{name}`' in texts[0], f'{f.name}: what is {name}?'
 
 
 def test_references_are_cited_and_can_be_followed():
