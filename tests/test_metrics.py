@@ -297,7 +297,7 @@ S, Y = world(0)
         (lambda: counts([(slice(5, 10), S[5:10])], Y), 'row order'),
         (lambda: mean_ap(S, Y, norm='hit'), "did you mean 'hits'"),
         (lambda: mean_ap(S, Y, empty='ignore'), 'no empty'),
-        (lambda: mean_ap(counts(S, Y)), 'every=True'),
+        (lambda: mean_ap(counts(S, Y)), 'all_groups=True'),
         (lambda: mean_ap(counts(S.round(), Y, all_groups=True), ties='index'), 'pass the scores'),
         (lambda: mean_ap(S, Y, classes=[0, 1]), '2 classes for 40 queries'),
         (lambda: mean_ap(S, Y, classes=[0] * 40, mean=False), 'classes balances the mean'),

@@ -57,7 +57,7 @@ def retrieval_task(
         if not has.any():
             raise InputError(
                 f'no item of view {a!r} is in view {b!r}, too, so no query has a right answer. '
-                "Give rows of one thing the same `item`, or judge by='label'"
+                "Give rows of one thing the same `item`, or judge with relevance='label'"
             )
         return (q, g, (codes, gallery_codes)) if has.all() else (q[has], g, (codes[has], gallery_codes))
     for name, v in ((a, q), (b, g)):

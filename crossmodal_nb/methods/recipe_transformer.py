@@ -399,7 +399,7 @@ class RawFeatures:
     ):
         self.part = part
 
-    def encode(self, view, x, to=None):
+    def encode(self, view, x, target=None):
         return parts_of(x, (self.part,))[self.part]
 
 
@@ -414,5 +414,5 @@ class ScoreFusion(RawFeatures):
     ):
         self.weighted = (first, (1 - w) ** 0.5), (second, w**0.5)
 
-    def encode(self, view, x, to=None):
-        return torch.cat([share * unit(m.encode(view, x, to).float()) for m, share in self.weighted], 1)
+    def encode(self, view, x, target=None):
+        return torch.cat([share * unit(m.encode(view, x, target).float()) for m, share in self.weighted], 1)

@@ -17,7 +17,7 @@ from .ranking import Counts, _count, _each, _finish, _hypergeom
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #8ef8716b
 def mean_ap(
-    scores,  # As in `counts`, or the result of `counts(…, every=True)`
+    scores,  # As in `counts`, or the result of `counts(…, all_groups=True)`
     relevant=None,  # As in `counts`
     k: int | None = None,  # Look at the first `k` only (default: the whole gallery)
     norm: str = 'relevant',  # Divide by all positives, by those among the first k (`'hits'`) or by min(positives, k)
@@ -49,7 +49,7 @@ def _per_query(scores, relevant, f, empty, index=False):
     check_choice(empty, ('zero', 'skip', 'error'), 'empty')
     if isinstance(scores, Counts):
         if not scores.every and (scores.R > 1).any():
-            raise ValueError('this needs all positives, not only the best: counts(…, every=True)')
+            raise ValueError('this needs all positives, not only the best: counts(…, all_groups=True)')
         if index and (scores.e > 1).any():
             raise ValueError("ties='index' cannot be told from counts: pass the scores")
         parts = [(f(scores), scores.R)]
@@ -114,7 +114,7 @@ def _ap_cut(g, e, r, h, m, D, inner, higher):
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #223bcbff
 def ndcg(
-    scores,  # As in `counts`, or the result of `counts(…, every=True)`
+    scores,  # As in `counts`, or the result of `counts(…, all_groups=True)`
     relevant=None,  # As in `counts`
     k: int | None = None,  # Look at the first `k` only
     empty: str = 'zero',  # As in `mean_ap`
@@ -131,7 +131,7 @@ def ndcg(
 
 
 def r_precision(
-    scores,  # As in `counts`, or the result of `counts(…, every=True)`
+    scores,  # As in `counts`, or the result of `counts(…, all_groups=True)`
     relevant=None,  # As in `counts`
     empty: str = 'zero',  # As in `mean_ap`
     mean: bool = True,  # Mean over queries, or the (n,) values
