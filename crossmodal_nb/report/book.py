@@ -209,7 +209,7 @@ def rooms(
             lines.append(f'{(folder := parents[0])}/')
         lead = re.search(r'^> *((?:.+\n?)+)', nbformat.read(f, 4).cells[0].source, re.M)
         words = ' '.join(re.sub(r'\n>? *', ' ', lead[1]).split()) if lead else ''
-        sentence = re.match(r'.*?[.?](?= [A-Z`*]|$)|.*', words)[0]
+        sentence = re.match(r'.*?[.?](?= [A-Z`*]|$)|.*', re.sub(r'[*`]', '', words))[0]
         lines.append(f'{"  " if parents else ""}{name:{19 if parents else 21}}{sentence}')
     return '\n'.join(lines)
 
