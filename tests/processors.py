@@ -56,7 +56,7 @@ waiting = (
     'data/.*',
     'datasets/.*',
     'runs/runner',
-    'runs/profiling',
+    'profiling',
 )
 
 REPORT = '''

@@ -30,7 +30,7 @@ guide = root / 'book' / 'cluster.md'
 def toy(value, before=''):
     row = f"dict(query='a', gallery='b', metric='R@1', value={value}, split='valid', pool='all')"
     return (
-        f"{before}import os\nfrom crossmodal_nb import record\nfrom crossmodal_nb.runs.record import Run, "
+        f"{before}import os\nfrom crossmodal_nb.runs import record\nfrom crossmodal_nb.runs.record import Run, "
         "runs\nrecord.machine = dict          # without a second of torch\n"
         f"Run('10_toy', globals(), [{row}], tables=dict(parent=os.getppid())).save(out)"
     )

@@ -83,7 +83,7 @@ KILLS = (
     TOY
     + '''
 import json, multiprocessing, random, signal
-from crossmodal_nb import features as module
+from crossmodal_nb.encoders import extraction as module
 context = multiprocessing.get_context('forkserver')
 
 def ranked(f, rank, n, args):

@@ -32,7 +32,7 @@ WIDTHS = dict(image=4, text=5, audio=2, video=4, mesh=3)
 def sandbox():
     s = Sandbox()
     with pytest.MonkeyPatch.context() as m:
-        for module in ('xmedia', 'flickr'):
+        for module in ('xmedia', 'multilabel'):
             m.setattr(f'crossmodal_nb.datasets.{module}.isolated', s.isolated)
         yield s
     s.process.terminate()
