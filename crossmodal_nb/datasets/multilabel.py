@@ -145,7 +145,7 @@ def matrices(
         raise InputError(
             f'{path_of[picture]}: {picture} is of shape {shape[picture]}: pixels. Features are needed, '
             'one row per picture: extract them with a network of your choice, and put them into the folder as '
-            f' {" and ".join(part[0] for part in feature_layout)}'
+            f'{" and ".join(part[0] for part in feature_layout)}'
         )
     out = [_upright({k: _guarded(path_of[k], partial(_read, k=k)) for k in part}, path_of) for part in flat[0]]
     for k, j, x, z in zip(flat[0][0], flat[0][-1], out[0], out[-1]):
