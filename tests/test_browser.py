@@ -86,7 +86,7 @@ return [...document.querySelectorAll(arguments[0])].slice(0, 400).filter(visible
 def test_pages_fit_a_screen_and_a_phone_and_can_be_read_in_the_dark(browser, real_book, scheme):
     browser.scheme(scheme)
     try:
-        for name in ('index', 'explorer', 'results/board', 'results/cca_emoji', 'data', 'how/figures'):
+        for name in ('index', 'explorer', 'results/board', 'results/cca_emoji', 'data', 'how/report-plots'):
             for width in (1400, 390):
                 browser.size(width)
                 browser.open(real_book / f'{name}.html')
