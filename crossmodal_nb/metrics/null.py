@@ -33,8 +33,8 @@ class Null(NamedTuple):
 
 
 def permutation_null(
-    scores,  # As in `metrics.counts` (not its result)
-    relevant,  # As in `metrics.counts`
+    scores,  # As in `metrics.ranking.counts` (not its result)
+    relevant,  # As in `metrics.ranking.counts`
     metric,  # A metric, or a dict of them; each is called with `mean=False` and aggregated by `aggregate`
     n: int = 200,  # Permutations of each side
     seed: int = 0,
