@@ -266,7 +266,7 @@ def test_two_at_once(tmp_path, unbroken):
         f"from pathlib import Path; Path('{tmp_path}/ready' + str(os.getpid())).touch()\nwhile not "
         f"Path('{tmp_path}/go').exists(): time.sleep(.001)"
     )
-    pair = [start(tmp_path, 0.1, tmp_path / 'log', ready) for _ in range(2)]
+    pair = [start(tmp_path, 0.2, tmp_path / 'log', ready) for _ in range(2)]
     while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in pair):
         time.sleep(0.01)
     (tmp_path / 'go').touch()  # neither has imported for longer than the other
