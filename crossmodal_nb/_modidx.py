@@ -1054,8 +1054,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'crossmodal_nb/encoders/extraction.py'),
                                                    'crossmodal_nb.encoders.extraction._several': ( 'encoders/extraction.html#_several',
                                                                                                    'crossmodal_nb/encoders/extraction.py'),
-                                                   'crossmodal_nb.encoders.extraction._turn': ( 'encoders/extraction.html#_turn',
-                                                                                                'crossmodal_nb/encoders/extraction.py'),
                                                    'crossmodal_nb.encoders.extraction._worker': ( 'encoders/extraction.html#_worker',
                                                                                                   'crossmodal_nb/encoders/extraction.py'),
                                                    'crossmodal_nb.encoders.extraction.extract': ( 'encoders/extraction.html#extract',

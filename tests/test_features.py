@@ -4,10 +4,12 @@ subprocesses.
 
 import json
 import os
+import queue
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -262,17 +264,22 @@ def test_any_tail_is_overwritten(tmp_path, unbroken, broken_at):
 
 
 def test_two_at_once(tmp_path, unbroken):
-    ready = (
-        f"from pathlib import Path; Path('{tmp_path}/ready' + str(os.getpid())).touch()\nwhile not "
-        f"Path('{tmp_path}/go').exists(): time.sleep(.001)"
-    )
-    pair = [start(tmp_path, 0.2, tmp_path / 'log', ready) for _ in range(2)]
-    while len(list(tmp_path.glob('ready*'))) < 2 and all(p.poll() is None for p in pair):
-        time.sleep(0.01)
-    (tmp_path / 'go').touch()  # neither has imported for longer than the other
+    "One computes, and does not end before the other has said that it waits"
+    hold = f"""
+def wait_for_the_other(e, rows, call=Toy.__call__):
+    while not os.path.exists('{tmp_path}/seen'): time.sleep(.01)
+    return call(e, rows)
+Toy.__call__ = wait_for_the_other
+"""
+    pair = [start(tmp_path, 0, tmp_path / 'log', hold) for _ in range(2)]
+    lines = queue.Queue()
+    for p in pair:
+        threading.Thread(target=lambda out=p.stdout: [lines.put(line) for line in out], daemon=True).start()
+    assert 'waiting for another process that computes' in lines.get(timeout=120)
+    (tmp_path / 'seen').touch()
     for p in pair:
         assert p.wait(120) == 0, p.stderr.read()
-    assert sorted(p.stdout.read().count('waiting for another process that computes') for p in pair) == [0, 1]
+    assert lines.empty()
     log = [line.split() for line in (tmp_path / 'log').read_text().splitlines()]
     assert len(log) == 25 and len({pid for pid, _ in log}) == 1  # the second found it done
     assert bytes_of(store(view(), Toy(), tmp_path)) == bytes_of(unbroken)

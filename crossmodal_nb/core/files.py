@@ -61,14 +61,23 @@ def atomic(
 @contextlib.contextmanager
 def locked(
     path: str | Path,  # The file or folder to lock; the lock itself is a file next to it
+    task: str = '',  # If given, a process that has to wait says so: waiting for another process that `task`
 ):
     "Only one process at a time runs the block for a given `path`"
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f'.{path.name}.lock')):
+    lock = FileLock(path.with_name(f'.{path.name}.lock'))
+    try:
+        lock.acquire(timeout=0.2 if task else -1)
+    except Timeout:
+        print(f'waiting for another process that {task}', flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 # %% ../../nbs/core/04_files.ipynb #2355dff1
 def save_tensors(

@@ -67,7 +67,7 @@ def _joined(views):
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
     if not folder.exists():
-        with _turn(folder, f'view {name!r}, {encoder.key}'):
+        with locked(folder, f'computes view {name!r}, {encoder.key}'):
             if not folder.exists():
                 extract(name, view, encoder, folder, skip, processes)
     x, meta = stored(folder)
@@ -76,19 +76,6 @@ def _features(name, view, encoder, cache, skip, processes):
         x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view]
     )
 
-
-@contextlib.contextmanager
-def _turn(folder, task):
-    from filelock import FileLock, Timeout
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.with_name(f'.{folder.name}.lock'), timeout=0.2):
-            pass
-    except Timeout:
-        print(f'waiting for another process that computes {task}', flush=True)
-    with locked(folder):
-        yield
 
 # %% ../../nbs/encoders/10_extraction.ipynb #07fb5719
 def frozen(
