@@ -76,7 +76,6 @@ def _features(name, view, encoder, cache, skip, processes):
         x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view]
     )
 
-
 # %% ../../nbs/encoders/10_extraction.ipynb #07fb5719
 def frozen(
     raw: dict,  # {split: `Views`}, as `load` gives them; others, such as class prompts, may have only some views

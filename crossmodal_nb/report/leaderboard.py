@@ -477,7 +477,7 @@ def table(
         'minus the best',
         'minus linear CCA',
         *(unit(m)[1].replace(' (lower is better)', ' ↓') for m in further_metrics[relevance]),
-        'null, 95 %',
+        'null, best 5 %',
         'run, s',
         'epochs, s',
         'parameters',

@@ -194,7 +194,7 @@ def bars(
                             position + width * 0.46,
                             color='#bbbbbb',
                             lw=2.5,
-                            label='null, 95 %',
+                            label='null, best 5 %',
                         )
             # more characters than fit into one line
             long = sum(len(str(g)) + 2 for g in groups) > (42 if len(ps) > 1 and len(groups) * len(look) < 9 else 90)

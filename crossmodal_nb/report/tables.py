@@ -104,7 +104,7 @@ def table(
 
 below_the_line = {
     'chance': 'chance',
-    'null, 95 %': 'null_high',
+    'null, best 5 %': 'null_high',
     'ceiling': 'ceiling',
 }  # references of a column: field
 
