@@ -7,24 +7,31 @@ __all__ = ['settings']
 
 # %% ../../nbs/core/01_settings.ipynb #imports0
 import configparser
+import importlib.util
 import os
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 # %% ../../nbs/core/01_settings.ipynb #b1f47e9e
 def settings(
     start: str | Path | None = None,  # Folder where the search starts (default: the working directory)
-) -> SimpleNamespace:  # `root, checkout, lib_name, nbs_path, book, work, data (list of folders), device`
-    "Settings of this machine, from the nearest `settings.ini` in `start` or above, else defaults in the user's cache"
+) -> SimpleNamespace:  # `root, checkout, lib_name, nbs_path, book, output, work, data (list of folders), device`
+    "Settings of this machine, from the nearest `settings.ini` in `start` or above, else defaults"
     start = Path(start or Path.cwd()).resolve()
-    checkout = next((d for d in (start, *start.parents) if _is_checkout(d)), None)
-    root = checkout or Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'crossmodal_nb'
+    above = (start, *start.parents)
+    checkout = next((d for d in above if _is_checkout(d)), None)
+    root = checkout or next((d for d in above if (d / 'work' / 'data.toml').is_file()), start)
+    sources = checkout or Path(importlib.util.find_spec('crossmodal_nb').origin).parent
     ini = configparser.ConfigParser()
     ini.read_dict(
         {
             'crossmodal': dict(
-                lib_name='crossmodal_nb', nbs_path='nbs', book='book', work='work', data='work/data', device='auto'
+                lib_name='crossmodal_nb',
+                nbs_path='nbs' if checkout else '',
+                book='book',
+                work='work',
+                data='work/data',
+                device='auto',
             )
         }
     )
@@ -36,8 +43,9 @@ def settings(
         root=root,
         checkout=bool(checkout),
         lib_name=s['lib_name'],
-        nbs_path=root / s['nbs_path'],
-        book=root / s['book'],
+        nbs_path=sources / s['nbs_path'],
+        book=sources / s['book'],  # What the book is made from
+        output=root / s['book'],  # What is made: in a checkout, beside its sources
         work=root / s['work'],
         data=[Path(p).expanduser() for p in extra] + [root / p for p in s['data'].split()],
         device=s['device'],

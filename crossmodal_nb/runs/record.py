@@ -131,8 +131,9 @@ def check_parameters(
 def experiment(
     notebook: str,  # Its stem
 ) -> Path:
-    "The file of an experiment notebook of this checkout"
-    return settings().nbs_path / 'experiments' / f'{notebook}.ipynb'
+    "The file of an experiment notebook: the user's own, else one of the project"
+    own = settings().work / f'{notebook}.ipynb'
+    return own if own.exists() else settings().nbs_path / 'experiments' / own.name
 
 # %% ../../nbs/runs/02_record.ipynb #2105dde3
 @dataclass
