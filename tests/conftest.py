@@ -43,7 +43,7 @@ class Browser:
         options.add_experimental_option('perfLoggingPrefs', dict(enablePage=False))
         options.set_capability('goog:loggingPrefs', dict(performance='ALL', browser='ALL'))
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
-        self.driver.set_script_timeout(30)
+        self.driver.set_script_timeout(120)
         self.scheme('light')
 
     def open(self, path, state=''):

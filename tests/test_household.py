@@ -516,7 +516,7 @@ def test_several_processes_download_once(tmp_path, monkeypatch):
         f'print(obtain("tuxpaint-stamps-default", {str(tmp_path / "into")!r}))'
     )
     both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert len({p.communicate(timeout=120)[0] for p in both}) == 1 and log.read_text().count('download') == 1
+    assert len({p.communicate(timeout=600)[0] for p in both}) == 1 and log.read_text().count('download') == 1
 
 
 @built
