@@ -2755,8 +2755,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'crossmodal_nb/metrics/localization.py'),
                                                     'crossmodal_nb.metrics.localization.measures': ( 'metrics/localization.html#measures',
                                                                                                      'crossmodal_nb/metrics/localization.py'),
-                                                    'crossmodal_nb.metrics.localization.overlap': ( 'metrics/localization.html#overlap',
-                                                                                                    'crossmodal_nb/metrics/localization.py'),
                                                     'crossmodal_nb.metrics.localization.pointing': ( 'metrics/localization.html#pointing',
                                                                                                      'crossmodal_nb/metrics/localization.py'),
                                                     'crossmodal_nb.metrics.localization.rectangles': ( 'metrics/localization.html#rectangles',
