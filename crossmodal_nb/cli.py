@@ -164,12 +164,13 @@ def features(
 ):
     "Encode the raw rows of a data set, once; a killed job goes on where it was."
     from crossmodal_nb import datasets
-    from crossmodal_nb.encoders import audio, extraction, image, mesh, presets, store, video
+    from crossmodal_nb.data.modality import modality
+    from crossmodal_nb.encoders import audio, extraction, image, mesh, store, video
     from crossmodal_nb.encoders.text import MiniLM
 
     start, folders, rows, old, copied = time.monotonic(), [], 0, 0, 0
     splits = datasets.load(name, root, **dict(map(_option, option or [])))
-    kinds = {v: presets.kind(x.x) for v, x in splits['train'].items()}
+    kinds = {v: modality(x.x) for v, x in splits['train'].items()}
     named = [check_choice(v, kinds, f'view of {name}') for v in view or kinds]
     encoder = dict(
         image=image.EfficientNetLite(('pooled', 'grid') if grid else 'pooled', crop, flip),
@@ -367,7 +368,8 @@ def index(
     "Train a method and save it with its gallery, for `search`."
     from crossmodal_nb import datasets
     from crossmodal_nb import search as engine
-    from crossmodal_nb.encoders import audio, mesh, presets, video
+    from crossmodal_nb.data.modality import modality
+    from crossmodal_nb.encoders import audio, mesh, video
     from crossmodal_nb.encoders.extraction import features
     from crossmodal_nb.encoders.image import EfficientNetLite
     from crossmodal_nb.encoders.text import MiniLM
@@ -384,7 +386,7 @@ def index(
     defaults = dict(
         image=EfficientNetLite(), text=MiniLM(), sound=audio.MFCC(), mesh=mesh.MeshGeometry(), video=video.Video()
     )
-    encoders = {v: defaults[k] for v, x in raw['train'].items() if (k := presets.kind(x.x)) in defaults}
+    encoders = {v: defaults[k] for v, x in raw['train'].items() if (k := modality(x.x)) in defaults}
     data = {
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
         for s in {'train', 'valid', split} & set(raw)

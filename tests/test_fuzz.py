@@ -30,10 +30,10 @@ from PIL import Image
 
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.fetch import unpack
+from crossmodal_nb.data.pickles import unpickled
 from crossmodal_nb.data.readers import _limit
 from crossmodal_nb.datasets import load
 from crossmodal_nb.datasets.flowgraphs import boxes
-from crossmodal_nb.datasets.recipe1m_lmdb import unpickled
 
 # ================================================================ for every loader: import these
 #

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from ..core.checks import InputError, check_choice
 from ..data.rows import take
 from ..data.views import Views
-from ..datasets.gaze import Attended, Squared, cells, views_of
+from ..datasets.gaze_masks import Attended, Squared, cells, views_of
 from ..encoders import extraction
 from ..encoders.image import EfficientNetLite, ResNet50
 from ..losses.contrastive import info_nce, queue_nce
