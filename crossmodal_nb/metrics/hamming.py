@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .ranking import BLOCK, Counts, _each, _positives, _ready, _relevant
+from .ranking import BLOCK, Counts, index_codes, map_blocks, positive_positions, relevance_block
 
 # %% ../../nbs/metrics/05_hamming.ipynb #1c127b98
 def sign(
@@ -92,10 +92,10 @@ def precision_recall_by_radius(
         block = block.astype(int)
         b, c = len(block), block.max() + 1
         bins = block + np.arange(b)[:, None] * c
-        relevant_bins = bins[_relevant(relevant, first, block.shape)]
+        relevant_bins = bins[relevance_block(relevant, first, block.shape)]
         return [np.bincount(x, minlength=b * c).reshape(b, c) for x in (bins.ravel(), relevant_bins)]
 
-    retrieved, hits = zip(*_each(histograms, d))
+    retrieved, hits = zip(*map_blocks(histograms, d))
     c = max(x.shape[1] for x in retrieved)
     retrieved, hits = (
         np.concatenate([np.pad(x, ((0, 0), (0, c - x.shape[1]))) for x in pieces]).cumsum(1)
@@ -146,16 +146,16 @@ def distance_histogram(
 ) -> DistanceHistogram:
     "One pass over all distances, block by block"
     q, g, bits = _words(queries, gallery)
-    relevant, step = _ready(relevant), max(1, BLOCK // len(g))
+    relevant, step = index_codes(relevant), max(1, BLOCK // len(g))
 
     def histograms(first, d):
         n = len(d) * (bits + 1)
         bins = (d + (bits + 1) * np.arange(len(d))[:, None]).ravel()
-        relevant_bins = bins[_positives(relevant, first, d.shape)[0]]
+        relevant_bins = bins[positive_positions(relevant, first, d.shape)[0]]
         return [np.bincount(x, minlength=n).reshape(len(d), -1) for x in (bins, relevant_bins)]
 
     blocks = ((slice(i, i + step), _distances(q[i : i + step], g.T)) for i in range(0, len(q), step))
-    return DistanceHistogram(*map(np.concatenate, zip(*_each(histograms, blocks))))
+    return DistanceHistogram(*map(np.concatenate, zip(*map_blocks(histograms, blocks))))
 
 
 def _words(*codes):
