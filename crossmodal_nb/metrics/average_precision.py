@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .ranking import Counts, count_block, hypergeometric, map_blocks, mean_over_queries
+from .ranking import Counts, count_block, map_blocks, mean_over_queries
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #8ef8716b
 def mean_ap(
@@ -113,10 +113,12 @@ def average_precision(
 def _ap_cut(g, e, r, h, m, D, inner, higher):
     """Expected AP by hits where the cut takes m of e tied rows, x of them positive; the rows ranked higher add a
     sum and h hits"""
+    from scipy.stats import hypergeom
+
     ap = np.zeros(len(g))
     for x in range(int(np.minimum(r, m).max()) + 1):
         s = x / m * ((h + 1) * D + (x - 1) / np.maximum(m - 1, 1) * inner)
-        ap += hypergeometric(x, e, r, m) * (higher + s) / np.maximum(h + x, 1)
+        ap += hypergeom.pmf(x, e, r, m) * (higher + s) / np.maximum(h + x, 1)
     return ap
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #223bcbff

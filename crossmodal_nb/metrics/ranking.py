@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BLOCK', 'Counts', 'counts', 'concat_counts', 'map_blocks', 'IndexedCodes', 'index_codes', 'positive_positions',
            'relevance_block', 'rank_nan_last', 'count_block', 'check_positives', 'sort_descending',
-           'sort_with_mixed_ties', 'group_counts', 'ranks', 'recall_at', 'hypergeometric', 'mean_over_queries',
-           'median_rank', 'mean_reciprocal_rank']
+           'sort_with_mixed_ties', 'group_counts', 'ranks', 'recall_at', 'mean_over_queries', 'median_rank',
+           'mean_reciprocal_rank']
 
 # %% ../../nbs/metrics/01_ranking.ipynb #imports0
 import functools
@@ -318,25 +318,11 @@ def recall_at(
         raise ValueError(f'recall at k={k}: k starts at 1')
     c = _best(scores, relevant)
     m = np.clip(k - c.g, 0, c.e)
-    return mean_over_queries(m / c.e if (c.r == 1).all() else 1 - hypergeometric(0, c.e, c.r, m), mean)
+    if (c.r == 1).all():
+        return mean_over_queries(m / c.e, mean)
+    from scipy.stats import hypergeom
 
-
-def hypergeometric(
-    x,  # Positives that are drawn: a number, or an array as the following
-    e: np.ndarray,  # Rows to draw from
-    r: np.ndarray,  # Positives among them
-    m: np.ndarray,  # Rows that are drawn, at most e
-) -> np.ndarray:  # 0 to 1
-    "Probability that m rows, drawn of e without replacement, hold x of the r positives"
-    from scipy.special import gammaln
-
-    ok = (x <= r) & (x <= m) & (m - x <= e - r)
-
-    def log_binom(a, b):
-        return gammaln(a + 1.0) - gammaln(b + 1.0) - gammaln(a - b + 1.0)
-
-    e, r, m = (np.where(ok, v, x) for v in (e, r, m))  # anything valid where the answer is 0
-    return np.where(ok, np.exp(log_binom(r, x) + log_binom(e - r, m - x) - log_binom(e, m)), 0.0)
+    return mean_over_queries(1 - hypergeom.pmf(0, c.e, c.r, m), mean)
 
 
 def mean_over_queries(

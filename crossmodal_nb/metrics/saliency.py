@@ -45,13 +45,12 @@ def auc(
     fixated,  # (height, width) bool: see `fixated_pixels`
 ) -> float:  # 0 to 1
     "AUC-Judd: how often a fixated pixel scores higher than one that is not, ties half"
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
     s, fixated = _checked(s, fixated)
-    hits, n = fixated.sum(), fixated.size
-    if hits == n:
+    if fixated.all():
         raise InputError('every pixel is fixated: there is no other to compare with')
-    return float((rankdata(s)[fixated.ravel()].sum() - hits * (hits + 1) / 2) / (hits * (n - hits)))
+    return float(roc_auc_score(fixated.ravel(), s.ravel()))
 
 
 def nss(
