@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..data.views import relevance
+from ..data.views import relevance_matrix
 from .aggregate import aggregate, metrics_by_name
 from .average_precision import mean_ap
 from crossmodal_nb.metrics.ranking import (
@@ -122,7 +122,7 @@ def _keys(relevant, m):
 
     def piece(i):
         part = labels[i : i + step]
-        return relevance(part, torch.as_tensor(relevant[1]).cpu()) if pair else part.bool()
+        return relevance_matrix(part, torch.as_tensor(relevant[1]).cpu()) if pair else part.bool()
 
     return key.numpy(), [np.flatnonzero(r) for i in range(0, len(labels), step) for r in piece(i).numpy()]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from ..data.views import relevance
+from ..data.views import relevance_matrix
 
 # %% ../../nbs/metrics/01_ranking.ipynb #c2e8ac0c
 # Entries of the score matrix worked on at once: smaller pieces cost more to hand out, larger ones need more memory
@@ -147,7 +147,9 @@ def relevance_block(
     elif isinstance(relevant, (tuple, list)):
         q, g = (torch.as_tensor(x).cpu() for x in relevant[:2])
         q = q[first : first + b]
-        rel = relevance(q, g) if q.dim() > 1 else q.numpy()[:, None] == g.numpy()[None]  # NumPy compares codes faster
+        rel = (
+            relevance_matrix(q, g) if q.dim() > 1 else q.numpy()[:, None] == g.numpy()[None]
+        )  # NumPy compares codes faster
     else:
         rel = torch.as_tensor(relevant)[first : first + b].cpu()
     rel = np.asarray(rel).astype(bool, copy=False)
