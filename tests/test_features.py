@@ -215,7 +215,7 @@ def test_the_features_that_experiments_share(tmp_path, photos):
 
 
 class Spoils(Toy):
-    about = dict(name='spoils')
+    spec = dict(name='spoils')
 
     def __call__(self, rows):
         out = super().__call__(rows)
@@ -393,7 +393,7 @@ def test_a_job_goes_on_as_it_began(tmp_path):
 
     class Rounds(Toy):
         calls, dies, company = 0, None, dict(name='rounds')
-        about = company
+        spec = company
 
         def __call__(self, rows):  # a row depends on its company, in the last bits
             self.calls += 1
@@ -473,7 +473,7 @@ def test_row_keys_of_lazy_sequences(tmp_path):
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
 def test_nan_and_inf_are_refused_with_row_names(tmp_path, bad):
     class Bad(Toy):
-        about = dict(name='bad')
+        spec = dict(name='bad')
 
         def __call__(self, rows):
             out = super().__call__(rows)
@@ -489,7 +489,7 @@ def test_nan_and_inf_are_refused_with_row_names(tmp_path, bad):
 
 def test_what_would_not_fit_in_16_bits_is_refused(tmp_path):
     class Large(Encoder):
-        about = dict(name='large')
+        spec = dict(name='large')
 
         def __call__(self, rows):
             return dict(grid=torch.tensor([[[float(r) * 1e4]] for r in rows]))
@@ -500,7 +500,7 @@ def test_what_would_not_fit_in_16_bits_is_refused(tmp_path):
 
 def test_wrong_number_of_rows_and_unknown_view(tmp_path):
     class Short(Encoder):
-        about = dict(name='short')
+        spec = dict(name='short')
 
         def __call__(self, rows):
             return dict(pooled=torch.zeros(len(rows) - 1, 2))
@@ -519,7 +519,7 @@ def test_wrong_number_of_rows_and_unknown_view(tmp_path):
 class Mean(Encoder):
     "The picture in four pixels"
 
-    shard, about = 4, dict(name='mean')
+    shard, spec = 4, dict(name='mean')
 
     def prepare(self, row):
         return torch.from_numpy(np.array(row.resize((2, 2)), dtype=np.float32).ravel())

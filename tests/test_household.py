@@ -372,7 +372,7 @@ def test_a_damaged_file_is_named(make, text, says, tmp_path):
 
 # ---------------------------------------------------------------- encoders
 class Colour(Encoder):
-    about = dict(name='Colour')
+    spec = dict(name='Colour')
 
     def prepare(self, row):
         return torch.from_numpy(np.array(row)).float() if isinstance(row, Image.Image) else row

@@ -5,7 +5,7 @@ one view of texts, where each text row carries its language."""
 
 # %% auto #0
 __all__ = ['info', 'relatives', 'copies', 'standings', 'files', 'tongue', 'counts', 'spoken', 'by_language', 'permuted', 'script',
-           'standing', 'apart_from', 'tongues', 'emoji_tongues', 'tuxpaint_tongues', 'stems', 'class_names',
+           'standing', 'apart_from', 'multilingual_views', 'emoji_tongues', 'tuxpaint_tongues', 'stems', 'class_names',
            'stacked_languages']
 
 # %% ../../nbs/datasets/19_multilingual.ipynb #imports0
@@ -190,7 +190,7 @@ def apart_from(
     return [code for code in languages if copies.get(code, code) != copies.get(language, language)]
 
 # %% ../../nbs/datasets/19_multilingual.ipynb #c3738bdd
-def tongues(
+def multilingual_views(
     x,  # n pictures: a lazy sequence
     ids: list,  # n names
     y,  # (n,) classes
@@ -226,7 +226,7 @@ def emoji_tongues(
             dict(zip(of_emoji.languages, texts)) for texts in zip(*(v[language].x for language in of_emoji.languages))
         ]
         image = v['image']
-        views = tongues(image.x, image.ids, image.y, image.item, captions, languages)
+        views = multilingual_views(image.x, image.ids, image.y, image.item, captions, languages)
         out[s] = (
             views if flags else views.subset([i for i, sign in zip(image.item.tolist(), image.ids) if not _flag(sign)])
         )
@@ -259,7 +259,9 @@ def tuxpaint_tongues(
     out = {}
     for s, items in tuxpaint.stamp_splits(views, root).items():
         part = image[torch.isin(image.item, items) & torch.isin(image.item, torch.tensor(chosen))]
-        out[s] = tongues(part.x, part.ids, part.y, part.item, [captions[i] for i in part.item.tolist()], languages)
+        out[s] = multilingual_views(
+            part.x, part.ids, part.y, part.item, [captions[i] for i in part.item.tolist()], languages
+        )
     return out
 
 # %% ../../nbs/datasets/19_multilingual.ipynb #903f3fbd

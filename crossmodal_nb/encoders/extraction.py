@@ -343,7 +343,7 @@ def _finish(part, view, encoder, done):
     _save(
         part / 'meta.json',
         dict(
-            getattr(encoder, 'about', {}),
+            getattr(encoder, 'spec', {}),
             encoder=encoder.key,
             parts=parts,
             rates=rates,

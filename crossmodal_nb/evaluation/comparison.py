@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from ..core.checks import InputError
-from ..data.views import Views, relevance
+from ..data.views import Views, relevance_matrix
 from crossmodal_nb.evaluation.retrieval import (
     _norm,
     _Task,
@@ -88,7 +88,7 @@ def exclude_self(
     "Scores and relevance by label, with each query's own item ranked last and irrelevant"
     q, g, (yq, yg) = retrieval_task(views, a, b, 'label')
     identical, s = q.item[:, None] == g.item, method.score(a, q.x, b, g.x)
-    return s.masked_fill(identical, float(s.min()) - 1), relevance(yq, yg) & ~identical, q, g
+    return s.masked_fill(identical, float(s.min()) - 1), relevance_matrix(yq, yg) & ~identical, q, g
 
 
 def evaluate_exclude_self(

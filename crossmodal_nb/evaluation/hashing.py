@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 import torch
 
-from ..data.views import Views, relevance
+from ..data.views import Views, relevance_matrix
 from .retrieval import _null_fields, _scorer, _Task, _two_sided, random_run, retrieval_task
 from ..methods.base import Method
 from ..metrics.average_precision import mean_ap

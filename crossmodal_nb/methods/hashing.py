@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import InputError, check_choice
-from ..data.views import Views, relevance
+from ..data.views import Views, relevance_matrix
 from ..losses.hashing import dcmh_rows, label_affinity, seph
 from .base import Method, Neural, as_views, parts_of
 from .dscmr import DSCMR, ClassOrdered
@@ -193,7 +193,7 @@ class DCMH(Hash, Neural):
         rows = torch.searchsorted(self.items, batch.item.to(self.items.device))
         f, current = z[list(self.views)[j]].float(), self.stored[j]
         remaining = [i for i in range(len(self.views)) if i != j]
-        s = relevance(self.y[rows], self.y).repeat(1, len(remaining))
+        s = relevance_matrix(self.y[rows], self.y).repeat(1, len(remaining))
         codes, total = self.stored[remaining].flatten(0, 1), current.sum(0) - current[rows].sum(0)
         out = dcmh_rows(f, codes, s, self.B[rows], total, self.gamma, self.eta)
         if self.training:

@@ -31,7 +31,7 @@ def iou(
     a,  # (n, 4) boxes x1, y1, x2, y2
     b,  # (m, 4)
 ) -> Tensor:  # (n, m) 0 to 1
-    "Intersection over union"
+    "Intersection over union. A box without area raises an `InputError`"
     from torchvision.ops import box_iou
 
     return box_iou(_boxes(a), _boxes(b))

@@ -300,10 +300,10 @@ def surprises(
             if r.get('data') == 'recipes' and r.get('rung') == '+align, wgan_gp'
         ]
         classifier = [
-            f' A newly trained classifier then recognises the modality of a code in {r["told"]:.0f} % of cases, '
-            f'and in {r["triplet"]:.0f} % without.'
+            ' A newly trained classifier then recognises the modality of a code in '
+            f'{r["modality_accuracy"]:.0f} % of cases, and in {r["triplet"]:.0f} % without.'
             for r in rows
-            if {'told', 'triplet'} <= set(r)
+            if {'modality_accuracy', 'triplet'} <= set(r)
         ]
         out.append(
             dict(

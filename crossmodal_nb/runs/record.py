@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.checks import InputError, check_choice, typed
 from ..core.files import atomic
+from ..core.names import current_record
 from ..core.settings import settings
 from ..metrics import uncertainty
 from .keys import bindings, digests, key, notebook_code, silent
@@ -259,13 +260,13 @@ _fields_if_ok = dict(tables=dict, history=list, selected_by=str)
 def read(
     path: str | Path,  # A record's file
 ) -> dict | None:  # The record; None, with a warning that names the file, where it cannot be used
-    "A record from its file"
+    "A record from its file, under current names"
     try:
         wrong = _wrong(r := json.loads(Path(path).read_text()))
     except (OSError, ValueError) as e:
         wrong = f'it cannot be read ({e})'
     if not wrong:
-        return r
+        return current_record(r)
     warnings.warn(
         f'{path} is left out: {wrong}. Delete it, and run its entry again '
         '(or restore it, if it came with the checkout)',
