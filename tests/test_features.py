@@ -102,17 +102,21 @@ def job(cache, n, wait):
     e = Toy(); e.wait, e.log = wait, f'{cache}.log'
     features(Views(a=view(480)), dict(a=e), cache=cache, processes=n)
 
+def written(log): return len(log.read_text().splitlines()) if log.exists() else 0
+
 def kills(cache, n, many, luck):
-    "Kill many times, the parent or a worker, at random moments; then let it finish"
+    "Kill many times, the parent or a worker, at random moments, every other time after a shard; then let it finish"
     folder, died, log = store(view(480), Toy(), cache), [], Path(f'{cache}.log')
     while len(died) < many:
-        run = context.Process(target=job, args=(cache, n, .06 * n)); run.start(); time.sleep(.03 + luck.random() * .3)
+        run = context.Process(target=job, args=(cache, n, .15 * n)); had = written(log); run.start()
+        while len(died) % 2 and run.is_alive() and written(log) == had: time.sleep(.005)    # however slow the machine
+        time.sleep(.03 + luck.random() * .3)
         victim = luck.choice([run.pid, *map(int, Path(f'/proc/{run.pid}/task/{run.pid}/children').read_text().split())])
         os.kill(victim, signal.SIGKILL); died.append(victim != run.pid); run.join()
         assert run.exitcode and not folder.exists(), (n, run.exitcode)
     run = context.Process(target=job, args=(cache, n, .01)); run.start(); run.join(); assert not run.exitcode
     m = json.loads((folder/'meta.json').read_text())
-    return dict(tries=m['shards']['tries'], shards=len(log.read_text().splitlines()),
+    return dict(tries=m['shards']['tries'], shards=written(log),
                 left=[str(p) for p in folder.parent.glob('*.part')], workers=sum(died))
 
 if __name__ == '__main__':
