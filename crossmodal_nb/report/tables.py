@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['esc', 'below_the_line', 'signs', 'protocol', 'Html', 'table', 'shown', 'marked', 'legend', 'listing', 'reported',
-           'save']
+           'score_grids', 'save']
 
 # %% ../../nbs/report/04_tables.ipynb #imports0
 import html
@@ -16,6 +16,7 @@ import numpy as np
 from ..core.files import atomic
 from .plots import advice
 from .style import ordered, spread, unit, value
+from ..runs.record import measured
 
 # %% ../../nbs/report/04_tables.ipynb #3e862e1b
 def protocol(
@@ -292,6 +293,26 @@ def reported(
     return table(
         rows, index, columns, f'Reported elsewhere, not run here. {source}. {caption}'.strip(), digits, 'reported'
     )
+
+# %% ../../nbs/report/04_tables.ipynb #dac1813a
+def score_grids(
+    rows: list[dict],  # As `record.board` gives them
+) -> dict:  # data set: lists of cells, the head first
+    "Scores of each data set, one line for each setting and direction; `*`: published, not run here"
+    outcome = measured | {'metric', 'norm', 'query', 'gallery', 'dataset', 'experiment', 'published', 'split'}
+    grids = {}
+    for d in ordered(r.get('dataset') or '-' for r in rows):
+        dataset_rows = [r for r in rows if (r.get('dataset') or '-') == d]
+        metrics, lines = list(dict.fromkeys(r['metric'] for r in dataset_rows)), {}
+        for r in dataset_rows:
+            setting = ', '.join(f'{k} {v}' for k, v in r.items() if k not in outcome and v not in (None, ''))
+            name = r['experiment'] + ('*' if r.get('published') else '')
+            lines.setdefault((name, f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
+        grids[d] = [
+            ['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)],
+            *([*k, *(shown(v.get(m)) if m in v else '' for m in metrics)] for k, v in lines.items()),
+        ]
+    return grids
 
 # %% ../../nbs/report/04_tables.ipynb #e857d512
 def save(
