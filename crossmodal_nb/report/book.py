@@ -212,7 +212,7 @@ def rooms(
         lead = re.search(r'^> *((?:.+\n?)+)', nbformat.read(f, 4).cells[0].source, re.M)
         words = ' '.join(re.sub(r'\n>? *', ' ', lead[1]).split()) if lead else ''
         sentence = re.match(r'.*?[.?](?= [A-Z`*]|$)|.*', re.sub(r'[*`]', '', words))[0]
-        lines.append(f'{"  " if parents else ""}{name:{19 if parents else 21}}{sentence}')
+        lines.append(f'{"  " if parents else ""}{name:{22 if parents else 24}}{sentence}')
     return '\n'.join(lines)
 
 
