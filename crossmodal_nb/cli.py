@@ -64,7 +64,9 @@ def table_text(
     table = Table(*head, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for r in body:
         table.add_row(*r)
-    console = Console(width=width or 100_000, markup=False, emoji=False, highlight=False, color_system=None)
+    console = Console(
+        width=width or 100_000, markup=False, emoji=False, highlight=False, color_system=None, force_jupyter=False
+    )
     with console.capture() as text:
         console.print(table)
     return '\n'.join(line.rstrip() for line in text.get().splitlines())
@@ -74,7 +76,7 @@ def print_table(rows: list[list]):
     "Print a table, wrapped where this is a terminal, and one line a row where it is piped"
     from rich.console import Console
 
-    console = Console()
+    console = Console(force_jupyter=False)
     print(table_text(rows, console.width if console.is_terminal else None))
 
 # %% ../nbs/cli.ipynb #882b1ff2
