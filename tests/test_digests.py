@@ -44,7 +44,7 @@ measuring = [
     ('metrics.uncertainty', 'bootstrap', '10_cca'),
     ('evaluation.retrieval', 'evaluate', '10_cca'),
     ('metrics.geometry', 'structure', '10_cca'),
-    ('report.leaderboard', 'significance', '90_board'),
+    ('report.leaderboard_rankings', 'significance', '90_board'),
     ('runs.record', '_merge', '32_ladder'),
     ('report.advice', 'decisions', '01_start'),
     ('profiling', 'slope', '95_cost'),

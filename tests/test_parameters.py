@@ -15,8 +15,8 @@ from conftest import manifest, notebook
 from test_runner import crossmodal, records, root
 
 from crossmodal_nb.core.checks import InputError, typed
-from crossmodal_nb.report import staging
-from crossmodal_nb.report.tables import card
+from crossmodal_nb.report import pages
+from crossmodal_nb.report.provenance import card
 from crossmodal_nb.runs import keys, record, runner
 
 
@@ -413,7 +413,7 @@ def test_one_bad_record_stops_nothing(house, good, how, monkeypatch):
     (at / 'good.json').write_text(
         json.dumps(json.loads(good) | dict(experiment='toy', rows=json.loads(good)['rows'][:3]))
     )
-    for ask in (record.runs, runner.plan, lambda: record.board(), staging.pages):
+    for ask in (record.runs, runner.plan, lambda: record.board(), pages.pages):
         with pytest.warns(UserWarning, match='bad.json') as said:
             ask()
         assert 'Delete it' in str(said[0].message)

@@ -14,12 +14,13 @@ from crossmodal_nb.data.modality import modality
 from crossmodal_nb.data.sounds import Sounds
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.audio import MFCC
+from crossmodal_nb.encoders.description import build_encoder, describe_encoder
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.image import EfficientNetLite
 from crossmodal_nb.encoders.text import TfIdf
 from crossmodal_nb.methods.base import product, sides
 from crossmodal_nb.methods.linear import CCA
-from crossmodal_nb.search import Index, build_encoder, describe_encoder, nearest
+from crossmodal_nb.search import Index, nearest
 
 
 @pytest.fixture(scope='module')

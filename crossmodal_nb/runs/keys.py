@@ -421,8 +421,13 @@ learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # layers t
 presentation = (
     'report.style',
     'report.plots',
+    'report.cost_plot',
     'report.tables',
+    'report.provenance',
     'report.galleries',
+    'report.pages',
+    'report.page_data',
+    'report.contents',
     'report.staging',
     'report.book',
     'explorer',
