@@ -16,16 +16,17 @@ import numpy as np
 from ..core.checks import InputError
 from ..data.views import Views, relevance
 from crossmodal_nb.evaluation.retrieval import (
-    _norm,
-    _Task,
-    _whole,
-    evaluate,
+    Direction,
+    ap_norm,
+    evaluate_rows,
     query_ranks,
     random_run,
     retrieval_task,
     standard,
+    whole_gallery,
 )
-from ..methods.base import Method
+from .tidy import row
+from ..methods.base import Method, as_views
 from ..metrics.average_precision import mean_ap
 from ..metrics.comparison import Comparison, compare, margin
 from ..metrics.uncertainty import PROJECTIONS, Score, class_score, item_score
@@ -93,42 +94,33 @@ def exclude_self(
 
 def evaluate_exclude_self(
     method,  # As in `evaluate`
-    views: Views,  # As in `evaluate`
+    views,  # As in `evaluate`
     /,
     pairs=(),  # Pairs of views of the same things: `[['mesh', 'video']]`
-    metrics: dict | None = None,
-    split: str = 'test',
-    boot: int = 1000,
-    permutations: int = 200,
-    seed: int = 0,
-    **tags,  # As in `evaluate`
+    metrics: dict | None = None,  # As in `evaluate_rows`
+    split: str | None = None,  # As in `evaluate_rows`
+    boot: int = 1000,  # As in `evaluate_rows`
+    permutations: int = 200,  # As in `evaluate_rows`
+    seed: int = 0,  # As in `evaluate_rows`
+    **tags,  # As in `evaluate_rows`
 ) -> list[dict]:  # Tidy rows
-    "`evaluate` by label; between `pairs` without a query's own item"
-    metrics = metrics or standard['label']
+    "`evaluate_rows` by label; between `pairs` without a query's own item"
+    views, metrics = as_views(views), metrics or standard['label']
+    split = split or views.split
     directions = [p for a, b in pairs for p in ((a, b), (b, a)) if a in views and b in views]
     rows = [
         r
-        for r in evaluate(
+        for r in evaluate_rows(
             method, views, 'label', metrics, split=split, boot=boot, permutations=permutations, seed=seed, **tags
         )
         if (r['query'], r['gallery']) not in directions
     ]
     for a, b in directions:
         s, relevant, q, g = exclude_self(method, views, a, b)
-        task = _Task(q, g, relevant, len(q), {}, lambda s=s: s, random_run(method))
-        results = _whole(task, metrics, 'label', boot, permutations, seed)
+        direction = Direction(q, g, relevant, lambda s=s: s)
+        results = whole_gallery(direction, metrics, 'label', boot, permutations, seed)
         rows += [
-            dict(
-                query=a,
-                gallery=b,
-                metric=m,
-                pool='all',
-                **results[m],
-                relevance='label',
-                split=split,
-                **_norm(f),
-                **tags,
-            )
+            row(a, b, m, pool='all', relevance='label', split=split, norm=ap_norm(f), **results[m], **tags)
             for m, f in metrics.items()
         ]
     return rows

@@ -23,6 +23,7 @@ import numpy as np
 from ..core.checks import InputError, check_choice, typed
 from ..core.files import atomic
 from ..core.settings import settings
+from ..evaluation import tidy
 from ..metrics import uncertainty
 from .keys import bindings, digests, key, notebook_code, silent
 
@@ -141,7 +142,7 @@ class Run:
 
     notebook: str  # Stem of the experiment notebook, e.g. `'10_cca'`
     given: dict  # The notebook's `globals()`: its declared parameters are read from here
-    rows: list  # Tidy rows, as `evaluate` makes them
+    rows: list  # Tidy rows, as `evaluate_rows` makes them
     tables: dict = field(
         default_factory=dict
     )  # Further results for a page or the leaderboard: name -> JSON-serialisable value
@@ -305,25 +306,7 @@ def runs(
 
 
 # fields of a row that a run or `board` measures; the others identify the row
-measured = {
-    'value',
-    'low',
-    'high',
-    'se',
-    'sd',
-    'n',
-    'pools',
-    'chance',
-    'null',
-    'null_high',
-    'ceiling',
-    'official',
-    'why',
-    'marks',
-    'runs',
-    'design',
-    'run_sd',
-}
+measured = {*tidy.measured, 'marks', 'runs', 'design', 'run_sd'}
 
 
 def board(
