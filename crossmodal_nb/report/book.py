@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from ..core.files import atomic, locked
 from .staging import checkout_settings, good_records, kernel, lessons, stage, staged_code
+from ..runs.record import write as write_record
 
 # %% ../../nbs/report/09_book.ipynb #b51a8c2e
 def build(
@@ -114,8 +115,7 @@ def publish(
     shutil.rmtree(s.book / 'records' / exp, ignore_errors=True)
     for r in latest.values():
         out.append(s.book / 'records' / exp / r['path'].name)
-        with atomic(out[-1]) as f:
-            f.write(r['path'].read_text())
+        write_record(out[-1], {k: v for k, v in r.items() if k != 'path'})
     return out
 
 

@@ -7,6 +7,7 @@ __all__ = ['kernel', 'absent', 'staged', 'staged_code', 'pages', 'good_records',
            'lessons', 'slug', 'stage', 'checkout_settings', 'shards']
 
 # %% ../../nbs/report/08_staging.ipynb #imports0
+import base64
 import copy
 import csv
 import io
@@ -17,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -283,11 +285,17 @@ def _leaves(x, path=''):
             yield from _leaves(v, f'{path}/{k}' if path else str(k))
 
 
+def _word(number):
+    return f'{number:g}' if isinstance(number, float) else str(number)
+
+
 def _csv(rows, max_bytes):
     "[(rows, bytes), …]: parts with header, each at most `max_bytes` long; lists and dicts in a cell are JSON"
     keys = list(dict.fromkeys(k for r in rows for k in r))
 
     def cell(x):
+        if isinstance(x, np.ndarray):
+            return ' '.join(_word(v) for v in x.tolist()) if x.ndim == 1 else base64.b64encode(x.tobytes()).decode()
         return json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else x
 
     def line(values):
