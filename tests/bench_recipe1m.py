@@ -27,7 +27,7 @@ from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets.recipe1m import recipe1m
 from crossmodal_nb.datasets.recipe1m_import import imported
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.moments import stream
 from crossmodal_nb.metrics.pools import draw_pools
@@ -125,7 +125,7 @@ def cca(train, test, size, draws=10):
             r
             for d in dims
             if d <= rank
-            for r in evaluate(m.with_params(dim=d), test, pools=[size], draws=draws, boot=0, permutations=0, dim=d)
+            for r in evaluate_rows(m.with_params(dim=d), test, pools=[size], draws=draws, boot=0, permutations=0, dim=d)
         ]
         judge = time.time() - t
     return dict(fit_s=fit, solve_s=solve, judge_s=judge, mb=peak.mb, dims=[d for d in dims if d <= rank]), rows

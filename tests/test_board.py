@@ -33,10 +33,6 @@ N, chance = 200, 0.05
 item = np.arange(N)
 
 
-def text(v):
-    return ' '.join(map(str, v))
-
-
 def made(experiment, methods, items=item, seed=0, dataset='made up', history=(), tables=(), closed=('CCA',), **params):
     "A record of by-item ranks: method: (n,) ranks. Methods of `closed` come out the same each time"
     of = {
@@ -80,7 +76,7 @@ def made(experiment, methods, items=item, seed=0, dataset='made up', history=(),
         rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
         tables=dict(
             ranks={
-                m: {'image→text': dict(item=text(items), rank=text(r), random=m not in closed)}
+                m: {'image→text': dict(item=np.asarray(items), rank=r, random=m not in closed)}
                 for m, r in methods.items()
             }
         )
@@ -342,7 +338,7 @@ def test_no_comparison_where_it_would_be_a_guess(ranks):
     bare = made('bare', dict(net=ranks['better']))
     bare['tables'] = {}
     wrong = made('wrong', dict(net=ranks['better']))
-    wrong['tables']['ranks']['net']['image→text']['rank'] = text(ranks['CCA'])  # not what made the score
+    wrong['tables']['ranks']['net']['image→text']['rank'] = ranks['CCA']  # not what made the score
     records = made('one', ranks, closed=forms), second, bare, wrong
     (lines,) = ranked(*records).values()
     why = {e: named(lines)[e, 'net']['versus']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
@@ -660,9 +656,7 @@ def compared(test, valid=None, runs=3, closed=('CCA',), **params):
     "Runs that keep ranks of both splits: method: function of the run → (n,) ranks"
 
     def packed_ranks(of, s):
-        return {
-            m: {'image→text': dict(item=text(item), rank=text(f(s)), random=m not in closed)} for m, f in of.items()
-        }
+        return {m: {'image→text': dict(item=item, rank=f(s), random=m not in closed)} for m, f in of.items()}
 
     return [
         made(

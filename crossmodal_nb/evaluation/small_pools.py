@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..data.views import Views
+from .tidy import row
 from ..methods.base import unit
 from ..metrics.uncertainty import bootstrap
 
@@ -61,8 +62,8 @@ class SmallPoolEvaluation:
     def rows(
         self,
         s,  # As `scores` gives them; those of several folds side by side
-        boot: int = 1000,  # As in `evaluate`
-        permutations: int = 200,  # As in `evaluate`
+        boot: int = 1000,  # As in `evaluate_rows`
+        permutations: int = 200,  # As in `evaluate_rows`
         **tags,  # Further fields for every row
     ) -> list[dict]:  # Tidy rows: accuracy, loss, sim_pos, sim_neg
         "Means with intervals; for the accuracy chance and permutation null, for the loss the value at equal scores"
@@ -74,15 +75,15 @@ class SmallPoolEvaluation:
         )
         for k, v in self.measures(s).items():
             low, high = bootstrap(v, n=boot, seed=self.seed) if boot else (None, None)
-            null_fields = dict(null=None, null_high=None)
+            null_fields = {}
             if null and k == 'accuracy':
                 null_fields = dict(null=float(np.mean(null)), null_high=null[int(0.95 * len(null))])
             out.append(
-                dict(
-                    query=self.a,
-                    gallery=self.b,
-                    metric=k,
-                    value=float(v.mean()),
+                row(
+                    self.a,
+                    self.b,
+                    k,
+                    float(v.mean()),
                     low=low,
                     high=high,
                     n=len(v),

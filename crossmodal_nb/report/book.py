@@ -23,6 +23,7 @@ from ..core.files import atomic, locked
 from .contents import lessons
 from .pages import good_records, kernel, staged_code
 from .staging import checkout_settings, stage
+from ..runs.record import write as write_record
 
 # %% ../../nbs/report/18_book.ipynb #b51a8c2e
 def build(
@@ -116,8 +117,7 @@ def publish(
     shutil.rmtree(s.book / 'records' / exp, ignore_errors=True)
     for r in latest.values():
         out.append(s.book / 'records' / exp / r['path'].name)
-        with atomic(out[-1]) as f:
-            f.write(r['path'].read_text())
+        write_record(out[-1], {k: v for k, v in r.items() if k != 'path'})
     return out
 
 # %% ../../nbs/report/18_book.ipynb #3216c5f3

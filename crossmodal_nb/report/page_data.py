@@ -6,10 +6,13 @@
 __all__ = ['page_data', 'data_links']
 
 # %% ../../nbs/report/15_page_data.ipynb #b7c2856a
+import base64
 import csv
 import io
 import json
 import re
+
+import numpy as np
 
 from .tables import Html, esc
 
@@ -56,11 +59,17 @@ def _leaves(x, path=''):
             yield from _leaves(v, f'{path}/{k}' if path else str(k))
 
 
+def _word(number):
+    return f'{number:g}' if isinstance(number, float) else str(number)
+
+
 def _csv(rows, max_bytes):
     "[(rows, bytes), …]: parts with header, each at most `max_bytes` long; lists and dicts in a cell are JSON"
     keys = list(dict.fromkeys(k for r in rows for k in r))
 
     def cell(x):
+        if isinstance(x, np.ndarray):
+            return ' '.join(_word(v) for v in x.tolist()) if x.ndim == 1 else base64.b64encode(x.tobytes()).decode()
         return json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else x
 
     def line(values):

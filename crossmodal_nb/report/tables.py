@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic
+from ..evaluation.tidy import as_rows
 from .plots import advice
 from .style import ordered, spread, unit, value
 from ..runs.record import measured
 
 # %% ../../nbs/report/04_tables.ipynb #3e862e1b
 def protocol(
-    rows: list[dict],  # Tidy rows
+    rows,  # Tidy rows: a list of dicts, or a `DataFrame` such as `evaluate` returns
     shown=(),  # Fields that the table or figure itself shows
 ) -> str:
     "What the rows share, in words: data, split, pool, relevance, normalisation, selection, model of the intervals"
+    rows = as_rows(rows)
 
     def common(field):
         values = list(dict.fromkeys(r.get(field) for r in rows))
@@ -69,7 +71,7 @@ esc = html.escape
 
 # %% ../../nbs/report/04_tables.ipynb #6154932c
 def table(
-    rows: list[dict],  # Tidy rows: one per cell
+    rows,  # Tidy rows, as in `protocol`: one per cell
     index,  # Field or fields: the rows of the table
     columns='metric',  # Field or fields: the columns; two give a header of two levels
     caption: str = '',  # What to look at; the protocol is appended
@@ -77,6 +79,7 @@ def table(
     kind: str = 'ours',  # CSS class: `'ours'` or `'reported'`
 ) -> Html:
     "A table of tidy rows, its protocol in the caption"
+    rows = as_rows(rows)
     index, columns = [[f] if isinstance(f, str) else list(f) for f in (index, columns)]
     lines_, heads = [_keys(rows, fields) for fields in (index, columns)]
     cells = {}
@@ -176,11 +179,11 @@ def marked(
 
 
 def legend(
-    rows: list[dict],  # With or without a field `marks`
+    rows,  # As in `protocol`, with or without a field `marks`
 ) -> str:  # Empty without marks
     "Explanation of the signs in some rows"
     used = {}
-    for m in dict.fromkeys(m for r in rows for m in r.get('marks') or ()):
+    for m in dict.fromkeys(m for r in as_rows(rows) for m in r.get('marks') or ()):
         used.setdefault(_sign(m), []).append(m)
     text = '; '.join(f'{sign} {", ".join(words)}' for sign, words in used.items())
     return text and text + '.'
@@ -236,13 +239,14 @@ def _text_table(head, body, caption):
 
 # %% ../../nbs/report/04_tables.ipynb #c0985d92
 def listing(
-    rows: list[dict],  # One per line; their keys are the columns
+    rows,  # A list of dicts or a `DataFrame`: one row per line; their keys are the columns
     caption: str = '',  # What to look at
     digits: int = 1,  # Digits after the point, for fractions
 ) -> Html:
     """A table of facts: numbers right-aligned, words left-aligned, lists joined, `–` for missing values.
 
     The field `marks` is not a column: its signs are appended to the first one"""
+    rows = as_rows(rows)
     head = list(dict.fromkeys(k for r in rows for k in r if k != 'marks'))
     caption = ' '.join(filter(None, [caption, legend(rows)]))
 
@@ -281,7 +285,7 @@ def listing(
 
 # %% ../../nbs/report/04_tables.ipynb #e15d2351
 def reported(
-    rows: list[dict],  # Rows with `metric`, `value` (as printed: rates in percent) and the fields shown
+    rows,  # As in `protocol`, with `metric`, `value` (as printed: rates in percent) and the fields shown
     index,
     columns='metric',
     source: str = '',  # Paper and table
@@ -289,7 +293,7 @@ def reported(
     digits: int = 2,
 ) -> Html:
     "A table of results that others reported, separate from ours"
-    rows = [r | dict(value=r['value'] / unit(r['metric'])[0]) for r in rows]
+    rows = [r | dict(value=r['value'] / unit(r['metric'])[0]) for r in as_rows(rows)]
     return table(
         rows, index, columns, f'Reported elsewhere, not run here. {source}. {caption}'.strip(), digits, 'reported'
     )
@@ -317,13 +321,13 @@ def score_grids(
 # %% ../../nbs/report/04_tables.ipynb #e857d512
 def save(
     figure,  # A matplotlib figure
-    rows: list[dict],  # The rows that it shows
+    rows,  # The rows that it shows, as in `protocol`
     path: str | Path,  # Path without a suffix
 ) -> list:  # The two files
     "Write a figure as PNG and its rows as CSV next to it"
     import csv
 
-    path = Path(path)
+    path, rows = Path(path), as_rows(rows)
     fields = list(dict.fromkeys(k for r in rows for k in r))
     with atomic(path.with_name(path.name + '.png'), 'wb') as f:
         figure.savefig(f, format='png')
