@@ -24,7 +24,8 @@ from ..core.checks import InputError, check_choice, typed
 from ..core.files import atomic
 from ..core.settings import settings
 from ..metrics import uncertainty
-from .keys import bindings, digests, key, notebook_code, silent
+from .bindings import bindings
+from .keys import digests, key, notebook_code, silent
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
