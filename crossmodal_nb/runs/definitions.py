@@ -33,7 +33,6 @@ presentation = (
     'runs.fit_cache',
     'runs.record.cost',
     'runs.record.machine',
-    'runs.record._peak',
 )  # changes no number of a record
 
 

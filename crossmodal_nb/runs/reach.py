@@ -187,7 +187,6 @@ def parts(
     rest = {d for d in self.reach(roots) if part_of(*d) == 'measure' or part_of(*d) == 'fit' and d not in fit}
     return dict(fit=fit, measure=rest)
 
-
 # %% ../../nbs/runs/06_reach.ipynb #6abaa445
 def index(
     folder: str | Path | None = None,  # Folder of a package (default: this one)
