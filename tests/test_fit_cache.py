@@ -28,6 +28,7 @@ from crossmodal_nb.runs import fit_cache
 
 package = Path(fit_cache.__file__).parent.parent
 classes = methods()
+trained_anew = {'hashing:CCAITQ': 'cca is no part', 'dcca:DGCCA': 'random numbers'}  # and why
 
 
 def fit(cache, method, *args, **kwargs):
@@ -43,7 +44,10 @@ def test_every_method_comes_back_to_the_last_bit(tmp_path, name):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         first, second = (fit(cache, m, train) for m in (trained, restored))
-    assert 'why' not in first and 'since' in second and first['seconds'] == second['seconds']
+    if name in trained_anew:
+        assert trained_anew[name] in first['why'] and first['why'] == second['why']
+    else:
+        assert 'why' not in first and 'since' in second and first['seconds'] == second['seconds']
     assert restored.history == trained.history and restored.views == trained.views
     for a, b in (('image', 'text'), ('text', 'image')):
         assert torch.equal(*(m.score(a, test[a].x, b, test[b].x) for m in (trained, restored)))

@@ -83,9 +83,7 @@ def checker(
 
 
 def _check(method, valid, by, metrics, sign):
-    return sign * float(
-        np.mean([r['value'] for r in metric_values(method, valid, by, metrics)])
-    )
+    return sign * float(np.mean([r['value'] for r in metric_values(method, valid, by, metrics)]))
 
 # %% ../../nbs/evaluation/02_selection.ipynb #3ccc0131
 def marks(

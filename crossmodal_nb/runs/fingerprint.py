@@ -20,6 +20,7 @@ from fastcore.basics import patch
 
 from ..core.files import digest
 from ..data.views import View
+from ..methods.moments import Moments
 from .reach import Index, index
 
 # %% ../../nbs/runs/07_fingerprint.ipynb #9acf07d0
@@ -144,11 +145,12 @@ def instance(self: Fingerprint, x) -> list:
 
 
 def attributes(x) -> dict:
-    "Attributes of an object without those that are computed from others when first needed"
+    "Attributes of an object without those that are computed from others when first needed, and without work memory"
     return {
         k: v
         for k, v in getattr(x, '__dict__', {}).items()
         if not isinstance(getattr(type(x), k, None), functools.cached_property)
+        and not (isinstance(x, Moments) and k == '_c')  # overwritten before it is read
     }
 
 # %% ../../nbs/runs/07_fingerprint.ipynb #03aff7f9

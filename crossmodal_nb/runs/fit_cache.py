@@ -33,7 +33,7 @@ from .reach import Index, index
 
 # %% ../../nbs/runs/08_fit_cache.ipynb #b7da7b8d
 def pack(
-    x,  # None, numbers, texts, tensors, and lists, tuples and dicts of these
+    x,  # None, numbers, texts, tensors, and lists, tuples, sets and dicts of these
     tensors: dict,  # Tensors are put here
 ) -> dict | list | str | float | None:  # JSON-serialisable
     "The reverse of `unpack`. Raises `Unreadable` for anything else"
@@ -42,7 +42,7 @@ def pack(
     if type(x) is torch.Tensor:
         tensors[name := f'value {len(tensors)}'] = x
         return dict(tensor=name, layout=x.stride())
-    if type(x) in (list, tuple):
+    if type(x) in (list, tuple, set):
         return {type(x).__name__: [pack(v, tensors) for v in x]}
     if type(x) is dict:
         return dict(dict=[[pack(k, tensors), pack(v, tensors)] for k, v in x.items()])
@@ -61,7 +61,7 @@ def unpack(
     if 'dict' in packed:
         return {unpack(k, tensors): unpack(v, tensors) for k, v in packed['dict']}
     (kind, values), *_ = packed.items()
-    return dict(list=list, tuple=tuple)[kind](unpack(v, tensors) for v in values)
+    return dict(list=list, tuple=tuple, set=set)[kind](unpack(v, tensors) for v in values)
 
 
 def laid_out(
