@@ -116,7 +116,8 @@ def _through_files(tensors, saved):
 def _restore_state(method, tensors, saved):
     state = {k: laid_out(tensors[f'state {k}'], strides) for k, strides in saved['layout'].items()}
     method.views, method.history = saved['views'], saved['history']
-    method.restore(state, dict(views=saved['views'], history=saved['history'], **saved['data']))
+    with torch.random.fork_rng():  # layers are drawn before they are filled
+        method.restore(state, dict(views=saved['views'], history=saved['history'], **saved['data']))
 
 
 def load_fit(
@@ -153,8 +154,8 @@ def restore_fit(
 
 def _prune(root):
     "Remove the fits that have not been used for longest, until the rest is within the limit"
-    fits = sorted(root.glob('*/fit.json'), key=lambda f: f.stat().st_mtime)
-    sizes = [sum(f.stat().st_size for f in file.parent.iterdir()) for file in fits]
+    fits = sorted(root.glob('*/fit.json'), key=_last_use)
+    sizes = [_size(file.parent) for file in fits]
     total = sum(sizes)
     for file, size in zip(fits, sizes):
         if total <= limit:
@@ -162,6 +163,16 @@ def _prune(root):
         shutil.rmtree(file.parent, ignore_errors=True)
         (root / f'.{file.parent.name}.lock').unlink(missing_ok=True)
         total -= size
+
+
+def _last_use(file):
+    "Seconds; 0 for a file that another process has just removed"
+    return file.stat().st_mtime if file.exists() else 0
+
+
+def _size(folder):
+    "Bytes; files that another process has just removed do not count"
+    return sum(f.stat().st_size for f in folder.glob('*.*') if f.exists())
 
 # %% ../../nbs/runs/08_fit_cache.ipynb #93ff2294
 folder_variable = 'CROSSMODAL_FITTED'  # names the folder of kept fits to a run; without it every fit trains
