@@ -301,6 +301,7 @@ def run(
     scheduler: str = typer.Option(
         None, metavar='ADDRESS', help='Of a Dask cluster, as tcp://HOST:8786 (default: -j workers on this machine).'
     ),
+    train: bool = typer.Option(False, help='Train every method, even where its fit is kept in work/fitted.'),
 ):
     "Run what is missing or failed, and keep the rest."
     from crossmodal_nb.runs import runner
@@ -314,6 +315,7 @@ def run(
         report=report,
         backend=backend,
         scheduler=scheduler,
+        train=train,
     )
     s = settings()
     print(

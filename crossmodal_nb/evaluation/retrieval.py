@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['standard', 'retrieval_task', 'evaluate', 'evaluate_rows', 'ap_norm', 'Direction', 'random_run', 'score_function',
-           'whole_gallery', 'map_interval', 'null_fields', 'query_ranks', 'top_k']
+           'whole_gallery', 'metric_values', 'map_interval', 'null_fields', 'query_ranks', 'top_k']
 
 # %% ../../nbs/evaluation/01_retrieval.ipynb #imports0
 import itertools
@@ -223,6 +223,22 @@ def whole_gallery(
     if relevance == 'item':
         _official(out, direction, metrics)
     return out
+
+
+def metric_values(
+    method,  # As in `evaluate`
+    views: Views,  # The split to judge on
+    relevance: str = 'item',  # As in `evaluate`
+    metrics: dict | None = None,  # As in `evaluate`
+) -> list[dict]:  # query, gallery, metric, value
+    """Values of `evaluate` over the whole gallery alone: for validation while a method trains. A new kind of interval
+    or null does not touch it, so it leaves what was fitted valid"""
+    views, metrics, rows = as_views(views), metrics or standard[relevance], []
+    for a, b in itertools.permutations(views, 2):
+        direction, _ = _direction(method, views, a, b, relevance, (), 0, 0)
+        c = counts(direction.scores(), direction.relevant, _needs_sort(metrics))
+        rows += [dict(query=a, gallery=b, metric=m, value=f(c)) for m, f in metrics.items()]
+    return rows
 
 
 def map_interval(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.checks import check_choice
 from ..data.views import Views
-from .retrieval import evaluate_rows, random_run, standard
+from .retrieval import evaluate_rows, metric_values, random_run, standard
 
 # %% ../../nbs/evaluation/02_selection.ipynb #c5d090a1
 selection_metrics = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}  # the metrics by which settings are chosen
@@ -83,9 +83,7 @@ def checker(
 
 
 def _check(method, valid, by, metrics, sign):
-    return sign * float(
-        np.mean([r['value'] for r in evaluate_rows(method, valid, by, metrics, split='valid', boot=0, permutations=0)])
-    )
+    return sign * float(np.mean([r['value'] for r in metric_values(method, valid, by, metrics)]))
 
 # %% ../../nbs/evaluation/02_selection.ipynb #3ccc0131
 def marks(

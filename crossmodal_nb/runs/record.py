@@ -29,7 +29,9 @@ from ..core.names import current_record
 from ..core.settings import settings
 from ..evaluation import tidy
 from ..metrics import uncertainty
-from .keys import bindings, digests, key, notebook_code, silent
+from . import fit_cache
+from .bindings import bindings
+from .keys import digests, key, notebook_code, silent
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
@@ -124,13 +126,15 @@ def check_parameters(
     notebook: str,  # Stem of the experiment notebook, e.g. `'10_cca'`
     given: dict,  # The notebook's `globals()`, whose parameters are converted in place
 ):
-    "Convert the values that replace the declared defaults to the types of these, or refuse them"
+    """Convert the values that replace the declared defaults to the types of these, or refuse them. From here on, fits
+    are looked up in the cache that the runner has named (see `fit_cache`)"""
     path = experiment(notebook)
     injected = [
         ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')
     ]  # papermill's heading
     undeclared = {name: given.get(name) for tree in injected for name in bindings(tree.body, '')}
     given.update(converted(path, undeclared | {name: given[name] for name in parameters(path) if name in given}))
+    fit_cache.open_cache(path, {name: given[name] for name in parameters(path) if name in given}, machine())
 
 
 def experiment(
@@ -196,30 +200,13 @@ class Run:
 
 
 def cost() -> dict:
-    """Cost of this process: `seconds`; `cpu_seconds`, with its finished children; `peak_mb`, memory of the largest.
+    """Cost of this run: `seconds`; `cpu_seconds`, with finished children; `peak_mb`, memory of the largest process.
+    Fits from the cache cost what their training did, and `fits` lists them.
 
     Shown on the run card, never part of a key"""
-    import resource
-
     import psutil
 
-    process, children = (resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    mb = 1e6 if platform.system() == 'Darwin' else 1e3
-    return dict(
-        seconds=time.time() - psutil.Process().create_time(),
-        cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (process, children)),
-        peak_mb=max(_peak() or process.ru_maxrss, children.ru_maxrss) / mb,
-    )
-
-
-def _peak():
-    "Peak memory of this process in kB, where Linux reports it: `ru_maxrss` starts from the parent's"
-    try:
-        status = Path('/proc/self/status').read_text()
-    except OSError:
-        return None
-    match = re.search(r'^VmHWM:\s*(\d+)', status, re.M)
-    return match and int(match[1])
+    return fit_cache.with_training(dict(seconds=time.time() - psutil.Process().create_time(), **fit_cache.usage()))
 
 
 def machine() -> dict:
