@@ -372,7 +372,7 @@ def index(
     from crossmodal_nb.encoders.image import EfficientNetLite
     from crossmodal_nb.encoders.text import MiniLM
     from crossmodal_nb.evaluation.selection import checker
-    from crossmodal_nb.methods.base import find
+    from crossmodal_nb.methods.saving import find
 
     learner = _learner(find(method), dict(map(_option, set_)))
     raw = {

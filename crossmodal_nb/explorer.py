@@ -19,7 +19,7 @@ import torch
 from .core.checks import InputError
 from .core.files import atomic
 from .encoders.audio import resampled
-from .methods.base import unit
+from .methods.similarity import unit
 from .metrics.geometry import tsne_map
 from .search import Index, nearest, opened
 

@@ -16,7 +16,7 @@ from crossmodal_nb.encoders import text
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.hashing import dcmh, label_affinity
 from crossmodal_nb.methods import dual_encoder, hashing
-from crossmodal_nb.methods.base import Method, methods
+from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.hashing import (
     CCAITQ,
     DCMH,
@@ -31,6 +31,7 @@ from crossmodal_nb.methods.hashing import (
     quantisation,
     seph_codes,
 )
+from crossmodal_nb.methods.saving import methods
 from crossmodal_nb.nn.trainer import Trainer
 
 WIDE = dict(image=24, text=20, audio=12)

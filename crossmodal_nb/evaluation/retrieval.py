@@ -17,7 +17,8 @@ from ..core.checks import InputError, check_choice
 from ..data.rows import take
 from ..data.splits import merged_items
 from ..data.views import Views
-from ..methods.base import Method, product, sides
+from ..methods.base import Method
+from ..methods.similarity import product, sides
 from ..metrics.aggregate import aggregate, chance
 from ..metrics.average_precision import mean_ap
 from ..metrics.null import Null, ceiling, null_draws, permutation_null

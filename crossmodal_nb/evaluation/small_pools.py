@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..data.views import Views
-from ..methods.base import unit
+from ..methods.similarity import unit
 from ..metrics.uncertainty import bootstrap
 
 # %% ../../nbs/evaluation/06_small_pools.ipynb #d7f0c1c4

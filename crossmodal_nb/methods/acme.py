@@ -17,8 +17,9 @@ from ..data.views import Views
 from ..losses.adversarial import gradient_reversal, modality_bce, reversal_strength, wgan_gp
 from ..losses.supervised import batch_hard, positive_weight, rescale_losses
 from .acmr import entropy
-from .base import parts_of, product, sides, unit
 from .dual_encoder import Dual
+from .inputs import parts_of
+from .similarity import product, sides, unit
 from ..metrics.average_precision import mean_ap
 from ..nn.layers import mlp
 from ..nn.trainer import Collapse

@@ -18,7 +18,10 @@ from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from ..data.views import Views
 from ..losses.supervised import class_triplet
-from .base import Converted, Neural, as_views, parts_of, unit
+from .inputs import as_views, parts_of
+from .neural import Neural
+from .parameters import Converted
+from .similarity import unit
 from ..nn.layers import AlignedAttention, Standard
 
 # %% ../../nbs/methods/10_cvs.ipynb #a598939c

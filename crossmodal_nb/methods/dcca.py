@@ -17,10 +17,11 @@ from ..core.checks import check_choice
 from ..data.views import Views
 from ..losses.contrastive import triplet
 from ..losses.correlation import cca_corr, gcca_corr, l2_after_bn, soft_decorrelation, standardised
-from .base import Converted, as_views, parts_of
 from .dual_encoder import Dual
+from .inputs import as_views, parts_of
 from .linear import CCA, MCCA
 from .moments import correlations
+from .parameters import Converted
 from ..nn.layers import mlp
 from ..nn.trainer import Trainer
 

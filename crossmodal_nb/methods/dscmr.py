@@ -17,7 +17,8 @@ from torch import nn
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..losses.supervised import dscmr
-from .base import Neural, as_views, parts_of
+from .inputs import as_views, parts_of
+from .neural import Neural
 from ..nn.layers import Standard
 from ..nn.trainer import Collapse
 

@@ -21,8 +21,11 @@ from ..data.views import Views
 from ..encoders.image import ConvNet, EfficientNetLite, ResNet50
 from ..encoders.text import Bert, MiniLM, pool
 from ..losses.contrastive import info_nce, sigmoid_pairs, triplet
-from .base import Converted, Neural, parts_of, similarities
+from .inputs import parts_of
 from .linear import CCA, MCCA
+from .neural import Neural
+from .parameters import Converted
+from .similarity import similarities
 from ..nn.layers import AttentionPool, Standard, mlp
 
 # %% ../../nbs/methods/05_dual_encoder.ipynb #27015438

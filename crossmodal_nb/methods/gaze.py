@@ -20,8 +20,10 @@ from ..datasets.gaze import Attended, Squared, cells, views_of
 from ..encoders import extraction
 from ..encoders.image import EfficientNetLite, ResNet50
 from ..losses.contrastive import info_nce, queue_nce
-from .base import Neural, as_views, parts_of, unit
 from .dual_encoder import Tower
+from .inputs import as_views, parts_of
+from .neural import Neural
+from .similarity import unit
 
 # %% ../../nbs/methods/09_gaze.ipynb #c28c6558
 class GazeMasked(Views):

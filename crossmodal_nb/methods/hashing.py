@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from ..core.checks import InputError, check_choice
 from ..data.views import Views, relevance
 from ..losses.hashing import dcmh_rows, label_affinity, seph
-from .base import Method, Neural, as_views, parts_of
+from .base import Method
 from .dscmr import DSCMR, ClassOrdered
 from .dual_encoder import Tower, learnable
+from .inputs import as_views, parts_of
 from .linear import CCA, aligned
+from .neural import Neural
 from .semantic import gaussian
 from ..metrics.hamming import sign
 from ..nn.layers import Standard

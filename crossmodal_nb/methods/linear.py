@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .base import Method, as_views, parts_of, similarities
+from .base import Method
+from .inputs import as_views, parts_of
 from .moments import Moments, cca, correlations, ridge_units, stream
+from .similarity import similarities
 
 # %% ../../nbs/methods/03_linear.ipynb #89b59ff8
 class CCA(Method):

@@ -17,7 +17,10 @@ from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..encoders.base import Ragged
 from ..losses.contrastive import triplet
-from .base import Method, Neural, as_views, parts_of, unit
+from .base import Method
+from .inputs import as_views, parts_of
+from .neural import Neural
+from .similarity import unit
 from ..nn.layers import Standard
 
 # %% ../../nbs/methods/16_recipe_transformer.ipynb #f0d78dad

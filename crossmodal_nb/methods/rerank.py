@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .base import Converted, Method, as_views, saved_class, unit
+from .base import Method
+from .inputs import as_views
 from .linear import CCA
+from .parameters import Converted
+from .saving import saved_class
+from .similarity import unit
 from .vilbert import ViLBERT
 
 # %% ../../nbs/methods/08_rerank.ipynb #fbdc713b

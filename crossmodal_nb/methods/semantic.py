@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ..core.checks import InputError, check_choice
 from ..data.views import View, Views
-from .base import Method, as_views, parts_of, similarities
+from .base import Method
+from .inputs import as_views, parts_of
 from .linear import CCA, MCCA
 from .moments import correlations
+from .similarity import similarities
 from ..nn.layers import Standard
 
 # %% ../../nbs/methods/04_semantic.ipynb #619aaa09

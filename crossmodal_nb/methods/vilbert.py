@@ -25,9 +25,13 @@ from ..data.rows import rows as count
 from ..data.views import Batch, View, Views
 from ..encoders.base import Ragged
 from ..losses.contrastive import masked_region_kl
-from .base import Converted, Method, Neural, as_views, parts_of, product, sides
+from .base import Method
+from .inputs import as_views, parts_of
 from .linear import CCA
 from .moments import regularised
+from .neural import Neural
+from .parameters import Converted
+from .similarity import product, sides
 from ..nn.layers import Attention, Block, CoAttention, FeedForward, Standard, mlp, spatial_code
 from ..nn.trainer import Trainer
 

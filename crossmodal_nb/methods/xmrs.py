@@ -22,7 +22,8 @@ from ..encoders.image import EfficientNetLite
 from ..encoders.subwords import Grams, united
 from ..losses.contrastive import info_nce
 from ..losses.supervised import batch_hard
-from .base import Neural, as_views, parts_of
+from .inputs import as_views, parts_of
+from .neural import Neural
 from ..nn.layers import Block, Standard
 
 # %% ../../nbs/methods/17_xmrs.ipynb #9fde3d80
