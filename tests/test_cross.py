@@ -16,9 +16,11 @@ from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.methods import vilbert
 from crossmodal_nb.methods.base import Method, check_score_invariance
+from crossmodal_nb.methods.hard_negatives import random_negatives
 from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.methods.masked_pretraining import hidden_cells, hidden_words
 from crossmodal_nb.methods.rerank import Rerank
-from crossmodal_nb.methods.vilbert import ViLBERT, hidden_cells, hidden_words, random_negatives
+from crossmodal_nb.methods.vilbert import ViLBERT
 from crossmodal_nb.nn.layers import Attention, Block, CoAttention, box_code, spatial_code
 
 golden = json.loads((Path(__file__).parent / 'golden' / 'unsupervised.json').read_text())

@@ -20,7 +20,8 @@ from crossmodal_nb.datasets import catalogue, load
 from crossmodal_nb.datasets.household import _furniture, _tuxpaint, stems
 from crossmodal_nb.losses.supervised import class_triplet
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.cvs import CVS, MCVS, RVS, PKSampler, Prototypes, leaky_scores
+from crossmodal_nb.methods.cvs import CVS, PKSampler, leaky_scores
+from crossmodal_nb.methods.multistage_cvs import MCVS, RVS, Prototypes
 from crossmodal_nb.methods.saving import find
 from crossmodal_nb.metrics.average_precision import mean_ap
 from crossmodal_nb.nn.layers import AlignedAttention

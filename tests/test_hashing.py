@@ -17,21 +17,10 @@ from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.hashing import dcmh, label_affinity
 from crossmodal_nb.methods import dual_encoder, hashing
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.hashing import (
-    CCAITQ,
-    DCMH,
-    DCMHEndToEnd,
-    DSCMRHash,
-    Hash,
-    SePH,
-    imbalance,
-    itq,
-    labelled_items,
-    logistic,
-    quantisation,
-    seph_codes,
-)
+from crossmodal_nb.methods.dcmh import DCMH, DCMHEndToEnd
+from crossmodal_nb.methods.hashing import CCAITQ, DSCMRHash, Hash, imbalance, itq, labelled_items, quantisation
 from crossmodal_nb.methods.saving import methods
+from crossmodal_nb.methods.seph import SePH, logistic, seph_codes
 from crossmodal_nb.nn.trainer import Trainer
 
 WIDE = dict(image=24, text=20, audio=12)
