@@ -188,7 +188,7 @@ def test_pieces_change_nothing(mined):
     test, tiny = world(12, seed=1), copy.deepcopy(mined)
     tiny.piece = 5
     torch.testing.assert_close(tiny.score(*sides(test)), mined.score(*sides(test)), rtol=1e-4, atol=1e-5)
-    b = vilbert.HardNegative(world(), mined.near, 1).batch(world().shared_items[:16], seed=4)
+    b = HardNegative(world(), mined.near, 1).batch(world().shared_items[:16], seed=4)
     grads = []
     for chunk in (0, 7):
         mined.zero_grad()

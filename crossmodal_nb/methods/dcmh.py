@@ -9,10 +9,9 @@ __all__ = ['DCMH', 'DCMHEndToEnd']
 import torch
 from torch import nn
 
-from ..core.checks import check_choice
 from ..data.views import relevance
 from ..losses.hashing import dcmh_rows
-from .end_to_end import Tower, learnable
+from .end_to_end import LearnableEncoders
 from .hashing import Hash, check_bits, labelled_items
 from .inputs import as_views, parts_of
 from .linear import aligned
@@ -47,13 +46,10 @@ class DCMH(Hash, Neural):
 
         self.heads = nn.ModuleDict(
             {
-                v: nn.Sequential(Standard(d := self.wide(v)), *hidden_layer(d), nn.Linear(self.hidden or d, self.bits))
-                for v in self.views
+                v: nn.Sequential(Standard(d := w['pooled']), *hidden_layer(d), nn.Linear(self.hidden or d, self.bits))
+                for v, w in self.views.items()
             }
         )
-
-    def wide(self, view):
-        return self.views[view]['pooled']
 
     def vectors(self, view, x):
         return x['pooled']  # the (n, d) inputs of a head
@@ -107,7 +103,7 @@ class DCMH(Hash, Neural):
         return cls(bits=32, gamma=10.0, hidden=64, trainer=dict(epochs=30, batch=40, lr=5e-3, accelerator='cpu'))
 
 # %% ../../nbs/methods/12_dcmh.ipynb #665a31e9
-class DCMHEndToEnd(DCMH):
+class DCMHEndToEnd(LearnableEncoders, DCMH):
     "DCMH with trainable encoders: raw texts go through one tower, other raw rows through the other, vectors unchanged"
 
     def __init__(
@@ -124,50 +120,13 @@ class DCMHEndToEnd(DCMH):
         trainer=None,  # As in `DCMH`
     ):
         super().__init__(bits, gamma, eta, hidden, dropout, trainer)
-        self.parts, self.image, self.text, self.unfreeze_epoch, self.encoder_lr_scale, self.raw = (
-            ('raw', 'pooled'),
-            image,
-            text,
-            unfreeze_epoch,
-            encoder_lr_scale,
-            {},
-        )
-
-    def infer_schema(self, train):
-        super().infer_schema(train)
-        self.raw = {
-            v: self.text if isinstance(train[v].x, (list, tuple)) else self.image
-            for v, w in self.views.items()
-            if 'raw' in w
-        }
-
-    def build(self):
-        self.towers = nn.ModuleDict(
-            {v: Tower(learnable[check_choice(e, learnable, 'encoder')]()) for v, e in self.raw.items()}
-        )
-        super().build()
-
-    def wide(self, view):
-        return self.towers[view].encoder.width if view in self.towers else super().wide(view)
+        self.parts = 'raw', 'pooled'
+        self.image, self.text = image, text
+        self.unfreeze_epoch, self.encoder_lr_scale = unfreeze_epoch, encoder_lr_scale
 
     def vectors(self, view, x):
-        return self.towers[view](x['raw']) if view in self.towers else super().vectors(view, x)
+        return super().vectors(view, self.tower_inputs(view, x))
 
     def lr_multipliers(self, epoch):
         heads = super().lr_multipliers(epoch)
-        return heads | {
-            f'towers.{v}.': self.encoder_lr_scale * heads[f'heads.{v}.'] * (epoch >= self.unfreeze_epoch)
-            for v in self.towers
-        }
-
-    def state(self):
-        tensors, data = super().state()
-        return tensors, data | dict(raw=self.raw)
-
-    def restore(self, tensors, data):
-        self.raw = data['raw']
-        super().restore(tensors, data)
-
-    @classmethod
-    def example(cls):
-        return cls(bits=32, gamma=10.0, hidden=64, trainer=dict(epochs=30, batch=40, lr=5e-3, accelerator='cpu'))
+        return heads | {f'towers.{v}.': self.tower_lr(epoch) * heads[f'heads.{v}.'] for v in self.towers}
