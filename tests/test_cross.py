@@ -14,9 +14,9 @@ from torch import nn
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.base import Ragged
-from crossmodal_nb.methods import vilbert
+from crossmodal_nb.methods import masked_pretraining
 from crossmodal_nb.methods.base import Method, check_score_invariance
-from crossmodal_nb.methods.hard_negatives import random_negatives
+from crossmodal_nb.methods.hard_negatives import HardNegative, random_negatives
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.masked_pretraining import hidden_cells, hidden_words
 from crossmodal_nb.methods.rerank import Rerank
@@ -226,13 +226,13 @@ def test_attention_maps(mined):
 def test_nothing_hidden_is_no_nan(mined, monkeypatch):
     "No word, no cell, no true pair: each guess costs 0, and every parameter still has a gradient to average"
     none = torch.zeros(16, 16, dtype=torch.bool)
-    monkeypatch.setattr(vilbert, 'hidden_cells', lambda n, side, g: (none, none))
+    monkeypatch.setattr(masked_pretraining, 'hidden_cells', lambda n, side, g: (none, none))
 
     def no_words(ids, tokens, g):
         words, chosen, *rest = hidden_words(ids, tokens, g)
         return words, *[chosen & False] * 3, rest[-1]
 
-    monkeypatch.setattr(vilbert, 'hidden_words', no_words)
+    monkeypatch.setattr(masked_pretraining, 'hidden_words', no_words)
     train = world()
     mined.phase = 'pretrain'
     mined.requires_grad_()
