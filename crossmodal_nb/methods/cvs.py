@@ -241,28 +241,8 @@ class CVS(PartneredCodes, ClassLosses, AlignedHeads):
         trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.dim, self.hidden, self.dropout, self.alpha, self.beta, self.gammas, self.margin, self.select = (
-            dim,
-            hidden,
-            dropout,
-            alpha,
-            beta,
-            gammas,
-            margin,
-            select,
-        )
-        self.block, self.wi, self.ws, self.wis, self.gain, self.K, self.partner, self.delta, self.n_classes = (
-            block,
-            wi,
-            ws,
-            wis,
-            gain,
-            K,
-            partner,
-            delta,
-            n_classes,
-        )
-        self.mode = check_choice(mode, ('context', 'all_pairs'), 'mode')
+        self.store(locals())
+        check_choice(mode, ('context', 'all_pairs'), 'mode')
         self.classes, self.active = 0, None  # set by fit: the number of classes, and those trained
 
     def infer_schema(self, train):

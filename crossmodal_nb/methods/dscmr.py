@@ -71,13 +71,9 @@ class Labelled(Neural):
 
     def __init__(self, dim, hidden, dropout, order, trainer):
         super().__init__(trainer)
-        self.dim, self.hidden, self.dropout, self.order, self.classes = (
-            dim,
-            hidden,
-            dropout,
-            check_choice(order, orders, 'order of batches'),
-            0,
-        )
+        self.store(locals())
+        check_choice(order, orders, 'order of batches')
+        self.classes = 0
 
     def fit(self, train, validate=None):
         return super().fit(ClassOrdered(as_views(train), self.order), validate)

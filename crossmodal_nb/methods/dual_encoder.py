@@ -103,14 +103,11 @@ class Dual(Neural):
         trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.dim, self.hidden, self.dropout, self.ridge = dim, hidden, dropout, ridge
-        self.init, self.similarity = (
-            check_choice(init, ('cca', 'random'), 'init'),
-            check_choice(similarity, similarities, 'similarity'),
-        )
+        self.store(locals())
+        check_choice(init, ('cca', 'random'), 'init')
+        check_choice(similarity, similarities, 'similarity')
         for part in parts:
             check_choice(part, ('pooled', 'grid', 'tokens'), 'part')
-        self.parts = parts
 
     def build(self):
         self.heads = nn.ModuleDict({v: Head(w, self.dim, self.hidden, self.dropout) for v, w in self.views.items()})

@@ -229,22 +229,10 @@ class Gaze(StoredNegatives, Students):
         trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.mask_prob, self.mask_type, self.sampler, self.size, self.momentum, self.refresh, self.probe = (
-            mask_prob,
-            mask_type,
-            check_choice(sampler, samplers, 'sampler'),
-            size,
-            momentum,
-            refresh,
-            probe,
-        )
-        self.direction, self.scale = check_choice(direction, ('ab', 'ba', 'both'), 'direction'), scale
-        self.dim, self.hidden, self.lstm, self.dropout, self.slope = dim, hidden, lstm, dropout, slope
-        self.image, self.weights, self.encoder_lr_scale = (
-            check_choice(image, ('ResNet50', 'EfficientNetLite'), 'image'),
-            weights,
-            encoder_lr_scale,
-        )
+        self.store(locals())
+        check_choice(sampler, samplers, 'sampler')
+        check_choice(direction, ('ab', 'ba', 'both'), 'direction')
+        check_choice(image, ('ResNet50', 'EfficientNetLite'), 'image')
         self.words = {}  # learnt in fit: number of word pieces of each view that has them
         self.candidates = self.last = None  # in fit: the training views, and the batch of the last step
         if not 0 <= mask_prob <= 1:

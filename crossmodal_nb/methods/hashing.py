@@ -71,13 +71,8 @@ class CCAITQ(Hash):
         iterations: int = 50,  # Rounds of ITQ
         seed: int = 0,  # Of the first rotation
     ):
-        self.bits, self.ridge, self.rho_power, self.iterations, self.seed = (
-            check_bits(bits),
-            ridge,
-            rho_power,
-            iterations,
-            seed,
-        )
+        self.store(locals())
+        check_bits(bits)
 
     def fit(self, train, validate=None):
         train = as_views(train)

@@ -35,13 +35,7 @@ class CCA(Method):
         rho_power: float = 1,  # Coordinate j is scaled by ρ_jᵖ: 0 is the textbook, 1 or 2 retrieve better
         similarity: str = 'cosine',  # How codes are compared
     ):
-        self.dim, self.ridge, self.ridge_unit, self.rho_power, self.similarity = (
-            dim,
-            ridge,
-            ridge_unit,
-            rho_power,
-            similarity,
-        )
+        self.store(locals())
         check_choice(ridge_unit, ridge_units, 'ridge_unit')
         check_choice(similarity, similarities, 'similarity')
         if dim < 1:

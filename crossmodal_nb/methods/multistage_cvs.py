@@ -13,6 +13,7 @@ from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from .cvs import CVS, PKSampler
 from .inputs import as_views, parts_of
+from .parameters import arguments
 from .similarity import unit
 from ..nn.layers import AlignedAttention
 
@@ -164,27 +165,7 @@ class RVS(MCVS):
         mode='context',
         trainer=None,  # As in `CVS`
     ):
-        super().__init__(
-            dim,
-            hidden,
-            dropout,
-            alpha,
-            beta,
-            gammas,
-            margin,
-            select,
-            block,
-            wi,
-            ws,
-            wis,
-            gain,
-            K,
-            partner,
-            delta,
-            n_classes,
-            mode,
-            trainer,
-        )
+        super().__init__(**arguments(locals(), 'reference'))
         self.reference = reference
 
     def infer_schema(self, train):

@@ -156,24 +156,11 @@ class HT(RecipeCodes, RecipeNetwork):
         trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.form, self.projections, self.space = (
-            check_choice(form, ('lite', 'full'), 'form'),
-            check_choice(projections, ('six', 'one', 'none'), 'projections'),
-            check_choice(space, ('two', 'one', 'raw'), 'space'),
-        )
-        self.init = check_choice(init, ('frozen', 'random'), 'init')
-        (
-            self.image,
-            self.flat,
-            self.width,
-            self.dim,
-            self.heads,
-            self.layers,
-            self.ff,
-            self.dropout,
-            self.margin,
-            self.pair_weight,
-        ) = image, flat, width, dim, heads, layers, ff, dropout, margin, pair_weight
+        self.store(locals())
+        check_choice(form, ('lite', 'full'), 'form')
+        check_choice(projections, ('six', 'one', 'none'), 'projections')
+        check_choice(space, ('two', 'one', 'raw'), 'space')
+        check_choice(init, ('frozen', 'random'), 'init')
         self.parts = ({'lite': 'lines', 'full': 'words'}[form], 'pooled')
         self.words, self.single, self.given = 0, [], None
 

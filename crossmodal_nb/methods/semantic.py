@@ -47,12 +47,8 @@ class SM(Method):
         anchors: int = 600,  # Training rows that approximate the kernel (with `kernel`)
         similarity: str = 'pearson',  # How codes are compared
     ):
-        self.C, self.kernel, self.anchors, self.similarity = (
-            C,
-            kernel,
-            anchors,
-            check_choice(similarity, similarities, 'similarity'),
-        )
+        self.store(locals())
+        check_choice(similarity, similarities, 'similarity')
 
     def fit(self, train, validate=None):
         self.history, self.tensors, train = [], {}, as_views(train)

@@ -87,15 +87,8 @@ class SePH(Hash):
         iterations: int = 100,  # Iterations of the descent for the codes
         seed: int = 0,  # Of the sample, the codes and k-means
     ):
-        self.bits, self.alpha, self.anchors, self.max_items, self.l2, self.iterations, self.seed = (
-            check_bits(bits),
-            alpha,
-            anchors,
-            max_items,
-            l2,
-            iterations,
-            seed,
-        )
+        self.store(locals())
+        check_bits(bits)
 
     def fit(self, train, validate=None):
         train = as_views(train)

@@ -199,29 +199,10 @@ class ViLBERT(PairScores, MultipleChoice):
         trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
     ):
         super().__init__(trainer)
-        self.width, self.text_layers, self.image_layers, self.connections, self.heads = (
-            width,
-            text_layers,
-            image_layers,
-            connections,
-            heads,
-        )
-        self.dropout, self.cells, self.pretrain_epochs, self.n_visual_words = (
-            dropout,
-            cells,
-            pretrain_epochs,
-            n_visual_words,
-        )
-        self.random, self.hard, self.pool = random, hard, pool
-        self.use_pooled, self.pooled_lr_scale, self.init, self.ridge = (
-            use_pooled,
-            pooled_lr_scale,
-            check_choice(init, ('cca', 'random'), 'init'),
-            ridge,
-        )
+        self.store(locals())
+        check_choice(init, ('cca', 'random'), 'init')
         for task in pretrain:
             check_choice(task, self.tasks, 'pre-training task')
-        self.pretrain = pretrain
         if min(text_layers, image_layers) < connections:
             raise InputError(f'{connections} connections need at least as many text_layers and image_layers')
         if width % heads:
