@@ -24,6 +24,7 @@ class Method(Schema, Saveable):
     "fit → encode → score: the verbs of everything that learns a common space"
 
     similarity = 'cosine'  # how codes are compared
+    derived_params = ()  # hyper-parameters that `with_params` changes without another fit
     history = ()  # learnt in fit: one dict an epoch (or one in all), of plain numbers
 
     @abstractmethod

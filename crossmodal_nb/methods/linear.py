@@ -27,6 +27,8 @@ from .similarity import similarities
 class CCA(Method):
     "Ridge canonical correlation analysis of two views, streamed"
 
+    derived_params = 'dim', 'ridge', 'ridge_unit', 'rho_power', 'similarity'
+
     def __init__(
         self,
         dim: int = 50,  # Coordinates of a code, 1 to `rank`

@@ -78,6 +78,8 @@ class PairedUnpaired(Views):
 class RecipeCodes:
     "Codes of components, of sets of components and of pictures, for what they are compared with"
 
+    derived_params = ('space',)
+
     def members(self, name):  # The components of a view, or of several joined by `+`
         if not self.views:
             raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before encode or score')

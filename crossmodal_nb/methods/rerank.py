@@ -125,6 +125,8 @@ class Rerank(Method):
         self.history = [dict(stage=s, **r) for s, m in (('first', a), ('second', b)) for r in m.history]
         return self
 
+    derived_params = 'k', 'mix'
+
     def with_params(self, **changed) -> 'Rerank':
         "The same two methods with another `k` or `mix`"
         new = copy.copy(self)
