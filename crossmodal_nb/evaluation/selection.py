@@ -94,7 +94,7 @@ def marks(
     }
     return [mark for mark, holds in conditions.items() if holds]
 
-# %% ../../nbs/evaluation/02_selection.ipynb #5947a4c8
+# %% ../../nbs/evaluation/02_selection.ipynb #90c82528
 @dataclass
 class GridSearch:
     "What a grid search tried, and what it chose"
@@ -126,7 +126,7 @@ class GridSearch:
         "What weakens the score of the best setting: also that it is at an edge of the grid"
         return marks(self.method, self.setting, self.settings, **more)
 
-
+# %% ../../nbs/evaluation/02_selection.ipynb #c3d891cf
 def grid_search(
     method,  # A method: its other hyper-parameters are those of all fits. It is not changed
     grid: dict | list,  # hyper-parameter: values, as for scikit-learn's `ParameterGrid`; or a list of settings

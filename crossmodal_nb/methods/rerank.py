@@ -95,12 +95,12 @@ class Ensemble(Method):
     def example(cls):
         return cls([CCA(dim=8), CCA(dim=16, ridge=0.1)])
 
-# %% ../../nbs/methods/08_rerank.ipynb #859daf0b
+# %% ../../nbs/methods/08_rerank.ipynb #eb8ab877
 def standard_rows(s: Tensor) -> Tensor:
     "Each row minus its mean, over its sd"
     return (s - s.mean(1, keepdim=True)) / s.std(1, correction=0, keepdim=True).clamp(min=1e-6)
 
-
+# %% ../../nbs/methods/08_rerank.ipynb #859daf0b
 class Rerank(Method):
     "A first method finds `k` candidates for each query, a second with `pairs` scores them again"
 
@@ -192,6 +192,6 @@ class Rerank(Method):
     def example(cls):
         return cls(CCA(dim=8), ViLBERT.example())
 
-
+# %% ../../nbs/methods/08_rerank.ipynb #177d33af
 def _together(validate, rerank, second):
     return validate(rerank.with_second(second))

@@ -21,7 +21,7 @@ from .moments import correlations
 from .similarity import similarities
 from ..nn.layers import Standard
 
-# %% ../../nbs/methods/04_semantic.ipynb #619aaa09
+# %% ../../nbs/methods/04_semantic.ipynb #91e15b86
 def labelled(
     view,  # A `View` with one class a row
     name: str = 'x',  # Its name in a message
@@ -34,7 +34,7 @@ def labelled(
         raise InputError(f'view {name!r}: its rows are not of two classes or more')
     return view
 
-
+# %% ../../nbs/methods/04_semantic.ipynb #619aaa09
 class SM(Method):
     "Semantic matching: class probabilities of each view (Rasiwasia et al. 2010, section 4.2)"
 
