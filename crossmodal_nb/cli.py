@@ -372,7 +372,7 @@ def index(
 ):
     "Train a method and save it with its gallery, for `search`."
     from crossmodal_nb import datasets
-    from crossmodal_nb.methods.base import find
+    from crossmodal_nb.methods.saving import find
     from crossmodal_nb.search import build_index
 
     check_choice(by, ('item', 'label'), '--by')

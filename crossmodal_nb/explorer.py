@@ -20,7 +20,7 @@ from .core.checks import InputError
 from .core.files import atomic
 from .data.queries import opened
 from .encoders.audio import resampled
-from .methods.base import unit
+from .methods.similarity import unit
 from .metrics.geometry import tsne_map
 from .search import Index, nearest
 

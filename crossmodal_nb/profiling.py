@@ -70,7 +70,7 @@ def codes(n, dim, seed=0, **_):
     "Unit codes of n pairs, each nearer to its matching code than to most others"
     import torch
 
-    from crossmodal_nb.methods.base import unit
+    from crossmodal_nb.methods.similarity import unit
 
     g = torch.Generator().manual_seed(seed)
     z = torch.randn(n, dim, generator=g)
@@ -155,7 +155,7 @@ def _(n, **s):
 def _(n, **s):
     import torch
 
-    from crossmodal_nb.methods.base import product
+    from crossmodal_nb.methods.similarity import product
     from crossmodal_nb.metrics.ranking import counts, median_rank, recall_at
 
     (a, b), (q, share) = codes(n, **s), query_share(n, s['queries'])
@@ -179,7 +179,7 @@ def _(n, **s):
 
     import torch
 
-    from crossmodal_nb.methods.base import product
+    from crossmodal_nb.methods.similarity import product
     from crossmodal_nb.metrics.null import permutation_null
     from crossmodal_nb.metrics.ranking import median_rank, recall_at
 

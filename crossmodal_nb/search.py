@@ -19,7 +19,8 @@ from .data.modality import modality
 from .data.queries import opened
 from .data.views import Views
 from .encoders.description import build_encoder, describe_encoder
-from .methods.base import Method, arithmetic, product, sides, unit
+from .methods.base import Method
+from .methods.similarity import arithmetic, product, sides, unit
 from .report import galleries, tables
 
 # %% ../nbs/search.ipynb #331f23d1
@@ -30,7 +31,7 @@ def nearest(
     queries: Tensor,  # (n, d) codes
     gallery: Tensor,  # (m, d) codes
     k: int = 10,  # Number of neighbours (all, if the gallery has fewer)
-    similarity: str = 'cosine',  # One of `methods.base.similarities`
+    similarity: str = 'cosine',  # One of `methods.similarity.similarities`
     block: int = 2**12,  # Gallery rows per block
 ) -> tuple[Tensor, Tensor]:  # (n, k) scores, larger is closer, and rows of the gallery; ties: the earlier row first
     "The k nearest neighbours, exactly"

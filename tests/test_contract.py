@@ -17,7 +17,9 @@ from crossmodal_nb.datasets import load
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import TfIdf
 from crossmodal_nb.evaluation.retrieval import evaluate_rows
-from crossmodal_nb.methods.base import Method, check_score_invariance, methods, unit
+from crossmodal_nb.methods.base import Method, check_score_invariance
+from crossmodal_nb.methods.saving import methods
+from crossmodal_nb.methods.similarity import unit
 
 classes = methods()
 

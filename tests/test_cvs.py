@@ -21,8 +21,10 @@ from crossmodal_nb.datasets.furniture import furniture_views
 from crossmodal_nb.datasets.household import stems
 from crossmodal_nb.datasets.tuxpaint import stamp_views
 from crossmodal_nb.losses.supervised import class_triplet
-from crossmodal_nb.methods.base import Method, find
-from crossmodal_nb.methods.cvs import CVS, MCVS, RVS, PKSampler, Prototypes, leaky_scores
+from crossmodal_nb.methods.base import Method
+from crossmodal_nb.methods.cvs import CVS, PKSampler, leaky_scores
+from crossmodal_nb.methods.multistage_cvs import MCVS, RVS, Prototypes
+from crossmodal_nb.methods.saving import find
 from crossmodal_nb.metrics.average_precision import mean_ap
 from crossmodal_nb.nn.layers import AlignedAttention
 

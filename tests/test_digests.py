@@ -56,7 +56,7 @@ learnt = [
     ('losses.contrastive', 'info_nce', '30_clip'),
     ('nn.layers', '__init__', '30_clip'),
     ('nn.trainer', 'fit', '30_clip'),
-    ('methods.base', 'losses', '30_clip'),
+    ('methods.neural', 'losses', '30_clip'),
     ('encoders.extraction', 'features', '10_cca'),
     ('data.views', 'subset', '10_cca'),
     ('datasets.emoji', 'emoji', '10_cca'),

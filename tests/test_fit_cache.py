@@ -19,11 +19,11 @@ from test_contract import new, world
 
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.evaluation.selection import checker
-from crossmodal_nb.evaluation.small_pools import Curve, SmallPoolEvaluation
-from crossmodal_nb.methods.base import methods
+from crossmodal_nb.evaluation.small_pools import SmallPoolEvaluation, ValidationCurve
 from crossmodal_nb.methods.dual_encoder import CLIP, SigLIP
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.rerank import Ensemble
+from crossmodal_nb.methods.saving import methods
 from crossmodal_nb.runs import fit_cache
 
 package = Path(fit_cache.__file__).parent.parent
@@ -103,7 +103,7 @@ def test_a_fit_within_a_fit_is_part_of_it(tmp_path):
 
 
 def test_what_validation_noted_comes_back(tmp_path):
-    curves = [Curve(valid=SmallPoolEvaluation(toy(1), 10)) for _ in range(2)]
+    curves = [ValidationCurve(valid=SmallPoolEvaluation(toy(1), 10)) for _ in range(2)]
     first, second = (fit(fit_cache.FitCache(tmp_path, {}), clip(), toy(), c) for c in curves)
     assert 'why' not in first and 'since' in second
     assert curves[0].rows == curves[1].rows and len(curves[1].rows) == 2

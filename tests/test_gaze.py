@@ -22,7 +22,8 @@ from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import WordPieces
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.gaze import Gaze, GazeMasked, ways_of
+from crossmodal_nb.methods.gaze import Gaze
+from crossmodal_nb.methods.gaze_masking import GazeMasked, ways_of
 from crossmodal_nb.nn.trainer import Trainer
 
 

@@ -12,8 +12,9 @@ import torch
 from crossmodal_nb.core import names as core_names
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.names import current_name, current_parameters, names
-from crossmodal_nb.methods import base
-from crossmodal_nb.methods.base import Method, find, saved_class
+from crossmodal_nb.methods import saving
+from crossmodal_nb.methods.base import Method
+from crossmodal_nb.methods.saving import find, saved_class
 
 root = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location('rename', root / 'tools' / 'rename.py')
@@ -403,7 +404,7 @@ class Toy(Method):
 
 @pytest.fixture
 def changed(monkeypatch):
-    monkeypatch.setattr(base, 'methods', lambda: {'toy:Toy': Toy})
+    monkeypatch.setattr(saving, 'methods', lambda: {'toy:Toy': Toy})
     monkeypatch.setattr(
         core_names, 'names', lambda: dict(names={'Former': 'Toy'}, attributes={}, parameters={'Former.wide': 'width'})
     )

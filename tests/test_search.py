@@ -18,8 +18,8 @@ from crossmodal_nb.encoders.description import build_encoder, describe_encoder
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.image import EfficientNetLite
 from crossmodal_nb.encoders.text import TfIdf
-from crossmodal_nb.methods.base import product, sides
 from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.methods.similarity import product, sides
 from crossmodal_nb.search import Index, nearest
 
 

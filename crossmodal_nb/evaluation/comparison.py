@@ -25,7 +25,8 @@ from crossmodal_nb.evaluation.retrieval import (
     whole_gallery,
 )
 from .tidy import row
-from ..methods.base import Method, as_views
+from ..methods.base import Method
+from ..methods.inputs import as_views
 from ..metrics.average_precision import mean_ap
 from ..metrics.comparison import Comparison, compare, margin
 from ..metrics.uncertainty import Score, class_score, item_score

@@ -14,7 +14,8 @@ import torch
 from ..data.views import Views, relevance_matrix
 from .retrieval import Direction, map_interval, null_fields, retrieval_task, score_function
 from .tidy import row
-from ..methods.base import Method, as_views
+from ..methods.base import Method
+from ..methods.inputs import as_views
 from ..metrics.average_precision import mean_ap
 from ..metrics.hamming import DistanceHistogram, distance_histogram
 from ..metrics.null import permutation_null

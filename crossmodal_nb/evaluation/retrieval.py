@@ -21,7 +21,9 @@ from ..data.rows import take
 from ..data.splits import merged_items
 from ..data.views import View, Views
 from .tidy import row
-from ..methods.base import Method, as_views, product, sides
+from ..methods.base import Method
+from ..methods.inputs import as_views
+from ..methods.similarity import product, sides
 from ..metrics.aggregate import aggregate, chance
 from ..metrics.average_precision import mean_ap
 from ..metrics.null import Null, ceiling, null_draws, permutation_null

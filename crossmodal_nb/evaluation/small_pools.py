@@ -11,7 +11,7 @@ import torch
 
 from ..data.views import Views
 from .tidy import row
-from ..methods.base import unit
+from ..methods.similarity import unit
 from ..metrics.uncertainty import bootstrap
 
 # %% ../../nbs/evaluation/06_small_pools.ipynb #d7f0c1c4

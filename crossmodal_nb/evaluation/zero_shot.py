@@ -12,7 +12,7 @@ import torch
 from ..data.rows import take
 from ..data.views import Views
 from .tidy import row
-from ..methods.base import arithmetic, nearest, unit
+from ..methods.similarity import arithmetic, nearest, unit
 from ..metrics.uncertainty import bootstrap
 
 # %% ../../nbs/evaluation/05_zero_shot.ipynb #d0e17b2a

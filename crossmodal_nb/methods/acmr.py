@@ -57,13 +57,7 @@ class ACMR(Labelled):
         trainer=None,  # As in `DSCMR`
     ):
         super().__init__(dim, hidden, dropout, order, trainer)
-        self.w_triplet, self.w_adversary, self.critic_lr_scale, self.margin, self.alpha = (
-            w_triplet,
-            w_adversary,
-            critic_lr_scale,
-            margin,
-            alpha,
-        )
+        self.store(locals())
 
     def build(self):
         def net(d):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .acmr import entropy, nearest_non_match
-from .base import parts_of
 from .dscmr import Labelled
+from .inputs import parts_of
 
 # %% ../../nbs/methods/14_cmgan.ipynb #ba46f2a4
 def frozen_forward(net: nn.Module, *x: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.modality import modality
 from ..data.views import Views
-from ..encoders.store import modality
 from ..evaluation.retrieval import top_k
-from ..methods.base import unit
+from ..methods.similarity import unit
 from ..metrics.geometry import joint_map
 from .style import add_title, escape_math, grey, looks, ordered, palette, panels, spare, style
 from .tables import Html, esc

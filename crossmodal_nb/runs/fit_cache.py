@@ -26,7 +26,8 @@ import torch
 
 from ..core.files import digest, load_tensors, locked, save_tensors
 from ..data.views import View, Views
-from ..methods.base import Method, methods
+from ..methods.base import Method
+from ..methods.saving import methods
 from .fingerprint import Fingerprint, Unreadable, attributes
 from .keys import digests
 from .reach import Index, index

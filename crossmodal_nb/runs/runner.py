@@ -310,7 +310,7 @@ def run(
         if j['status'] in again and j['digests']['data'] is not None
     ]
     for j in go:
-        j['fitted'] = '' if smoke or train else str(checkout().work / 'fitted')
+        j['fitted'] = '' if smoke or train else str(settings().work / 'fitted')
     _set_aside(todo, target)
     for j in todo:
         if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}:
