@@ -18,7 +18,10 @@ from torch import Tensor
 from .core.checks import InputError, MissingError, check_choice
 from .core.files import load_tensors, save_tensors
 from .core.names import current_name, current_parameters
-from .data.images import open_image
+from .data.images import Cutouts, image_endings, open_image
+from .data.meshes import Meshes, mesh_endings
+from .data.sounds import Sounds, sound_endings
+from .data.videos import Videos, video_endings
 from .data.views import Views
 from .encoders.base import Encoder
 from .encoders.presets import kind
@@ -149,25 +152,34 @@ def build_encoder(d: dict) -> Encoder:
 
 # %% ../nbs/search.ipynb #5a26da5e
 endings = dict(
-    image='png jpg jpeg webp gif bmp svg', sound='wav ogg flac mp3', mesh='obj ply stl glb off', numbers='npy'
+    image=image_endings, sound=sound_endings, mesh=mesh_endings, video=video_endings, numbers=frozenset({'.npy'})
 )
 
 
 def sort_of(
     query,  # Text, a path, a PIL image, a tensor
-) -> str:  # `'text'`, `'image'`, `'sound'`, `'mesh'` or `'numbers'`
-    "The kind of a query"
+) -> str:  # `'text'`, `'image'`, `'sound'`, `'mesh'`, `'video'` or `'numbers'`
+    "The kind of a query. The path of something that exists is never taken for words: an `InputError` if it is unknown"
     if isinstance(query, (Tensor, np.ndarray)):
         return 'numbers'
     if not isinstance(query, (str, Path)):
         return 'image'
-    ending = Path(query).suffix[1:].lower()
-    sort = next((k for k, v in endings.items() if ending in v.split()), None)
-    if sort is None or (isinstance(query, str) and ' ' in query and not Path(query).exists()):
-        if isinstance(query, Path):
-            raise InputError(f'{query}: what kind of file is it? Known endings: {", ".join(endings.values())}')
-        return 'text'
-    return sort
+    ending = Path(query).suffix.lower()
+    sort = next((k for k, v in endings.items() if ending in v), None)
+    path = isinstance(query, Path) or _exists(query)
+    if path and Path(query).is_dir():
+        raise InputError(f'{query} is a folder. Give the path of one file, or words')
+    if path and sort is None:
+        known = ', '.join(sorted(set().union(*endings.values())))
+        raise InputError(f'{query}: what kind of file is it? Known endings: {known}')
+    return 'text' if sort is None or ' ' in str(query) and not path else sort
+
+
+def _exists(words):
+    try:
+        return Path(words).exists() and bool(words.strip(' .'))
+    except (OSError, ValueError):  # too long, or with a character that no path has
+        return False
 
 
 def opened(
@@ -175,10 +187,6 @@ def opened(
     sort: str,  # The result of `sort_of`
 ) -> list:  # One raw row, or a tensor of one
     "A query as a raw row for an encoder; an unreadable one is an `InputError` that names it"
-    from crossmodal_nb.data.images import Cutouts
-    from crossmodal_nb.data.meshes import Meshes
-    from crossmodal_nb.data.sounds import Sounds
-
     if sort == 'text':
         if not str(query).strip():
             raise InputError('the query is empty: give some words, or the path of a picture, sound or mesh')
@@ -194,7 +202,7 @@ def opened(
     path = _existing(query)
     if sort == 'image' and path.suffix.lower() != '.svg':
         return [open_image(path)]
-    return dict(image=Cutouts, sound=Sounds, mesh=Meshes)[sort]([path])[torch.tensor([0])]
+    return dict(image=Cutouts, sound=Sounds, mesh=Meshes, video=Videos)[sort]([path])[torch.tensor([0])]
 
 
 def _existing(path):

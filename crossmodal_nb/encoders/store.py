@@ -26,6 +26,7 @@ from ..data.images import Images
 from ..data.meshes import Meshes, Turntable
 from ..data.rows import rows, take
 from ..data.sounds import Sounds
+from ..data.videos import Videos
 from ..data.views import View
 from .base import Ragged
 
@@ -106,7 +107,7 @@ def kind(
     if isinstance(x, (dict, Tensor)):
         return 'numbers'
     # `Turntable` before `Meshes`, its base
-    for modality, sequence in dict(sound=Sounds, video=Turntable, mesh=Meshes).items():
+    for modality, sequence in dict(sound=Sounds, video=(Turntable, Videos), mesh=Meshes).items():
         if isinstance(x, sequence):
             return modality
     return 'text' if not hasattr(x, 'paths') and isinstance(_raw(x, 0), str) else 'image'
