@@ -82,9 +82,9 @@ def _text_beside(finder):
         if not modality_of(name):
             continue
         stem = str(PurePosixPath(name).with_suffix(''))
-        found = next((t for e in _beside for t in (stem + e, name + e) if t in there), None)
-        if found:
-            yield name, found
+        text_file = next((t for e in _beside for t in (stem + e, name + e) if t in there), None)
+        if text_file:
+            yield name, text_file
 
 
 def _beside_table(root, pairs):
@@ -230,7 +230,7 @@ def _nothing(finder):
     there = f'{len(media)} pictures, sounds, videos or meshes ({abbreviate(media, 3)})' if media else 'no such file'
     there += f' and {len(texts)} files of text ({abbreviate(texts, 3)})' if texts else ''
     return (
-        f'{finder.root}: no captions found. Looked for a table (.csv, .tsv, .jsonl, .parquet, .xlsx) here and in the folders '
-        f'below, for metadata files in the folder of each split, for COCO, Karpathy and Flickr files, and for a text beside '
-        f'each file (p.txt, p.jpg.txt, p.caption, p.json). There is: {there}'
+        f'{finder.root}: no captions found. Looked for a table (.csv, .tsv, .jsonl, .parquet, .xlsx) here and in the '
+        'folders below, for metadata files in the folder of each split, for COCO, Karpathy and Flickr files, and for a '
+        f'text beside each file (p.txt, p.jpg.txt, p.caption, p.json). There is: {there}'
     )

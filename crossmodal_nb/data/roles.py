@@ -33,7 +33,8 @@ _usual = dict(
     label='label labels class classes category categories target tag tags emotion genre',
     split='split subset partition set fold',
     item='item item_id group group_id',
-    image='image images image_name image_file image_path img img_path file_name filename filepath file path photo picture',
+    image='image images image_name image_file image_path img img_path file_name filename filepath file path photo '
+    'picture',
     audio='audio sound wav',
     video='video clip',
     mesh='mesh shape',
@@ -60,21 +61,16 @@ def list_value(
 def is_empty(value) -> bool:
     "Whether a cell holds nothing: no value, white space, or a number that is none (not the text `nan`)"
     return (
-        value is None
-        or isinstance(value, str)
-        and not value.strip()
-        or isinstance(value, float)
-        and math.isnan(value)
+        value is None or isinstance(value, str) and not value.strip() or isinstance(value, float) and math.isnan(value)
     )
 
 
 def column_kind(
     values,  # Some cells of a column
-) -> str:  # `'image'`, `'audio'`, `'video'`, `'mesh'`, `'vector'`, `'address'`, `'text'`, `'word'`, `'number'`, `'empty'`, `'other'`
+) -> str:  # A modality, `'vector'`, `'address'`, `'text'`, `'word'`, `'number'`, `'empty'` or `'other'`
     "What most cells of a column are"
-    return collections.Counter(_cell_kind(v) for v in values if not is_empty(v)).most_common(1)[0][0] if any(
-        not is_empty(v) for v in values
-    ) else 'empty'
+    count = collections.Counter(_cell_kind(v) for v in values if not is_empty(v))
+    return count.most_common(1)[0][0] if count else 'empty'
 
 
 def _cell_kind(value):

@@ -110,6 +110,20 @@ class FileFinder:
             raise InputError(f'{path[:99]!r} may be any of {abbreviate(best, 3)}. Write the folder too')
         return best[0] if best else None
 
+    def media(
+        self,
+        modalities,  # Names of modalities
+    ) -> list[str]:
+        "The files of these modalities"
+        return [n for n in self.names if modality_of(n) in modalities]
+
+    def spelling(
+        self,
+        name: str,  # As a table spells it
+    ) -> str:
+        "One spelling for all ways to write this path, as seen from the root"
+        return self._inside(_plain(name.strip()))
+
     def nearest(
         self,
         name: str,  # Of which there is no file

@@ -63,8 +63,8 @@ def check_damage(
     "Raise an `InputError` with the first reason if too many rows are left out"
     n = len(table.rows) + len(table.damaged)
     if len(reasons) > max_share * n:
-        more = f' ({len(reasons)} of {n} rows are like this: {abbreviate(reasons[1:], 3)})' if len(reasons) > 1 else ''
-        raise InputError(f'{reasons[0]}{more}. At most {100 * max_share:g} % of the rows are left out')
+        share = f'{len(reasons)} of {n} rows have a fault; at most {100 * max_share:g} % may be left out'
+        raise InputError(f'{reasons[0]} ({share})')
 
 # %% ../../nbs/data/13_tables.ipynb #49b17478
 def _decoded(path):
@@ -136,7 +136,9 @@ def _head(path, values):
     if twice := sorted({h for h in named if named.count(h) > 1}):
         raise InputError(f'{path}: the head names a column twice: {abbreviate(twice)}')
     if any(re.fullmatch(r'[^ ]+\.(jpe?g|png|webp|gif|tiff?|wav|mp3|flac|mp4)', h, re.I) for h in head):
-        raise InputError(f'{path}: the first line is a row ({abbreviate(head, 3)}). Put a head like image,text above it')
+        raise InputError(
+            f'{path}: the first line is a row ({abbreviate(head, 3)}). Put a head like image,text above it'
+        )
     return head
 
 # %% ../../nbs/data/13_tables.ipynb #3e584743
