@@ -31,7 +31,7 @@ from PIL import Image
 
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.fetch import unpack
-from crossmodal_nb.data.own import read_folder
+from crossmodal_nb.data.folder_reader import read_folder
 from crossmodal_nb.data.readers import _limit
 from crossmodal_nb.datasets import load
 from crossmodal_nb.datasets.flowgraphs import boxes

@@ -15,8 +15,12 @@ from PIL import Image
 
 from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.core.settings import settings
-from crossmodal_nb.data.own import read_folder
+from crossmodal_nb.data.folder_reader import read_folder
+from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import class_names, data_digest, load
+from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.search import sort_of
 
 N = 24
 COLOURS = (
@@ -209,7 +213,7 @@ def test_split_names(tmp_path):
         ),
         (['image', 'text', 'split'], [[*r, 'test'] for r in pairs()], 'the splits are test; train is needed'),
         (['image', 'text'], pairs('q{:03}.png'), r"no file 'q000.png' among.*near is"),
-        (['image', 'text'], [[r[0], ''] for r in pairs()], 'line 2: empty: text'),
+        (['image', 'text'], [['p000.png', ''], *pairs()[1:]], r'line 2: empty: text \(1 of 24 rows'),
         (['image', 'width'], [[r[0], 16] for r in pairs()], r'two views are needed.*image \(image\), width \(number\)'),
         (['image', 'text'], [['https://x.org/a.jpg', r[1]] for r in pairs()], 'not downloaded'),
         (['image', 'text'], [['../../p.png', r[1]] for r in pairs()], 'leads out of the folder'),
@@ -543,3 +547,61 @@ def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match='several caption files.*table='):
         read_folder(tmp_path)
     assert sum(sizes(read_folder(tmp_path, table='b.csv')[0])) == N
+
+
+# ---------------------------------------------------------------- what a view takes
+
+
+def test_labels_of_one_column_are_classes_and_no_label_is_one_thing():
+    y = torch.tensor([[0], [1], [0]])
+    assert View(torch.zeros(3, 2), y=y).y.tolist() == [0, 1, 0]
+    with pytest.raises(InputError, match='encode_labels'):
+        View(torch.zeros(2, 2), y=['cat', 'dog'])
+    codes, hot = torch.tensor([0, -1, 1]), torch.tensor([[1, 0], [0, 0], [0, 1]])
+    assert View(torch.zeros(3, 2), y=codes).has_label.tolist() == View(torch.zeros(3, 2), y=hot).has_label.tolist()
+
+
+def test_queries_without_a_label_are_left_out_of_both_kinds_of_labels():
+    g = torch.Generator().manual_seed(0)
+    z, y = torch.randn(60, 4, generator=g), torch.arange(60) % 3
+    x = {k: z @ torch.randn(4, w, generator=g) for k, w in dict(a=8, b=6).items()}
+    codes = torch.where(torch.arange(60) % 4 == 0, -1, y)
+    hot = torch.nn.functional.one_hot(y, 3) * (codes >= 0)[:, None]
+    scores = []
+    for labels in (codes, hot):
+        views = Views({k: View(v, y=labels) for k, v in x.items()})
+        rows = evaluate(CCA(dim=3).fit(views), views, 'label', boot=0, permutations=0)
+        scores.append([(r['n'], round(r['value'], 6)) for r in rows if r['metric'] == 'mAP'])
+    assert scores[0] == scores[1] and scores[0][0][0] == 45
+
+
+@pytest.mark.parametrize(
+    'rows, says',
+    [
+        (['x', None], 'row r1 is None'),
+        (['x', float('nan')], 'row r1 is nan'),
+        (['x', 3], r'row r1 is 3 \(int\), not a text'),
+        ([['x', 'y'], ['z']], 'lists of texts'),
+        (['x', '\ud83d'], 'row r1: character 0 is .*one half'),
+    ],
+)
+def test_rows_that_are_no_text_are_named(rows, says):
+    with pytest.raises(InputError, match=says):
+        View(rows, ['r0', 'r1'])
+
+
+def test_columns_of_other_libraries_are_taken():
+    pandas = pytest.importorskip('pandas')
+    series = View(pandas.Series(['x', 'y'], index=[5, 6]), ids=[1, 2])
+    assert series.x == ['x', 'y'] and series.ids == ['1', '2'] and View(np.array(['x', 'y'])).x == ['x', 'y']
+
+
+def test_a_path_that_exists_is_never_words(tmp_path):
+    for ending in ('.tif', '.jfif', '.avif', '.ppm'):
+        pictures(tmp_path, [f'p{ending}'])
+        assert sort_of(str(tmp_path / f'p{ending}')) == 'image'
+    (tmp_path / 'a.xyz').write_text('')
+    for path in (tmp_path, tmp_path / 'a.xyz'):
+        with pytest.raises(InputError):
+            sort_of(str(path))
+    assert sort_of('a dog') == 'text'

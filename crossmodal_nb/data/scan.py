@@ -40,7 +40,7 @@ def list_files(
         raise MissingError(f'{root}: there is no such folder')
     files, stack = [], [(str(root), '', (os.path.realpath(root),))]
     while stack:
-        folder, prefix, above = stack.pop()
+        folder, prefix, ancestors = stack.pop()
         for entry in os.scandir(folder):
             if _droppings.match(entry.name):
                 continue
@@ -50,8 +50,8 @@ def list_files(
                 continue
             if is_file:
                 files.append(prefix + entry.name)
-            elif is_folder and (real := os.path.realpath(entry.path)) not in above:  # no link to a folder above
-                stack.append((entry.path, f'{prefix}{entry.name}/', (*above, real)))
+            elif is_folder and (real := os.path.realpath(entry.path)) not in ancestors:  # no link to a folder above
+                stack.append((entry.path, f'{prefix}{entry.name}/', (*ancestors, real)))
     return sorted(files)
 
 # %% ../../nbs/data/12_scan.ipynb #d9a465fe

@@ -9,7 +9,7 @@ __all__ = ['info', 'files', 'class_names', 'folder']
 import warnings
 from pathlib import Path
 
-from ..data.own import read_folder, source_files
+from ..data.folder_reader import read_folder, source_files
 from ..data.views import Views
 
 # %% ../../nbs/datasets/22_folder.ipynb #4bde889d
@@ -42,7 +42,7 @@ def class_names(name, root, **options):
 def folder(
     root,  # Folder
     name: str = 'folder',  # Salts the hash of the split
-    roles: dict | None = None,  # Role: its column; see `data.own.read_folder`
+    roles: dict | None = None,  # Role: its column; see `data.folder_reader.read_folder`
     table: str | None = None,  # Its table, where there are several
     max_skipped: float = 0.01,  # Share of the rows that may be damaged, 0 … 1; they are left out with a warning
 ) -> dict[str, Views]:
