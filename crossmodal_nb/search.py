@@ -168,7 +168,7 @@ def sort_of(
     sort = next((k for k, v in endings.items() if ending in v), None)
     path = isinstance(query, Path) or _exists(query)
     if path and Path(query).is_dir():
-        raise InputError(f'{query} is a folder. Give the path of one file, or words')
+        raise InputError(f'{query} is a folder. Give the path of one file. (Words? Put a space behind them)')
     if path and sort is None:
         known = ', '.join(sorted(set().union(*endings.values())))
         raise InputError(f'{query}: what kind of file is it? Known endings: {known}')
