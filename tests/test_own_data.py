@@ -536,6 +536,12 @@ def test_arrays_of_odd_shapes(shape, says, tmp_path):
         read_folder(tmp_path)
 
 
+def test_a_column_of_labels_is_a_class_a_row(tmp_path):
+    arrays(tmp_path)
+    y = load('folder', tmp_path)['train']['image'].y
+    assert y.dim() == 1 and y.tolist() == [i % 3 for i in range(14)]
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(MissingError, match='no such file'):
         read_folder(tmp_path / 'nowhere')
@@ -552,9 +558,7 @@ def test_nothing_there(tmp_path):
 # ---------------------------------------------------------------- what a view takes
 
 
-def test_labels_of_one_column_are_classes_and_no_label_is_one_thing():
-    y = torch.tensor([[0], [1], [0]])
-    assert View(torch.zeros(3, 2), y=y).y.tolist() == [0, 1, 0]
+def test_no_label_is_one_thing_and_labels_are_numbers():
     with pytest.raises(InputError, match='encode_labels'):
         View(torch.zeros(2, 2), y=['cat', 'dog'])
     codes, hot = torch.tensor([0, -1, 1]), torch.tensor([[1, 0], [0, 0], [0, 1]])

@@ -152,12 +152,11 @@ def _check_texts(x, ids):
 
 
 def _label_codes(y):
-    "Labels as numbers; one column of them, (n, 1), is one class a row"
+    "Labels as a tensor of numbers"
     if not isinstance(y, Tensor) and (values := np.asarray(y)).dtype.kind in 'USO':
         shown = str(values.ravel()[:3].tolist())[:60]
         raise InputError(f'labels are {shown} …: numbers are needed (see `encode_labels`)')
-    y = torch.as_tensor(np.asarray(y) if type(y).__module__.startswith('pandas') else y)
-    return y[:, 0] if y.dim() == 2 and y.shape[1] == 1 else y
+    return torch.as_tensor(np.asarray(y) if type(y).__module__.startswith('pandas') else y)
 
 
 def check_finite(
