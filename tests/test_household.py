@@ -351,7 +351,7 @@ def test_a_damaged_package_is_named(name, hurt, says, tmp_path):
     'make,text,says',
     [
         (Sounds, b'RIFF', 'not a readable sound'),
-        (Cutouts, b'PNG', 'not a readable picture'),
+        (Cutouts, b'PNG', 'not a readable image'),
         (Meshes, b'v 0 0 0\n', 'without triangles'),
         (Meshes, b'v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n', 'not numbers'),
         (Meshes, b'v 0 0 0\nf 1 2 9\n', 'mesh'),

@@ -10,21 +10,23 @@ __all__ = ['endings', 'sequences', 'modality', 'single_row']
 from pathlib import Path
 
 from ..core.checks import InputError
-from .meshes import Mesh, Meshes, Turntable
-from .sounds import Sound, Sounds
+from .images import image_endings
+from .meshes import Mesh, Meshes, Turntable, mesh_endings
+from .sounds import Sound, Sounds, sound_endings
+from .videos import Videos, video_endings
 
 # %% ../../nbs/data/12_modality.ipynb #97ddda35
 endings = dict(
-    image='png jpg jpeg webp gif bmp svg', sound='wav ogg flac mp3', mesh='obj ply stl glb off', numbers='npy'
+    image=image_endings, sound=sound_endings, mesh=mesh_endings, video=video_endings, numbers=frozenset({'.npy'})
 )
 # `Turntable` before `Meshes`, its base
-sequences = dict(sound=(Sound, Sounds), video=Turntable, mesh=(Mesh, Meshes))
+sequences = dict(sound=(Sound, Sounds), video=(Turntable, Videos), mesh=(Mesh, Meshes))
 
 
 def modality(
     x,  # Rows of a view; or one row: a text, a path, a PIL image, a vector
 ) -> str:  # `'numbers'`, `'text'`, `'image'`, `'sound'`, `'video'` or `'mesh'`
-    "The modality of rows, or of one row. Raises an `InputError` for a path with an unknown ending"
+    "The modality of rows, or of one row. Raises an `InputError` for a folder, and for a file with an unknown ending"
     from PIL import Image
 
     if isinstance(x, (str, Path)):
@@ -49,11 +51,18 @@ def single_row(
 
 
 def _modality_of_name(name):
-    ending = Path(name).suffix[1:].lower()
-    known = next((k for k, v in endings.items() if ending in v.split()), None)
-    if isinstance(name, Path):
-        if known is None:
-            raise InputError(f'{name}: what kind of file is it? Known endings: {", ".join(endings.values())}')
-        return known
-    words = ' ' in name and not Path(name).exists()
-    return 'text' if known is None or words else known
+    ending, path = Path(name).suffix.lower(), isinstance(name, Path) or _exists(name)
+    known = next((k for k, v in endings.items() if ending in v), None)
+    if path and Path(name).is_dir():
+        raise InputError(f'{name} is a folder. Give the path of one file. (Words? Put a space behind them)')
+    if path and known is None:
+        choices = ', '.join(sorted(set().union(*endings.values())))
+        raise InputError(f'{name}: what kind of file is it? Known endings: {choices}')
+    return 'text' if known is None or ' ' in str(name) and not path else known
+
+
+def _exists(words):
+    try:
+        return Path(words).exists() and bool(words.strip(' .'))
+    except (OSError, ValueError):  # too long, or with a character that no path has
+        return False

@@ -6,6 +6,7 @@
 __all__ = ['View', 'check_finite', 'Views', 'Batch', 'relevance_matrix', 'concatenated', 'concat_rows', 'mean_views']
 
 # %% ../../nbs/data/03_views.ipynb #imports0
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,12 +35,12 @@ class View:
     split = None
 
     def __post_init__(self):
+        self.x = _plain_rows(self.x)
         n = rows(self.x)
-        if self.ids is None:
-            self.ids = [str(i) for i in range(n)]
+        self.ids = list(map(str, range(n) if self.ids is None else self.ids))
         self.item = torch.arange(n) if self.item is None else torch.as_tensor(self.item, dtype=torch.long)
         if self.y is not None:
-            self.y = torch.as_tensor(self.y)
+            self.y = _label_codes(self.y)
         for name in ('ids', 'y', 'item'):
             v = getattr(self, name)
             if v is not None and len(v) != n:
@@ -48,6 +49,7 @@ class View:
             if rows(v) != n:
                 raise InputError(f'part {part!r} has {rows(v)} rows, the first part has {n}')
             check_finite(v, self.ids, part)
+            _check_texts(v, self.ids)
 
     def __len__(self):
         return len(self.ids)
@@ -61,6 +63,11 @@ class View:
 
     def __repr__(self):
         return f'View({", ".join(filter(None, _summary(self)))})'
+
+    @property
+    def has_label(self) -> Tensor:  # (n,) bool
+        "Which rows have a label: a class that is not negative, or any of several labels"
+        return self.y >= 0 if self.y.dim() == 1 else (self.y > 0).any(1)
 
     def sorted(self, by: str) -> tuple[Tensor, Tensor]:  # the sorted items or labels, and their rows
         "Rows by item, or by label (`by='label'`); sorted once"
@@ -121,6 +128,37 @@ def _content_kind(x):
     return 'texts' if isinstance(x[0], str) else f'{type(x).__name__} of {type(x[0]).__name__}'
 
 # %% ../../nbs/data/03_views.ipynb #viewfinf
+def _plain_rows(x):
+    "A column of pandas, or NumPy's texts, as a list"
+    texts = isinstance(x, np.ndarray) and x.dtype.kind in 'UO'
+    return x.tolist() if texts or type(x).__module__.startswith('pandas') else x
+
+
+def _check_texts(x, ids):
+    "Where one row is a text, all are, and can be written as UTF-8"
+    if not isinstance(x, (list, tuple)):
+        return
+    if any(isinstance(row, list) and row and isinstance(row[0], str) for row in x):
+        raise InputError('rows are lists of texts. Write each text as a row of its own, with the same item')
+    if not any(isinstance(row, str) for row in x):
+        return
+    for i, row in zip(ids, x):
+        if not isinstance(row, str):
+            raise InputError(
+                f'row {i} is {str(row)[:60]} ({type(row).__name__}), not a text. Leave it out, or write one'
+            )
+        if not row.isascii() and (half := re.search('[\ud800-\udfff]', row)):
+            raise InputError(f'row {i}: character {half.start()} is {ascii(half[0])}, one half of a character')
+
+
+def _label_codes(y):
+    "Labels as a tensor of numbers"
+    if not isinstance(y, Tensor) and (values := np.asarray(y)).dtype.kind in 'USO':
+        shown = str(values.ravel()[:3].tolist())[:60]
+        raise InputError(f'labels are {shown} …: numbers are needed (see `encode_labels`)')
+    return torch.as_tensor(np.asarray(y) if type(y).__module__.startswith('pandas') else y)
+
+
 def check_finite(
     x,  # A tensor or array (anything else passes)
     ids,  # Row names

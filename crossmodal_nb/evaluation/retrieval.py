@@ -69,7 +69,7 @@ def retrieval_task(
     for name, v in ((a, q), (b, g)):
         if v.y is None:
             raise ValueError(f'relevance by label, but view {name!r} has no labels')
-    q, g = (v if v.y.dim() > 1 else v[v.y >= 0] for v in (q, g))
+    q, g = (v if (has := v.has_label).all() else v[has] for v in (q, g))
     for name, v in ((a, q), (b, g)):
         if not len(v):
             raise InputError(f'relevance by label, but no row of view {name!r} has one')

@@ -211,7 +211,10 @@ class CCAZooMethod(Method):
 
     def fit(self, train, validate=None):
         self.history, train = [], as_views(train)
-        self.infer_schema(train, max_views=self.max_views, instead='For more views at once there are MCCA and GCCA')
+        instead = (
+            'For more views at once there are MCCA and GCCA' if self.max_views < 5 else 'Choose some: views.select(…)'
+        )
+        self.infer_schema(train, max_views=self.max_views, instead=instead)
         if self.bounded and self.dim > (narrowest := min(w['pooled'] for w in self.views.values())):
             raise ValueError(f'dim={self.dim}, but the narrowest view is only {narrowest} wide')
         r, w = aligned(train, self.all_rows)
