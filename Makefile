@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 crossmodal run --smoke -j 2
 	crossmodal book --strict
 	python tests/processors.py --setting sse --quarter $(QUARTER)
-	pytest -q -rs
+	OMP_NUM_THREADS=1 pytest -q -rs -n 2 --dist worksteal
 
 lab: $(VENV)/.installed
 	jupyter lab nbs

@@ -18,10 +18,11 @@ import torch
 
 from .core.checks import InputError
 from .core.files import atomic
+from .data.queries import opened
 from .encoders.audio import resampled
-from .methods.base import unit
+from .methods.similarity import unit
 from .metrics.geometry import tsne_map
-from .search import Index, nearest, opened
+from .search import Index, nearest
 
 # %% ../nbs/explorer.ipynb #c399fe89
 def eight_bits(
@@ -143,7 +144,7 @@ def shard(
         )
     return text, dict(rows=n, bytes=len(text.encode()), shared=common)
 
-
+# %% ../nbs/explorer.ipynb #f97289b9
 def address(name: str) -> str:
     "File name of the shard of a space"
     return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') + '.js'

@@ -70,7 +70,7 @@ def codes(n, dim, seed=0, **_):
     "Unit codes of n pairs, each nearer to its matching code than to most others"
     import torch
 
-    from crossmodal_nb.methods.base import unit
+    from crossmodal_nb.methods.similarity import unit
 
     g = torch.Generator().manual_seed(seed)
     z = torch.randn(n, dim, generator=g)
@@ -80,7 +80,7 @@ def codes(n, dim, seed=0, **_):
 def query_share(n, queries):
     return min(n, queries), min(n, queries) / n
 
-
+# %% ../nbs/profiling.ipynb #84da7047
 @step('image reading', 1, 'cores', 'a JPEG of 500 × 375 pixels to 224 × 224 numbers')
 def _(n, **_):
     from PIL import Image
@@ -124,7 +124,7 @@ def _emoji(view, n):
         raise InputError(f'n={n}, but there are {len(x)} emoji to learn from')
     return x[:n] if isinstance(x, list) else x[torch.arange(n)]
 
-
+# %% ../nbs/profiling.ipynb #24e964f3
 @step('CCA, moments', 1, 'cores', 'means and co-moments, one pass; parts of the rows are merged')
 def _(n, **s):
     from crossmodal_nb.methods.linear import CCA
@@ -150,12 +150,12 @@ def _(n, **s):
         dim=s['dim'], hidden=s['hidden'], init='random', trainer=dict(epochs=1, batch=s['batch'], accelerator='cpu')
     ).fit(w), 1
 
-
+# %% ../nbs/profiling.ipynb #36cf5f69
 @step('evaluation', 2, 'cores', 'ranks of all in all, R@1, 5, 10 and median rank, both directions')
 def _(n, **s):
     import torch
 
-    from crossmodal_nb.methods.base import product
+    from crossmodal_nb.methods.similarity import product
     from crossmodal_nb.metrics.ranking import counts, median_rank, recall_at
 
     (a, b), (q, share) = codes(n, **s), query_share(n, s['queries'])
@@ -179,7 +179,7 @@ def _(n, **s):
 
     import torch
 
-    from crossmodal_nb.methods.base import product
+    from crossmodal_nb.methods.similarity import product
     from crossmodal_nb.metrics.null import permutation_null
     from crossmodal_nb.metrics.ranking import median_rank, recall_at
 
@@ -199,7 +199,7 @@ def _(n, **s):
     hit = (torch.rand(n, generator=torch.Generator().manual_seed(0)) < 0.3).double()
     return lambda: bootstrap(hit, n=s['resamples']), 1
 
-
+# %% ../nbs/profiling.ipynb #2fd241f2
 @step('search, blocks', 2, 'cores', 'the ten nearest of all for every row: products and selection')
 def _(n, **s):
     return _search(n, False, **s)

@@ -25,7 +25,9 @@ from crossmodal_nb.data.sounds import Sound
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.encoders.audio import MFCC, LogMel
 from crossmodal_nb.encoders.mesh import MeshGeometry, d2
-from crossmodal_nb.methods.cvs import CVS, MCVS, RVS
+from crossmodal_nb.methods.cvs import CVS
+from crossmodal_nb.methods.multistage_cvs import MCVS, RVS
+from crossmodal_nb.methods.neural import Neural
 
 WIDE = {
     v: round(d / 8) for v, d in dict(image=4096, text=3000, audio=29, video=4096, mesh=4700).items()
@@ -63,7 +65,7 @@ def every(method, x, y, **how):
 @torch.no_grad()
 def pairs(n=64, m=256, few=8):
     method, x, y = sides(n, m)
-    gx, gy = (super(CVS, method).encode(v, r) for v, r in (('image', x), ('text', y)))
+    gx, gy = (Neural.encode(method, v, r) for v, r in (('image', x), ('text', y)))
     block = method.aligned['image×text']
 
     def loop():

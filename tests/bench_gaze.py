@@ -15,10 +15,10 @@ import torch
 
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
-from crossmodal_nb.datasets.gaze import Attended
+from crossmodal_nb.datasets.gaze_masks import Attended
 from crossmodal_nb.encoders.image import ResNet50
-from crossmodal_nb.methods.base import unit
 from crossmodal_nb.methods.gaze import Gaze, IVFIndex
+from crossmodal_nb.methods.similarity import unit
 
 
 def best(f, repeats=3):

@@ -25,8 +25,9 @@ from bench_cca import Peak
 
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.datasets import recipe1m as r1m
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.datasets.recipe1m import recipe1m
+from crossmodal_nb.datasets.recipe1m_import import imported
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.moments import stream
 from crossmodal_nb.metrics.pools import draw_pools
@@ -56,7 +57,7 @@ def text(root, n):
     walked, t = walk(root), time.time()
     with Peak() as peak:
         for kind, f in files.items():
-            r1m.imported(root / f, kind)
+            imported(root / f, kind)
     took = time.time() - t
     code = (
         'import time, warnings; warnings.simplefilter("ignore")\nfrom crossmodal_nb.datasets import recipe1m as '
@@ -64,7 +65,7 @@ def text(root, n):
         f'r.recipe1m({str(root)!r}, images="none"); print(time.time() - t)'
     )
     reopen = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
-    texts = r1m.recipe1m(root, images='none')['train']['all'].x
+    texts = recipe1m(root, images='none')['train']['all'].x
     t = time.time()
     texts[torch.arange(min(len(texts), 20_000))]
     return dict(
@@ -124,7 +125,7 @@ def cca(train, test, size, draws=10):
             r
             for d in dims
             if d <= rank
-            for r in evaluate(m.with_params(dim=d), test, pools=[size], draws=draws, boot=0, permutations=0, dim=d)
+            for r in evaluate_rows(m.with_params(dim=d), test, pools=[size], draws=draws, boot=0, permutations=0, dim=d)
         ]
         judge = time.time() - t
     return dict(fit_s=fit, solve_s=solve, judge_s=judge, mb=peak.mb, dims=[d for d in dims if d <= rank]), rows

@@ -14,7 +14,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from crossmodal_nb.core.processes import seed_all
 from crossmodal_nb.core.settings import settings
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    "What a test draws at random without a seed is the same in any order of the tests"
+    seed_all(0)
 
 
 class Browser:
@@ -43,7 +50,7 @@ class Browser:
         options.add_experimental_option('perfLoggingPrefs', dict(enablePage=False))
         options.set_capability('goog:loggingPrefs', dict(performance='ALL', browser='ALL'))
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
-        self.driver.set_script_timeout(30)
+        self.driver.set_script_timeout(120)
         self.scheme('light')
 
     def open(self, path, state=''):

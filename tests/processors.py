@@ -127,7 +127,7 @@ if __name__ == '__main__':
     paths = '|'.join(re.escape(str(p.relative_to(root / 'nbs'))) for p in lessons)
     commands = (
         [Path(sys.executable).with_name('nbdev_test'), '--path-re', f'nbs/({paths})$', '--n-workers', '2', '--timing'],
-        [sys.executable, '-m', 'pytest', '-q', '-rfEs', *tests],
+        [sys.executable, '-m', 'pytest', '-q', '-rfEs', '-n', '2', '--dist', 'worksteal', *tests],
     )
     failed = [subprocess.run(c, cwd=root, env=env).returncode for c in commands]
     sys.exit(max(failed))

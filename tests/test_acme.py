@@ -13,7 +13,7 @@ from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets.ingredients import ingredient, pantry, sets, singular
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.adversarial import modality_bce, wgan_gp
 from crossmodal_nb.losses.contrastive import triplet
@@ -366,7 +366,7 @@ def test_translation_is_judged_by_rank():
     w, t = world(), world(60, 1)
     opposite, truth = dict(image='text', text='image'), {v: x.x for v, x in t.items()}
     m = Knows(**short().get_params(deep=False)).fit(w)
-    rows = evaluate(Translation(m), t, boot=0, permutations=2)
+    rows = evaluate_rows(Translation(m), t, boot=0, permutations=2)
     assert all(r['value'] == 1 for r in rows if r['metric'] in ('R@1', 'medR')) and all(
         r['chance'] == pytest.approx(1 / 60) for r in rows if r['metric'] == 'R@1'
     )

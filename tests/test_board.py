@@ -15,16 +15,22 @@ from crossmodal_nb.core.settings import settings
 from crossmodal_nb.evaluation.comparison import packed, rank_score
 from crossmodal_nb.metrics.comparison import compare, false_ahead, holm, phrase, phrase_advice, simplest
 from crossmodal_nb.metrics.uncertainty import estimate, item_score
-from crossmodal_nb.report import advice, leaderboard, plots, style, tables
-from crossmodal_nb.report.tables import card, reported, table
+from crossmodal_nb.report import (
+    advice,
+    cost_plot,
+    leaderboard_lines,
+    leaderboard_rankings,
+    leaderboard_tables,
+    style,
+    surprises,
+    tables,
+)
+from crossmodal_nb.report.provenance import card
+from crossmodal_nb.report.tables import reported, table
 from crossmodal_nb.runs import keys, record
 
 N, chance = 200, 0.05
 item = np.arange(N)
-
-
-def text(v):
-    return ' '.join(map(str, v))
 
 
 def made(experiment, methods, items=item, seed=0, dataset='made up', history=(), tables=(), closed=('CCA',), **params):
@@ -70,7 +76,7 @@ def made(experiment, methods, items=item, seed=0, dataset='made up', history=(),
         rows=[row(m, k, np.mean(f(r))) for m, r in methods.items() for k, f in of.items()],
         tables=dict(
             ranks={
-                m: {'image→text': dict(item=text(items), rank=text(r), random=m not in closed)}
+                m: {'image→text': dict(item=np.asarray(items), rank=r, random=m not in closed)}
                 for m, r in methods.items()
             }
         )
@@ -128,7 +134,7 @@ forms = ('CCA', 'same', 'better')  # as closed forms: one run of them is all the
 
 
 def ranked(*records):
-    return leaderboard.rankings(leaderboard.significance(leaderboard.lines(list(records))))
+    return leaderboard_rankings.rankings(leaderboard_rankings.significance(leaderboard_lines.lines(list(records))))
 
 
 def named(ranking):
@@ -177,7 +183,7 @@ def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
 def test_methods_that_cannot_be_told_apart_share_a_letter(ranks):
     (lines,) = ranked(made('one', ranks, closed=forms)).values()
     assert {m: line['group'] for (_, m), line in named(lines).items()} == dict(better='a', CCA='b', same='b')
-    shown = leaderboard.table(ranked(made('one', ranks, closed=forms)))
+    shown = leaderboard_tables.table(ranked(made('one', ranks, closed=forms)))
     assert shown.count('<td>b</td>') == 2 and '<td>a</td>' in shown
 
 
@@ -191,7 +197,7 @@ def test_all_pairs_of_a_ranking_are_corrected_together_and_both_p_are_stored(ran
         (a, b): compare(recall(methods[a]), recall(methods[b])).p for i, a in enumerate(order) for b in order[i + 1 :]
     }
     corrected = dict(zip(raw, holm(list(raw.values()))))
-    rows = {r['method']: r for r in leaderboard.flat(list(lines.values())) if r['metric'] == 'rsum'}
+    rows = {r['method']: r for r in leaderboard_tables.flat(list(lines.values())) if r['metric'] == 'rsum'}
     for m in moved:
         assert rows[m]['cca_p'] == pytest.approx(raw['CCA', m], rel=1e-5) and rows[m]['cca_p_holm'] == pytest.approx(
             corrected['CCA', m], rel=1e-5
@@ -205,12 +211,14 @@ def test_all_pairs_of_a_ranking_are_corrected_together_and_both_p_are_stored(ran
 def test_how_many_false_ones_chance_would_give(ranks):
     of_all = ranked(made('one', ranks, closed=forms), made('two', ranks, dataset='another', closed=forms))
     assert (
-        leaderboard.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(0.3)
+        leaderboard_rankings.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(0.3)
     )  # three pairs each, and either may be ahead
-    assert '3 pairs compared: 0.15 false “ahead” expected' in leaderboard.table(of_all)
-    rows = [r for r in leaderboard.flat([line for ls in of_all.values() for line in ls]) if r['metric'] == 'rsum']
+    assert '3 pairs compared: 0.15 false “ahead” expected' in leaderboard_tables.table(of_all)
+    rows = [
+        r for r in leaderboard_tables.flat([line for ls in of_all.values() for line in ls]) if r['metric'] == 'rsum'
+    ]
     assert {r['false_ahead_by_chance'] for r in rows} == {0.15}
-    assert leaderboard.told_apart(of_all) == dict(raw=4, held=4)
+    assert leaderboard_rankings.told_apart(of_all) == dict(raw=4, held=4)
 
 
 def test_of_equal_methods_at_most_one_family_in_twenty_tells_two_apart():
@@ -239,12 +247,12 @@ def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
         and of['one', 'better']['versus']['cca']['p_holm'] is None
         and of['one', 'better']['pairs'] == 0
     )
-    shown = leaderboard.table(ranked(made('one', ranks)))
+    shown = leaderboard_tables.table(ranked(made('one', ranks)))
     assert shown.count('<td>one run</td>') == 2 and '¹ one run' in shown and ': one run</small>' in shown
     bare = made('one', ranks)
     for d in bare['tables']['ranks'].values():
         d['image→text'].pop('random')  # old records do not say: names do
-    assert {line['method']: line['random'] for line in leaderboard.lines([bare])} == dict(
+    assert {line['method']: line['random'] for line in leaderboard_lines.lines([bare])} == dict(
         CCA=False, same=True, better=True
     )
     for name, closed in {
@@ -255,7 +263,7 @@ def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
         'TF-IDF+H-T lite': False,
         'DSCMR, on all': False,
     }.items():
-        assert leaderboard.closed(name) == closed
+        assert leaderboard_lines.closed(name) == closed
 
 
 def test_seeds_are_merged_with_the_variance_of_items_and_of_runs(ranks):
@@ -330,18 +338,18 @@ def test_no_comparison_where_it_would_be_a_guess(ranks):
     bare = made('bare', dict(net=ranks['better']))
     bare['tables'] = {}
     wrong = made('wrong', dict(net=ranks['better']))
-    wrong['tables']['ranks']['net']['image→text']['rank'] = text(ranks['CCA'])  # not what made the score
+    wrong['tables']['ranks']['net']['image→text']['rank'] = ranks['CCA']  # not what made the score
     records = made('one', ranks, closed=forms), second, bare, wrong
     (lines,) = ranked(*records).values()
     why = {e: named(lines)[e, 'net']['versus']['cca'] for e in ('elsewhere', 'bare', 'wrong')}
     assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(
         v['comparison'] is None for v in why.values()
     )
-    shown = leaderboard.table(ranked(*records))
+    shown = leaderboard_tables.table(ranked(*records))
     assert (
         shown.count('–<sup') >= 3
-        and leaderboard.missing_reasons['queries'] in shown
-        and leaderboard.missing_reasons['own'] in shown
+        and leaderboard_rankings.missing_reasons['queries'] in shown
+        and leaderboard_rankings.missing_reasons['own'] in shown
     )
     (alone,) = ranked(made('two', dict(net=ranks['CCA'], better=ranks['better']))).values()
     assert {line['versus']['cca']['why'] for line in alone} == {'none'}
@@ -374,9 +382,9 @@ def test_by_class_influences_are_compared_and_old_records_say_why_not():
         for row in r['rows']:
             row.pop('se')
     (lines,) = ranked(*old).values()
-    assert {line['why'] for line in lines} == {'before'} and leaderboard.missing_reasons['before'] in leaderboard.table(
-        ranked(*old)
-    )
+    assert {line['why'] for line in lines} == {'before'} and leaderboard_rankings.missing_reasons[
+        'before'
+    ] in leaderboard_tables.table(ranked(*old))
     (lines,) = ranked(old[0]).values()
     assert all(line['scores']['mAP']['low'] is None for line in lines)  # that interval held the gallery fixed
 
@@ -395,8 +403,8 @@ def test_untuned_cca_is_not_the_bar(ranks):
         (dict(dims=[2]), False),
         (dict(dims=None, classical={'CCA': ['CCA', [{}]]}), False),
     ):
-        assert leaderboard._tuned(made('one', {}, **params)) == chosen
-    assert not leaderboard._tuned(made('one', {}) | dict(selected_by=''))
+        assert leaderboard_lines._tuned(made('one', {}, **params)) == chosen
+    assert not leaderboard_lines._tuned(made('one', {}) | dict(selected_by=''))
 
 
 def test_other_features_are_named_and_are_not_the_bar(ranks):
@@ -408,10 +416,15 @@ def test_other_features_are_named_and_are_not_the_bar(ranks):
     assert (
         of['rich', 'net']['versus']['cca']['rival'] is of['rich', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
     )
-    shown = leaderboard.table(ranked(plain, rich))
-    assert '>features<' in shown and '<td>rich</td>' in shown and '>features<' not in leaderboard.table(ranked(plain))
+    shown = leaderboard_tables.table(ranked(plain, rich))
     assert (
-        leaderboard._features(made('one', {}, options=dict(text='lda', fold=1, label='category'))) == 'plain, text lda'
+        '>features<' in shown
+        and '<td>rich</td>' in shown
+        and '>features<' not in leaderboard_tables.table(ranked(plain))
+    )
+    assert (
+        leaderboard_lines._features(made('one', {}, options=dict(text='lda', fold=1, label='category')))
+        == 'plain, text lda'
     )
     del rich['rows'][5:], rich['tables']['ranks']['CCA']
     assert named(*ranked(plain, rich).values())['rich', 'net']['versus']['cca']['why'] == 'none'
@@ -421,12 +434,12 @@ def test_a_wrong_record_does_not_stop_the_board(ranks):
     good, bad = made('one', ranks), made('bad', ranks)
     bad['rows'][0].pop('relevance')
     with pytest.warns(UserWarning, match='bad, bad0: its record is left out'):
-        lines = leaderboard.lines([bad, good])
+        lines = leaderboard_lines.lines([bad, good])
     assert {line['experiment'] for line in lines} == {'one'}
     bad = made('one', ranks, seed=1)
     bad['tables']['ranks']['CCA']['image→text']['rank'] = 'no number'
     with pytest.warns(UserWarning, match='one1'):
-        lines = leaderboard.lines([bad, good])
+        lines = leaderboard_lines.lines([bad, good])
     assert {line['runs'] for line in lines} == {1}  # the other run of the entry stays
 
 
@@ -438,9 +451,9 @@ def test_where_equal_rows_are_right_the_official_score_stands_beside(ranks):
     (lines,) = ranked(r).values()
     row = lines[0]['scores']['rsum']
     assert row['official'] == pytest.approx(row['value'] - 0.03) and row['ceiling'] == pytest.approx(2.94)
-    assert f'({100 * row["official"]:.1f})' in leaderboard.table(ranked(r)) and 'ceiling 294 %' in leaderboard.table(
+    assert f'({100 * row["official"]:.1f})' in leaderboard_tables.table(
         ranked(r)
-    )
+    ) and 'ceiling 294 %' in leaderboard_tables.table(ranked(r))
 
 
 def test_other_galleries_and_queries_are_other_rankings(ranks):
@@ -454,7 +467,7 @@ def test_other_galleries_and_queries_are_other_rankings(ranks):
 def test_values_under_another_name_must_agree_to_the_digit(ranks):
     r = made('bits', {'net, 64 bits': ranks['better'], 'net, 16 bits': ranks['CCA']})
     r['tables']['ranks'] = {'net': r['tables']['ranks']['net, 64 bits']}
-    lines = {line['method']: line for line in leaderboard.lines([r])}
+    lines = {line['method']: line for line in leaderboard_lines.lines([r])}
     assert lines['net, 64 bits']['found'] and not lines['net, 16 bits']['found']
 
 
@@ -463,18 +476,21 @@ def test_what_is_told_or_unfinished_is_not_on_the_board(ranks):
     r['rows'] += [q | dict(stage='rung', method='rung') for q in r['rows']] + [
         q | dict(split='valid', method='valid') for q in r['rows']
     ]
-    assert {line['method'] for line in leaderboard.lines([r])} == {'net'}
+    assert {line['method'] for line in leaderboard_lines.lines([r])} == {'net'}
 
 
 def test_standing(ranks):
     def said(methods):
-        return leaderboard.standing(ranked(made('one', methods, closed=list(methods))))
+        return leaderboard_rankings.standing(ranked(made('one', methods, closed=list(methods))))
 
     assert said(ranks) == dict(all=1, can=1, ahead=1, none=0, undecided=0)
     assert said({k: ranks[k] for k in ('CCA', 'same')})['none'] == 1  # shown to be no more than δ ahead
     g = np.random.default_rng(3)
     assert said(dict(CCA=ranks['CCA'], moved=np.maximum(1, ranks['CCA'] + g.integers(-3, 4, N))))['undecided'] == 1
-    assert said(dict(net=ranks['same']))['can'] == 0 and leaderboard.standing(ranked(made('one', ranks)))['can'] == 0
+    assert (
+        said(dict(net=ranks['same']))['can'] == 0
+        and leaderboard_rankings.standing(ranked(made('one', ranks)))['can'] == 0
+    )
 
 
 def test_costs(ranks):
@@ -497,20 +513,20 @@ def test_costs(ranks):
         and lines['one', 'CCA']['parameters'] is None
     )
     assert lines['two', 'H-T lite']['parameters'] == 1234
-    assert leaderboard.costs(ranked(made('one', ranks))) == []  # one run has one cost
-    rows = leaderboard.costs(
+    assert leaderboard_rankings.costs(ranked(made('one', ranks))) == []  # one run has one cost
+    rows = leaderboard_rankings.costs(
         ranked(made('one', ranks, history=history), made('slow', dict(net=ranks['better']), seed=7))
     )
     assert {r['method']: (r['name'], r['cost']) for r in rows} == dict(
         CCA=('CCA', 10), same=('', 10), better=('better', 10), net=('net', 17)
     )
     assert (
-        leaderboard.costs(ranked(made('one', ranks, history=history)), 'learning') == []
+        leaderboard_rankings.costs(ranked(made('one', ranks, history=history)), 'learning') == []
     )  # one method is no comparison
-    f = plots.scatter(rows, 'cost', panel='panel')
+    f = cost_plot.scatter(rows, 'cost', panel='panel')
     assert {t.get_text() for t in f.axes[0].texts} - {''} == {'CCA', 'better', 'net', 'chance'}
     with pytest.raises(ValueError, match='logarithmic'):
-        plots.scatter([rows[0] | dict(cost=0)], 'cost')
+        cost_plot.scatter([rows[0] | dict(cost=0)], 'cost')
 
 
 @pytest.fixture
@@ -548,28 +564,28 @@ def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
     runs = [made('one', ranks, seed=s, dataset='gaussian') for s in (0, 1)]
     for r in runs:
         r['digests'] = keys.digests(path, r['params'])
-    assert leaderboard.stale(runs) == ({}, [])
-    leaderboard._now.cache_clear()
+    assert leaderboard_rankings.stale(runs) == ({}, [])
+    leaderboard_rankings._now.cache_clear()
     notebook(path, 'from crossmodal_nb.metrics.average_precision import mean_ap\nmean_ap(1)')
-    changed, _ = leaderboard.stale(runs)
+    changed, _ = leaderboard_rankings.stale(runs)
     assert changed == {'one': 'notebook, measure'}
-    assert 'notebook, measure</td>' in leaderboard.table(
+    assert 'notebook, measure</td>' in leaderboard_tables.table(
         ranked(*runs), changed
-    ) and 'notebook, measure</td>' not in leaderboard.table(ranked(*runs))
-    leaderboard._now.cache_clear()
+    ) and 'notebook, measure</td>' not in leaderboard_tables.table(ranked(*runs))
+    leaderboard_rankings._now.cache_clear()
     runs[0]['notebook'] = 'deleted'
-    assert 'notebook gone' in leaderboard.stale(runs)[0]['one']
+    assert 'notebook gone' in leaderboard_rankings.stale(runs)[0]['one']
 
 
 def test_links_lead_to_pages_that_exist(checkout, ranks):
     (checkout / 'book/pages/one.ipynb').write_text('{}')
     assert (
-        leaderboard.links('one')
+        leaderboard_tables.links('one')
         == {'one': 'one.html', 'card': 'one.html#run-card', 'ipynb': '../_sources/results/one.ipynb'}
-        and leaderboard.links('none') == {}
+        and leaderboard_tables.links('none') == {}
     )
     assert 'id="run-card"' in card(made('one', ranks))
-    t = leaderboard.table(ranked(made('one', ranks), made('none', ranks)))
+    t = leaderboard_tables.table(ranked(made('one', ranks), made('none', ranks)))
     assert 'href="one.html"' in t and 'none.html' not in t
 
 
@@ -591,9 +607,11 @@ def test_the_published_board_links_only_to_published_pages():
 
 
 def test_csv_gives_back_every_field(ranks):
-    lines = leaderboard.significance(leaderboard.lines([made('one, "quoted"', ranks | {'a\nb': ranks['same']})]))
-    rows = leaderboard.flat(lines, {'one, "quoted"': 'code'})
-    link = leaderboard.download(leaderboard.as_csv(rows), 'leaderboard.csv')
+    lines = leaderboard_rankings.significance(
+        leaderboard_lines.lines([made('one, "quoted"', ranks | {'a\nb': ranks['same']})])
+    )
+    rows = leaderboard_tables.flat(lines, {'one, "quoted"': 'code'})
+    link = leaderboard_tables.download(leaderboard_tables.as_csv(rows), 'leaderboard.csv')
     assert 'download="leaderboard.csv"' in link
     back = list(csv.DictReader(io.StringIO(base64.b64decode(re.search(r'base64,([^"]+)"', link)[1]).decode())))
     assert back == [{k: '' if r.get(k) is None else str(r[k]) for k in back[0]} for r in rows]
@@ -605,7 +623,7 @@ def test_csv_gives_back_every_field(ranks):
 
 def test_hostile_names_are_text_and_chance_and_null_are_shown(ranks):
     bad = '<script>alert(1)</script>"\'&'
-    t = leaderboard.table(ranked(made(bad, ranks | {bad: ranks['same']}, dataset=bad)), {bad: bad}, bad, bad)
+    t = leaderboard_tables.table(ranked(made(bad, ranks | {bad: ranks['same']}, dataset=bad)), {bad: bad}, bad, bad)
     assert '<script' not in t and t.count('&lt;script&gt;') >= 4
     assert 'chance 15 %' in t and '<td>21.4</td>' in t and f'{N} queries' in t
     assert 'chance 15 %' in t.plain
@@ -618,13 +636,13 @@ def test_many_directions_are_folded_away(ranks):
         for row in r['rows']:
             row['gallery'] = f'view {k}'
         records.append(r)
-    assert '<details>' in leaderboard.table(ranked(*records)) and '<details>' not in leaderboard.table(
+    assert '<details>' in leaderboard_tables.table(ranked(*records)) and '<details>' not in leaderboard_tables.table(
         ranked(*records[:4])
     )
 
 
 def test_what_others_report_is_kept_apart():
-    tables = leaderboard.elsewhere()
+    tables = leaderboard_tables.elsewhere()
     assert len(tables) >= 6
     for t in tables:
         html = reported(**t)
@@ -638,9 +656,7 @@ def compared(test, valid=None, runs=3, closed=('CCA',), **params):
     "Runs that keep ranks of both splits: method: function of the run → (n,) ranks"
 
     def packed_ranks(of, s):
-        return {
-            m: {'image→text': dict(item=text(item), rank=text(f(s)), random=m not in closed)} for m, f in of.items()
-        }
+        return {m: {'image→text': dict(item=item, rank=f(s), random=m not in closed)} for m, f in of.items()}
 
     return [
         made(
@@ -759,7 +775,7 @@ def test_a_surprise_states_its_comparison_or_that_it_is_undecided(ranks):
     for r in results:
         r['experiment'] = 'dcca_emoji'
     bare = made('cca_emoji', dict(CCA=ranks['CCA'])) | dict(tables={})
-    said = {s['title']: s['said'] for s in advice.surprises([*results, bare])}
+    said = {s['title']: s['said'] for s in surprises.surprises([*results, bare])}
     c = compare([recall(np.maximum(1, ranks['CCA'] - 30))] * 3, [recall(ranks['CCA'])] * 3)
     assert (
         phrase(c) in said['Is deep ahead of linear?']

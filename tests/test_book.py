@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from crossmodal_nb.core.settings import settings
-from crossmodal_nb.report import book, galleries, staging, tables
+from crossmodal_nb.report import book, galleries, page_data, pages, staging, tables
 from crossmodal_nb.runs.keys import notebook_digest
 
 root = settings(Path(__file__).parent).root
@@ -134,7 +134,7 @@ def built(tmp_path_factory):
     return book.build(folder, strict=True, catalogue=catalogue).parent
 
 
-def pages(html):
+def html_pages(html):
     return {str(f.relative_to(html)): f.read_text() for f in html.rglob('*.html') if '_static' not in f.parts}
 
 
@@ -146,18 +146,18 @@ def test_every_page_is_there(built):
         'data.html',
         'reproduce.html',
         'THIRD_PARTY.html',
-    } <= set(pages(built))
+    } <= set(html_pages(built))
 
 
 def test_html_in_data_is_text(built):
-    results = pages(built)
+    results = html_pages(built)
     assert not [n for n, t in results.items() if evil in t]
     for n in ('results/toy.html', 'data.html'):
         assert '&lt;script&gt;alert(1)&lt;/script&gt;' in results[n], n
 
 
 def test_a_result_page(built):
-    toy = pages(built)['results/toy.html']
+    toy = html_pages(built)['results/toy.html']
     for part in (
         'Run card',
         '0123456789',
@@ -171,7 +171,7 @@ def test_a_result_page(built):
 
 
 def test_directives_and_hidden_cells_are_gone(built):
-    chapter = pages(built)['how/methods-linear.html']
+    chapter = html_pages(built)['how/methods-linear.html']
     assert (
         'default_exp' not in chapter
         and '#| ' not in chapter
@@ -181,7 +181,7 @@ def test_directives_and_hidden_cells_are_gone(built):
 
 
 def test_the_ladder_links_to_what_exists(built):
-    landing = pages(built)['index.html']
+    landing = html_pages(built)['index.html']
     assert (
         'href="how/methods-linear.html"><span class="cm-name">CCA' in landing
         and '<!--' not in re.findall(r'<article.*?</article>', landing, re.S)[0]
@@ -194,7 +194,7 @@ def test_no_page_loads_anything_from_elsewhere(built):
         r'<(?:script|img|iframe|source)[^>]+src="(https?:)?//|<link[^>]+rel="(?:stylesheet|preload|icon|shortcut '
         r'icon)"[^>]+href="(https?:)?//'
     )
-    assert not [(n, m[0]) for n, t in pages(built).items() for m in loads.finditer(t)]
+    assert not [(n, m[0]) for n, t in html_pages(built).items() for m in loads.finditer(t)]
     mathjax = built / '_static' / 'mathjax'
     assert (mathjax / 'tex-chtml.js').exists() and sum(
         f.stat().st_size for f in mathjax.rglob('*') if f.is_file()
@@ -202,7 +202,7 @@ def test_no_page_loads_anything_from_elsewhere(built):
 
 
 def test_a_page_of_the_data_chapter(built):
-    results = pages(built)
+    results = html_pages(built)
     assert 'Run card' in results['data/look.html'] and 'results/look.html' not in results
     section = re.search(r'<section id="photos">.*?</section>', results['data.html'], re.S)[0]
     assert (
@@ -216,16 +216,16 @@ def test_a_page_of_the_data_chapter(built):
 def test_an_entry_run_again_is_no_second_run(checkout):
     run_here(checkout, key='second0000')
     again = checkout / 'work' / 'records' / 'toy' / 'second0000.json'
-    (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
+    (toy,) = [p for p in pages.pages(checkout) if p['exp'] == 'toy']
     assert len(toy['runs']) == 2  # other parameters: a sweep
     again.write_text(again.read_text().replace('"params": "second0000"', '"params": "0123456789"'))
-    (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
+    (toy,) = [p for p in pages.pages(checkout) if p['exp'] == 'toy']
     assert len(toy['runs']) == 1
 
 
 def test_a_page_whose_notebook_has_changed_says_that_it_is_stale(checkout):
     def note():
-        return next(staging._note(p) for p in staging.pages(checkout) if p['exp'] == 'toy')
+        return next(pages.page_note(p) for p in pages.pages(checkout) if p['exp'] == 'toy')
 
     assert 'Stale' not in note()  # the notebook is not there to be compared
     notebook = checkout / 'nbs' / 'experiments' / '10_toy.ipynb'
@@ -331,7 +331,7 @@ def test_the_same_of_the_whole_report(real_book):
 
 
 def test_the_numbers_of_a_page_are_offered_as_csv(built):
-    toy = pages(built)['results/toy.html']
+    toy = html_pages(built)['results/toy.html']
     links = re.findall(r'<a href="\.\./(_static/data/[^"]+)" download>([^<]+)</a> \((\d+) row', toy)
     assert [(Path(f).name, name, n) for f, name, n in links] == [
         ('toy.csv', 'scores', '1'),
@@ -353,15 +353,17 @@ def test_the_numbers_of_a_page_are_offered_as_csv(built):
 
 def test_all_runs_of_an_entry_are_in_its_csv_and_large_ones_are_cut(checkout):
     run_here(checkout, key='second0000')
-    (toy,) = [p for p in staging.pages(checkout) if p['exp'] == 'toy']
-    files = staging.page_data('toy', toy['runs'])
+    (toy,) = [p for p in pages.pages(checkout) if p['exp'] == 'toy']
+    files = page_data.page_data('toy', toy['runs'])
     assert [line.split(',')[0] for line in files['toy.csv'][2].decode().splitlines()] == [
         'run',
         '0123456789',
         'second0000',
     ]
     runs = [r | dict(rows=[dict(value=0.1 + 0.2, i=i) for i in range(500)]) for r in toy['runs']]
-    cut = {f: x for f, x in staging.page_data('toy', runs, max_bytes=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)}
+    cut = {
+        f: x for f, x in page_data.page_data('toy', runs, max_bytes=5000).items() if re.fullmatch(r'toy-\d+\.csv', f)
+    }
     assert len(cut) > 2 and all(len(x[2]) <= 5000 for x in cut.values()) and sum(x[1] for x in cut.values()) == 1000
     back = [r for _, _, text in cut.values() for r in csv.DictReader(text.decode().splitlines())]
     assert [(r['run'], int(r['i']), float(r['value'])) for r in back] == [

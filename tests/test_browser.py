@@ -57,7 +57,7 @@ def test_no_page_asks_for_what_is_not_there_every_formula_is_set_and_all_fit_a_p
 
 def test_the_search_page_finds_without_a_server(browser, real_book):
     browser.open(real_book / 'search.html', '?q=hubness')
-    WebDriverWait(browser.driver, 20).until(lambda d: 'finished' in d.find_element('id', 'search-results').text)
+    WebDriverWait(browser.driver, 120).until(lambda d: 'finished' in d.find_element('id', 'search-results').text)
     assert (
         browser.js('return document.querySelectorAll("#search-results li a").length') > 2 and not browser.complaints()
     )
@@ -117,7 +117,7 @@ class Explorer:
         self.wait()
 
     def wait(self, name=None):
-        WebDriverWait(self.d, 20).until(
+        WebDriverWait(self.d, 120).until(
             lambda d: d.execute_script(
                 'const r = document.getElementById("cm-explorer").dataset.ready; return r && (!arguments[0] || r '
                 '=== arguments[0])',
@@ -284,7 +284,9 @@ def test_the_map_is_clicked_zoomed_and_moved(real):
         k = at[0] * 1.25
         move = 1 / k - 1 / at[0]
         at = k, at[1] + (x / w - 0.5) * move / 0.92, at[2] + (y / h - 0.5) * move / 0.92
-    WebDriverWait(real.d, 5).until(lambda d: real.b.js('return document.querySelector("canvas").toDataURL()') != plain)
+    WebDriverWait(real.d, 120).until(
+        lambda d: real.b.js('return document.querySelector("canvas").toDataURL()') != plain
+    )
     hit = nearest_on_the_map(v, x, y, at, w, h)
     real.click(x, y)
     real.agrees([(1, *hit)])
@@ -314,7 +316,7 @@ def test_a_finger_on_a_phone(real):
             'Input.dispatchTouchEvent', dict(type='touchStart', touchPoints=[dict(x=left + x, y=top + y)])
         )
         real.d.execute_cdp_cmd('Input.dispatchTouchEvent', dict(type='touchEnd', touchPoints=[]))
-        WebDriverWait(real.d, 5).until(lambda d: real.all('.cm-x-chip'))
+        WebDriverWait(real.d, 120).until(lambda d: real.all('.cm-x-chip'))
         real.agrees([(1, *nearest_on_the_map(v, x, y, (1, 0, 0), w, h))])
         assert (
             real.b.js('return getComputedStyle(document.querySelector("canvas")).touchAction') == 'pan-y'
@@ -356,7 +358,7 @@ def test_the_whole_path_by_keyboard(real, real_book):
     if len(names) > 1:
         old = real.one('#cm-explorer').get_attribute('data-ready')
         real.press(Keys.ARROW_DOWN)
-        WebDriverWait(real.d, 10).until(lambda d: real.one('#cm-explorer').get_attribute('data-ready') != old)
+        WebDriverWait(real.d, 120).until(lambda d: real.one('#cm-explorer').get_attribute('data-ready') != old)
         assert real.views and real.shard['name'].split(', ')[0] == names[1]
     tab_to('e.tagName === "CANVAS"')
     (_, _, w, h), at = real.canvas(), (1, 0, 0)
@@ -461,7 +463,7 @@ def test_sounds_can_be_played(browser, tmp_path):
     )
     browser.js('const a = document.querySelector("audio"); a.muted = true; a.focus()')
     x.press(Keys.SPACE)  # as a reader without a mouse does
-    WebDriverWait(browser.driver, 10).until(
+    WebDriverWait(browser.driver, 120).until(
         lambda d: d.execute_script('return document.querySelector("audio").currentTime > .1')
     )
     assert (

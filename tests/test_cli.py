@@ -71,11 +71,11 @@ def test_data_lists_licences_and_says_how(checkout):
 
 
 def test_data_get_prepares_what_is_here(checkout, monkeypatch):
-    from crossmodal_nb.datasets import captions
+    from crossmodal_nb.datasets import flickr
 
     (checkout / 'work' / 'data' / 'flickr8k').mkdir(parents=True)
     monkeypatch.setattr(
-        captions, 'prepare', lambda name, root: f'{name}: 8,000 photos imported from {root.name}', raising=False
+        flickr, 'prepare', lambda name, root: f'{name}: 8,000 photos imported from {root.name}', raising=False
     )
     done = crossmodal('data', 'get', 'flickr8k', at=checkout)
     assert (

@@ -187,7 +187,7 @@ def test_two_processes_each_with_half_of_the_rows(files, monkeypatch):
     "As the guide does it without Dask: each saves what it has seen, one merges"
     code = block('python', 'sys.argv')
     pair = [script(code, files, *part) for part in ((0, 500), (500, 1001))]
-    assert [p.wait(timeout=120) for p in pair] == [0, 0]
+    assert [p.wait(timeout=600) for p in pair] == [0, 0]
     assert sorted(Method.load(f).moments.weight for f in files.glob('part-*')) == [500, 501]
     monkeypatch.chdir(files)
     exec(block('python', "glob('part-*')"), output := {})
@@ -217,7 +217,7 @@ def test_the_guides_training_by_torchrun_is_that_of_one_process(files, monkeypat
     results = [Method.load('clip')]
     shutil.rmtree('clip')
     shutil.rmtree('checkpoints')
-    assert script(code, files, by=torchrun).wait(timeout=120) == 0
+    assert script(code, files, by=torchrun).wait(timeout=600) == 0
     results.append(Method.load('clip'))
     first, two = ({k: v.double() for k, v in m.state_dict().items()} for m in results)
     assert len(results[1].history) == 10 and results[1].history[-1]['loss'] < 0.8 * results[1].history[0]['loss']

@@ -16,8 +16,10 @@ from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import TfIdf
-from crossmodal_nb.evaluation.retrieval import evaluate
-from crossmodal_nb.methods.base import Method, check_score_invariance, methods, unit
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
+from crossmodal_nb.methods.base import Method, check_score_invariance
+from crossmodal_nb.methods.saving import methods
+from crossmodal_nb.methods.similarity import unit
 
 classes = methods()
 
@@ -141,7 +143,7 @@ def test_beats_the_null_on_real_data(name, recipes):
     shuffled ranking of the same scores
     """
     relevance, metric = ('label', 'mAP') if getattr(classes[name], 'supervised', False) else ('item', 'R@10')
-    scores = evaluate(new(classes[name]).fit(recipes['train']), recipes['test'], relevance, boot=0, split='test')
+    scores = evaluate_rows(new(classes[name]).fit(recipes['train']), recipes['test'], relevance, boot=0, split='test')
     for r in scores:
         if r['metric'] == metric:
             assert r['value'] > r['null_high'], r

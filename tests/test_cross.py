@@ -14,11 +14,13 @@ from torch import nn
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.base import Ragged
-from crossmodal_nb.methods import vilbert
+from crossmodal_nb.methods import masked_pretraining
 from crossmodal_nb.methods.base import Method, check_score_invariance
+from crossmodal_nb.methods.hard_negatives import HardNegative, random_negatives
 from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.methods.masked_pretraining import hidden_cells, hidden_words
 from crossmodal_nb.methods.rerank import Rerank
-from crossmodal_nb.methods.vilbert import ViLBERT, hidden_cells, hidden_words, random_negatives
+from crossmodal_nb.methods.vilbert import ViLBERT
 from crossmodal_nb.nn.layers import Attention, Block, CoAttention, box_code, spatial_code
 
 golden = json.loads((Path(__file__).parent / 'golden' / 'unsupervised.json').read_text())
@@ -186,7 +188,7 @@ def test_pieces_change_nothing(mined):
     test, tiny = world(12, seed=1), copy.deepcopy(mined)
     tiny.piece = 5
     torch.testing.assert_close(tiny.score(*sides(test)), mined.score(*sides(test)), rtol=1e-4, atol=1e-5)
-    b = vilbert.HardNegative(world(), mined.near, 1).batch(world().shared_items[:16], seed=4)
+    b = HardNegative(world(), mined.near, 1).batch(world().shared_items[:16], seed=4)
     grads = []
     for chunk in (0, 7):
         mined.zero_grad()
@@ -224,13 +226,13 @@ def test_attention_maps(mined):
 def test_nothing_hidden_is_no_nan(mined, monkeypatch):
     "No word, no cell, no true pair: each guess costs 0, and every parameter still has a gradient to average"
     none = torch.zeros(16, 16, dtype=torch.bool)
-    monkeypatch.setattr(vilbert, 'hidden_cells', lambda n, side, g: (none, none))
+    monkeypatch.setattr(masked_pretraining, 'hidden_cells', lambda n, side, g: (none, none))
 
     def no_words(ids, tokens, g):
         words, chosen, *rest = hidden_words(ids, tokens, g)
         return words, *[chosen & False] * 3, rest[-1]
 
-    monkeypatch.setattr(vilbert, 'hidden_words', no_words)
+    monkeypatch.setattr(masked_pretraining, 'hidden_words', no_words)
     train = world()
     mined.phase = 'pretrain'
     mined.requires_grad_()

@@ -17,10 +17,14 @@ from crossmodal_nb.data.splits import item_groups
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import Batch, View, Views
 from crossmodal_nb.datasets import catalogue, load
-from crossmodal_nb.datasets.household import _furniture, _tuxpaint, stems
+from crossmodal_nb.datasets.furniture import furniture_views
+from crossmodal_nb.datasets.household import stems
+from crossmodal_nb.datasets.tuxpaint import stamp_views
 from crossmodal_nb.losses.supervised import class_triplet
-from crossmodal_nb.methods.base import Method, find
-from crossmodal_nb.methods.cvs import CVS, MCVS, RVS, PKSampler, Prototypes, leaky_scores
+from crossmodal_nb.methods.base import Method
+from crossmodal_nb.methods.cvs import CVS, PKSampler, leaky_scores
+from crossmodal_nb.methods.multistage_cvs import MCVS, RVS, Prototypes
+from crossmodal_nb.methods.saving import find
 from crossmodal_nb.metrics.average_precision import mean_ap
 from crossmodal_nb.nn.layers import AlignedAttention
 
@@ -634,7 +638,7 @@ def test_no_group_of_the_household_crosses_a_split():
     row = {r['name']: r for r in catalogue()}['household']
     if not row['ready']:
         pytest.skip(f'household is not on this machine: {row["how"]}')
-    stamps, pieces, kin = _tuxpaint(row['where']), _furniture(row['where'], 8, 128), stems('household', row['where'])
+    stamps, pieces, kin = stamp_views(row['where']), furniture_views(row['where']), stems('household', row['where'])
     group = {i: ('stamp', g) for i, g in item_groups(stamps, kin).items()} | {
         i: ('piece', g) for i, g in item_groups(pieces, kin).items()
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal_nb.datasets import entries
-from crossmodal_nb.runs import keys
+from crossmodal_nb.runs import definitions, keys, reach
 
 package = Path(keys.__file__).parent.parent
 experiments = package.parent / 'nbs' / 'experiments'
@@ -36,7 +36,7 @@ def changed(folder, module, function):
     text = file.read_text()
     file.write_text(text.replace(f'def {function}(', f'def {function}(more, ', 1))
     assert file.read_text() != text
-    return keys.index(copy)
+    return reach.index(copy)
 
 
 measuring = [
@@ -44,7 +44,7 @@ measuring = [
     ('metrics.uncertainty', 'bootstrap', '10_cca'),
     ('evaluation.retrieval', 'evaluate', '10_cca'),
     ('metrics.geometry', 'structure', '10_cca'),
-    ('report.leaderboard', 'significance', '90_board'),
+    ('report.leaderboard_rankings', 'significance', '90_board'),
     ('runs.record', '_merge', '32_ladder'),
     ('report.advice', 'decisions', '01_start'),
     ('profiling', 'slope', '95_cost'),
@@ -56,7 +56,7 @@ learnt = [
     ('losses.contrastive', 'info_nce', '30_clip'),
     ('nn.layers', '__init__', '30_clip'),
     ('nn.trainer', 'fit', '30_clip'),
-    ('methods.base', 'losses', '30_clip'),
+    ('methods.neural', 'losses', '30_clip'),
     ('encoders.extraction', 'features', '10_cca'),
     ('data.views', 'subset', '10_cca'),
     ('datasets.emoji', 'emoji', '10_cca'),
@@ -76,7 +76,7 @@ shown = [
 def moved(folder, module, function, name):
     path, params = experiments / f'{name}.ipynb', dict(dataset='emoji')
     previous, current = (
-        keys.code_digests(path, params, index) for index in (keys.index(), changed(folder, module, function))
+        keys.code_digests(path, params, index) for index in (reach.index(), changed(folder, module, function))
     )
     return {k for k in previous if previous[k] != current[k]}
 
@@ -97,15 +97,15 @@ def test_what_is_drawn_or_not_reached_moves_nothing(tmp_path, module, function, 
 
 
 def test_the_lists_of_modules_name_what_there_is():
-    index = keys.index()
-    for place in (*keys.learning, *keys.presentation):
+    index = reach.index()
+    for place in (*definitions.learning, *definitions.presentation):
         assert index.member(index.package, place) or index.member(
             f'{index.package}.{place.rpartition(".")[0]}', place.rpartition('.')[2]
         ), place
 
 
 def test_every_data_set_is_found_by_its_name():
-    assert all((m, name) in keys.named_definitions(dict(dataset=name), keys.index()) for name, m in entries().items())
+    assert all((m, name) in keys.named_definitions(dict(dataset=name), reach.index()) for name, m in entries().items())
 
 
 # ---- a small package, changed in every way
@@ -165,7 +165,7 @@ class Toy:
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        index = keys.Index(root)
+        index = reach.Index(root)
         path = notebook(self.path, source, params=params)
         return dict(
             notebook=keys.notebook_digest(path, index),
@@ -345,10 +345,10 @@ def test_a_module_that_is_passed_on_counts_in_full(toy):
 def test_an_index_is_made_anew_when_a_file_has_changed(toy):
     toy.digests(base)
     root = toy.folder / 'toy'
-    first = keys.index(root)
-    assert keys.index(root) is first
+    first = reach.index(root)
+    assert reach.index(root) is first
     (root / 'losses.py').write_text(losses + '\n')
-    assert keys.index(root) is not first
+    assert reach.index(root) is not first
 
 
 def test_a_record_of_before_is_stale_and_nothing_breaks():

@@ -8,7 +8,7 @@ from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.evaluation.selection import checker
-from crossmodal_nb.methods.acmr import ACMR, nearest_stranger
+from crossmodal_nb.methods.acmr import ACMR, nearest_non_match
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.cmgan import CMGAN
 from crossmodal_nb.methods.dscmr import DSCMR, ClassOrdered, DSCMRReference, orders
@@ -103,7 +103,7 @@ def test_labels_of_different_kinds_are_refused():
 
 def test_a_negative_shares_no_label():
     u, v, y = torch.randn(40, 3), torch.randn(40, 3), several(torch.arange(40) % 5)
-    has, n = nearest_stranger(u, v, y)
+    has, n = nearest_non_match(u, v, y)
     assert len(has) == 40 and ((y[has] * y[n[has]]).sum(1) == 0).all()
     d = torch.cdist(u, v)
     for i in has.tolist():

@@ -15,12 +15,15 @@ from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import data_digest, load
-from crossmodal_nb.datasets.gaze import Attended, Maps, _colours, given, mean_map, views_of
+from crossmodal_nb.datasets.gaze_maps import Maps, given
+from crossmodal_nb.datasets.gaze_masks import Attended, mean_map, views_of
+from crossmodal_nb.datasets.shapes import colours
 from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import WordPieces
 from crossmodal_nb.methods.base import Method
-from crossmodal_nb.methods.gaze import Gaze, GazeMasked, ways_of
+from crossmodal_nb.methods.gaze import Gaze
+from crossmodal_nb.methods.gaze_masking import GazeMasked, ways_of
 from crossmodal_nb.nn.trainer import Trainer
 
 
@@ -239,7 +242,7 @@ def test_shapes_are_where_their_maps_are():
     for x, m, t in zip(views['image'].x[range(9)], views['gaze'].x[range(9)], views['text'].x):
         row, col = np.unravel_index(m.argmax(), m.shape)
         assert (col < 64) == t.endswith('left')
-        assert x.getpixel((int(col), int(row))) == ImageColor.getrgb(_colours[t.split()[2]])
+        assert x.getpixel((int(col), int(row))) == ImageColor.getrgb(colours[t.split()[2]])
 
 
 # ---------------------------------------------------------------- the samplers, in several processes and interrupted

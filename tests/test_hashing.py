@@ -15,22 +15,12 @@ from crossmodal_nb.data.views import View, Views, concat_rows
 from crossmodal_nb.encoders import text
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.hashing import dcmh, label_affinity
-from crossmodal_nb.methods import dual_encoder, hashing
-from crossmodal_nb.methods.base import Method, methods
-from crossmodal_nb.methods.hashing import (
-    CCAITQ,
-    DCMH,
-    DCMHEndToEnd,
-    DSCMRHash,
-    Hash,
-    SePH,
-    imbalance,
-    itq,
-    labelled_items,
-    logistic,
-    quantisation,
-    seph_codes,
-)
+from crossmodal_nb.methods import end_to_end, seph
+from crossmodal_nb.methods.base import Method
+from crossmodal_nb.methods.dcmh import DCMH, DCMHEndToEnd
+from crossmodal_nb.methods.hashing import CCAITQ, DSCMRHash, Hash, imbalance, itq, labelled_items, quantisation
+from crossmodal_nb.methods.saving import methods
+from crossmodal_nb.methods.seph import SePH, logistic, seph_codes
 from crossmodal_nb.nn.trainer import Trainer
 
 WIDE = dict(image=24, text=20, audio=12)
@@ -303,7 +293,7 @@ def test_end_to_end(monkeypatch, tmp_path):
     from transformers import BertConfig
 
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    monkeypatch.setitem(dual_encoder.learnable, 'MiniLM', lambda: text.Bert(config, layer=-1, unit=True))
+    monkeypatch.setitem(end_to_end.learnable, 'MiniLM', lambda: text.Bert(config, layer=-1, unit=True))
     y = torch.arange(24) % 3
     words = ['a red circle', 'the large blue sea', 'bread']
     views = Views(
@@ -405,7 +395,7 @@ def test_the_best_codes_met_with_are_kept():
     y = train['image'].y
     C, history = seph_codes(y, 8, iterations=30, generator=torch.Generator().manual_seed(0))
     assert len(history) == 31 and torch.isclose(
-        hashing.seph(C, label_affinity(y))['loss'], torch.tensor(min(r['loss'] for r in history)), rtol=1e-4
+        seph.seph(C, label_affinity(y))['loss'], torch.tensor(min(r['loss'] for r in history)), rtol=1e-4
     )
 
 

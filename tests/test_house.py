@@ -16,7 +16,7 @@ from pathlib import Path
 import in_sync
 import pytest
 
-from crossmodal_nb.report import staging
+from crossmodal_nb.report import contents
 from crossmodal_nb.runs import keys, record
 
 root = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ sys.path.insert(0, str(root / 'tools'))
 import style  # noqa: E402
 
 package = root / 'crossmodal_nb'
-notebooks = staging.lessons(root / 'nbs')
+notebooks = contents.lessons(root / 'nbs')
 layers = tomllib.loads((root / 'pyproject.toml').read_text())['tool']['crossmodal']['layers']
 
 

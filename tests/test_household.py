@@ -25,7 +25,10 @@ from crossmodal_nb.data.sounds import Sounds
 from crossmodal_nb.data.splits import assign, item_groups
 from crossmodal_nb.data.views import Views
 from crossmodal_nb.datasets import catalogue, class_names, data_digest, load
-from crossmodal_nb.datasets.household import _furniture, _tuxpaint, credits, household_map, stamp_stem, stem, stems
+from crossmodal_nb.datasets.audit import stems
+from crossmodal_nb.datasets.furniture import credits, furniture_views
+from crossmodal_nb.datasets.household import household_map
+from crossmodal_nb.datasets.tuxpaint import stamp_stem, stamp_views, stem
 from crossmodal_nb.encoders.audio import MFCC, LogMel
 from crossmodal_nb.encoders.base import Encoder
 from crossmodal_nb.encoders.extraction import features
@@ -169,7 +172,7 @@ def test_stamps(both):
 
 
 def test_no_group_of_stamps_is_torn(both):
-    group = item_groups(_tuxpaint(both), stems('tuxpaint', both))
+    group = item_groups(stamp_views(both), stems('tuxpaint', both))
     assert len(set(group.values())) == 14 * 6 + 1 and apart(*where(load('tuxpaint', both), group))
     items = list(group)
     one_by_one = assign(
@@ -245,7 +248,7 @@ def test_pieces(both):
         == first['name'].item.tolist()
     )
     assert (
-        apart(*where(splits, item_groups(_furniture(both, 8, 128), stems('furniture', both))))
+        apart(*where(splits, item_groups(furniture_views(both), stems('furniture', both))))
         and 'Stück' in first['de'].x[0]
     )
     m = first['mesh'].x[0]
@@ -261,8 +264,8 @@ def test_pieces(both):
 @pytest.mark.parametrize('repeat', range(3))
 def test_five_folds_of_a_household(both, repeat):
     kin = stems('household', both)
-    group = item_groups(_tuxpaint(both), kin) | {
-        i: g + 10**6 for i, g in item_groups(_furniture(both, 8, 128), kin).items()
+    group = item_groups(stamp_views(both), kin) | {
+        i: g + 10**6 for i, g in item_groups(furniture_views(both), kin).items()
     }
     tested = {k: [] for k in ('image', 'mesh')}
     for fold in range(5):
@@ -348,7 +351,7 @@ def test_a_damaged_package_is_named(name, hurt, says, tmp_path):
     'make,text,says',
     [
         (Sounds, b'RIFF', 'not a readable sound'),
-        (Cutouts, b'PNG', 'not a readable picture'),
+        (Cutouts, b'PNG', 'not a readable image'),
         (Meshes, b'v 0 0 0\n', 'without triangles'),
         (Meshes, b'v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n', 'not numbers'),
         (Meshes, b'v 0 0 0\nf 1 2 9\n', 'mesh'),
@@ -369,7 +372,7 @@ def test_a_damaged_file_is_named(make, text, says, tmp_path):
 
 # ---------------------------------------------------------------- encoders
 class Colour(Encoder):
-    about = dict(name='Colour')
+    spec = dict(name='Colour')
 
     def prepare(self, row):
         return torch.from_numpy(np.array(row)).float() if isinstance(row, Image.Image) else row
@@ -516,7 +519,7 @@ def test_several_processes_download_once(tmp_path, monkeypatch):
         f'print(obtain("tuxpaint-stamps-default", {str(tmp_path / "into")!r}))'
     )
     both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert len({p.communicate(timeout=120)[0] for p in both}) == 1 and log.read_text().count('download') == 1
+    assert len({p.communicate(timeout=600)[0] for p in both}) == 1 and log.read_text().count('download') == 1
 
 
 @built

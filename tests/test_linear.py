@@ -8,9 +8,11 @@ import torch
 
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.methods.base import Method, arithmetic, compare, find, nearest
+from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.linear import CCA, MCCA, PLS, aligned
 from crossmodal_nb.methods.moments import Moments, correlations, stream
+from crossmodal_nb.methods.saving import find
+from crossmodal_nb.methods.similarity import arithmetic, compare, nearest
 
 golden = json.loads((Path(__file__).parent / 'golden' / 'unsupervised.json').read_text())
 

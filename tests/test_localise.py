@@ -10,7 +10,6 @@ import torch
 
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
-from crossmodal_nb.datasets.gaze import shapes
 from crossmodal_nb.datasets.grounding import (
     didec_objects,
     english,
@@ -24,6 +23,7 @@ from crossmodal_nb.datasets.grounding import (
     translated,
     words_of,
 )
+from crossmodal_nb.datasets.shapes import shapes
 from crossmodal_nb.metrics.localization import (
     area,
     bounds,

@@ -12,7 +12,7 @@ import pytest
 
 from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.runs import keys, record
 
@@ -26,7 +26,7 @@ worlds = dict(
 
 def judge(by, pools):
     method = CCA(dim=3).fit(worlds['label']) if by == 'label' else cca
-    return evaluate(method, worlds[by], by, pools=pools, boot=0, permutations=20)
+    return evaluate_rows(method, worlds[by], by, pools=pools, boot=0, permutations=20)
 
 
 @pytest.mark.parametrize('by', ['item', 'label'])

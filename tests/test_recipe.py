@@ -16,8 +16,10 @@ from crossmodal_nb.encoders.text import GloVe
 from crossmodal_nb.encoders.text_lines import Lines, LineWords
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.contrastive import triplet
-from crossmodal_nb.methods.base import Method, check_score_invariance, unit
-from crossmodal_nb.methods.recipe_transformer import HT, average, together
+from crossmodal_nb.methods.base import Method, check_score_invariance
+from crossmodal_nb.methods.recipe_network import average
+from crossmodal_nb.methods.recipe_transformer import HT, together
+from crossmodal_nb.methods.similarity import unit
 
 
 def tensors(x):

@@ -1,13 +1,12 @@
 "Recipe1M on look-alikes in its exact formats: import, kills, choices, photos, and what is wrong with a folder."
 
 import contextlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -21,9 +20,11 @@ from hypothesis import given
 from test_fuzz import damaged, fuzz, put, snapshot, sound_views
 
 from crossmodal_nb.core.checks import InputError, MissingError
-from crossmodal_nb.datasets import data_digest, load
-from crossmodal_nb.datasets import recipe1m as r1m
-from crossmodal_nb.datasets.recipe1m import Table, counts, imported, prepare, recipe1m, selected, source
+from crossmodal_nb.datasets import data_digest, load, recipe1m_import
+from crossmodal_nb.datasets.recipe1m import prepare, recipe1m
+from crossmodal_nb.datasets.recipe1m_import import Table, imported
+from crossmodal_nb.datasets.recipe1m_photos import schemes
+from crossmodal_nb.datasets.recipe1m_recipes import counts, selected, source
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,7 @@ def bytes_of(folder):
 
 
 def test_tables_hold_the_files(folder, work, monkeypatch):
-    monkeypatch.setattr(r1m, 'shard', 64)
+    monkeypatch.setattr(recipe1m_import, 'shard', 64)
     raw = json.loads((folder / 'layer1.json').read_text())
     t = imported(folder / 'layer1.json', 'recipes')
     assert len(t) == 400 and len(list(t.folder.glob('*.arrow'))) == 7
@@ -170,7 +171,7 @@ def test_photos_lying_on_their_side_stand_up(folder, work):
     assert {Image.open(p).size for p in x.paths} == {(32, 24), (24, 32)}
 
 
-@pytest.mark.parametrize('scheme', r1m.schemes)
+@pytest.mark.parametrize('scheme', schemes)
 def test_schemes(own, work, scheme):
     names = [
         (r['partition'], x['id'])
@@ -271,44 +272,54 @@ def test_another_process_can_have_the_texts(folder, work):
 
 # kills
 
-KILLED = (
-    'import sys, time\nfrom crossmodal_nb.datasets import recipe1m as r\nr.shard = 256\nwrite = r._write\n'
-    'def slow(*a): time.sleep(.01); write(*a); time.sleep(.01)\nr._write = slow\nr.imported(sys.argv[1], "recipes")'
-)
+KILLED = """
+import time
+from crossmodal_nb.datasets import recipe1m_import as r
+def run(file, write=r._write, written=[]):
+    def slow(*a):
+        while len(written) == 5: time.sleep(1)      # ten times five of 59 shards: it cannot end before it is killed
+        time.sleep(.01); write(*a); time.sleep(.01)
+        written.append(a)
+    r.shard, r._write = 256, slow
+    r.imported(file, 'recipes')
+"""
 
 
 def test_ten_kills(tmp_path, work, monkeypatch):
-    monkeypatch.setattr(r1m, 'shard', 256)
+    monkeypatch.setattr(recipe1m_import, 'shard', 256)
     root, luck = lookalike.make(tmp_path / 'big', 15_000), random.Random(0)
     undisturbed = bytes_of(imported(root / 'layer1.json', 'recipes').folder)
     shutil.rmtree(tmp_path / 'work')
+    (tmp_path / 'killed.py').write_text(KILLED)
+    monkeypatch.syspath_prepend(tmp_path)
+    context = multiprocessing.get_context('forkserver')  # a process that has torch already starts in milliseconds
+    context.set_forkserver_preload(['crossmodal_nb.datasets.recipe1m'])
     kills, visited = 0, 0
     while kills < 10:
-        p = subprocess.Popen(
-            [sys.executable, '-c', KILLED, str(root / 'layer1.json')], cwd=tmp_path, stderr=subprocess.PIPE
-        )
+        p = context.Process(target=importlib.import_module('killed').run, args=(root / 'layer1.json',))
+        p.start()
 
         def n():
             return len(list(work.glob('*.part/*.arrow'))) if work.exists() else 0
 
-        while n() <= visited and p.poll() is None:
+        while n() <= visited and p.is_alive():
             time.sleep(0.002)
-        if p.poll() is not None:
+        if not p.is_alive():
             break
         time.sleep(luck.random() * 0.08)
-        p.send_signal(signal.SIGKILL)
-        p.wait()
+        p.kill()
+        p.join()
         kills += 1
         visited = n()
         assert not [
             f for f in work.iterdir() if f.is_dir() and not f.name.endswith('.part')
         ]  # nothing is taken for whole
-    assert kills == 10, p.stderr.read().decode()
+    assert kills == 10, p.exitcode
     assert bytes_of(imported(root / 'layer1.json', 'recipes').folder) == undisturbed
 
 
 def test_a_file_that_changes_under_way_is_begun_anew(own, work, monkeypatch):
-    monkeypatch.setattr(r1m, 'shard', 64)
+    monkeypatch.setattr(recipe1m_import, 'shard', 64)
 
     calls = []
 
@@ -318,11 +329,11 @@ def test_a_file_that_changes_under_way_is_begun_anew(own, work, monkeypatch):
             raise KeyboardInterrupt
         return write(path, batch)
 
-    write = r1m._write
-    monkeypatch.setattr(r1m, '_write', dies)
+    write = recipe1m_import._write
+    monkeypatch.setattr(recipe1m_import, '_write', dies)
     with pytest.raises(KeyboardInterrupt):
         imported(own / 'layer1.json', 'recipes')
-    monkeypatch.setattr(r1m, '_write', write)
+    monkeypatch.setattr(recipe1m_import, '_write', write)
     edit(own / 'layer1.json', lambda x: x[0].update(title='Another'))
     t = imported(own / 'layer1.json', 'recipes')
     assert t.get('title', 0) == 'Another' and len(t) == 400

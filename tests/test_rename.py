@@ -12,8 +12,9 @@ import torch
 from crossmodal_nb.core import names as core_names
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.names import current_name, current_parameters, names
-from crossmodal_nb.methods import base
-from crossmodal_nb.methods.base import Method, find, saved_class
+from crossmodal_nb.methods import saving
+from crossmodal_nb.methods.base import Method
+from crossmodal_nb.methods.saving import find, saved_class
 
 root = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location('rename', root / 'tools' / 'rename.py')
@@ -38,6 +39,7 @@ Old = "New"
 "Base.start" = "init"
 "fit.check" = "validate"
 "Base.fit.most" = "max_rows"
+"e.least" = "min_rows"
 '''
 
 CORE = '''#| export
@@ -324,6 +326,31 @@ def test_the_list_of_experiments_in_tables_of_their_own(tmp_path):
     assert out['experiments.toml'] == new and tomllib.loads(new)
 
 
+def test_a_parameter_of_an_experiment_is_renamed_with_its_uses_and_its_entries(tmp_path):
+    cells = (
+        'least = 2  # the fewest',
+        "f'{least}', sorted(x for x in y if x > least)",
+        ('All with `least`.',),
+        'f(least=1)',
+    )
+    manifest = (
+        '[a]\nnotebook = "e.ipynb"\nparams = {least = 3, options = {least = 4}}\n[a.smoke]\nleast = 1\n'
+        '[b]\nnotebook = "f.ipynb"\nparams = {least = 3}\n'
+    )
+    out, unsure, errors = renamed(tmp_path, cells=cells, manifest=manifest)
+    assert out['e.ipynb'] == [
+        'min_rows = 2  # the fewest',
+        "f'{min_rows}', sorted(x for x in y if x > min_rows)",
+        'All with `min_rows`.',
+        'f(least=1)',
+    ]
+    first, second = manifest.split('[b]')
+    assert out['experiments.toml'] == (
+        first.replace('{least = 3', '{min_rows = 3').replace('\nleast = 1', '\nmin_rows = 1') + '[b]' + second
+    )
+    assert unsure == errors == []
+
+
 def test_once_is_enough(tmp_path):
     renamed(tmp_path)
     assert rename.apply(tmp_path, rename.Map(tomllib.loads(MAP))) == ({}, [], [])
@@ -377,7 +404,7 @@ class Toy(Method):
 
 @pytest.fixture
 def changed(monkeypatch):
-    monkeypatch.setattr(base, 'methods', lambda: {'toy:Toy': Toy})
+    monkeypatch.setattr(saving, 'methods', lambda: {'toy:Toy': Toy})
     monkeypatch.setattr(
         core_names, 'names', lambda: dict(names={'Former': 'Toy'}, attributes={}, parameters={'Former.wide': 'width'})
     )

@@ -1,5 +1,6 @@
-"The runner with real subprocesses: refusals, failures that are kept, kill and resume, and what makes a record stale."
+"The runner with real kernels: refusals, failures that are kept, kill and resume, and what makes a record stale."
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import manifest, notebook, ok
+from typer.testing import CliRunner
 
+from crossmodal_nb.cli import app
 from crossmodal_nb.runs import keys, record, runner
 
 root = Path(__file__).parent.parent
@@ -19,12 +22,14 @@ cli = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()']
 
 
 def crossmodal(house, *args, check=None):
-    done = subprocess.run(
-        [*cli, *args], cwd=house, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(root))
-    )
+    "What the program prints, in this process: without seconds of imports. A crash is raised"
+    with contextlib.chdir(house):
+        done = CliRunner().invoke(app, args)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
     if check is not None:
-        assert done.returncode == check, done.stdout + done.stderr
-    return done.stdout + done.stderr
+        assert done.exit_code == check, done.output
+    return done.output
 
 
 def records(house, folder='records'):
@@ -137,7 +142,16 @@ def test_smoke_has_a_folder_of_its_own(house):
 
 
 def test_killed_run_leaves_nothing_half_and_the_next_one_finishes(house):
-    notebook(house, 'import time; time.sleep(3)\n' + ok)
+    wait = """
+import os, time
+from pathlib import Path
+begun, parent = Path('../../begun'), os.getppid()
+if not begun.exists():
+    begun.touch()
+    while os.getppid() == parent: time.sleep(.05)
+    os._exit(1)
+"""
+    notebook(house, wait + ok)
     p = subprocess.Popen(
         [*cli, 'run'],
         cwd=house,
@@ -145,13 +159,12 @@ def test_killed_run_leaves_nothing_half_and_the_next_one_finishes(house):
         start_new_session=True,
         stdout=subprocess.DEVNULL,
     )
-    for _ in range(200):
-        if list((house / 'work' / 'records').rglob('*.part.ipynb')):
-            break
-        time.sleep(0.1)
+    while not (house / 'begun').exists():
+        assert p.poll() is None
+        time.sleep(0.05)
     os.killpg(p.pid, signal.SIGKILL)
     p.wait()
-    assert not records(house)
+    assert not records(house) and list((house / 'work' / 'records').rglob('*.part.ipynb'))
     crossmodal(house, 'run', check=0)
     assert [r['status'] for r in records(house)] == ['ok']
 

@@ -10,15 +10,17 @@ from test_cli import process
 
 from crossmodal_nb import search as engine
 from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.modality import modality
 from crossmodal_nb.data.sounds import Sounds
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.audio import MFCC
+from crossmodal_nb.encoders.description import build_encoder, describe_encoder
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.image import EfficientNetLite
 from crossmodal_nb.encoders.text import TfIdf
-from crossmodal_nb.methods.base import product, sides
 from crossmodal_nb.methods.linear import CCA
-from crossmodal_nb.search import Index, build_encoder, describe_encoder, nearest, sort_of
+from crossmodal_nb.methods.similarity import product, sides
+from crossmodal_nb.search import Index, nearest
 
 
 @pytest.fixture(scope='module')
@@ -192,7 +194,7 @@ def test_hostile_text_is_shown_as_text(noises):
 
 def test_what_is_a_query(tmp_path):
     assert [
-        sort_of(q) for q in ('words', 'two words.png', 'x.JPG', 'x.obj', 'x.npy', np.zeros(2), Image.new('L', (2, 2)))
+        modality(q) for q in ('words', 'two words.png', 'x.JPG', 'x.obj', 'x.npy', np.zeros(2), Image.new('L', (2, 2)))
     ] == ['text', 'text', 'image', 'mesh', 'numbers', 'numbers', 'image']
     e = EfficientNetLite(flip=True, version=1)
     assert build_encoder(describe_encoder(e)).key == e.key

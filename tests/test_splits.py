@@ -21,7 +21,7 @@ from crossmodal_nb.encoders.extraction import features
 class Letters(Encoder):
     "Counts letters; of pictures, pixels"
 
-    about = dict(name='Letters')
+    spec = dict(name='Letters')
 
     def __call__(self, rows):
         size = [len(r) if isinstance(r, str) else r.size[0] for r in rows]

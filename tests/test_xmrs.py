@@ -30,7 +30,7 @@ from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.subwords import Grams, Pieces, Translated, augmented, shares, translations, united
 from crossmodal_nb.encoders.text import Bert
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.losses.supervised import batch_hard
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.xmrs import XMRS, MultiText, TokenBag
@@ -80,7 +80,7 @@ def fitted():
 
 
 def first(m, views, lang):
-    rows = evaluate(
+    rows = evaluate_rows(
         m, Views({'image': views['image'], f'text:{lang}': spoken(views['text'], lang)}), boot=0, permutations=0
     )
     return sum(r['value'] for r in rows if r['metric'] == 'R@1') / 2
@@ -316,7 +316,7 @@ def test_languages_shuffled_in_training_are_lost(fitted):
 def test_scores_between_languages(fitted):
     t = coded(world(seed=1))
     two = by_language(Views(text=t['text']), ['de', 'en'])
-    assert evaluate(fitted, two, boot=0, permutations=0)[0]['value'] > 0.7
+    assert evaluate_rows(fitted, two, boot=0, permutations=0)[0]['value'] > 0.7
     with pytest.raises(ValueError, match="'text'"):
         fitted.encode('txet:de', two['text:de'].x)
 

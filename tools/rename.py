@@ -83,6 +83,10 @@ class Map:
         found = [e for e in self.of('names', old) if not e.owner or e.owner in (module, *module.split('.'))]
         return max(found, key=lambda e: len(e.owner)).new if found else None
 
+    def parameter(self, notebook, old):
+        "The new name of a parameter of an experiment, or None"
+        return next((e.new for e in self.of('parameters', old) if e.owner == notebook), None)
+
     def decision(self, word, line, file=''):
         "What a person decided about an unsure site: a new name, `-` to leave it, or None"
         place = f'{file}: {line.strip()}'
@@ -814,6 +818,8 @@ class Renamer:
             return self.alias_target(node) if not node.asname else None
         if isinstance(found.node, ast.Module) and self.unit.module and self.source.exported(node.lineno):
             return self.map.name(self.unit.module, name)
+        if isinstance(found.node, ast.Module) and not self.unit.module:
+            return self.map.parameter(self.source.path.stem, name)
         return None
 
     def alias_target(self, alias):
@@ -830,7 +836,7 @@ class Renamer:
 
     def on_Name(self, node):
         scope = self.scopes.of.get(node, self.scopes.module)
-        if node.id in self.map.words('names'):
+        if node.id in self.map.words('names') | self.map.words('parameters'):
             new = self.target(node.id, scope, (node.lineno, node.col_offset))
             if new:
                 if self.free(new, node, scope):
@@ -1286,6 +1292,9 @@ class Prose:
     def bare(self, name, alone):
         if name in self.arguments:
             return self.arguments[name]
+        if self.bound(name) and not self.unit.module:
+            if new := self.map.parameter(self.unit.source.path.stem, name):
+                return new
         if name in self.map.leave and not self.bound(name):
             return None
         found = {self.map.name(m, name) for m in self.definition(name)} if name in self.map.words('names') else set()
@@ -1378,11 +1387,16 @@ def toml_keys(text):
 
 
 def renamed_manifest(text, names, project, path, unsure):
-    "The list of experiments: keys of method settings, which lie at least one table below a notebook's own parameters"
-    edits = []
+    "The list of experiments: a notebook's own parameters, and keys of method settings, which lie in tables below them"
+    edits, entries = [], tomllib.loads(text)
     for offset, key, around in toml_keys(text):
+        if len(around) == 1:
+            entry = re.findall(r'(?m)^\[([\w-]+)', text[:offset])[-1]
+            new = names.parameter(Path(entries[entry].get('notebook', '')).stem, key)
+            edits += [(offset, key, new)] if new else []
+            continue
         new = {e.new for e in names.of('parameters', key) if project.named_class(e.owner)[0]}
-        if not new or len(around) < 2 or 'options' in around:
+        if not new or 'options' in around:
             continue
         row = text.count('\n', 0, offset)
         context = text[max(text.rfind('\n', 0, offset) + 1, offset - 60) : offset + 60]

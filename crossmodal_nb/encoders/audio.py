@@ -86,7 +86,7 @@ class MFCC(Encoder):
         self.n = n
 
     @property
-    def about(self):
+    def spec(self):
         return dict(name='MFCC', n=self.n, pooling='mean', preprocessing=self._frames)
 
     @property
@@ -116,7 +116,7 @@ class LogMel(MFCC):
         pass
 
     @property
-    def about(self):
+    def spec(self):
         return dict(name='LogMel', pooling='mean, sd', preprocessing=self._frames)
 
     def pool(self, m):

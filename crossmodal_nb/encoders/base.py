@@ -72,12 +72,12 @@ class Encoder:
 
     shard = 1024  # Rows between two checkpoints on disk
     parts: tuple = ('pooled',)  # What it returns
-    about: dict  # Everything that can change a number, in words and digests
+    spec: dict  # Everything that can change a number, in words and digests
 
     @property
     def key(self) -> str:  # A valid folder name
         "The encoder's class and the digest of everything that can change a number"
-        return f'{type(self).__name__}-{digest(self.about)}'
+        return f'{type(self).__name__}-{digest(self.spec)}'
 
     def prepare(self, row):
         return row

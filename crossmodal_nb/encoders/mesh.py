@@ -51,7 +51,7 @@ class MeshGeometry(Encoder):
         self.bins, self.pairs = bins, pairs
 
     @property
-    def about(self):
+    def spec(self):
         return dict(
             name='MeshGeometry',
             bins=self.bins,

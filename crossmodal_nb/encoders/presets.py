@@ -6,11 +6,11 @@
 __all__ = ['encoded']
 
 # %% ../../nbs/encoders/11_presets.ipynb #imports0
+from ..data.modality import modality
 from .audio import MFCC
 from .extraction import features
 from .image import EfficientNetLite
 from .mesh import MeshGeometry
-from .store import kind
 from .text import MiniLM
 from .video import Video
 
@@ -22,7 +22,7 @@ def encoded(
 ) -> dict:  # split: `Views` of numbers
     "Every raw view through the encoder of its modality"
     defaults = dict(image=EfficientNetLite(), text=MiniLM(), sound=sound or MFCC(), mesh=MeshGeometry(), video=Video())
-    kinds = {v: kind(x.x) for v, x in raw['train'].items()}
+    kinds = {v: modality(x.x) for v, x in raw['train'].items()}
     return {
         s: features(views, {v: defaults[k] for v, k in kinds.items() if k in defaults and v in views}, cache)
         for s, views in raw.items()

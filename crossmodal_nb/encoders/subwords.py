@@ -60,7 +60,7 @@ class Grams(Encoder):
         self.n, self.dense, self.vocabulary, self.max_grams = tuple(n), tuple(dense), vocabulary, max_grams
 
     @property
-    def about(self):
+    def spec(self):
         return dict(
             name='hashed n-grams',
             n=self.n,
@@ -124,7 +124,7 @@ class Pieces(Encoder):
         return self
 
     @property
-    def about(self):
+    def spec(self):
         if self.pieces is None:
             raise RuntimeError('Pieces has not seen any text: call fit(training texts) first')
         return dict(
@@ -136,7 +136,7 @@ class Pieces(Encoder):
         )
 
     def __call__(self, rows):
-        _ = self.about  # raises before `fit`
+        _ = self.spec  # raises before `fit`
         return _ragged([e.ids[: self.max_pieces] for e in self.pieces.encode_batch(list(rows))])
 
 # %% ../../nbs/encoders/04_subwords.ipynb #12000f22
@@ -192,7 +192,7 @@ class Translated(Encoder):
         self.translator, self.name, self.then, self.parts = translator, name, then, then.parts
 
     @property
-    def about(self):
+    def spec(self):
         return dict(name='translated', by=self.name, then=self.then.key)
 
     def __call__(self, rows):

@@ -63,7 +63,7 @@ class Bert(Encoder):
         return digest(*(v.cpu() for v in self.net.state_dict().values()))  # a digest of the weights
 
     @property
-    def about(self):
+    def spec(self):
         name = Path(self.model).name if isinstance(self.model, str) else self.model.model_type
         return dict(
             name=name,
@@ -189,14 +189,14 @@ class TfIdf(Encoder):
         return self
 
     @property
-    def about(self):
+    def spec(self):
         if not hasattr(self.vectorizer, 'vocabulary_'):
             raise RuntimeError('TfIdf has not seen any text: call fit(training texts) first')
         weights = digest(self.vectorizer.get_feature_names_out().tolist(), self.vectorizer.idf_)
         return dict(name='TF-IDF', weights=weights, preprocessing=repr(sorted(self.options.items())), parts=self.parts)
 
     def __call__(self, rows):
-        _ = self.about  # raises before `fit`
+        _ = self.spec  # raises before `fit`
         return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
 
 # %% ../../nbs/encoders/05_text.ipynb #fc83e177
@@ -225,7 +225,7 @@ class WordPieces(Encoder):
         return self
 
     @property
-    def about(self):
+    def spec(self):
         if self.pieces is None:
             raise RuntimeError('WordPieces has not seen any text: call fit(training texts) first')
         return dict(
@@ -236,7 +236,7 @@ class WordPieces(Encoder):
         )
 
     def __call__(self, rows):
-        _ = self.about  # raises before `fit`
+        _ = self.spec  # raises before `fit`
         ids = [e.ids[: self.max_tokens] for e in self.pieces.encode_batch(list(rows))]
         return {
             'ids': Ragged(
@@ -257,7 +257,7 @@ class GloVe(Encoder):
         self.words, self.vectors = words, vectors
 
     @property
-    def about(self):
+    def spec(self):
         weights = (
             packages['glove'][3][:12] if self.words is None else digest(list(self.words), np.asarray(self.vectors))
         )

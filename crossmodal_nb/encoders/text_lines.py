@@ -42,8 +42,8 @@ class Lines(Encoder):
         self.of, self.max_lines = of or MiniLM(max_tokens=64), max_lines
 
     @property
-    def about(self):
-        return dict(name='lines', of=self.of.about, most=self.max_lines, parts=self.parts)
+    def spec(self):
+        return dict(name='lines', of=self.of.spec, most=self.max_lines, parts=self.parts)
 
     def __call__(self, rows):
         texts = [lines_of(r, self.max_lines) for r in rows]
@@ -91,7 +91,7 @@ class LineWords(Encoder):
         return len(self.number) + 4
 
     @property
-    def about(self):
+    def spec(self):
         return dict(
             name='words of lines',
             vocabulary=self.vocabulary,

@@ -25,7 +25,7 @@ class Video(Encoder):
         self.frames = frames or EfficientNetLite()
 
     @property
-    def about(self):
+    def spec(self):
         return dict(name='Video', frames=self.frames.key, pooling='mean, max')
 
     @property

@@ -11,9 +11,9 @@ from sklearn.model_selection import ParameterGrid
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..methods.cvs import CVS
+from ..methods.dcmh import DCMH
 from ..methods.dscmr import DSCMR
 from ..methods.dual_encoder import CLIP, Triplet
-from ..methods.hashing import DCMH
 from ..methods.linear import CCA
 from ..methods.semantic import SM
 

@@ -11,9 +11,11 @@ import itertools
 import numpy as np
 import torch
 
-from ..data.views import Views, relevance
-from .retrieval import _null_fields, _scorer, _Task, _two_sided, random_run, retrieval_task
+from ..data.views import Views, relevance_matrix
+from .retrieval import Direction, map_interval, null_fields, retrieval_task, score_function
+from .tidy import row
 from ..methods.base import Method
+from ..methods.inputs import as_views
 from ..metrics.average_precision import mean_ap
 from ..metrics.hamming import DistanceHistogram, distance_histogram
 from ..metrics.null import permutation_null
@@ -45,41 +47,42 @@ def _values(histogram, y):
 
 def evaluate_codes(
     method,  # As in `code_histograms`
-    views: Views,  # As in `code_histograms`
-    database: Views | None = None,  # As in `code_histograms`
+    views,  # As in `evaluate`: the queries
+    database=None,  # Likewise, the gallery (default: `views`)
     /,
-    split: str = 'test',
-    boot: int = 1000,
-    permutations: int = 200,
-    seed: int = 0,
-    **tags,  # As in `evaluate`
-) -> list[dict]:
-    """`evaluate` by label for codes of ±1, by counting instead of sorting. Tidy rows: `mAP` with interval and null, its
+    split: str | None = None,  # As in `evaluate_rows`
+    boot: int = 1000,  # 0: no intervals
+    permutations: int = 200,  # As in `evaluate_rows`
+    seed: int = 0,  # As in `evaluate_rows`
+    **tags,  # As in `evaluate_rows`
+) -> list[dict]:  # Tidy rows
+    """`evaluate_rows` by label for codes of ±1, by counting instead of sorting: `mAP` with interval and null, its
     bounds, and `mAP by class`, the mean over classes of the mAP of the queries of that class"""
-    rows = []
+    views, rows = as_views(views), []
+    gallery = views if database is None else as_views(database)
     for a, b in itertools.permutations(views, 2):
-        q, histogram_of = code_histograms(method, views, a, b, database)
-        _, g, relevant = retrieval_task(Views({a: views[a], b: (database or views)[b]}), a, b, 'label')
+        q, histogram_of = code_histograms(method, views, a, b, gallery)
+        _, g, relevant = retrieval_task(Views({a: views[a], b: gallery[b]}), a, b, 'label')
         histogram = histogram_of(q.y)
         # to codes without bits all rows are equally far
         all_tied = DistanceHistogram(*(x.sum(1, keepdims=True) for x in histogram))
-        task = _Task(q, g, relevant, 0, {}, _scorer(method, a, q, b, g), random_run(method))
-        spread = _two_sided(task, mean_ap) if boot else {}
+        direction = Direction(q, g, relevant, score_function(method, a, q, b, g))
+        spread = map_interval(direction, mean_ap) if boot else {}
         if permutations:
-            spread |= _null_fields(permutation_null(task.scores(), relevant, mean_ap, permutations, seed), 'mAP')
+            spread |= null_fields(permutation_null(direction.scores(), relevant, mean_ap, permutations, seed), 'mAP')
         luck = _values(all_tied, q.y)
         for m, v in _values(histogram, q.y).items():
             rows.append(
-                dict(
-                    query=a,
-                    gallery=b,
-                    metric=m,
+                row(
+                    a,
+                    b,
+                    m,
+                    v,
                     pool='all',
-                    value=v,
                     n=len(q),
                     chance=luck['mAP' if m in _ties else m],
                     relevance='label',
-                    split=split,
+                    split=split or views.split,
                     norm='relevant',
                     database='test' if database is None else 'all',
                     **(spread if m == 'mAP' else {}),

@@ -11,7 +11,8 @@ import torch
 
 from ..data.rows import take
 from ..data.views import Views
-from ..methods.base import arithmetic, nearest, unit
+from .tidy import row
+from ..methods.similarity import arithmetic, nearest, unit
 from ..metrics.uncertainty import bootstrap
 
 # %% ../../nbs/evaluation/05_zero_shot.ipynb #d0e17b2a
@@ -98,11 +99,11 @@ def zero_shot(
                 continue
             low, high = bootstrap(hits[only], n=boot, seed=seed)
             rows.append(
-                dict(
-                    query=a,
-                    gallery=b,
-                    metric='accuracy' if k == 1 else f'accuracy@{k}',
-                    value=float(hits[only].mean()),
+                row(
+                    a,
+                    b,
+                    'accuracy' if k == 1 else f'accuracy@{k}',
+                    float(hits[only].mean()),
                     low=low,
                     high=high,
                     of=name,

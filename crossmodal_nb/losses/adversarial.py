@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .correlation import _wide
+from .tensors import at_least_float32
 
 # %% ../../nbs/losses/05_adversarial.ipynb #f5b7a408
 def gradient_reversal(
@@ -42,8 +42,8 @@ def modality_bce(
     "Adversarial alignment with a binary classifier of the view (ACME, Wang et al., 2019)"
     check_choice(role, ('critic', 'minimax', 'non-saturating'), 'role')
     if role == 'non-saturating':
-        return F.softplus(_wide(a)).mean() + F.softplus(-_wide(b)).mean()
-    loss = F.softplus(-_wide(a)).mean() + F.softplus(_wide(b)).mean()
+        return F.softplus(at_least_float32(a)).mean() + F.softplus(-at_least_float32(b)).mean()
+    loss = F.softplus(-at_least_float32(a)).mean() + F.softplus(at_least_float32(b)).mean()
     return loss if role == 'critic' else -loss
 
 
@@ -56,7 +56,7 @@ def wgan_gp(
 ) -> dict:  # `loss` = apart + weight · penalty, `apart` (mean f(b) - mean f(a)) and `penalty`
     "Wasserstein critic with gradient penalty (Gulrajani et al., 2017). The penalty has no gradient for the codes"
     with torch.autocast(a.device.type, enabled=False):
-        a, b, alpha = _wide(a), _wide(b), alpha.to(a.device)
+        a, b, alpha = at_least_float32(a), at_least_float32(b), alpha.to(a.device)
         x = (alpha * a + (1 - alpha) * b).detach().requires_grad_()
         (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
         distance, penalty = critic(b).mean() - critic(a).mean(), (slope.norm(dim=1) - 1).square().mean()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .correlation import _product, _unit, _wide
+from .tensors import at_least_float32, matmul_full_precision, unit_length
 
 # %% ../../nbs/losses/02_contrastive.ipynb #d5669b96
 def pairwise_cosine(
@@ -24,10 +24,10 @@ def pairwise_cosine(
     "Cosine of every row of `a` with every row of `b`"
     if a.shape != b.shape:
         raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
-    return _product(_unit(_wide(a), 1), _unit(_wide(b), 1).T)
+    return matmul_full_precision(unit_length(at_least_float32(a), 1), unit_length(at_least_float32(b), 1).T)
 
 
-def _same(n, item, device):
+def _same_item(n, item, device):
     "(n, n) bool: pairs of rows with the same item"
     if item is None:
         return torch.eye(n, dtype=torch.bool, device=device)
@@ -45,7 +45,7 @@ def triplet_hinge(
 ) -> Tensor:  # 0 or more
     "Triplet loss of a score matrix, with rows and columns as anchors"
     check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
-    n, same_item = len(s), _same(len(s), item, s.device)
+    n, same_item = len(s), _same_item(len(s), item, s.device)
     total = active = 0
     for dim in (1, 0):  # anchors are the rows, then the columns
         excess = s - s.diagonal().unsqueeze(dim)  # score of a negative minus that of the pair
@@ -80,7 +80,7 @@ def info_nce(
     "Cross entropy of the matching row in the batch (Radford et al., 2021, figure 3)"
     check_choice(positives, ('mask', 'supcon', 'inside'), 'positives')
     check_choice(direction, ('both', 'ab', 'ba'), 'direction')
-    logits, same_item = scale * pairwise_cosine(a, b), _same(len(a), item, a.device)
+    logits, same_item = scale * pairwise_cosine(a, b), _same_item(len(a), item, a.device)
     if same_item.sum() == len(a):
         positives = 'one'  # no shared items: the three variants are equal
     elif positives == 'mask':
@@ -112,8 +112,8 @@ def queue_nce(
         raise ValueError(f'row i of a and of b are a pair, but a is {tuple(a.shape)} and b is {tuple(b.shape)}')
     if (item is None) != (queue_item is None):
         raise ValueError('item and queue_item belong together: the items of the rows, and those of the queued codes')
-    a, b, queue = (_unit(_wide(x), 1) for x in (a, b, queue))
-    positive, negative = scale * (a * b).sum(1, keepdim=True), scale * _product(a, queue.T)
+    a, b, queue = (unit_length(at_least_float32(x), 1) for x in (a, b, queue))
+    positive, negative = scale * (a * b).sum(1, keepdim=True), scale * matmul_full_precision(a, queue.T)
     if item is not None:
         negative = negative.masked_fill(item[:, None] == queue_item, -torch.inf)
     if n:  # a stable sort: of ties, the earlier one
@@ -145,7 +145,7 @@ def sigmoid_pairs(
     item: Tensor = None,  # (n,) item of each row (default all distinct): rows of one item match
 ) -> Tensor:  # 0 or more: the sum over all n² pairs, divided by n
     "Binary cross entropy of every pair (Zhai et al., 2023, section 3.2)"
-    z = 2 * _same(len(a), item, a.device).to(_wide(a).dtype) - 1
+    z = 2 * _same_item(len(a), item, a.device).to(at_least_float32(a).dtype) - 1
     return -F.logsigmoid(z * (scale * pairwise_cosine(a, b) + bias)).sum() / len(a)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #aa560408
@@ -156,5 +156,5 @@ def masked_region_kl(
 ) -> Tensor:  # 0 or more, nats per region
     "KL(target ‖ softmax(logits)) of the masked regions (Lu et al., 2019)"
     mask = mask.bool()
-    kl = F.kl_div(_wide(logits[mask]).log_softmax(-1), _wide(target[mask]), reduction='sum')
+    kl = F.kl_div(at_least_float32(logits[mask]).log_softmax(-1), at_least_float32(target[mask]), reduction='sum')
     return kl / mask.sum().clamp(min=1)

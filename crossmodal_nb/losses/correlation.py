@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import check_choice
+from .tensors import at_least_float32, matmul_full_precision, nan_like, unit_length
 
 # %% ../../nbs/losses/01_correlation.ipynb #2e87b6e2
 def _views(zs, ridge):
@@ -56,14 +57,6 @@ def _block(a, b):
     return torch.linalg.solve_triangular(M, T.T, upper=False).T
 
 
-def _wide(z):
-    return z.to(torch.promote_types(z.dtype, torch.float32))
-
-
-def _nan(zs):
-    return sum(_wide(z).sum() for z in zs) * torch.nan
-
-
 def cca_corr(
     a: Tensor,  # (n, d) codes of one view
     b: Tensor,  # (n, e) codes of the other
@@ -74,10 +67,10 @@ def cca_corr(
     "Canonical correlation of two sets of codes (Andrew et al., 2013, equation 10)"
     check_choice(objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace'), 'objective')
     if not (a.isfinite().all() and b.isfinite().all()):
-        return _nan([a, b])
+        return nan_like([a, b])
     s = torch.linalg.svdvals(_block(*_views([a, b], ridge)))[:k]
     corr = s.sum() if objective == 'tracenorm' else s.square().sum() if objective == 'frobenius_sq' else s.norm()
-    return corr.to(_wide(a).dtype)
+    return corr.to(at_least_float32(a).dtype)
 
 # %% ../../nbs/losses/01_correlation.ipynb #5f2445fe
 def gcca_corr(
@@ -89,32 +82,21 @@ def gcca_corr(
     if len(zs) < 2:
         raise ValueError(f'a correlation is between two views or more, got {len(zs)}')
     if not all(z.isfinite().all() for z in zs):
-        return _nan(zs)
+        return nan_like(zs)
     Z, L = zip(*_views(zs, ridge))
     together = torch.cat(Z, 1), torch.block_diag(*L)
-    return torch.linalg.eigvalsh(_block(together, together))[-(k or zs[0].shape[1]) :].sum().to(_wide(zs[0]).dtype)
+    eigenvalues = torch.linalg.eigvalsh(_block(together, together))[-(k or zs[0].shape[1]) :]
+    return eigenvalues.sum().to(at_least_float32(zs[0]).dtype)
 
 # %% ../../nbs/losses/01_correlation.ipynb #08713799
-def _unit(z, dim, floor=1e-12):
-    "Normalise to length 1 along `dim`; vectors no longer than `floor` are unchanged, and so are their gradients"
-    length = z.norm(dim=dim, keepdim=True)
-    return z / length.masked_fill(length <= floor, 1)
-
-
-def _product(a, b):
-    "a @ b, in full precision even within autocast"
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b
-
-
 def standardised(
     z: Tensor,  # (n, d) codes
 ) -> Tensor:  # (n, d) columns of mean 0 and variance 1, or of 0
     "Batch norm without its affine part (population variance)"
     if len(z) < 2:
         raise ValueError(f'statistics of a batch need two rows or more, got {len(z)}')
-    z = _wide(z)
-    return len(z) ** 0.5 * _unit(z - z.mean(0), 0, 8 * torch.finfo(z.dtype).eps * z.norm(dim=0))
+    z = at_least_float32(z)
+    return len(z) ** 0.5 * unit_length(z - z.mean(0), 0, 8 * torch.finfo(z.dtype).eps * z.norm(dim=0))
 
 # %% ../../nbs/losses/01_correlation.ipynb #8e7a1628
 def soft_decorrelation(
@@ -122,7 +104,7 @@ def soft_decorrelation(
 ) -> Tensor:  # 0 … d(d-1)·n/(n-1)
     "Sum of the absolute correlations between coordinates of one view (Chang et al., 2018, section 3; one batch)"
     z = standardised(z)
-    C = _product(z.T, z) / (len(z) - 1)
+    C = matmul_full_precision(z.T, z) / (len(z) - 1)
     return (C - C.diagonal().diag()).abs().sum()
 
 
@@ -140,6 +122,6 @@ def barlow_twins(
     lam: float = 5e-3,  # λ, weight of the off-diagonal terms
 ) -> Tensor:  # 0 or more
     "Distance of the cross-correlation from the identity (Zbontar et al., 2021, equation 1)"
-    C = _product(standardised(a).T, standardised(b)) / len(a)
+    C = matmul_full_precision(standardised(a).T, standardised(b)) / len(a)
     diagonal = C.diagonal()
     return (1 - diagonal).square().sum() + lam * (C - diagonal.diag()).square().sum()

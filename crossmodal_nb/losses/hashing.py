@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .contrastive import _same
-from .correlation import _product, _unit, _wide
+from .tensors import at_least_float32, matmul_full_precision, unit_length
 
 # %% ../../nbs/losses/04_hashing.ipynb #f49947d2
 def dcmh(
@@ -40,9 +39,9 @@ def dcmh_rows(
     eta: float = 1.0,  # η
 ) -> dict:  # As `dcmh`
     "The terms of `dcmh` that depend on some rows of one view"
-    f, g, b = map(_wide, (f, g, b))
+    f, g, b = map(at_least_float32, (f, g, b))
     # log(1 + e^Θ) - SΘ, without overflow
-    nll = F.binary_cross_entropy_with_logits(_product(f, g.T) / 2, s.to(f.dtype), reduction='sum')
+    nll = F.binary_cross_entropy_with_logits(matmul_full_precision(f, g.T) / 2, s.to(f.dtype), reduction='sum')
     return _dcmh(nll, (b - f).square().sum(), (rest + f.sum(0)).square().sum(), gamma, eta)
 
 
@@ -54,7 +53,11 @@ def label_affinity(
     y: Tensor,  # (n,) classes, or (n, C) multi-hot
 ) -> Tensor:  # (n, n) P: symmetric, 0 on the diagonal, of sum 1 (of sum 0 if no labels are shared)
     "Cosines of labels as a distribution over pairs (Lin et al., 2015)"
-    P = (y[:, None] == y).float() if y.dim() == 1 else _unit(_wide(y), 1) @ _unit(_wide(y), 1).T
+    if y.dim() == 1:
+        P = (y[:, None] == y).float()
+    else:
+        unit = unit_length(at_least_float32(y), 1)
+        P = unit @ unit.T
     P = P.fill_diagonal_(0)
     return P / P.sum().clamp(min=torch.finfo(P.dtype).tiny)
 
@@ -65,9 +68,11 @@ def seph(
     alpha: float = 0.01,  # α, weight of the penalty
 ) -> dict:  # `loss` = kl + penalty, `kl`, and `penalty` (including its weight)
     "KL(P ‖ Q) of the codes' distances, and a penalty on their distance from ±1 (Lin et al., 2015)"
-    c = _wide(c)
+    c = at_least_float32(c)
     p, square = p.to(c.dtype), c.square().sum(1)
-    distance = (square[:, None] + square - 2 * _product(c, c.T)).clamp(min=0) / 4  # for ±1, the Hamming distance
-    Z = (1 / (1 + distance)).masked_fill(_same(len(c), None, c.device), 0).sum().clamp(min=torch.finfo(c.dtype).tiny)
+    # for ±1, the Hamming distance
+    distance = (square[:, None] + square - 2 * matmul_full_precision(c, c.T)).clamp(min=0) / 4
+    diagonal = torch.eye(len(c), dtype=torch.bool, device=c.device)
+    Z = (1 / (1 + distance)).masked_fill(diagonal, 0).sum().clamp(min=torch.finfo(c.dtype).tiny)
     kl, penalty = (torch.xlogy(p, p) + p * (distance.log1p() + Z.log())).sum(), alpha * (c.abs() - 1).square().mean()
     return dict(loss=kl + penalty, kl=kl, penalty=penalty)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .contrastive import _same, pairwise_cosine
-from .correlation import _nan, _product, _unit, _wide
+from .contrastive import pairwise_cosine
+from .tensors import at_least_float32, matmul_full_precision, nan_like, unit_length
 
 # %% ../../nbs/losses/03_supervised.ipynb #5954edae
 def class_triplet(
@@ -28,11 +28,11 @@ def class_triplet(
 ) -> Tensor:  # 0 or more
     "Triplet loss by class, mean over the selected triplets"
     check_choice(select, ('tf', 'semi_mean', 'all'), 'select')
-    a, b, same_class = _wide(a), _wide(b), ya[:, None] == yb
+    a, b, same_class = at_least_float32(a), at_least_float32(b), ya[:, None] == yb
     if a.shape[1] < 8:
         d = (a[:, None] - b).square().sum(2)
     else:
-        d = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * _product(a, b.T)).clamp(min=0)
+        d = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * matmul_full_precision(a, b.T)).clamp(min=0)
     positive = same_class if excluded is None else same_class & ~excluded
     # anchors and positives that have a negative
     i, p = (positive & (~same_class).any(1, keepdim=True)).nonzero(as_tuple=True)
@@ -61,7 +61,7 @@ def semi_hard_triplet(
     if self_pairs and len(x) != len(w):
         raise ValueError(f'same=True: w is x, but x has {len(x)} rows and w has {len(w)}')
     if not (x.isfinite().all() and w.isfinite().all()):
-        return _nan([x, w])  # comparisons with NaN would select no triplet
+        return nan_like([x, w])  # comparisons with NaN would select no triplet
     diagonal = torch.eye(len(x), dtype=torch.bool, device=x.device) if self_pairs else None
     return class_triplet(x, yx, w, yw, margin, kind, diagonal)
 
@@ -78,7 +78,7 @@ def dscmr(
 ) -> dict:  # `loss` = J1 + λ J2 + η J3, `J1`, `J2` and `J3`
     "Label space, common space and invariance (Zhen et al., 2019)"
     check_choice(form, ('row_mean', 'frobenius'), 'form')
-    u, v, pu, pv = map(_wide, (u, v, pu, pv))
+    u, v, pu, pv = map(at_least_float32, (u, v, pu, pv))
     Y = (F.one_hot(y, pu.shape[1]) if y.dim() == 1 else y).to(pu.dtype)
     if Y.shape != pu.shape:
         raise ValueError(f'labels are {tuple(y.shape)}, but the classifier says {tuple(pu.shape)}')
@@ -106,7 +106,7 @@ def acmr_triplet(
     "The mean hinge of the triplets (Wang et al., 2017)"
 
     def distance(a, b):
-        return (_wide(a) - _wide(b)).square().sum(1) / 2
+        return (at_least_float32(a) - at_least_float32(b)).square().sum(1) / 2
 
     return (margin + alpha * distance(a, p) - distance(a, n)).relu().mean()
 
@@ -122,11 +122,14 @@ def batch_hard(
     "Farthest positive against nearest negative, irrespective of the view (ACME and X-MRS, as released)"
     check_choice(metric, ('euclid', 'cosine'), 'metric')
     check_choice(mining, ('hardest', 'mean'), 'mining')
-    u, item = _unit(_wide(z), 1), item.to(z.device)
-    cos, square = _product(u, u.T), u.square().sum(1)
+    u, item = unit_length(at_least_float32(z), 1), item.to(z.device)
+    cos, square = matmul_full_precision(u, u.T), u.square().sum(1)
     d = 1 - cos if metric == 'cosine' else (square[:, None] + square - 2 * cos).clamp(min=1e-12).sqrt()
     same_item = item[:, None] == item
-    allowed = ~_same(len(z), None, z.device) if modality is None else (modality[:, None] != modality).to(z.device)
+    if modality is None:
+        allowed = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    else:
+        allowed = (modality[:, None] != modality).to(z.device)
     positive, negative = same_item & allowed, ~same_item & allowed
     far = torch.where(positive, d, -torch.inf).amax(1)
     if mining == 'hardest':

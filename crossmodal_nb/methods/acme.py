@@ -17,8 +17,9 @@ from ..data.views import Views
 from ..losses.adversarial import gradient_reversal, modality_bce, reversal_strength, wgan_gp
 from ..losses.supervised import batch_hard, positive_weight, rescale_losses
 from .acmr import entropy
-from .base import parts_of, product, sides, unit
 from .dual_encoder import Dual
+from .inputs import parts_of
+from .similarity import product, sides, unit
 from ..metrics.average_precision import mean_ap
 from ..nn.layers import mlp
 from ..nn.trainer import Collapse
@@ -138,27 +139,11 @@ class ACME(ACMENetwork):
         trainer=None,  # As in `Dual`
     ):
         super().__init__(dim, hidden, dropout, init, ridge, ('pooled',), similarity, trainer)
-        self.form, self.sides, self.metric = (
-            check_choice(form, ('bce', 'wgan_gp'), 'form of the critic'),
-            check_choice(sides, ('both', 'second'), 'sides'),
-            check_choice(metric, ('euclid', 'cosine'), 'metric'),
-        )
-        self.w_align, self.w_translate, self.w_ingredients, self.w_class, self.balance = (
-            w_align,
-            w_translate,
-            w_ingredients,
-            w_class,
-            balance,
-        )
-        (
-            self.basket,
-            self.critic_lr_scale,
-            self.margin,
-            self.same_view_negatives,
-            self.warmup_epochs,
-            self.names,
-            self.classes,
-        ) = basket, critic_lr_scale, margin, same_view_negatives, warmup_epochs, 0, 0
+        self.store(locals())
+        check_choice(form, ('bce', 'wgan_gp'), 'form of the critic')
+        check_choice(sides, ('both', 'second'), 'sides')
+        check_choice(metric, ('euclid', 'cosine'), 'metric')
+        self.names = self.classes = 0
 
     def fit(self, train, validate=None):
         return super().fit(train, validate and Halved(validate))

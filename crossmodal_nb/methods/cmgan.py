@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .acmr import entropy, nearest_stranger
-from .base import parts_of
+from .acmr import entropy, nearest_non_match
 from .dscmr import Labelled
+from .inputs import parts_of
 
 # %% ../../nbs/methods/14_cmgan.ipynb #ba46f2a4
 def frozen_forward(net: nn.Module, *x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class CMGAN(Labelled):
             rebuilt = self.decoders[v](c)
             fooled = fooled + real_fake_loss(frozen_forward(single[v], rebuilt), True)
             judged = judged + real_fake_loss(single[v](x[v]), True) + real_fake_loss(single[v](rebuilt.detach()), False)
-            has, n = nearest_stranger(c, c, y)
+            has, n = nearest_non_match(c, c, y)
             judged = judged + real_fake_loss(across[v](torch.cat([c.detach(), x[v]], 1)), True)
             if len(has):
                 judged = judged + real_fake_loss(across[v](torch.cat([c.detach()[n], x[v]], 1)[has]), False) / 2

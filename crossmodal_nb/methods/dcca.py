@@ -17,10 +17,11 @@ from ..core.checks import check_choice
 from ..data.views import Views
 from ..losses.contrastive import triplet
 from ..losses.correlation import cca_corr, gcca_corr, l2_after_bn, soft_decorrelation, standardised
-from .base import Converted, as_views, parts_of
 from .dual_encoder import Dual
+from .inputs import as_views, parts_of
 from .linear import CCA, MCCA
 from .moments import correlations
+from .parameters import Converted, arguments
 from ..nn.layers import mlp
 from ..nn.trainer import Trainer
 
@@ -135,11 +136,10 @@ class DCCA(PostHocCCA):
         trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=1024)
     ):
         super().__init__(r, final_ridge, rho_power, dim, hidden, dropout, init, ridge, parts, similarity, trainer)
-        self.objective = check_choice(
-            objective, ('tracenorm', 'frobenius_sq', 'sqrt_trace', 'soft_decorrelation'), 'objective'
-        )
-        self.mining = check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
-        self.w_decorrelate, self.w_triplet, self.margin = w_decorrelate, w_triplet, margin
+        self.store(locals())
+        objectives = 'tracenorm', 'frobenius_sq', 'sqrt_trace', 'soft_decorrelation'
+        check_choice(objective, objectives, 'objective')
+        check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
 
     def infer_schema(self, train, min_views=2, max_views=2, instead='For more views at once there is DGCCA'):
         super().infer_schema(train, min_views, max_views, instead)
@@ -204,24 +204,7 @@ class DCCAE(DCCA):
         similarity: str = 'cosine',
         trainer=None,  # All as in `DCCA`
     ):
-        super().__init__(
-            objective,
-            r,
-            w_decorrelate,
-            w_triplet,
-            margin,
-            mining,
-            final_ridge,
-            rho_power,
-            dim,
-            hidden,
-            dropout,
-            init,
-            ridge,
-            parts,
-            similarity,
-            trainer,
-        )
+        super().__init__(**arguments(locals(), 'w_rebuild'))
         self.w_rebuild = w_rebuild
 
     def build(self):

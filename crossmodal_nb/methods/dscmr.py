@@ -17,7 +17,8 @@ from torch import nn
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..losses.supervised import dscmr
-from .base import Neural, as_views, parts_of
+from .inputs import as_views, parts_of
+from .neural import Neural
 from ..nn.layers import Standard
 from ..nn.trainer import Collapse
 
@@ -70,13 +71,9 @@ class Labelled(Neural):
 
     def __init__(self, dim, hidden, dropout, order, trainer):
         super().__init__(trainer)
-        self.dim, self.hidden, self.dropout, self.order, self.classes = (
-            dim,
-            hidden,
-            dropout,
-            check_choice(order, orders, 'order of batches'),
-            0,
-        )
+        self.store(locals())
+        check_choice(order, orders, 'order of batches')
+        self.classes = 0
 
     def fit(self, train, validate=None):
         return super().fit(ClassOrdered(as_views(train), self.order), validate)

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..core.checks import InputError
 from ..data.rows import take
 from ..encoders.base import Ragged
-from .base import parts_of, unit
+from .inputs import parts_of
+from .similarity import unit
 from ..metrics.localization import similarity_map
 
 # %% ../../nbs/methods/18_grounding.ipynb #0639f72d

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from .base import Method, parts_of
+from .base import Method
+from .inputs import parts_of
 
 # %% ../../nbs/methods/02_moments.ipynb #5d806b87
 def precision(dtype: torch.dtype) -> float:

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
-from .base import Converted, Method, as_views, saved_class, unit
+from .base import Method
+from .inputs import as_views
 from .linear import CCA
+from .parameters import Converted
+from .saving import saved_class
+from .similarity import unit
 from .vilbert import ViLBERT
 
 # %% ../../nbs/methods/08_rerank.ipynb #fbdc713b
@@ -91,12 +95,12 @@ class Ensemble(Method):
     def example(cls):
         return cls([CCA(dim=8), CCA(dim=16, ridge=0.1)])
 
-# %% ../../nbs/methods/08_rerank.ipynb #859daf0b
+# %% ../../nbs/methods/08_rerank.ipynb #eb8ab877
 def standard_rows(s: Tensor) -> Tensor:
     "Each row minus its mean, over its sd"
     return (s - s.mean(1, keepdim=True)) / s.std(1, correction=0, keepdim=True).clamp(min=1e-6)
 
-
+# %% ../../nbs/methods/08_rerank.ipynb #859daf0b
 class Rerank(Method):
     "A first method finds `k` candidates for each query, a second with `pairs` scores them again"
 
@@ -120,6 +124,8 @@ class Rerank(Method):
         self.views = {v: a.views[v] | w for v, w in b.views.items()} if a.views and b.views else None
         self.history = [dict(stage=s, **r) for s, m in (('first', a), ('second', b)) for r in m.history]
         return self
+
+    derived_params = 'k', 'mix'
 
     def with_params(self, **changed) -> 'Rerank':
         "The same two methods with another `k` or `mix`"
@@ -186,6 +192,6 @@ class Rerank(Method):
     def example(cls):
         return cls(CCA(dim=8), ViLBERT.example())
 
-
+# %% ../../nbs/methods/08_rerank.ipynb #177d33af
 def _together(validate, rerank, second):
     return validate(rerank.with_second(second))

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from ..core.checks import InputError, check_choice
 from ..data.views import View, Views
-from .base import Method, as_views, parts_of, similarities
+from .base import Method
+from .inputs import as_views, parts_of
 from .linear import CCA, MCCA
 from .moments import correlations
+from .similarity import similarities
 from ..nn.layers import Standard
 
-# %% ../../nbs/methods/04_semantic.ipynb #619aaa09
+# %% ../../nbs/methods/04_semantic.ipynb #91e15b86
 def labelled(
     view,  # A `View` with one class a row
     name: str = 'x',  # Its name in a message
@@ -32,7 +34,7 @@ def labelled(
         raise InputError(f'view {name!r}: its rows are not of two classes or more')
     return view
 
-
+# %% ../../nbs/methods/04_semantic.ipynb #619aaa09
 class SM(Method):
     "Semantic matching: class probabilities of each view (Rasiwasia et al. 2010, section 4.2)"
 
@@ -45,12 +47,8 @@ class SM(Method):
         anchors: int = 600,  # Training rows that approximate the kernel (with `kernel`)
         similarity: str = 'pearson',  # How codes are compared
     ):
-        self.C, self.kernel, self.anchors, self.similarity = (
-            C,
-            kernel,
-            anchors,
-            check_choice(similarity, similarities, 'similarity'),
-        )
+        self.store(locals())
+        check_choice(similarity, similarities, 'similarity')
 
     def fit(self, train, validate=None):
         self.history, self.tensors, train = [], {}, as_views(train)

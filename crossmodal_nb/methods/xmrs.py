@@ -22,7 +22,8 @@ from ..encoders.image import EfficientNetLite
 from ..encoders.subwords import Grams, united
 from ..losses.contrastive import info_nce
 from ..losses.supervised import batch_hard
-from .base import Neural, as_views, parts_of
+from .inputs import as_views, parts_of
+from .neural import Neural
 from ..nn.layers import Block, Standard
 
 # %% ../../nbs/methods/17_xmrs.ipynb #9fde3d80
@@ -131,27 +132,9 @@ class XMRS(Neural):
         trainer=None,  # A `Trainer`, or a dict of its fields
     ):
         super().__init__(trainer)
-        self.texts, self.margin, self.same_view_negatives, self.warmup_epochs, self.scale, self.shares = (
-            texts,
-            margin,
-            same_view_negatives,
-            warmup_epochs,
-            scale,
-            shares,
-        )
-        self.mining, self.loss = (
-            check_choice(mining, ('hardest', 'mean'), 'mining'),
-            check_choice(loss, ('batch_hard', 'supcon'), 'loss'),
-        )
-        self.vocabulary, self.width, self.attention, self.drop, self.dim, self.hidden, self.dropout = (
-            vocabulary,
-            width,
-            attention,
-            drop,
-            dim,
-            hidden,
-            dropout,
-        )
+        self.store(locals())
+        check_choice(mining, ('hardest', 'mean'), 'mining')
+        check_choice(loss, ('batch_hard', 'supcon'), 'loss')
 
     def fit(self, train, validate=None):
         return super().fit(MultiText(as_views(train), self.texts, self.shares), validate)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.checks import check_choice
-from .uncertainty import _folds, _listed, _seeds, _t, _together
+from .uncertainty import fold_variance, list_runs, satterthwaite, seed_variance, t_quantile
 
 # %% ../../nbs/metrics/08_comparison.ipynb #3f5340ce
 verdicts = ('ahead', 'behind', 'as good', 'undecided', 'one run')
@@ -42,7 +42,7 @@ def compare(
 ) -> Comparison:
     """The difference of two methods. *ahead* and *behind*: its interval excludes 0. *as good*: it lies within ±δ.
     *undecided*: neither. *one run*: a method that depends on its seed was trained once, so nothing is claimed"""
-    a, b = _listed(first), _listed(second)
+    a, b = list_runs(first), list_runs(second)
     folds = check_choice(design, ('seeds', 'folds'), 'design') == 'folds'
     if folds and len(a) != len(b):
         raise ValueError(f'folds are compared one by one, but there are {len(a)} and {len(b)}')
@@ -51,11 +51,12 @@ def compare(
             raise ValueError('a comparison needs the same items: these two were tested on different ones')
     difference = sum(a[1:], a[0]) / len(a) - sum(b[1:], b[0]) / len(b)
     if folds:
-        parts = [_folds([x.value - y.value for x, y in zip(a, b)], overlap)]
+        parts = [fold_variance([x.value - y.value for x, y in zip(a, b)], overlap)]
     else:
-        parts = [(difference.variance, len(difference.item) - 1), *(_seeds([r.value for r in runs]) for runs in (a, b))]
-    se, df = _together(parts)
-    half, smallest = _t(0.5 + level / 2, df) * se, (_t(0.5 + level / 2, df) + _t(0.8, df)) * se
+        seeds = [seed_variance([r.value for r in runs]) for runs in (a, b)]
+        parts = [(difference.variance, len(difference.item) - 1), *seeds]
+    se, df = satterthwaite(parts)
+    half, smallest = t_quantile(0.5 + level / 2, df) * se, (t_quantile(0.5 + level / 2, df) + t_quantile(0.8, df)) * se
     single = any(len(runs) == 1 and runs[0].random for runs in (a, b))
     d = difference.value
     out = Comparison(d, d - half, d + half, _p(d, se, df), '', smallest, (smallest / margin) ** 2, min(len(a), len(b)))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .ranking import BLOCK, _each, _mend
+from .ranking import BLOCK, map_blocks, rank_nan_last
 
 # %% ../../nbs/metrics/06_geometry.ipynb #96e80c65
 def gap(
@@ -54,13 +54,13 @@ def hubness(
     "Skewness of the k-occurrences; rows tied at the k-th place share it"
 
     def occurrences(_, block):
-        block = _mend(block, np.zeros(0, int))
+        block = rank_nan_last(block, np.zeros(0, int))
         last = block.shape[1] - min(k, block.shape[1])
         kth = np.partition(block, last, axis=1)[:, [last]]
         higher, tied = block > kth, block == kth
         return higher.sum(0) + (k - higher.sum(1)) / tied.sum(1) @ tied
 
-    often = sum(_each(occurrences, scores))
+    often = sum(map_blocks(occurrences, scores))
     x = often - often.mean()
     return float((x**3).mean() / (x**2).mean() ** 1.5) if x.std() > 1e-9 * (1 + often.mean()) else 0.0
 

@@ -13,11 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..data.views import relevance
-from .aggregate import _named, aggregate
+from ..data.views import relevance_matrix
+from .aggregate import aggregate, metrics_by_name
 from .average_precision import mean_ap
-from .ranking import BLOCK, Counts, _each, _groups, _mend, _sorted
-from .uncertainty import _order
+from crossmodal_nb.metrics.ranking import (
+    BLOCK,
+    Counts,
+    group_counts,
+    map_blocks,
+    rank_nan_last,
+    sort_descending,
+    sort_with_mixed_ties,
+)
 
 # %% ../../nbs/metrics/09_null.ipynb #99ec52c2
 class Null(NamedTuple):
@@ -41,7 +48,7 @@ def permutation_null(
 ) -> 'Null|dict':  # Of a dict of metrics, a dict
     """What the same scores are worth when labels are permuted. For mAP both sides are permuted in turn, and the side
     with the higher 95 % quantile counts"""
-    metrics, plain = _named(metric)
+    metrics, plain = metrics_by_name(metric)
     draws = null_draws(scores, relevant, metrics, n, seed)
     return plain({name: max(map(Null.from_draws, sides), key=lambda null: null.high) for name, sides in draws.items()})
 
@@ -66,7 +73,7 @@ def null_draws(
         work, total = _by_class(key, rows_of, head[1].shape[1], perms, metrics, rng)
     else:
         work = _by_item(rows_of, perms, metrics)
-    parts = list(_each(functools.partial(work, key=key), _chain(head, scores)))
+    parts = list(map_blocks(functools.partial(work, key=key), _chain(head, scores)))
     values = [np.concatenate(v) for v in zip(*(queries for queries, _ in parts))]
     if len(values[0]) < len(key):
         raise ValueError(f'relevance is of {len(key)} queries, but there are scores of {len(values[0])}')
@@ -115,7 +122,7 @@ def _keys(relevant, m):
 
     def piece(i):
         part = labels[i : i + step]
-        return relevance(part, torch.as_tensor(relevant[1]).cpu()) if pair else part.bool()
+        return relevance_matrix(part, torch.as_tensor(relevant[1]).cpu()) if pair else part.bool()
 
     return key.numpy(), [np.flatnonzero(r) for i in range(0, len(labels), step) for r in piece(i).numpy()]
 
@@ -123,7 +130,7 @@ def _keys(relevant, m):
 def _positions(block):
     "Sorted rows, and the flat position of every gallery row in them"
     b, m = block.shape
-    v, order = _sorted(_mend(block, np.zeros(0, int)), np.arange(m))
+    v, order = sort_descending(rank_nan_last(block, np.zeros(0, int)), np.arange(m))
     position = np.empty(b * m, int)
     position[(order + np.arange(b)[:, None] * m).ravel()] = np.arange(b * m)
     return v, position
@@ -133,7 +140,7 @@ def _counts_of(v, position, rows):
     "Counts if the gallery rows `rows[i]` were the positives of query i"
     R = np.array([len(r) for r in rows])
     positives = position[np.concatenate(rows) + np.repeat(np.arange(len(R)) * v.shape[1], R)]
-    return _groups(v, np.sort(positives), R, v.shape[1])
+    return group_counts(v, np.sort(positives), R, v.shape[1])
 
 # %% ../../nbs/metrics/09_null.ipynb #nul4clas
 # Entries of score matrices that are judged anew under permuted gallery labels; beyond, mAP is projected
@@ -159,7 +166,7 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
         return np.take_along_axis(has_label[query_label][:, permuted], order, 1)
 
     def judge(first, block, key):
-        order = _order(first, _mend(block, np.zeros(0, int)))[1]
+        order = sort_with_mixed_ties(first, rank_nan_last(block, np.zeros(0, int)))[1]
         true, labels = key[first : first + len(block)], _labels(first, block, key, rows_of, perms)
         if few and single:
             positions = np.argsort(label[order], axis=1, kind='stable')  # of each label in turn, the highest first
@@ -238,7 +245,7 @@ def ceiling(
     merged,  # The same, where items that share an equal row have one code (see `data.merged_items`)
 ) -> float | dict:  # Of a dict of metrics, a dict
     "The score of an oracle that knows every pair, but cannot tell equal rows apart: the best that can be reached"
-    metrics, plain = _named(metric)
+    metrics, plain = metrics_by_name(metric)
     (q, g), (mq, mg) = ([np.asarray(x) for x in pair] for pair in (relevant, merged))
 
     def occurrences(query, gallery):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .aggregate import _named, _needs_every
-from .ranking import Counts, _count, _each, _join, _ready, counts
+from .aggregate import metrics_by_name, needs_all_groups
+from .ranking import Counts, concat_counts, count_block, counts, index_codes, map_blocks
 
 # %% ../../nbs/metrics/04_pools.ipynb #197739fd
 def draw_pools(
@@ -37,7 +37,7 @@ def pool_counts(
 ) -> list[Counts]:
     "`counts` within each pool, all in one pass over the scores"
     members, parts = [_members(p, items) for p in pools], [[] for _ in pools]
-    rels = [_ready(_part(relevant, *w)) for w in members]
+    rels = [index_codes(_part(relevant, *w)) for w in members]
     if callable(scores):
         return [counts(scores(*map(torch.from_numpy, w)), rel, all_groups) for w, rel in zip(members, rels)]
 
@@ -46,13 +46,13 @@ def pool_counts(
             _square(scores, block, members)
         for (rows, cols), rel in zip(members, rels):
             i, j = np.searchsorted(rows, [first, first + len(block)])
-            yield _count(i, block[np.ix_(rows[i:j] - first, cols)], rel, all_groups) if i < j else None
+            yield count_block(i, block[np.ix_(rows[i:j] - first, cols)], rel, all_groups) if i < j else None
 
-    for cs in _each(lambda *args: list(piece(*args)), scores):
+    for cs in map_blocks(lambda *args: list(piece(*args)), scores):
         for part, c in zip(parts, cs):
             if c:
                 part.append(c)
-    return [_join(p) for p in parts]
+    return [concat_counts(p) for p in parts]
 
 
 def _members(pool, items):
@@ -98,14 +98,14 @@ def pooled(
     items=None,  # As in `pool_counts`; needed where `scores` is not a matrix
 ) -> 'Pooled|dict':
     "Mean and sd of a metric over random pools of items"
-    metrics, plain = _named(metric)
+    metrics, plain = metrics_by_name(metric)
     if pools is None:
         if items is None and not hasattr(scores, 'shape'):
             raise ValueError('the number of items is not known. Pass items=(of the queries, of the gallery), or pools')
         pools = draw_pools(
             np.arange(len(scores)) if items is None else np.intersect1d(*map(np.asarray, items)), size, n, seed
         )
-    cs = pool_counts(scores, pools, relevant, items, _needs_every(metrics))
+    cs = pool_counts(scores, pools, relevant, items, needs_all_groups(metrics))
 
     def over_pools(f):
         v = np.array([float(f(c)) for c in cs])

@@ -8,7 +8,10 @@ __all__ = ['measured', 'parameters', 'converted', 'check_parameters', 'experimen
 
 # %% ../../nbs/runs/02_record.ipynb #imports0
 import ast
+import base64
 import contextlib
+import glob
+import io
 import json
 import platform
 import re
@@ -21,10 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import atomic
+from ..core.files import atomic, digest
+from ..core.names import current_record
 from ..core.settings import settings
+from ..evaluation import tidy
 from ..metrics import uncertainty
-from .keys import bindings, digests, key, notebook_code, silent
+from . import fit_cache
+from .bindings import bindings
+from .keys import digests, key, notebook_code, silent
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
@@ -119,13 +126,15 @@ def check_parameters(
     notebook: str,  # Stem of the experiment notebook, e.g. `'10_cca'`
     given: dict,  # The notebook's `globals()`, whose parameters are converted in place
 ):
-    "Convert the values that replace the declared defaults to the types of these, or refuse them"
+    """Convert the values that replace the declared defaults to the types of these, or refuse them. From here on, fits
+    are looked up in the cache that the runner has named (see `fit_cache`)"""
     path = experiment(notebook)
     injected = [
         ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')
     ]  # papermill's heading
     undeclared = {name: given.get(name) for tree in injected for name in bindings(tree.body, '')}
     given.update(converted(path, undeclared | {name: given[name] for name in parameters(path) if name in given}))
+    fit_cache.open_cache(path, {name: given[name] for name in parameters(path) if name in given}, machine())
 
 
 def experiment(
@@ -142,7 +151,7 @@ class Run:
 
     notebook: str  # Stem of the experiment notebook, e.g. `'10_cca'`
     given: dict  # The notebook's `globals()`: its declared parameters are read from here
-    rows: list  # Tidy rows, as `evaluate` makes them
+    rows: list  # Tidy rows, as `evaluate_rows` makes them
     tables: dict = field(
         default_factory=dict
     )  # Further results for a page or the leaderboard: name -> JSON-serialisable value
@@ -191,30 +200,13 @@ class Run:
 
 
 def cost() -> dict:
-    """Cost of this process: `seconds`; `cpu_seconds`, with its finished children; `peak_mb`, memory of the largest.
+    """Cost of this run: `seconds`; `cpu_seconds`, with finished children; `peak_mb`, memory of the largest process.
+    Fits from the cache cost what their training did, and `fits` lists them.
 
     Shown on the run card, never part of a key"""
-    import resource
-
     import psutil
 
-    process, children = (resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    mb = 1e6 if platform.system() == 'Darwin' else 1e3
-    return dict(
-        seconds=time.time() - psutil.Process().create_time(),
-        cpu_seconds=sum(u.ru_utime + u.ru_stime for u in (process, children)),
-        peak_mb=max(_peak() or process.ru_maxrss, children.ru_maxrss) / mb,
-    )
-
-
-def _peak():
-    "Peak memory of this process in kB, where Linux reports it: `ru_maxrss` starts from the parent's"
-    try:
-        status = Path('/proc/self/status').read_text()
-    except OSError:
-        return None
-    match = re.search(r'^VmHWM:\s*(\d+)', status, re.M)
-    return match and int(match[1])
+    return fit_cache.with_training(dict(seconds=time.time() - psutil.Process().create_time(), **fit_cache.usage()))
 
 
 def machine() -> dict:
@@ -230,14 +222,61 @@ def machine() -> dict:
     return dict(device=device, versions=dict(python=platform.python_version(), **{n: version(n) for n in names}))
 
 
-def write(path: Path, record: dict):
-    "Write a record as JSON: six significant digits, no field that is None, one tidy row per line"
+def write(
+    path: Path,  # The record's file
+    record: dict,  # The record, or what `read` gave
+):
+    """Write a record as JSON: six significant digits, no field that is None, one tidy row per line.
+
+    Arrays of items (see `ranked` and `packed`) go to a file beside it, which the record names by its digest: both are
+    replaced, or neither"""
+    arrays = {}
+    record = {k: v for k, v in record.items() if k != 'arrays'}
+    if 'tables' in record:
+        record['tables'] = _without_arrays(record['tables'], arrays)
+    if arrays:
+        blob = io.BytesIO()
+        np.savez_compressed(blob, **arrays)
+        record['arrays'] = f'{path.stem}.{digest(np.frombuffer(blob.getbuffer(), np.uint8))}.npz'
+        with atomic(path.parent / record['arrays'], 'wb') as f:
+            f.write(blob.getbuffer())
     lines = ',\n  '.join(json.dumps(r, ensure_ascii=False) for r in _short(record['rows']))
     text = json.dumps(_short(record) | dict(rows='ROWS'), indent=1, ensure_ascii=False).replace(
         '"ROWS"', f'[\n  {lines}]'
     )
     with atomic(path) as f:
         f.write(text)
+    for old in path.parent.glob(f'{glob.escape(path.stem)}.*.npz'):
+        if old.name != record.get('arrays'):
+            old.unlink()
+
+
+def _without_arrays(v, arrays):
+    "The same data with the name of each array in its place; equal arrays, such as the items of all methods, are one"
+    if isinstance(v, (list, tuple)):
+        return [_without_arrays(w, arrays) for w in v]
+    if not isinstance(v, dict):
+        return v
+    if not isinstance(v.get('item'), np.ndarray):
+        return {k: _without_arrays(w, arrays) for k, w in v.items()}
+    out = dict(v)
+    for k, w in v.items():
+        if isinstance(w, np.ndarray):
+            w = _compact(w)
+            out[k] = dict(array=digest(w))
+            arrays[digest(w)] = w
+    return out
+
+
+def _compact(x):
+    "The same numbers in less space: whole ones in the smallest type, others in at most single precision"
+    if x.dtype == np.float16:
+        return x
+    if x.dtype.kind == 'f' and np.isfinite(x).all() and (x == x.round()).all():
+        x = x.astype(np.int64)
+    if x.dtype.kind in 'iu' and x.size:
+        return x.astype(np.result_type(*map(np.min_scalar_type, (x.min(), x.max()))))
+    return x.astype(np.float32) if x.dtype == np.float64 else x
 
 
 def _short(v):
@@ -254,18 +293,22 @@ def _short(v):
 # %% ../../nbs/runs/02_record.ipynb #786ca5f5
 _fields = dict(experiment=str, notebook=str, key=str, status=str, digests=dict, params=dict, rows=list)
 _fields_if_ok = dict(tables=dict, history=list, selected_by=str)
+_fields_if_present = dict(tables=dict, arrays=str)
 
 
 def read(
     path: str | Path,  # A record's file
 ) -> dict | None:  # The record; None, with a warning that names the file, where it cannot be used
-    "A record from its file"
+    "A record under current names, with the arrays from the file beside it; older records hold these as text"
+    path = Path(path)
     try:
-        wrong = _wrong(r := json.loads(Path(path).read_text()))
+        wrong = _wrong(r := json.loads(path.read_text()))
+        if not wrong and 'tables' in r:
+            r['tables'] = _with_arrays(r['tables'], _arrays(path, r.get('arrays')))
     except (OSError, ValueError) as e:
         wrong = f'it cannot be read ({e})'
     if not wrong:
-        return r
+        return current_record(r)
     warnings.warn(
         f'{path} is left out: {wrong}. Delete it, and run its entry again '
         '(or restore it, if it came with the checkout)',
@@ -273,11 +316,47 @@ def read(
     )
 
 
+def _arrays(path, name):
+    "name: array, of the file beside a record"
+    if not name:
+        return {}
+    blob = (path.parent / Path(name).name).read_bytes()
+    if digest(np.frombuffer(blob, np.uint8)) not in name:
+        raise ValueError(f'{name} is not what was saved')
+    with np.load(io.BytesIO(blob)) as file:
+        return {
+            k: v if v.dtype == np.float16 else v.astype(int if v.dtype.kind in 'iu' else float) for k, v in file.items()
+        }
+
+
+def _with_arrays(v, arrays):
+    "The reverse of `_without_arrays`"
+    if isinstance(v, list):
+        return [_with_arrays(w, arrays) for w in v]
+    if not isinstance(v, dict):
+        return v
+    if set(v) == {'array'}:
+        if v['array'] not in arrays:
+            raise ValueError(f'its array {v["array"]} is absent')
+        return arrays[v['array']]
+    if isinstance(v.get('item'), str) and {'rank', 'influence', 'accuracy'} & set(v):
+        return v | {k: _from_text(k, w) for k, w in v.items() if isinstance(w, str)}
+    return {k: _with_arrays(w, arrays) for k, w in v.items()}
+
+
+def _from_text(name, text):
+    "An array as older records hold it"
+    if name == 'influence':
+        return np.frombuffer(base64.b64decode(text), '<f2').reshape(-1, 1 + uncertainty.PROJECTIONS)
+    return np.array(text.split(), int if name == 'item' else float)
+
+
 def _wrong(r):
     "Why this is not a record, or None"
     if not isinstance(r, dict):
         return 'it is no record'
-    for name, kind in (_fields | (_fields_if_ok if r.get('status') == 'ok' else {})).items():
+    present = {name: kind for name, kind in _fields_if_present.items() if name in r}
+    for name, kind in (_fields | present | (_fields_if_ok if r.get('status') == 'ok' else {})).items():
         if not isinstance(r.get(name), kind):
             return f'its field {name!r} is {"absent" if name not in r else "no " + kind.__name__}'
     if lost := [k for k in ('notebook', 'params') if not isinstance(r['digests'].get(k), str)]:
@@ -306,25 +385,7 @@ def runs(
 
 
 # fields of a row that a run or `board` measures; the others identify the row
-measured = {
-    'value',
-    'low',
-    'high',
-    'se',
-    'sd',
-    'n',
-    'pools',
-    'chance',
-    'null',
-    'null_high',
-    'ceiling',
-    'official',
-    'why',
-    'marks',
-    'runs',
-    'design',
-    'run_sd',
-}
+measured = {*tidy.measured, 'marks', 'runs', 'design', 'run_sd'}
 
 
 def board(

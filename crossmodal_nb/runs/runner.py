@@ -9,6 +9,7 @@ __all__ = ['fields', 'chapters', 'backends', 'own_manifest', 'manifest', 'expand
 import contextlib
 import itertools
 import json
+import os
 import time
 import tomllib
 import traceback
@@ -20,7 +21,7 @@ from ..core.files import digest
 from ..core.settings import settings
 from ..datasets import data_digest
 from ..datasets.audit import files_asked
-from . import keys, record
+from . import fit_cache, keys, record
 
 # %% ../../nbs/runs/03_runner.ipynb #33862112
 fields = dict(
@@ -293,6 +294,7 @@ def run(
     report: bool = False,  # The entries marked `report`, computed here even where a published record exists
     backend: str = 'local',  # One of `backends`; see `workers`
     scheduler: str | None = None,  # Address of a Dask scheduler
+    train: bool = False,  # Train every method, even where its fit is kept (see `fit_cache`); a smoke run always does
 ) -> int:  # 0 if all went well
     "Run what is missing or failed; keep good records; list stale ones"
     _checked(backend, scheduler)
@@ -307,6 +309,8 @@ def run(
         for j in todo
         if j['status'] in again and j['digests']['data'] is not None
     ]
+    for j in go:
+        j['fitted'] = '' if smoke or train else str(settings().work / 'fitted')
     _set_aside(todo, target)
     for j in todo:
         if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}:
@@ -362,9 +366,10 @@ def _execute(job):
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     modified = path.exists() and path.stat().st_mtime_ns
     try:
-        pm.execute_notebook(
-            job['notebook'], half, given, cwd=str(_folder(job)), progress_bar=False, kernel_name='python3'
-        )
+        with _environment(fit_cache.folder_variable, job.get('fitted', '')):
+            pm.execute_notebook(
+                job['notebook'], half, given, cwd=str(_folder(job)), progress_bar=False, kernel_name='python3'
+            )
         if not path.exists() or path.stat().st_mtime_ns == modified:
             raise RuntimeError(
                 'the notebook ended without saving its record: it must call '
@@ -378,7 +383,8 @@ def _execute(job):
             f"{'':40}half-executed notebook: {half}",
         )
     half.replace(done)
-    _note(path, job, seconds=time.time() - t0)
+    saved = record.read(path) or {}
+    _note(path, job, seconds=time.time() - t0 + saved.get('saved_seconds', 0))
     return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s"
 
 
@@ -386,6 +392,19 @@ def _folder(job):
     "The working directory of a kernel: a folder from which the settings are those of this process"
     s = settings()
     return job['notebook'].parent if s.checkout else s.root
+
+
+@contextlib.contextmanager
+def _environment(name, value):
+    "A variable of the environment, for the kernels that are started in the block"
+    previous = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if previous is not None:
+            os.environ[name] = previous
 
 
 def _lost(job, why):
