@@ -123,6 +123,23 @@ class Index:
         )
 
 
+@patch
+def extend(
+    self: Index,
+    gallery: Views,  # Further rows, as the method reads them
+    raw: Views = None,  # The same before encoding (needed with encoders)
+):
+    "Add rows that can be found"
+    more = Index(self.method, gallery, self.encoders, raw, self.name, self.classes)
+    for v in self.ids:
+        self.ids[v] += more.ids[v]
+        self.shown[v] += more.shown[v]
+        self.item[v] = torch.cat([self.item[v], more.item[v]])
+        self.embeddings[v] = {q: torch.cat([z, more.embeddings[v][q]]) for q, z in self.embeddings[v].items()}
+        self.mean[v] = unit(next(iter(self.embeddings[v].values()))).mean(0)
+    self.y = {v: torch.cat([y, more.y[v]]) for v, y in self.y.items() if v in more.y}
+
+
 def _shown(view):
     "What is displayed of each row: its path, its text or its id"
     if hasattr(view.x, 'paths'):
@@ -295,7 +312,7 @@ def load(
 def build_index(
     method: Method,  # Not fitted yet
     raw: dict,  # split: `Views`, as `datasets.load` gives them
-    split: str = 'test',  # The split that can be searched; `train` is learnt from, and `valid` chooses the epoch
+    split: str = 'test',  # What can be searched: a split, or `'all'`; `train` is learnt from, `valid` chooses the epoch
     relevance: str = 'item',  # What validation counts as relevant: `'item'` or `'label'`
     name: str = '',  # Name of the space
     classes=None,  # Names of the classes
@@ -305,7 +322,8 @@ def build_index(
     from crossmodal_nb.encoders.extraction import features
     from crossmodal_nb.evaluation.selection import checker
 
-    check_choice(split, raw, 'split')
+    check_choice(split, [*raw, 'all'], 'split')
+    found = list(raw) if split == 'all' else [split]
     check_choice(relevance, ('item', 'label'), 'relevance')
     usual = dict(
         image=image.EfficientNetLite(),
@@ -317,11 +335,14 @@ def build_index(
     encoders = {v: usual[k] for v, x in raw['train'].items() if (k := modality(x.x)) in usual}
     data = {
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
-        for s in {'train', 'valid', split} & set(raw)
+        for s in {'train', 'valid', *found} & set(raw)
     }
 
     def check(m):
         return checker(data['valid'].select(*m.views), relevance=relevance)(m)
 
     fitted = method.fit(data['train'], check if 'valid' in data else None)
-    return Index(fitted, data[split], encoders, raw[split], name, classes)
+    index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes)
+    for s in found[1:]:
+        index.extend(data[s], raw[s])
+    return index

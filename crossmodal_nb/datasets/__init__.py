@@ -115,7 +115,7 @@ def find_folder(
         if 'folder' in entry
         else []
     )
-    return next((p for p in places if p.is_dir()), None), places
+    return next((p for p in places if (p.exists() if entry.get('own') else p.is_dir())), None), places
 
 
 def _files(module, name, folder, options):
@@ -161,7 +161,7 @@ def load(
             )
         if missing := [p for p in _files(module, name, folder, options) if not p.exists()]:
             raise MissingError(
-                f'{name}: {folder} holds no {", ".join(str(p.relative_to(folder)) for p in missing)}. '
+                f'{name}: {folder} holds no {", ".join(os.path.relpath(p, folder) for p in missing)}. '
                 f'Expected: {entry["how"]}'
             )
         splits = make(folder, **options)
@@ -245,7 +245,7 @@ def data_digest(
     from crossmodal_nb.data.readers import sha256s
 
     shas = sha256s([p for p in paths if p.is_file()])
-    return digest(name, manifest, [[str(p.relative_to(folder)), p.stat().st_size, s] for p, s in shas.items()])
+    return digest(name, manifest, [[os.path.relpath(p, folder), p.stat().st_size, s] for p, s in shas.items()])
 
 
 def _sizes(place, folder):

@@ -20,6 +20,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ..core.files import atomic, locked
+from ..core.settings import settings
 from .contents import lessons
 from .pages import good_records, kernel, staged_code
 from .staging import checkout_settings, stage
@@ -30,12 +31,13 @@ def build(
     start: str | Path | None = None,  # Somewhere in the checkout
     strict: bool = False,  # A warning is an error
     catalogue: list[dict] | None = None,  # As for `stage`
+    only_mine: bool = False,  # As for `stage`
 ) -> Path:  # `book/_build/html/index.html`
     "Stage and compile the book; a `RuntimeError` contains the builder's messages"
-    s = checkout_settings(start)
-    with locked(s.book / '_build'):
-        folder, log = stage(start, catalogue), s.book / '_build' / 'log.txt'
-        shutil.rmtree(s.book / '_build' / 'html', ignore_errors=True)  # pages that are no longer in the book
+    s = settings(start)
+    with locked(s.output / '_build'):
+        folder, log = stage(start, catalogue, only_mine), s.output / '_build' / 'log.txt'
+        shutil.rmtree(s.output / '_build' / 'html', ignore_errors=True)  # pages that are no longer in the book
         command = [
             sys.executable,
             '-c',
@@ -43,7 +45,7 @@ def build(
             'build',
             str(folder),
             '--path-output',
-            str(s.book),
+            str(s.output),
             '--all',
             *(['-W', '--keep-going'] if strict else []),
         ]
@@ -57,7 +59,7 @@ def build(
         )
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(done.stdout)
-        index = s.book / '_build' / 'html' / 'index.html'
+        index = s.output / '_build' / 'html' / 'index.html'
         complaints = [line for line in done.stdout.splitlines() if re.search(r'WARNING|ERROR|Error:', line)]
         if complaints:
             print(*complaints, sep='\n')
@@ -100,6 +102,12 @@ def publish(
         from crossmodal_nb.datasets import catalogue as known
 
         catalogue = known()
+    private = {d['name'] for d in catalogue if d.get('own') and not d['publishable']} & _mentioned(ran[-1]['params'])
+    if private:
+        raise ValueError(
+            f'{exp}: {", ".join(sorted(private))} is your own data without a declared licence, so its pages stay here. '
+            'Declare one: crossmodal data add NAME PATH --licence … --replace'
+        )
     nb = _public(
         nbformat.read(ran[-1]['path'].with_suffix('.ipynb'), 4),
         ran[-1],

@@ -144,10 +144,13 @@ def pages(
     """The executed experiment pages, in the order of their notebooks.
 
     Each: `exp`, `title`, `path` of the executed notebook, `record`, `local`, `stale`, `runs` (a record for each set of
-    parameters), `at` (its address)"""
+    parameters), `at` (its address), `mine` (it is in the user's own manifest)"""
     s, out = settings(start), []
     file = s.nbs_path / 'experiments' / 'experiments.toml'
     manifest = tomllib.loads(file.read_text()) if file.exists() else {}
+    own = s.work / 'experiments.toml'
+    mine = tomllib.loads(own.read_text()) if own.exists() else {}
+    manifest |= mine
     for exp, _ in sorted(manifest.items(), key=lambda e: e[1]['notebook']):
         ran = [r for r in good_records(s.work / 'records' / exp) if r['path'].with_suffix('.ipynb').exists()]
         published, page = good_records(s.book / 'records' / exp), s.book / 'pages' / f'{exp}.ipynb'
@@ -171,10 +174,11 @@ def pages(
     return [
         p
         | dict(
-            title=_title(p, shared.count(n := manifest[p['exp']]['notebook']) > 1),
-            notebook=Path(n).stem,
+            title=_title(p, p['exp'] in mine or shared.count(manifest[p['exp']]['notebook']) > 1),
+            notebook=Path(n := manifest[p['exp']]['notebook']).stem,
             needs=manifest[p['exp']].get('needs', []),
-            stale=_stale(file.parent / n, p['record']),
+            stale=_stale(own.parent / n if (own.parent / n).exists() else file.parent / n, p['record']),
+            mine=p['exp'] in mine,
             at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}',
         )
         for p in out

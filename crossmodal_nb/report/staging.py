@@ -13,7 +13,15 @@ from pathlib import Path
 import nbformat
 
 from ..core.settings import settings
-from .contents import data_page, landing_page, lessons, slug, table_of_contents
+from crossmodal_nb.report.contents import (
+    data_page,
+    landing_page,
+    lessons,
+    own_contents,
+    own_landing_page,
+    slug,
+    table_of_contents,
+)
 from .page_data import data_links, page_data
 from .pages import page_note, pages, relinked, staged
 from .provenance import card
@@ -23,10 +31,13 @@ from .tables import Html
 def stage(
     start: str | Path | None = None,  # Somewhere in the checkout
     catalogue: list[dict] | None = None,  # Rows of the data chapter (default: `datasets.catalogue()`)
+    only_mine: bool = False,  # Only pages of the user's own entries; always so outside a checkout
 ) -> Path:  # The stage: `book/_stage`
     "Collect every page of the book in `book/_stage`, in the form that its builder needs"
-    s = checkout_settings(start)
-    notebooks, results = lessons(s.nbs_path), pages(start)
+    s = settings(start)
+    only_mine = only_mine or not s.checkout
+    notebooks = {} if only_mine else lessons(s.nbs_path)
+    results = [p for p in pages(start) if p['mine'] or not only_mine]
     addresses = {str(f.with_suffix('')): f'how/{slug(room)}' for room, f in notebooks.items()}
     addresses |= {str(s.nbs_path / 'experiments' / p['notebook']): p['at'] for p in reversed(results)} | {
         str(s.nbs_path / 'index'): 'index'
@@ -69,13 +80,18 @@ def stage(
     if catalogue is None:
         from crossmodal_nb.datasets import catalogue as known
 
-        catalogue = known()
+        catalogue = [d for d in known() if d.get('own') or not only_mine]
     files['data.md'] = data_page(catalogue, results).encode()
+    if only_mine:
+        files['index.md'], files['_toc.yml'] = own_landing_page.encode(), own_contents.encode()
     if 'index.md' in files:
         files['index.md'] = landing_page(files['index.md'].decode(), notebooks, results).encode()
-    files |= {f'_extra/shards/{n}': x for n, x in shards([s.book / 'explorer', s.work / 'explorer']).items()}
+    files |= {
+        f'_extra/shards/{n}': x
+        for n, x in shards([] if only_mine else [s.book / 'explorer', s.work / 'explorer']).items()
+    }
     files['_toc.yml'] = table_of_contents(files['_toc.yml'].decode(), notebooks, results).encode()
-    return _sync(s.book / '_stage', files)
+    return _sync(s.output / '_stage', files)
 
 
 def checkout_settings(

@@ -308,14 +308,19 @@ def score_grids(
     for d in ordered(r.get('dataset') or '-' for r in rows):
         dataset_rows = [r for r in rows if (r.get('dataset') or '-') == d]
         metrics, lines = list(dict.fromkeys(r['metric'] for r in dataset_rows)), {}
+        named = {k for r in dataset_rows for k in r} - outcome - {'method'}
+        varying = [k for k in named if len({str(r.get(k)) for r in dataset_rows}) > 1]  # what all share says nothing
         for r in dataset_rows:
-            setting = ', '.join(f'{k} {v}' for k, v in r.items() if k not in outcome and v not in (None, ''))
+            setting = ', '.join(f'{k} {r[k]}' for k in r if k in varying and r[k] not in (None, ''))
             name = r['experiment'] + ('*' if r.get('published') else '')
-            lines.setdefault((name, f'{r["query"]}→{r["gallery"]}', setting), {})[r['metric']] = r
-        grids[d] = [
-            ['experiment', 'direction', 'setting', *(unit(m)[1] for m in metrics)],
+            place = name, f'{r["query"]}→{r["gallery"]}', r.get('method') or '', setting
+            lines.setdefault(place, {})[r['metric']] = r
+        grid = [
+            ['experiment', 'direction', 'method', 'setting', *(unit(m)[1] for m in metrics)],
             *([*k, *(shown(v.get(m)) if m in v else '' for m in metrics)] for k, v in lines.items()),
         ]
+        used = [i for i, column in enumerate(zip(*grid)) if any(column[1:])]
+        grids[d] = [[line[i] for i in used] for line in grid]
     return grids
 
 # %% ../../nbs/report/04_tables.ipynb #e857d512

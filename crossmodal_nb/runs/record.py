@@ -424,7 +424,7 @@ def _merge(name, folds, rows):
     out = rows[0] | name | dict(runs=len(rows), design=design)
     if len(rows) == 1:
         return out
-    marks = list(dict.fromkeys(m for r in rows for m in r.get('marks', ())))
+    marks = list(dict.fromkeys(m for r in rows for m in r.get('marks', ()) if m != 'one run'))  # here are several
     out = {k: v for k, v in out.items() if k not in ('low', 'high', 'se', 'sd', 'value')} | (
         {'marks': marks} if marks else {}
     )

@@ -368,7 +368,13 @@ def _execute(job):
     try:
         with _environment(fit_cache.folder_variable, job.get('fitted', '')):
             pm.execute_notebook(
-                job['notebook'], half, given, cwd=str(_folder(job)), progress_bar=False, kernel_name='python3'
+                job['notebook'],
+                half,
+                given,
+                cwd=str(_folder(job)),
+                progress_bar=False,
+                kernel_name='python3',
+                extra_arguments=['--IPKernelApp.log_level=50'],  # without remarks about its transport
             )
         if not path.exists() or path.stat().st_mtime_ns == modified:
             raise RuntimeError(

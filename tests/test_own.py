@@ -1,0 +1,129 @@
+"""Own data from its files to a report: the commands, in a checkout of its own with the project's notebooks."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+root = Path(__file__).parent.parent
+topics = dict(
+    sport=['Tor', 'Spiel', 'Mannschaft', 'Trainer', 'Liga'],
+    politik=['Wahl', 'Minister', 'Gesetz', 'Partei', 'Regierung'],
+    wetter=['Regen', 'Sonne', 'Wind', 'Schnee', 'Wolken'],
+)
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    "A checkout: the notebooks of the project, the sources of its book, a work folder of its own, and a table"
+    home = tmp_path_factory.mktemp('home')
+    (home / 'settings.ini').write_text('[crossmodal]\n')
+    shutil.copytree(root / 'nbs' / 'experiments', home / 'nbs' / 'experiments')
+    (home / 'book').mkdir()
+    for f in (root / 'book').iterdir():
+        if f.is_file():
+            shutil.copy(f, home / 'book')
+    shutil.copytree(root / 'book' / '_static', home / 'book' / '_static')
+    shutil.copytree(root / 'book' / 'reported', home / 'book' / 'reported')
+    (home / 'work').mkdir()
+    if (root / 'work' / 'data').exists():
+        (home / 'work' / 'data').symlink_to(root / 'work' / 'data')
+    draw, lines = random.Random(0), ['titel;text;rubrik']
+    for i in range(30):
+        for topic, words in topics.items():
+            a, b, c = draw.sample(words, 3)
+            lines.append(f'{a} und {b} {i};Der Bericht {i} handelt von {a}, {b} und auch von {c}.;{topic}')
+    (home / 'pairs.csv').write_text('\n'.join(lines), encoding='utf-8')
+    return home
+
+
+def crossmodal(home, *arguments, fails=False):
+    "The output of a command; its error if it fails"
+    command = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()', *map(str, arguments)]
+    env = os.environ | dict(OMP_NUM_THREADS='1', PYDEVD_DISABLE_FILE_VALIDATION='1')
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=600)
+    assert bool(done.returncode) == fails, done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr
+    return done.stderr if fails else done.stdout
+
+
+def test_five_lines(home):
+    "Add, try, search, board, book: nothing but the work folder and the book changes"
+    found = crossmodal(
+        home, 'data', 'add', 'news', 'pairs.csv', '--label', 'rubrik', '--text', 'titel', '--text', 'text'
+    )
+    assert '90 rows' in found and '3 classes: politik, sport, wetter' in found and 'try news' in found
+    assert tomllib.loads((home / 'work' / 'data.toml').read_text())['news']['path'] == str(home / 'pairs.csv')
+
+    tried = crossmodal(home, 'try', 'news', '--epochs', 1, '--seeds', 1)
+    lines = [line.split() for line in tried.splitlines()]
+    assert {'CCA', 'Triplet', 'CLIP', 'SM', 'DSCMR', 'CVS', 'DCMH'} <= {line[2] for line in lines if len(line) > 2}
+    assert 'By item, begin with' in tried and 'By label, begin with' in tried
+    (record,) = (home / 'work' / 'records' / 'try_news').glob('*.json')
+
+    hits = crossmodal(home, 'search', 'news', 'Regen und Schnee', '-k', 3).splitlines()
+    assert len(hits) == 4 and any('Schnee' in hit or 'Regen' in hit for hit in hits)
+    assert 'try_news' in crossmodal(home, 'board', 'news')
+    assert 'did you mean' in crossmodal(home, 'board', 'newz', fails=True)
+
+    built = Path(crossmodal(home, 'book', '--only-mine').split(': ')[-1].strip())
+    assert 'The classic methods on one data set · news' in built.read_text()
+    assert 'Der Bericht' in (built.parent / 'results' / 'try_news.html').read_text()
+    assert not list(built.parent.glob('how/*'))
+    assert 'without a declared licence' in crossmodal(home, 'publish', 'try_news', fails=True)
+    assert '1 to run' not in crossmodal(home, 'run', 'try_news') and record.exists()
+
+
+def test_a_notebook_of_ones_own(home):
+    "It runs as it was written, and its name is taken from then on"
+    crossmodal(home, 'data', 'add', 'mine', 'pairs.csv', '--text', 'titel', '--text', 'text')
+    path = Path(crossmodal(home, 'new', 'first_look', 'mine').splitlines()[0])
+    nbformat.validate(nbformat.read(path, 4))
+    assert path == home / 'work' / 'first_look.ipynb'
+    assert '1 ran, 0 failed' in crossmodal(home, 'run', 'first_look')
+    assert 'exists already' in crossmodal(home, 'new', 'first_look', 'mine', fails=True)
+    assert 'exists already' in crossmodal(home, 'new', 'cca_emoji', 'mine', fails=True)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (('data', 'add', 'more', 'pears.csv'), 'pears.csv'),
+        (('data', 'add', 'more', 'pairs.csv', '--label', 'rubrick'), 'rubrik'),
+        (('data', 'add', 'More!', 'pairs.csv'), 'no name for a data set'),
+        (('data', 'add', 'emoji', 'pairs.csv', '--text', 'titel', '--text', 'text'), 'Choose another one'),
+        (('data', 'remove', 'nws'), 'own data set'),
+        (('try', 'nws'), 'no dataset'),
+        (('new', 'look', 'nws'), 'no dataset'),
+    ],
+)
+def test_own_mistakes_are_named_and_nothing_is_half_added(home, arguments, message):
+    catalogue = home / 'work' / 'data.toml'
+    before = catalogue.read_bytes() if catalogue.exists() else b''
+    assert message in crossmodal(home, *arguments, fails=True)
+    assert (catalogue.read_bytes() if catalogue.exists() else b'') == before
+
+
+def test_the_own_catalogue_and_manifest_are_checked(home):
+    "A line that was written by hand and is wrong is named with its file"
+    crossmodal(home, 'data', 'add', 'brief', 'pairs.csv', '--text', 'titel', '--text', 'text')
+    catalogue, manifest = home / 'work' / 'data.toml', home / 'work' / 'experiments.toml'
+    for file, addition, words in (
+        (catalogue, '\n[odd]\npth = "x"\n', ('[odd]', 'data.toml')),
+        (catalogue, '\n[odd\n', ('data.toml', 'not valid TOML')),
+        (manifest, '\n[odd]\nnotebook = "missing.ipynb"\n', ('[odd]', 'missing.ipynb')),
+        (manifest, '\n[cca_emoji]\nnotebook = "10_cca.ipynb"\n', ('[cca_emoji]', 'Rename it')),
+    ):
+        before = file.read_text()
+        file.write_text(before + addition)
+        message = crossmodal(home, 'plan', 'try_brief', fails=True)
+        assert all(word in message for word in words), message
+        file.write_text(before)
+    crossmodal(home, 'data', 'remove', 'brief')
+    assert 'brief' not in catalogue.read_text() and 'try_brief' not in manifest.read_text()
