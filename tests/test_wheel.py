@@ -22,6 +22,16 @@ from crossmodal_nb.search import Index
 root = Path(__file__).parent.parent
 
 
+def carried(folder, *inner):
+    "Files of a folder, and of folders in it, as paths in the checkout"
+    return [
+        str(f.relative_to(root))
+        for d in ('.', *inner)
+        for f in sorted((root / folder / d).glob('[!.]*'))
+        if f.is_file()
+    ]
+
+
 @pytest.fixture(scope='module')
 def away(tmp_path_factory):
     "A folder with an environment of its own, the wheel in it, and nothing of the checkout"
@@ -33,8 +43,10 @@ def away(tmp_path_factory):
     shutil.copytree(
         root / 'crossmodal_nb', folder / 'source' / 'crossmodal_nb'
     )  # building leaves its traces: not in the checkout
-    for f in ('pyproject.toml', 'README.md', 'LICENSE'):
-        shutil.copy(root / f, folder / 'source')
+    shutil.copytree(root / 'nbs' / 'experiments', folder / 'source' / 'nbs' / 'experiments')
+    for f in ('pyproject.toml', 'README.md', 'LICENSE', *carried('book', '_static', 'reported')):
+        (folder / 'source' / f).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / f, folder / 'source' / f)
     run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, folder / 'source')
     shutil.rmtree(folder / 'source')
     venv.create(folder / 'env', with_pip=False)
@@ -61,6 +73,8 @@ def asked(away, *command, check=True):
 def test_the_wheel_holds_the_package_and_its_licence(away):
     names = zipfile.ZipFile(away[1]).namelist()
     produced = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
+    produced |= {f'crossmodal_nb/{f.removeprefix("nbs/")}' for f in carried('nbs/experiments')}
+    produced |= {f'crossmodal_nb/{f}' for f in carried('book', '_static', 'reported')}
     assert produced == {n for n in names if n.startswith('crossmodal_nb/')} and any(
         n.endswith('LICENSE') for n in names
     )
@@ -78,12 +92,25 @@ def test_the_commands_answer(away):
     shown = asked(away, 'crossmodal', '--help').stdout
     assert all(c in shown for c in ('data', 'run', 'board', 'book', 'search', 'index', 'explore'))
     assert 'emoji' in asked(away, 'crossmodal', 'data').stdout
-    refused = asked(away, 'crossmodal', 'run', check=False)
-    assert (
-        refused.returncode
-        and 'needs a checkout' in refused.stderr + refused.stdout
-        and 'Traceback' not in refused.stderr
-    )
+
+
+def test_own_data_from_its_files_to_a_report(away):
+    "The current folder holds what is made; experiments and the sources of the book come with the package"
+    rng, folder = np.random.default_rng(0), away[0]
+    z = rng.normal(size=(90, 4))
+    (folder / 'arrays').mkdir()
+    for view, width in dict(left=6, right=8).items():
+        x = z @ rng.normal(size=(4, width)) + 0.1 * rng.normal(size=(90, width))
+        np.save(folder / 'arrays' / f'{view}.npy', x.astype(np.float32))
+    assert 'left (90' in asked(away, 'crossmodal', 'data', 'add', 'toys', 'arrays').stdout
+    tried = asked(away, 'crossmodal', 'try', 'toys', '--epochs', '1', '--seeds', '1', '--method', 'CCA').stdout
+    assert 'begin with CCA' in tried, tried
+    np.save(folder / 'query.npy', np.load(folder / 'arrays' / 'left.npy')[7])
+    hits = asked(away, 'crossmodal', 'search', 'toys', 'query.npy', '--view', 'left', '-k', '3').stdout
+    assert len(hits.splitlines()) == 4
+    built = Path(asked(away, 'crossmodal', 'book').stdout.split(': ')[-1].strip())
+    assert built == folder / 'book' / '_build' / 'html' / 'index.html'
+    assert 'toys' in (built.parent / 'results' / 'try_toys.html').read_text()
 
 
 def test_a_saved_index_answers(away):

@@ -163,14 +163,14 @@ class Run:
         out: str | Path | None = None,  # The record's file (default: `work/records/<notebook>/<key>.json`)
     ) -> Path:  # Where it was written
         "Write the record atomically"
-        path = experiment(self.notebook)
+        path, rows = experiment(self.notebook), tidy.as_rows(self.rows)
         params = {k: self.given[k] for k in parameters(path)}
         if mistyped := [k for k, v in converted(path, params).items() if type(v) is not type(params[k])]:
             raise InputError(
                 f'{self.notebook}: {", ".join(mistyped)} not of the declared type. '
                 f'Call check_parameters({self.notebook!r}, globals()) right after the parameters'
             )
-        if not params.get('final') and any(r.get('split') == 'test' for r in self.rows):
+        if not params.get('final') and any(r.get('split') == 'test' for r in rows):
             raise ValueError(
                 f'{self.notebook}: rows of the test split, but the run is not `final`. '
                 'Report validation, or mark the entry final = true in the manifest'
@@ -185,7 +185,7 @@ class Run:
                 key=key(d),
                 digests=d,
                 params={k: v for k, v in params.items() if k not in silent},
-                rows=self.rows,
+                rows=rows,
                 tables=self.tables,
                 history=self.history,
                 status='ok',

@@ -381,6 +381,9 @@ def _execute(job):
                 'the notebook ended without saving its record: it must call '
                 f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself'
             )
+        saved = record.read(path)
+        if saved is None:
+            raise RuntimeError('the record that the notebook saved cannot be read: see the warning above')
     except Exception as e:  # a notebook may raise anything: reported, recorded, counted
         _note(path, job, status='failed', error=str(e), traceback=traceback.format_exc(), seconds=time.time() - t0)
         return (
@@ -389,7 +392,6 @@ def _execute(job):
             f"{'':40}half-executed notebook: {half}",
         )
     half.replace(done)
-    saved = record.read(path) or {}
     _note(path, job, seconds=time.time() - t0 + saved.get('saved_seconds', 0))
     return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s"
 
