@@ -130,8 +130,8 @@ def test_a_cluster_that_cannot_work_is_refused(house, monkeypatch, cluster):
     monkeypatch.chdir(house)
     with pytest.raises(InputError, match='no Dask scheduler'):
         runner.run(backend='dask', scheduler='nonsense://127.0.0.1:1')
-    monkeypatch.setattr(runner, 'checkout', lambda: SimpleNamespace(root='/nowhere', nbs_path=Path('/nowhere/nbs')))
-    with pytest.raises(InputError, match='no checkout at /nowhere.*same path'):
+    monkeypatch.setattr(runner, 'settings', lambda: SimpleNamespace(root='/nowhere', nbs_path=Path('/nowhere/nbs')))
+    with pytest.raises(InputError, match='no experiments at /nowhere.*same path'):
         with runner.workers('dask', scheduler=cluster.scheduler_address):
             pass
 

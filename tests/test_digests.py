@@ -42,7 +42,7 @@ def changed(folder, module, function):
 measuring = [
     ('metrics.ranking', 'recall_at', '10_cca'),
     ('metrics.uncertainty', 'bootstrap', '10_cca'),
-    ('evaluation.retrieval', 'evaluate', '10_cca'),
+    ('evaluation.retrieval', 'evaluate_rows', '10_cca'),
     ('metrics.geometry', 'structure', '10_cca'),
     ('report.leaderboard_rankings', 'significance', '90_board'),
     ('runs.record', '_merge', '32_ladder'),

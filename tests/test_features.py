@@ -34,7 +34,7 @@ from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.store import store
 class Toy(Encoder):
     "Two parts and a flag; a shard of 8 rows takes some milliseconds and is written to a log"
-    shard, about, wait, log = 8, dict(name='toy'), 0., None
+    shard, spec, wait, log = 8, dict(name='toy'), 0., None
     def __call__(self, rows):
         time.sleep(self.wait)
         if self.log: open(self.log, 'a').write(f'{os.getpid()} {len(rows)}\\n')

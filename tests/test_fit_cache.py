@@ -28,7 +28,7 @@ from crossmodal_nb.runs import fit_cache
 
 package = Path(fit_cache.__file__).parent.parent
 classes = methods()
-trained_anew = {'hashing:CCAITQ': 'cca is no part', 'dcca:DGCCA': 'random numbers'}  # and why
+trained_anew = {'hashing:CCAITQ': 'cca is no part', 'rerank:Rerank': 'second is no part'}  # and why
 
 
 def fit(cache, method, *args, **kwargs):
@@ -48,7 +48,12 @@ def test_every_method_comes_back_to_the_last_bit(tmp_path, name):
         assert trained_anew[name] in first['why'] and first['why'] == second['why']
     else:
         assert 'why' not in first and 'since' in second and first['seconds'] == second['seconds']
-    assert restored.history == trained.history and restored.views == trained.views
+    assert restored.views == trained.views
+    timed = name not in trained_anew  # else both were trained, and only seconds may differ
+    histories = [
+        [{k: v for k, v in r.items() if timed or k != 'seconds'} for r in m.history] for m in (trained, restored)
+    ]
+    assert histories[0] == histories[1]
     for a, b in (('image', 'text'), ('text', 'image')):
         assert torch.equal(*(m.score(a, test[a].x, b, test[b].x) for m in (trained, restored)))
 
@@ -204,7 +209,7 @@ def test_cost_is_that_of_the_training(tmp_path, monkeypatch):
 
 experiment = """
 from crossmodal_nb.datasets import load
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.evaluation.selection import checker, marks
 from crossmodal_nb.methods.dual_encoder import CLIP
 from crossmodal_nb.nn import trainer
@@ -217,7 +222,7 @@ def counted(*given):
 trainer.watch = counted
 data = load(dataset, **options)
 method = CLIP(dim=4, hidden=8, trainer=dict(epochs=3)).fit(data['train'], checker(data['valid']))
-rows = evaluate(method, data['valid'], split='valid', boot=50, permutations=20)
+rows = evaluate_rows(method, data['valid'], split='valid', boot=50, permutations=20)
 exact = [[r['query'], r['metric'], r['pool'], r['value'].hex(), r['null'].hex(), str(r['low'])] for r in rows]
 Run('10_toy', globals(), rows, dict(epochs=len(epochs), exact=exact, marks=marks(method)), method.history).save(out)
 """
@@ -259,7 +264,7 @@ def test_a_new_interval_needs_no_training_and_a_new_loss_does(house):
     values, lows = ([[row[part] for row in r['tables']['exact']] for r in (trained, scored)] for part in (slice(5), 5))
     assert values[0] == values[1] and lows[0] != lows[1]  # unrounded
 
-    change('losses/contrastive.py', 'for dim in dims) / len(dims)', 'for dim in dims) / (3 * len(dims))')
+    change('losses/contrastive.py', 'for dim in dims) / len(dims)', 'for dim in dims[:1])')
     other = run('--stale')
     assert 'fit' in moved(scored, other) and other['tables']['epochs'] == 3 and 'since' not in other['fits'][0]
     assert other['tables']['exact'] != scored['tables']['exact']

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from crossmodal_nb.cli import app
+from crossmodal_nb.runs import keys, reach
 
 root = Path(__file__).parent.parent
 topics = dict(
@@ -79,6 +80,13 @@ def test_five_lines(home):
     assert not list(built.parent.glob('how/*'))
     assert 'without a declared licence' in crossmodal(home, 'publish', 'try_news', fails=True)
     assert '1 to run' not in crossmodal(home, 'run', 'try_news') and record.exists()
+
+
+def test_the_code_that_reads_own_data_counts_in_keys(home):
+    with contextlib.chdir(home):
+        definitions = keys.named_definitions(dict(dataset='news'), reach.index())
+    assert ('crossmodal_nb.datasets.own', 'read_own') in definitions
+    assert ('crossmodal_nb.data.folder_reader', 'read_folder') in reach.index().reach(definitions)
 
 
 def test_a_notebook_of_ones_own(home):

@@ -19,7 +19,7 @@ from crossmodal_nb.data.folder_reader import read_folder
 from crossmodal_nb.data.modality import modality
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import class_names, data_digest, load
-from crossmodal_nb.evaluation.retrieval import evaluate
+from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.methods.linear import CCA
 
 N = 24
@@ -574,7 +574,7 @@ def test_queries_without_a_label_are_left_out_of_both_kinds_of_labels():
     scores = []
     for labels in (codes, hot):
         views = Views({k: View(v, y=labels) for k, v in x.items()})
-        rows = evaluate(CCA(dim=3).fit(views), views, 'label', boot=0, permutations=0)
+        rows = evaluate_rows(CCA(dim=3).fit(views), views, 'label', boot=0, permutations=0)
         scores.append([(r['n'], round(r['value'], 6)) for r in rows if r['metric'] == 'mAP'])
     assert scores[0] == scores[1] and scores[0][0][0] == 45
 

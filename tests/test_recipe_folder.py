@@ -34,7 +34,7 @@ systems = {
         views=['image', 'all'],
         basket='detected',
         source='detected',
-        least=3,
+        min_items=3,
         trainer=small,
         ladder={'triplet': {}, 'all': dict(w_align=0.001, w_translate=0.1, w_ingredients=0.1)},
         judge=['triplet', 'all'],

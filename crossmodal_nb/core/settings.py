@@ -21,13 +21,14 @@ def settings(
     above = (start, *start.parents)
     checkout = next((d for d in above if _is_checkout(d)), None)
     root = checkout or next((d for d in above if (d / 'work' / 'data.toml').is_file()), start)
-    sources = checkout or Path(importlib.util.find_spec('crossmodal_nb').origin).parent
+    package = Path(importlib.util.find_spec('crossmodal_nb').origin).parent
+    sources = checkout or next(d for d in (package.parent, package) if d == package or _is_checkout(d))
     ini = configparser.ConfigParser()
     ini.read_dict(
         {
             'crossmodal': dict(
                 lib_name='crossmodal_nb',
-                nbs_path='nbs' if checkout else '',
+                nbs_path='' if sources == package else 'nbs',
                 book='book',
                 work='work',
                 data='work/data',

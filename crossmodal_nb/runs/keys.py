@@ -15,9 +15,10 @@ from pathlib import Path
 
 from ..core.files import digest
 from ..datasets import data_digest
+from ..datasets.own import own
 from .bindings import Names, bindings, is_path
 from .definitions import Scope, Writer
-from .reach import Index, index
+from .reach import Index, index, package
 
 # %% ../../nbs/runs/01_keys.ipynb #37135b05
 def notebook_code(path: str | Path) -> list[dict]:
@@ -100,6 +101,9 @@ def _meant(text, package_index):
     for m, module in package_index.modules.items():
         if 'info' in module.definitions and (target := package_index.member(m, name)) and target.ours and target.name:
             definitions |= {target[:2]} | {(m, hook) for hook in ('files', 'class_names') if hook in module.definitions}
+    if not definitions and package_index.package == package and text in own():  # known at run time only
+        place = f'{package}.datasets.own'
+        return {(place, hook) for hook in ('read_own', 'files', 'class_names')}
     return definitions
 
 # %% ../../nbs/runs/01_keys.ipynb #be5a902f
