@@ -97,7 +97,7 @@ def to_rgb(
     paper.alpha_composite(im)
     return paper.convert('RGB')
 
-
+# %% ../../nbs/data/06_images.ipynb #d868d356
 def _eight_bits(x):
     "Grey of 16 bits, or of floating-point numbers up to 1 or 255, as 8 bits"
     low, high = x.min(), x.max()

@@ -90,7 +90,7 @@ class _Instructions(dict):
     def __missing__(self, code):
         raise ValueError(f'instruction {bytes([code])!r}')
 
-
+# %% ../../nbs/data/13_pickles.ipynb #976a804d
 class _Machine(pickle._Unpickler):
     "The standard library's, with these instructions and no others"
 

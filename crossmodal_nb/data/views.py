@@ -300,7 +300,7 @@ class Views(dict):
             raise ValueError(f'relevance by label, but view {a if q is None else b!r} has no labels')
         return relevance_matrix(q if rows is None else q[rows], g)
 
-
+# %% ../../nbs/data/03_views.ipynb #a415e2a5
 class Batch(Views):
     "One row of every view for each item, aligned; `.item` and `.y` are those of the rows, `.seed` that of their draw"
 

@@ -167,7 +167,7 @@ class _Check:
             0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h, f'{place}: xyxy {xyxy} is no box inside a photo of {w} × {h}'
         )
 
-
+# %% ../../nbs/datasets/14_flowgraphs.ipynb #b082245a
 def _size(path):
     "Width and height of a photo, upright, without decoding it"
     from PIL import Image

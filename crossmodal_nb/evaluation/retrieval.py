@@ -265,7 +265,7 @@ def null_fields(
     "The null of a row; of medR the lower quantile, since lower is better"
     return {} if null is None else dict(null=null.mean, null_high=null.low if metric == 'medR' else null.high)
 
-
+# %% ../../nbs/evaluation/01_retrieval.ipynb #9248bf43
 def _official(out, direction, metrics):
     "Where rows are equal: the scores if they count as errors, and the ceiling of these scores"
     items = direction.queries.item, direction.gallery.item

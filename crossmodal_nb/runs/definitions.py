@@ -197,7 +197,7 @@ def _Attribute(self: Writer, node):
     self.write(node.value)
     self.attribute(node.attr)
 
-
+# %% ../../nbs/runs/05_definitions.ipynb #49aa1f7d
 @patch
 def _Constant(self: Writer, node):
     text = node.value

@@ -143,7 +143,7 @@ def instance(self: Fingerprint, x) -> list:
         self.refuse(f'is a {kind.__name__}, whose content cannot be read')
     return [*words, self.pairs(attributes(x).items(), '.{}')]
 
-
+# %% ../../nbs/runs/07_fingerprint.ipynb #25b9abc2
 def attributes(x) -> dict:
     "Attributes of an object without those that are computed from others when first needed, and without work memory"
     return {

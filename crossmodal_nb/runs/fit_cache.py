@@ -139,7 +139,7 @@ def load_fit(
         file.unlink(missing_ok=True)
         return None
 
-
+# %% ../../nbs/runs/08_fit_cache.ipynb #2b81c433
 def restore_fit(
     method: Method,  # As it was before the fit
     arguments: dict,  # name: an argument of the fit

@@ -100,7 +100,7 @@ def _annotated(node):
             return _annotated(outer)
     return []
 
-
+# %% ../../nbs/runs/02_record.ipynb #e593d5eb
 def converted(
     path: str | Path,  # An experiment notebook
     values: dict,  # Values of some of its parameters, as given
@@ -221,7 +221,7 @@ def machine() -> dict:
     )
     return dict(device=device, versions=dict(python=platform.python_version(), **{n: version(n) for n in names}))
 
-
+# %% ../../nbs/runs/02_record.ipynb #5b8ed7e6
 def write(
     path: Path,  # The record's file
     record: dict,  # The record, or what `read` gave
@@ -369,7 +369,7 @@ def _wrong(r):
         if not (isinstance(row, dict) and score(row)):
             return f'a row of it is no score: {str(row)[:80]}'
 
-
+# %% ../../nbs/runs/02_record.ipynb #b4ec1686
 def runs(
     experiment: str | None = None,  # An entry of the manifest (default: all)
     local: bool = True,  # Also this machine's runs

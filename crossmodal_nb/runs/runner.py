@@ -95,7 +95,7 @@ def _checked_parameters(name, e):
         if not dot:
             e['sweep'][key] = [record.converted(e['path'], {top: v}, place)[top] for v in values]
 
-
+# %% ../../nbs/runs/03_runner.ipynb #45c85042
 def expand(
     entry: dict,  # One entry of the manifest
     smoke: bool = False,  # The notebook's defaults and the entry's `smoke` table, once, instead of the full size
@@ -163,7 +163,7 @@ def _once(look):
 
     return asked
 
-
+# %% ../../nbs/runs/03_runner.ipynb #2b6ceeeb
 def _status(name, entry, params, read, folder, records, data):
     d = keys.digests(entry['path'], params, data)
     if read:
@@ -353,7 +353,7 @@ def _waves(jobs):
         yield wave
         left = [j for j in left if j not in wave]
 
-
+# %% ../../nbs/runs/03_runner.ipynb #fb4ecfe3
 def _execute(job):
     "Execute one run: whether it failed, and a line to print"
     import papermill as pm
