@@ -54,6 +54,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'crossmodal_nb.core.fetch.unpack': ('core/fetch.html#unpack', 'crossmodal_nb/core/fetch.py')},
             'crossmodal_nb.core.files': { 'crossmodal_nb.core.files.atomic': ('core/files.html#atomic', 'crossmodal_nb/core/files.py'),
                                           'crossmodal_nb.core.files.digest': ('core/files.html#digest', 'crossmodal_nb/core/files.py'),
+                                          'crossmodal_nb.core.files.edit_toml': ( 'core/files.html#edit_toml',
+                                                                                  'crossmodal_nb/core/files.py'),
                                           'crossmodal_nb.core.files.load_tensors': ( 'core/files.html#load_tensors',
                                                                                      'crossmodal_nb/core/files.py'),
                                           'crossmodal_nb.core.files.locked': ('core/files.html#locked', 'crossmodal_nb/core/files.py'),

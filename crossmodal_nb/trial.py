@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from .core.checks import InputError, check_choice
-from .core.files import atomic, locked
+from .core.files import atomic, edit_toml
 from .core.settings import settings
 
 # %% ../nbs/trial.ipynb #5aa62cc5
@@ -28,35 +28,20 @@ def write_entry(
     fields: dict,  # As in the chapter on the runner
 ):
     "Add an entry to the user's own manifest, or replace it; other entries and comments stay"
-    import tomlkit
-
     from crossmodal_nb.runs.runner import own_manifest
 
-    path = own_manifest()
-    with locked(path):
-        document = tomlkit.parse(path.read_text(encoding='utf-8') if path.exists() else '')
-        document[entry] = fields
-        with atomic(path) as f:
-            f.write(tomlkit.dumps(document))
+    with edit_toml(own_manifest()) as entries:
+        entries[entry] = fields
 
 
 def remove_entry(
     entry: str,  # Its name; it need not exist
 ):
     "Take an entry out of the user's own manifest"
-    import tomlkit
-
     from crossmodal_nb.runs.runner import own_manifest
 
-    path = own_manifest()
-    if not path.exists():
-        return
-    with locked(path):
-        document = tomlkit.parse(path.read_text(encoding='utf-8'))
-        if entry in document:
-            del document[entry]
-            with atomic(path) as f:
-                f.write(tomlkit.dumps(document))
+    with edit_toml(own_manifest()) as entries:
+        entries.pop(entry, None)
 
 
 def try_fields(

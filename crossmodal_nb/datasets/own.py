@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 from ..core.checks import InputError, MissingError, check_choice
-from ..core.files import atomic, locked
+from ..core.files import edit_toml
 from ..core.settings import settings
 from ..data.folder_reader import read_folder, source_files
 from ..data.folder_report import FolderReport
@@ -59,8 +59,6 @@ def add(
     replace: bool = False,  # Replace an own set of this name
 ) -> FolderReport:  # What was found
     "Read a data set, and write it to the catalogue. Raises an `InputError`, and leaves the catalogue as it was"
-    import tomlkit
-
     if not re.fullmatch(r'[a-z][a-z0-9_-]{0,39}', name):
         raise InputError(f'{name!r} is no name for a data set: small letters, digits, _ and -, a letter first')
     known, path = own(), Path(path).expanduser().resolve()
@@ -69,12 +67,8 @@ def add(
     if name in taken and name not in known:
         raise InputError(f'{name} is the name of a data set of the project. Choose another one')
     report = read_folder(path, roles, name=name)[1]
-    with locked(own_file()):
-        text = own_file().read_text(encoding='utf-8') if own_file().exists() else ''
-        document = tomlkit.parse(text)
-        document[name] = dict(path=str(path), roles=roles or {}, title=title, licence=licence)
-        with atomic(own_file()) as f:
-            f.write(tomlkit.dumps(document))
+    with edit_toml(own_file()) as entries:
+        entries[name] = dict(path=str(path), roles=roles or {}, title=title, licence=licence)
     return report
 
 
@@ -82,14 +76,9 @@ def remove(
     name: str,  # An own data set
 ):
     "Take a data set out of the catalogue. Its files, records and pages stay"
-    import tomlkit
-
     check_choice(name, own(), 'own data set')
-    with locked(own_file()):
-        document = tomlkit.parse(own_file().read_text(encoding='utf-8'))
-        del document[name]
-        with atomic(own_file()) as f:
-            f.write(tomlkit.dumps(document))
+    with edit_toml(own_file()) as entries:
+        del entries[name]
 
 # %% ../../nbs/datasets/35_own.ipynb #b8fb2d55
 def describe(
