@@ -65,6 +65,7 @@ def estimate(
     from crossmodal_nb.datasets import load
     from crossmodal_nb.encoders.presets import encoded
     from crossmodal_nb.evaluation.classics import classics, possible_relevances
+    from crossmodal_nb.runs.record import cost
 
     whole = load(name, sample=params.get('sample') or None)
     few = load(name, sample=items)
@@ -87,7 +88,7 @@ def estimate(
     return dict(
         minutes=(encoding + seeds * training) / 60,
         disk_mb=4 * numbers * rows / len(views) / 1e6,
-        memory_mb=600 + 20 * numbers * rows / len(views) / 1e6,
+        memory_mb=cost()['peak_mb'] + 4 * numbers * rows / len(views) / 1e6,
         rows=rows,
     )
 
