@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.array_folders import read_features
 from crossmodal_nb.data.content import normalise
 from crossmodal_nb.data.views import Views
 from crossmodal_nb.datasets import catalogue, class_names, data_digest, load
@@ -276,14 +278,17 @@ def test_columns_split_group_label_and_several_texts(tmp_path):
         for i, n in enumerate(NAMES)
     ]
     (tmp_path / 'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-    s = load('captions', tmp_path)
+    with pytest.warns(UserWarning, match=r'columns left out: ingredients \(texts\)'):
+        assert list(load('captions', tmp_path)['train']) == ['image', 'text']
+    s = load('captions', tmp_path, roles=dict(text=['title', 'ingredients']))
     well_formed(s)
     assert list(s['train']) == ['image', 'title', 'ingredients'] and [len(v['image']) for v in s.values()] == [8, 2, 2]
     assert s['train']['image'].item.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and class_names('captions', tmp_path) == [
         'cake',
         'soup',
     ]
-    assert s['test']['title'].y.tolist() == [1 if i % 4 < 2 else 0 for i in (10, 11)]
+    assert s['test']['ingredients'].y.tolist() == [1 if i % 4 < 2 else 0 for i in (10, 11)]
+    assert len(s['test']['title']) == 1  # one item says it twice
 
 
 def damage(path, old, new, count=1):
@@ -295,19 +300,15 @@ def damage(path, old, new, count=1):
     [
         (
             lambda r: (r / 'Images' / 'p3.jpg').unlink(),
-            r'captions without an image: p3\.jpg \(captions\.txt, line 17\)',
+            r"captions\.txt, line 17: no file 'p3\.jpg' among the 12 of .*near is: Images/p\d\.jpg.*5 of 60 rows",
         ),
-        (lambda r: photos(r / 'Images', ['stray.jpg']), r'images without captions: Images/stray\.jpg'),
-        (
-            lambda r: damage(r / 'captions.txt', 'image,caption', 'photo,caption'),
-            r"captions\.txt, line 2: no column 'image'; there is: photo, text",
-        ),
-        (lambda r: damage(r / 'captions.txt', 'image,caption', 'image'), r'line 2: 2 fields, but the head has 1'),
-        (lambda r: damage(r / 'captions.txt', '"p0.jpg, quoted ""0"""', ''), r'empty captions: captions\.txt, line 2'),
+        (lambda r: damage(r / 'captions.txt', 'image,caption', 'image'), r'no captions found.*captions\.txt'),
+        (lambda r: damage(r / 'captions.txt', 'image,caption', 'image,'), r'two views are needed; there is: image'),
+        (lambda r: damage(r / 'captions.txt', '"p0.jpg, quoted ""0"""', ''), r'captions\.txt, line 2: empty: text'),
         (lambda r: (r / 'captions.txt').write_text('image,caption\np0.jpg,"open'), r'quotation mark'),
         (lambda r: (r / 'captions.txt').write_bytes(b'image,caption\np0.jpg,caf\xe9\n'), r'not UTF-8'),
-        (lambda r: (r / 'captions.txt').write_text(''), r'empty'),
-        (lambda r: (r / 'captions.txt').write_text('image,caption\n'), r'no captions in it'),
+        (lambda r: (r / 'captions.txt').write_text(''), r'no captions found.*captions\.txt'),
+        (lambda r: (r / 'captions.txt').write_text('image,caption\n'), r'captions\.txt: no rows in it'),
         (
             lambda r: (
                 (r / 'more.token.txt').write_text('p0.jpg caption without a tab\n'),
@@ -321,14 +322,14 @@ def damage(path, old, new, count=1):
         ),
         (
             lambda r: ((r / 'x.jsonl').write_text('{"image": "p0.jpg", "text": 5}\n'), (r / 'captions.txt').unlink()),
-            r'without captions|text is 5, not a text',
+            r'two views are needed.*image \(image\), text \(number\)',
         ),
         (
             lambda r: (
                 (r / 'dataset_x.json').write_text('{"images": [{"filename": "p0.jpg", "split": "train"}]}'),
                 (r / 'captions.txt').unlink(),
             ),
-            r"image 0: no 'sentences'",
+            r'image 0: expected an object with filename and sentences',
         ),
         (
             lambda r: (r / 'dataset_x.json').write_text('[1'),
@@ -354,39 +355,70 @@ def test_bad_captions_are_named(hurt, says, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'rows,says',
+    'row,says',
     [
-        (
-            ['{"image": "p0.jpg", "text": "a", "caption": "b"}'],
-            "line 1: two columns for 'text': 'image', 'text', 'caption'",
-        ),
-        (['{"image": "p0.jpg", "text": "a", "../../x": "b"}'], r"'\.\./\.\./x' is no name for a column"),
-        (['{"image": ["p0.jpg"], "text": "a"}'], 'image is a list, not a text'),
-        (['{"image": "p0.jpg", "text": "half \\ud83d"}'], r"text: character 5 is '\\ud83d', one half of a character"),
-        (['{"image": "p0.jpg", "text": ["a", null]}'], 'text is None, not a text'),
-        (['{"image": "../outside.jpg", "text": "a"}'], r'captions without an image: \.\./outside\.jpg'),
-        (
-            ['{"image": "p0.jpg", "text": "a", "label": 1}', '{"image": "p1.jpg", "text": "a"}'],
-            'line 2 has other columns than the first row',
-        ),
-        (['[' * 99999], 'line 1: not valid json'),
+        ('{"image": "p0.jpg", "text": 5}', 'line 1: text is .5., not a text'),
+        ('{"image": "p0.jpg", "text": "half \\ud83d"}', r"text: character 5 is '\\ud83d', one half of a character"),
+        ('{"image": "../outside.jpg", "text": "a"}', r"line 1: '\.\./outside\.jpg' leads out of the folder"),
+        ('["p0.jpg"]', 'line 1: expected an object'),
+        ('[' * 99999, 'line 1: not valid json'),
     ],
 )
-def test_json_lines_are_not_taken_on_trust(rows, says, tmp_path):
-    photos(tmp_path / 'set', NAMES[:2])
+def test_json_lines_are_not_taken_on_trust(row, says, tmp_path):
+    photos(tmp_path / 'set', NAMES)
     photos(tmp_path, ['outside.jpg'])
+    rows = [row, *(json.dumps(dict(image=n, text=f'picture of {n}')) for n in NAMES)]
     (tmp_path / 'set' / 'x.jsonl').write_text('\n'.join(rows))
     with pytest.raises(InputError, match=says):
         load('captions', tmp_path / 'set')
 
 
+@pytest.mark.parametrize(
+    'more, left_out',
+    [
+        (dict(caption='b'), 'caption'),
+        ({'../../x': 'some other words'}, '../../x'),
+        (dict(width=16), 'width'),
+        (dict(text=['picture', None]), ''),
+        (dict(image=['p0.jpg']), ''),
+        (dict(label=1), ''),
+    ],
+)
+def test_json_lines_with_more_than_a_text(more, left_out, tmp_path):
+    "A column without a role is left out with a word; a list holds several texts, and empty ones are none"
+    photos(tmp_path, NAMES)
+    rows = [dict(image=n, text=f'picture of {n}') for n in NAMES]
+    rows[0] |= more
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        s = load('captions', tmp_path)
+    assert list(s['train']) == ['image', 'text'] and sum(len(v['text']) for v in s.values()) == len(NAMES)
+    assert left_out in ' '.join(str(w.message) for w in said)
+
+
+def test_pictures_without_a_text_are_left_out_with_a_word(tmp_path):
+    kaggle(tmp_path)
+    photos(tmp_path / 'Images', ['stray.jpg'])
+    with pytest.warns(UserWarning, match=r'1 files without a row are left out: Images/stray\.jpg'):
+        assert sum(len(v['image']) for v in load('captions', tmp_path).values()) == len(NAMES)
+
+
+def test_equal_captions_of_a_published_set_all_count(tmp_path):
+    flickr(tmp_path)
+    damage(tmp_path / 'Flickr8k.token.txt', 'caption 1 of <i>p9', 'caption 0 of <i>p9')
+    assert len(load('flickr8k', tmp_path)['test']['text']) == 15
+    with pytest.warns(UserWarning, match='without a row'):
+        assert len(load('captions', tmp_path)['test']['text']) == 14
+
+
 def test_split_files_that_contradict(tmp_path):
     flickr(tmp_path)
     (tmp_path / 'Flickr_8k.devImages.txt').write_text('p0.jpg\np6.jpg\n')
-    with pytest.raises(ValueError, match='two split files: p0.jpg'):
+    with pytest.raises(ValueError, match='p0.jpg is in two split files'):
         load('flickr8k', tmp_path)
     (tmp_path / 'Flickr_8k.devImages.txt').write_text('p6.jpg\nnobody.jpg\n')
-    with pytest.raises(ValueError, match='images without captions: nobody.jpg'):
+    with pytest.raises(ValueError, match='Flickr8k.token.txt: nobody.jpg of the split files has no caption'):
         load('flickr8k', tmp_path)
 
 
@@ -623,10 +655,6 @@ def test_arrays_of_different_sizes_belong_together_by_label(tmp_path):
     'hurt,says',
     [
         (lambda r: (r / 'ids.txt').write_text('one\ntwo'), r'ids\.txt: 2 rows, but .*\.npy has 40'),
-        (
-            lambda r: (r / 'ids.txt').write_text('\n'.join(['twin'] * 2 + [str(i) for i in range(38)])),
-            r'the same id twice: twin',
-        ),
         (lambda r: np.save(r / 'labels.npy', np.zeros(39, int)), r'labels\.npy: 39 rows'),
         (
             lambda r: np.save(r / 'image.npy', np.where(np.arange(200).reshape(40, 5) == 33, np.nan, 1.0)),
@@ -643,21 +671,17 @@ def test_arrays_of_different_sizes_belong_together_by_label(tmp_path):
             r'image\.npy: not a readable array',
         ),
         (lambda r: (r / 'split.txt').write_text('\n'.join(['trian'] + ['test'] * 39)), r"did you mean 'train'"),
-        (lambda r: (r / 'split.txt').write_text('\n'.join(['train'] * 40)), r'train and test are needed'),
+        (lambda r: (r / 'split.txt').write_text('\n'.join(['test'] * 40)), r'the splits are test; train is needed'),
         (
             lambda r: np.save(r / 'labels.npy', np.arange(40) / 2),
-            r'labels\.npy: float32 of shape \(40,\); labels are whole numbers',
+            r'labels\.npy: labels are whole numbers; there is \[0\.5\]',
         ),
         (
             lambda r: np.save(r / 'labels.npy', np.full((40, 3), 2)),
             r'labels\.npy: int64 of shape \(40, 3\); labels are',
         ),
-        (lambda r: np.save(r / 'image.npy', np.full((40, 2), 1e300)), r'image\.npy: NaN or Inf in 40 of 40 rows'),
+        (lambda r: np.save(r / 'image.npy', np.full((40, 2), 1e300)), r'image\.npy: 40 rows have numbers beyond 3e38'),
         (lambda r: np.save(r / 'image.npy', np.ones((40, 2), complex)), r'image\.npy: complex128 of shape \(40, 2\)'),
-        (
-            lambda r: (r / 'image.split.txt').write_text('\n'.join(['train'] * 30 + ['test'] * 10)),
-            r'audio, title has no split|title, audio has no split',
-        ),
         (
             lambda r: (r / 'ids.txt').write_text('\n'.join([*map(str, range(39)), ''])),
             r'ids\.txt: 39 rows|line 40: the line is empty',
@@ -667,7 +691,7 @@ def test_arrays_of_different_sizes_belong_together_by_label(tmp_path):
                 (r / 'image.ids.txt').write_text('\n'.join(f'other{i}' for i in range(40))),
                 (r / 'labels.npy').unlink(),
             ),
-            r'ids of .* do not match',
+            r'ids of audio and image have none in common',
         ),
     ],
 )
@@ -686,27 +710,54 @@ def test_arrays_in_split_folders_must_agree(tmp_path):
         load('arrays', tmp_path)
     make_arrays(tmp_path / 'test')
     (tmp_path / 'test' / 'ids.txt').write_text((tmp_path / 'train' / 'ids.txt').read_text())
-    with pytest.raises(InputError, match='40 items have rows in train and in test'):
+    with pytest.raises(InputError, match='an item has rows in test and in train'):
+        load('arrays', tmp_path)
+
+
+def test_the_same_id_twice_is_two_rows_of_one_item(tmp_path):
+    make_arrays(tmp_path)
+    (tmp_path / 'ids.txt').write_text('\n'.join(['twin'] * 2 + [str(i) for i in range(38)]))
+    images = [v['image'] for v in load('arrays', tmp_path).values()]
+    assert sum(map(len, images)) == 40 and len({i for v in images for i in v.item.tolist()}) == 39
+
+
+def test_arrays_split_by_the_file_of_one_view(tmp_path):
+    "Views are joined by their items, so a split of one view is a split of all"
+    make_arrays(tmp_path)
+    (tmp_path / 'image.split.txt').write_text('\n'.join(['train'] * 25 + ['val'] * 5 + ['test'] * 10))
+    assert [len(v['audio']) for v in load('arrays', tmp_path).values()] == [25, 5, 10]
+    (tmp_path / 'image.split.txt').unlink()
+    (tmp_path / 'split.txt').write_text('\n'.join(['train'] * 30 + ['val'] * 10))
+    with pytest.warns(UserWarning, match='there is no test split: 15 % of train are taken'):
+        assert sum(len(v['audio']) for v in load('arrays', tmp_path).values()) == 40
+
+
+def test_ids_that_only_one_view_has_are_said(tmp_path):
+    make_arrays(tmp_path)
+    (tmp_path / 'audio.ids.txt').write_text('\n'.join(f'{tmp_path.name}{i}' for i in range(2, 42)))
+    with pytest.warns(UserWarning, match=r'2 of 42 items have no row of audio: \w+0, \w+1'):
+        load('arrays', tmp_path)
+
+
+def test_a_view_that_ties_most_items_into_one_group_is_named(tmp_path):
+    "A column of ones has nothing to tell: without it the rest can be split"
+    make_arrays(tmp_path)
+    np.save(tmp_path / 'odd.npy', np.arange(80).reshape(40, 2) > 4)
+    with pytest.raises(InputError, match=rf'37 of 40 items have the same odd \({tmp_path.name}3\): it ties them'):
         load('arrays', tmp_path)
 
 
 def test_arrays_of_every_type_and_a_large_one_stays_on_disk(tmp_path):
-    from crossmodal_nb.datasets import arrays
-
     x = np.arange(24).reshape(12, 2)
     for kind in ('>f8', '<f2', 'g', '>i2', 'u2', 'u8', '?', 'i1'):
         np.save(tmp_path / 'x.npy', x.astype(kind))
-        y = arrays._array(tmp_path / 'x.npy')
-        assert torch.equal(torch.from_numpy(y).double(), torch.from_numpy(x.astype(kind).astype('f8'))) and (
-            y.dtype == np.float32
-        ) == (np.dtype(kind).kind == 'f')
+        y = read_features(tmp_path / 'x.npy')
+        assert torch.equal(torch.from_numpy(y).double(), torch.from_numpy(x.astype(kind).astype('f8')))
+        assert (y.dtype == np.float32) == (np.dtype(kind).kind == 'f')
     np.save(tmp_path / 'x.npy', x.astype('f4'))
-    mapped = arrays._array(tmp_path / 'x.npy', mapped=0)
-    assert (
-        isinstance(mapped.base, np.memmap)
-        and not isinstance(arrays._array(tmp_path / 'x.npy').base, np.memmap)
-        and np.array_equal(mapped, x)
-    )
+    assert not isinstance(read_features(tmp_path / 'x.npy').base, np.memmap)
+    mapped = read_features(tmp_path / 'x.npy', in_memory=0)
+    assert isinstance(mapped.base, np.memmap) and np.array_equal(mapped, x)
 
 
 def test_a_single_array_is_not_cross_modal(tmp_path):

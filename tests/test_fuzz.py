@@ -567,8 +567,9 @@ def arrays_by_folder(root):
 
 def arrays_of_odd_types(root):
     for i, kind in enumerate(('>f8', 'f2', 'g', '>i2', 'u8', '?')):
-        np.save(root / f'v{i}.npy', np.arange(12).reshape(6, 2).astype(kind))
-    (root / 'ids.txt').write_text('\n'.join('abcdef'))
+        rows = np.arange(48).reshape(12, 4) if kind != '?' else np.arange(12)[:, None] >> np.arange(4) & 1
+        np.save(root / f'v{i}.npy', rows.astype(kind))
+    (root / 'ids.txt').write_text('\n'.join('abcdefghijkl'))
 
 
 some_arrays = snapshot(arrays)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.checks import InputError, MissingError
 from .archives import has_embedded_files, unpacked
-from .array_folders import read_arrays
+from .array_folders import array_files, read_arrays
 from .folder_report import FolderReport
 from .folders import folder_split, gather, split_views
 from .layouts import read_layout
@@ -28,6 +28,7 @@ def read_folder(
     table: str | None = None,  # Its table, where a folder has several
     name: str = 'folder',  # Salts the hash of the split
     max_skipped: float = 0.01,  # Share of the rows that may be damaged, 0 … 1; they are left out and named
+    keep_equal: bool = False,  # Keep each of several equal texts of an item, as published sets count them
 ) -> tuple[dict[str, Views], FolderReport]:  # `train`, `valid`, `test`, and what was found
     """Files of other people as views. Raises an `InputError` that names file, row or column, and what was looked for;
     then nothing is left behind"""
@@ -38,10 +39,10 @@ def read_folder(
         path, table = path / table, None
     sources, kind = archive_files(path) if table is None else ([], '')
     if not sources:
-        return _read(path, roles, table, name, max_skipped, str(path), '')
+        return _read(path, roles, table, name, max_skipped, keep_equal, str(path), '')
     root, fresh = unpacked(sources, kind)
     try:
-        return _read(_innermost(root), roles, None, name, max_skipped, str(path), f'{kind}, ')
+        return _read(_innermost(root), roles, None, name, max_skipped, keep_equal, str(path), f'{kind}, ')
     except BaseException:
         if fresh:
             shutil.rmtree(root, ignore_errors=True)
@@ -85,7 +86,7 @@ def source_files(
     if sources:
         return sources
     if _is_array_folder(finder.names):
-        return [path / n for n in finder.names if n.endswith(('.npy', '.txt'))]
+        return array_files(path)
     return read_layout(finder)[2] + [path / n for n in finder.names if n.endswith('Images.txt')]
 
 # %% ../../nbs/data/25_folder_reader.ipynb #388838c0
@@ -98,7 +99,7 @@ def _innermost(root):
         root = root / names[0]
 
 
-def _read(path, roles, table, name, max_skipped, source, prefix):
+def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
     report = FolderReport(source)
     if path.is_file():
         rows, report.layout, report.files, finder = read_table(path), 'table', [path], None
@@ -120,7 +121,7 @@ def _read(path, roles, table, name, max_skipped, source, prefix):
     columns = {v: cs for v, (_, cs) in chosen.views.items()} | dict(label=chosen.label)
     columns |= dict(split=[chosen.split] if chosen.split else [], item=[chosen.item] if chosen.item else [])
     report.roles = {c: role for role, cs in columns.items() for c in cs}
-    views, split_of = gather(rows, chosen, finder, report, max_skipped)
+    views, split_of = gather(rows, chosen, finder, report, max_skipped, keep_equal)
     if split_of:
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
     elif finder:

@@ -7,18 +7,20 @@ __all__ = ['gather', 'split_views', 'folder_split']
 
 # %% ../../nbs/data/23_folders.ipynb #45ddb92e
 import collections
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ..core.checks import InputError, check_choice
+from ..core.checks import InputError
+from .content import row_keys
 from .folder_report import FolderReport
 from .images import Images
 from .layouts import split_in
 from .meshes import Meshes
 from .readers import abbreviate, encode_labels
-from .roles import Roles, is_empty, list_value, split_names
+from .roles import Roles, is_empty, list_value, split_name
 from .scan import FileFinder
 from .sounds import Sounds
 from .splits import deal, item_groups, item_names, split
@@ -33,7 +35,7 @@ class _Gathered:
 
     code: dict = field(default_factory=dict)  # Key of an item: its number
     names: list = field(default_factory=list)  # Name of each item
-    values: dict = field(default_factory=dict)  # View: {(item, value): name as the table has it}
+    values: dict = field(default_factory=dict)  # View: {(item, value, how many times before): name as the table has it}
     labels: dict = field(default_factory=dict)  # Item: its labels
     split_of: dict = field(default_factory=dict)  # Item: its split
 
@@ -47,6 +49,7 @@ def gather(
     finder: FileFinder | None,  # The files; None where no column names any
     report: FolderReport,  # Filled in
     max_skipped: float = 0.01,  # Share of the rows that may be damaged, 0 … 1; they are left out
+    keep_equal: bool = False,  # Keep each of several equal texts of an item
 ) -> tuple[Views, dict]:  # All rows, and the split of each item ({} where none is said)
     "Views of a table. Raises an `InputError` that names the rows if too many of them are damaged"
     data = _Gathered(values={v: {} for v in roles.views})
@@ -61,10 +64,10 @@ def gather(
         except InputError as e:
             skipped.append(f'{place}: {e}')
             continue
-        _add_row(data, row, place, cells, roles, report, i)
+        _add_row(data, row, place, cells, roles, report, i, keep_equal)
     report.rows, report.skipped = len(table.rows) + len(table.damaged), skipped
     check_damage(table, [f'{table.source}: {s}' if table.source.name not in s else s for s in skipped], max_skipped)
-    used = {value for v, (m, _) in roles.views.items() if m in _sequences for _, value in data.values[v]}
+    used = {value for v, (m, _) in roles.views.items() if m in _sequences for _, value, _ in data.values[v]}
     if finder:
         modalities = {m for m, _ in roles.views.values()}
         report.unused = [n for n in finder.media(modalities) if n not in used]
@@ -72,19 +75,19 @@ def gather(
 
 # %% ../../nbs/data/23_folders.ipynb #d63edef5
 def _cells(row, modality, columns, finder, folder):
-    "The values of a view in one row, with the names that the table gives them"
-    values = {}
+    "The values of a view in one row, each with the name that the table gives it"
+    values = []
     for c in columns:
         cell = row.get(c)
         if modality == 'vector':
-            values[_vector(cell, c)] = c
+            values.append((_vector(cell, c), c))
             continue
         for value in list_value(cell):
             if not isinstance(value, str):
                 raise InputError(f'{c} is {str(value)[:40]!r}, not a text')
             _check_text(value, c)
             if modality == 'text':
-                values[value] = value
+                values.append((value, value))
                 continue
             path = finder.find(value, folder)
             if path is None:
@@ -93,7 +96,7 @@ def _cells(row, modality, columns, finder, folder):
                     f'no file {value[:99]!r} among the {len(finder.names)} of {finder.root}'
                     + (f'; near is: {near}' if near else '')
                 )
-            values[path] = finder.spelling(value)
+            values.append((path, finder.spelling(value)))
     return values
 
 
@@ -115,19 +118,22 @@ def _vector(cell, column):
     return values
 
 
-def _add_row(data, row, place, cells, roles, report, i):
-    media = next((tuple(cells[v]) for v, (m, _) in roles.views.items() if m in _sequences and cells[v]), None)
+def _add_row(data, row, place, cells, roles, report, i, keep_equal):
+    files = next((cells[v] for v, (m, _) in roles.views.items() if m in _sequences and cells[v]), ())
+    media = tuple(path for path, _ in files)
     given = row.get(roles.item) if roles.item else None
     key = ('item', str(given)) if not is_empty(given) else ('file', media) if media else ('row', i)
     if key not in data.code:
         data.code[key] = len(data.code)
-        first = next(iter(next(iter(cells.values())).values()), None) if media else None
+        first = next((spelled for _, spelled in next(iter(cells.values()))), None) if media else None
         data.names.append(str(given) if key[0] == 'item' else first or f'{i}')
     item = data.code[key]
     for v, values in cells.items():
-        for value, spelled in values.items():
-            report.merged += (item, value) in data.values[v] and roles.views[v][0] == 'text'
-            data.values[v].setdefault((item, value), spelled)
+        is_text, have = roles.views[v][0] == 'text', data.values[v]
+        for value, spelled in values:
+            k = next(j for j in itertools.count() if (item, value, j) not in have) if is_text and keep_equal else 0
+            report.merged += is_text and (item, value, k) in have
+            have.setdefault((item, value, k), spelled)
     for c in roles.label:
         data.labels.setdefault(item, set()).update(map(str, list_value(row.get(c))))
     if roles.split:
@@ -135,9 +141,7 @@ def _add_row(data, row, place, cells, roles, report, i):
 
 
 def _add_split(split_of, item, value, place):
-    names = dict.fromkeys([*split_names])
-    word = str(value).strip().lower()[:60] if not is_empty(value) else ''
-    part = split_names[check_choice(word, names, f'split ({place})')]
+    part = split_name(value, place)
     if split_of.setdefault(item, part) != part:
         raise InputError(f'{place}: its item is in {part} here, but in {split_of[item]} before')
 
@@ -146,8 +150,8 @@ def _views(data, roles, finder, report):
     y = _labels(data, report)
     views = {}
     for v, (modality, _) in roles.views.items():
-        items = [item for item, _ in data.values[v]]
-        values = [value for _, value in data.values[v]]
+        items = [item for item, _, _ in data.values[v]]
+        values = [value for _, value, _ in data.values[v]]
         if modality in _sequences:
             x = _sequences[modality]([finder.root / p for p in values])
             ids = _unique(data.values[v].values())
@@ -216,7 +220,7 @@ def split_views(
         parts, report.split_source = _by_hash(views, name, report.groups)
     else:
         parts = _official(views, split_of, name, report)
-    report.splits = {s: len(p.shared_items) for s, p in parts.items()}
+    report.splits = _sizes(views, parts)
     if empty := [s for s, n in report.splits.items() if not n]:
         raise InputError(
             f'{report.source}: no item in {" and ".join(empty)}: {report.items} items in {report.groups} groups of '
@@ -227,10 +231,16 @@ def split_views(
     return parts
 
 
+def _sizes(views, parts):
+    "Items in each split: those with rows of two views, if there are such; else only labels join the views"
+    paired = len(views.shared_items) > 0
+    return {s: len(p.shared_items if paired else item_names(p)) for s, p in parts.items()}
+
+
 def _by_hash(views, name, groups, folds=7):
     "By the hash of each group; groups are dealt in turn where that leaves a split of few groups empty"
     parts = split(views, name)
-    if all(len(p.shared_items) for p in parts.values()) or groups < folds:
+    if all(_sizes(views, parts).values()) or groups < folds:
         return parts, 'by hash: 70, 15, 15 % of the groups'
     valid, test, *train = deal(views, name, folds)
     items = dict(train=torch.cat(train), valid=valid, test=test)
@@ -262,16 +272,19 @@ def _official(views, split_of, name, report):
 
 # %% ../../nbs/data/23_folders.ipynb #6a370cf5
 def _check_shared_content(views, report):
+    "One content that more than half of the items have makes a split without siblings impossible"
     n = len(item_names(views))
     for v, view in views.items():
-        if not isinstance(view.x, list):
-            continue
-        items = collections.Counter(text for text, _ in {*zip(view.x, view.item.tolist())})
-        text, count = items.most_common(1)[0]
+        keys = row_keys(view.x)
+        items = collections.Counter(k for k, _ in {*zip(keys, view.item.tolist())} if k is not None)
+        key, count = items.most_common(1)[0] if items else (None, 0)
         if n > 2 and count > n / 2:
+            shown = (
+                f', {view.x[keys.index(key)][:60]!r}' if isinstance(view.x, list) else f' ({view.ids[keys.index(key)]})'
+            )
             raise InputError(
-                f'{report.source}: {count} of {n} items have the same {v}, {text[:60]!r}: it ties them into one group, '
-                'and none can be told from the others. Choose another column of text, or take these rows out'
+                f'{report.source}: {count} of {n} items have the same {v}{shown}: it ties them into one group, '
+                'and none can be told from the others. Choose another view, or take these rows out'
             )
 
 

@@ -182,6 +182,8 @@ def _flickr_split(root, names, table):
                 if line.strip() and split_of.setdefault(line.strip(), split) != split:
                     raise InputError(f'{root}: {line.strip()[:99]} is in two split files')
     if split_of:
+        bare = split_of.keys() - {r['image'] for r in table.rows}
+        table.damaged += [f'{table.source.name}: {n[:99]} of the split files has no caption' for n in sorted(bare)]
         kept = [i for i, r in enumerate(table.rows) if r['image'] in split_of]
         table.rows = [table.rows[i] | dict(split=split_of[table.rows[i]['image']]) for i in kept]
         table.places = [table.places[i] for i in kept]

@@ -15,9 +15,9 @@ from ..core.checks import InputError, MissingError, check_choice
 from ..data.fields import elements, field, file_name, short
 from ..data.images import Images
 from ..data.readers import abbreviate
+from ..data.roles import split_name
 from ..data.splits import train_valid_split
 from ..data.views import View, Views
-from .caption_tables import split_name
 
 # %% ../../nbs/datasets/07_coco.ipynb #096e7f59
 info = dict(

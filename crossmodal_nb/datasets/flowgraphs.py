@@ -13,11 +13,10 @@ from pathlib import Path
 
 from ..core.checks import InputError, MissingError, check_choice
 from ..data.fields import field, short
-from ..data.images import Images
+from ..data.images import Images, image_endings
 from ..data.readers import read_json
 from ..data.splits import split
 from ..data.views import View, Views
-from .caption_tables import pictures
 
 # %% ../../nbs/datasets/14_flowgraphs.ipynb #2e1a9be0
 info = dict(
@@ -111,7 +110,9 @@ class _Check:
         self.need(p not in self.photos, f'{place}: photo {short(p)} is named twice')
         self.photos.add(p)
         plain = (
-            re.fullmatch(r'[^\W_][\w.-]*(/[^\W_][\w.-]*)*', p) and len(p) < 200 and Path(p).suffix.lower() in pictures
+            re.fullmatch(r'[^\W_][\w.-]*(/[^\W_][\w.-]*)*', p)
+            and len(p) < 200
+            and Path(p).suffix.lower() in image_endings
         )
         if not plain:
             return self.need(False, f'{place}: {short(p)} is not the name of a photo in this folder')

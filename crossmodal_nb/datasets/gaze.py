@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.checks import MissingError
 from ..data.readers import abbreviate
 from ..data.views import View, Views
-from . import captions
+from . import folder
 from .gaze_maps import Maps, painted
 
 # %% ../../nbs/datasets/26_gaze.ipynb #2446bbf7
@@ -35,14 +35,14 @@ info = dict(
 
 def files(name, root, **options):
     "What the digest covers: texts by content, pictures and maps by name and size"
-    return [*captions.files('captions', Path(root) / 'pairs'), Path(root) / 'maps']
+    return [*folder.files('folder', Path(root) / 'pairs'), Path(root) / 'maps']
 
 
 def gaze(
     root,  # Folder with `pairs/` and `maps/`
 ) -> dict[str, Views]:  # Views `image`, `gaze`, and those of the texts; `item` = picture or group
     "Pictures and texts as in the data set `captions`, and a grey picture for each picture"
-    out = captions.captions(Path(root) / 'pairs', 'gaze')
+    out = folder.folder(Path(root) / 'pairs', 'gaze')
     for views in out.values():
         image = views['image']
         paths = [Path(root) / 'maps' / Path(n).with_suffix('.png').name for n in image.ids]
