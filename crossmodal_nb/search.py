@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core.checks import InputError, MissingError, check_choice
-from .core.files import load_tensors, save_tensors
+from .core.checksums import check_files, folder_sums
+from .core.files import load_tensors, save_tensors, whole_folder
 from .data.modality import modality
 from .data.queries import opened
 from .data.views import Views
@@ -253,8 +254,12 @@ def save(
     self: Index,
     path,  # A folder
 ):
-    "Write method, codes and encoders; `index.json` is written last: complete or absent"
-    path = Path(path)
+    "Write method, codes and encoders: all of them take the place of an earlier index, or none"
+    with whole_folder(path) as new:
+        _write(self, new)
+
+
+def _write(self, path):
     self.method.save(path / 'method')
     tensors = (
         {f'code.{v}.{q}': z.contiguous() for v, zs in self.embeddings.items() for q, z in zs.items()}
@@ -271,6 +276,7 @@ def save(
             ids=self.ids,
             shown=self.shown,
             encoders={v: [describe_encoder(e) for e in _several(es)] for v, es in self.encoders.items()},
+            files=folder_sums(path / 'method', [f.name for f in (path / 'method').iterdir() if f.name[0] != '.']),
         ),
     )
 
@@ -289,6 +295,7 @@ def load(
             'Make one with `crossmodal index`, or with Index(...).save(folder)'
         )
     tensors, info = load_tensors(path)
+    check_files(path.parent / 'method', info.get('files', {}), 'Make the index again with `crossmodal index`')
     self = cls.__new__(cls)
     self.method, self.name, self.classes, self.kinds = (
         Method.load(path.parent / 'method'),

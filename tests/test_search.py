@@ -10,6 +10,7 @@ from test_cli import process
 
 from crossmodal_nb import search as engine
 from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.core.files import sealed
 from crossmodal_nb.data.modality import modality
 from crossmodal_nb.data.sounds import Sounds
 from crossmodal_nb.data.views import View, Views
@@ -114,10 +115,13 @@ def test_other_weights_are_another_space(noises, tmp_path):
     info = json.loads((tmp_path / 'i' / 'index.json').read_text())
     info['encoders']['text'][0]['weights'][0] += 1
     (tmp_path / 'i' / 'index.json').write_text(json.dumps(info))
+    with pytest.raises(InputError, match='not what was saved'):
+        Index.load(tmp_path / 'i')
+    (tmp_path / 'i' / 'index.json').write_text(json.dumps(sealed(info)))
     with pytest.raises(InputError, match='weights'):
         Index.load(tmp_path / 'i')
     info['encoders']['text'][0]['type'] = 'os:system'
-    (tmp_path / 'i' / 'index.json').write_text(json.dumps(info))
+    (tmp_path / 'i' / 'index.json').write_text(json.dumps(sealed(info)))
     with pytest.raises(InputError, match='module of an encoder'):
         Index.load(tmp_path / 'i')
     assert Index.load(tmp_path / 'i', encoders=dict(text=index.encoders['text'])).search('low', k=2) == index.search(

@@ -16,11 +16,12 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from ..core.checks import InputError, MissingError
+from ..core.checksums import stamped
 from ..core.fetch import unpack
 from ..core.files import digest, locked
 from ..core.settings import settings
 from .layouts import split_in
-from .readers import isolated, stamped
+from .readers import isolated
 from .scan import modality_of
 
 # %% ../../nbs/data/21_archives.ipynb #a185f81d
@@ -31,7 +32,7 @@ def unpacked(
     "The content of archives as a folder, made once"
     paths = [Path(p) for p in paths]
     inner = [p for p in paths if p.is_file()] or sorted(p for p in paths[0].rglob('*') if p.is_file())
-    store = settings().work / 'imports' / f'{kind}-{digest(1, [[str(p.resolve()), *stamped(p)] for p in inner])}'
+    store = settings().work / 'imports' / f'{kind}-{digest(1, [[str(p.resolve()), *stamped(p)[:2]] for p in inner])}'
     part = store.with_name(f'.{store.name}.{os.getpid()}.part')
     with locked(store, 'unpacks the same archive'):
         if store.exists():

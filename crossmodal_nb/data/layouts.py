@@ -11,7 +11,8 @@ import re
 from pathlib import Path, PurePosixPath
 
 from ..core.checks import InputError, MissingError, check_choice
-from .readers import Records, abbreviate, lines, read_json
+from ..core.files import read_json
+from .readers import Records, abbreviate, lines
 from .roles import split_names
 from .scan import FileFinder, modality_of
 from .tables import Table, read_table, table_endings

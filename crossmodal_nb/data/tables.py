@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.checks import InputError, MissingError
-from .readers import abbreviate, file, isolated, read_json
+from ..core.files import read_json
+from .readers import abbreviate, file, isolated
 
 # %% ../../nbs/data/18_tables.ipynb #8ffd103c
 table_endings = frozenset('.csv .tsv .tab .jsonl .ndjson .parquet .xlsx .xls'.split())

@@ -242,7 +242,7 @@ def data_digest(
     for p in paths:
         if p.is_dir():
             manifest += _sizes(p, folder)
-    from crossmodal_nb.data.readers import sha256s
+    from crossmodal_nb.core.checksums import sha256s
 
     shas = sha256s([p for p in paths if p.is_file()])
     return digest(name, manifest, [[os.path.relpath(p, folder), p.stat().st_size, s] for p, s in shas.items()])

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from ..core.checks import InputError, MissingError
+from ..core.files import read_json
 from ..data.fields import elements, field, short
 from ..data.images import Images
-from ..data.readers import abbreviate, lines, read_json
+from ..data.readers import abbreviate, lines
 from ..data.splits import deal
 from ..data.views import View, Views
 from .gaze_maps import Maps, looked_at

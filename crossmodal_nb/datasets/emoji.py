@@ -16,8 +16,8 @@ import numpy as np
 
 from ..core.checks import check_choice
 from ..core.fetch import fetch
-from ..core.files import digest
-from ..data.readers import encode_labels, read_json
+from ..core.files import digest, read_json
+from ..data.readers import encode_labels
 from ..data.rows import take
 from ..data.splits import item_groups, split
 from ..data.views import View, Views

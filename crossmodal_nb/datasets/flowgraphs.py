@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 
 from ..core.checks import InputError, MissingError, check_choice
+from ..core.files import read_json
 from ..data.fields import field, short
 from ..data.images import Images, image_endings
-from ..data.readers import read_json
 from ..data.splits import split
 from ..data.views import View, Views
 

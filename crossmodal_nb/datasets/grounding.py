@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from ..core.checks import InputError
+from ..core.files import read_json
 from ..data.fields import elements, field, short
 from ..data.images import Images
-from ..data.readers import abbreviate, file, lines, read_json
+from ..data.readers import abbreviate, file, lines
 from ..data.views import View
 from .flowgraphs import boxes as flowgraph_boxes
 from .shapes import Drawn

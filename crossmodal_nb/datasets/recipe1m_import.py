@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 
 from ..core.checks import InputError, MissingError, check_choice
+from ..core.checksums import known_sha256, remember, stamped
 from ..core.files import atomic, digest, locked
 from ..core.settings import settings
-from ..data.readers import Records, abbreviate, known_sha256, remember, stamped
+from ..data.readers import Records, abbreviate
 
 # %% ../../nbs/datasets/09_recipe1m_import.ipynb #f39e13b9
 how_to_obtain = (

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from ..core.checks import InputError, MissingError
+from ..core.checksums import sha256s
 from ..core.files import digest, locked
 from ..core.settings import settings
 from ..data.fields import field, file_name, short
 from ..data.images import Images
 from ..data.pickles import unpickled
-from ..data.readers import abbreviate, isolated, lines, sha256s
+from ..data.readers import abbreviate, isolated, lines
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/13_recipe1m_lmdb.ipynb #bfe52f1a

@@ -17,9 +17,10 @@ import torch
 
 from ..core.checks import InputError, check_choice
 from ..core.fetch import fetch
+from ..core.files import read_json
 from ..data.content import clean, normalise
 from ..data.images import Images
-from ..data.readers import lines, read_json
+from ..data.readers import lines
 from ..data.splits import deal, split
 from ..data.views import View, Views
 

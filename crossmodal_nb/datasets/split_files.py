@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from ..core.checks import InputError
-from ..core.files import atomic
-from ..data.readers import abbreviate, read_json
+from ..core.files import atomic, read_json
+from ..data.readers import abbreviate
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/30_split_files.ipynb #339e2d1d

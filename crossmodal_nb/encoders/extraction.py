@@ -7,13 +7,16 @@ __all__ = ['features', 'frozen', 'extract']
 
 # %% ../../nbs/encoders/10_extraction.ipynb #imports0
 import contextlib
+import hashlib
 import json
 import math
 import multiprocessing
 import os
+import shutil
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -21,8 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.checks import InputError, check_choice
-from ..core.files import atomic, digest, locked
+from ..core.checks import InputError, MissingError, check_choice
+from ..core.checksums import folder_sums, remember, stamped
+from ..core.files import atomic, digest, locked, read_sealed, sealed
 from ..core.processes import spawn
 from ..data.content import content
 from ..data.images import Images
@@ -31,7 +35,17 @@ from ..data.rows import rows, take
 from ..data.views import View, Views, check_finite, concat_rows, concatenated, mean_views
 from .base import Ragged, device
 from .image import EfficientNetLite
-from .store import append, check_skipped, mapped, meta, row_keys, store, stored
+from crossmodal_nb.encoders.store import (
+    append,
+    check_skipped,
+    check_store,
+    mapped,
+    meta,
+    progress,
+    row_keys,
+    store,
+    stored,
+)
 from .text import MiniLM, TfIdf
 
 # %% ../../nbs/encoders/10_extraction.ipynb #c97f77a6
@@ -65,13 +79,25 @@ def _joined(views):
     return views[0].with_features(parts | dict(pooled=concatenated(*views).x))
 
 
+def _whole(folder, make):
+    "What is stored; a damaged store is a cache that is made again"
+    try:
+        return stored(folder)
+    except (InputError, MissingError) as e:
+        with locked(folder):
+            warnings.warn(f'{e}: it is made again now', stacklevel=2)
+            shutil.rmtree(folder, ignore_errors=True)
+            make()
+        return stored(folder)
+
+
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
     if not folder.exists():
         with locked(folder, f'computes view {name!r}, {encoder.key}'):
             if not folder.exists():
                 extract(name, view, encoder, folder, skip, processes)
-    x, meta = stored(folder)
+    x, meta = _whole(folder, lambda: extract(name, view, encoder, folder, skip, processes))
     check_skipped(name, meta['skipped'], len(view), skip)
     return view.with_features(
         x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view]
@@ -137,9 +163,10 @@ def extract(
         raise InputError(
             f'view {name!r}: {n} rows with {len(set(view.ids))} names. Give each row a name of its own, in one line'
         )
+    _check_earlier(part)
     if not (part / 'progress.json').exists():
         _begin(view, part, getattr(encoder, 'shard', 1024))
-    done, task = json.loads((part / 'progress.json').read_text()), f'view {name!r}, {encoder.key}'
+    done, task = progress(part), f'view {name!r}, {encoder.key}'
     if done['copied']:
         print(
             f'{name}: {done["copied"]:,} of {n:,} rows are copied from stores that have them ({encoder.key})',
@@ -156,6 +183,8 @@ def extract(
         _several(min(processes, len(todo)), fill, view, encoder, part, todo, task)
     _finish(part, view, encoder, done)
     os.replace(part, folder)
+    sums = read_sealed(folder / 'meta.json')['files']
+    remember({folder / f: [*stamped(folder / f), sha] for f, sha in sums.items()})  # the rename changed none of them
     for f in folder.iterdir():  # the plan, the progress, what a killed process left
         if f.stem not in done['size'] and f.name not in ('ids.txt', 'meta.json'):
             f.unlink()
@@ -168,6 +197,17 @@ def extract(
             print(f'  … all are listed in {folder / "meta.json"} (skipped)', flush=True)
 
 # %% ../../nbs/encoders/10_extraction.ipynb #d65a952c
+def _check_earlier(part):
+    "What an interrupted try has left is used only if it is what was written"
+    try:
+        if (part / 'progress.json').exists():
+            check_store(part)
+            np.load(part / 'plan')
+    except (InputError, MissingError, OSError, ValueError, EOFError) as e:
+        warnings.warn(f'{part}: the rows of an earlier try are computed again: {e}', stacklevel=2)
+        shutil.rmtree(part)
+
+
 def _begin(view, part, shard):
     "Plan which rows to copy from which rows of other stores of this encoder"
     part.mkdir(parents=True, exist_ok=True)
@@ -176,18 +216,16 @@ def _begin(view, part, shard):
     plan['key'], plan['donor'] = keys, -1
     known, inverse = np.unique(bytes16(keys), return_inverse=True)
     for folder in sorted(filter(Path.is_dir, part.parent.iterdir())):
-        with contextlib.suppress(FileNotFoundError):  # finished or removed meanwhile
-            have = mapped(folder).get('rows', ())
-            if folder == part or not len(have):
-                continue
-            have = bytes16(have)
-            position = np.searchsorted(known, have).clip(max=len(known) - 1)
-            matches, row = np.flatnonzero(known[position] == have)[::-1], np.full(len(known), -1)
-            row[position[matches]] = matches  # of equal rows the first, since it is written last
-            hit = (row[inverse] >= 0) & (plan['donor'] < 0)
+        have = bytes16(_donor_rows(folder)) if folder != part else ()
+        if not len(have):
+            continue
+        position = np.searchsorted(known, have).clip(max=len(known) - 1)
+        matches, row = np.flatnonzero(known[position] == have)[::-1], np.full(len(known), -1)
+        row[position[matches]] = matches  # of equal rows the first, since it is written last
+        hit = (row[inverse] >= 0) & (plan['donor'] < 0)
+        if hit.any() and _is_whole(folder):
             plan['donor'][hit], plan['row'][hit] = len(donors), row[inverse][hit]
-            if hit.any():
-                donors.append(folder.name.removesuffix('.part'))
+            donors.append(folder.name.removesuffix('.part'))
     with atomic(part / 'plan', 'wb') as f:
         np.save(f, plan)
     _save(
@@ -200,15 +238,34 @@ def _begin(view, part, shard):
             seconds=0.0,
             skipped={},
             size={},
+            sums={},
             donors=donors,
             copied=int((plan['donor'] >= 0).sum()),
         ),
     )
 
 
+def _donor_rows(folder):
+    "The keys of the rows of another store; none if it is unreadable, or removed meanwhile"
+    try:
+        return mapped(folder).get('rows', torch.zeros(0, 2, dtype=torch.int64))
+    except (InputError, OSError, ValueError, EOFError, KeyError):
+        return torch.zeros(0, 2, dtype=torch.int64)
+
+
+def _is_whole(folder):
+    "Whether another store is what was written; if not, nothing is copied from it"
+    try:
+        check_store(folder)
+        return True
+    except (InputError, MissingError) as e:
+        warnings.warn(f'nothing is copied from a damaged store: {e}', stacklevel=2)
+        return False
+
+
 def _save(path, x):
     with atomic(path) as f:
-        json.dump(x, f, indent=1)
+        json.dump(sealed(x), f, indent=1)
 
 
 def _fill(name, view, part, skip, done, shards, key):
@@ -241,11 +298,12 @@ def _append(path, a, done):
         safe = f'{done["rows"]} rows are safe; free some space and run again, or choose another folder'
         raise OSError(e.errno, f'could not write {path}: {e.strerror}. {safe}') from e
     done['size'][path.stem] = had + len(a)
+    done['sums'].setdefault(path.stem, []).append([len(a), hashlib.sha256(np.ascontiguousarray(a)).hexdigest()])
 
 # %% ../../nbs/encoders/10_extraction.ipynb #335f77af
 def _computed(view, encoder, part, todo, task):
     "Shards `todo`: arrays to append to each file, and unreadable rows. Threads prepare the next shard meanwhile"
-    done, plan = json.loads((part / 'progress.json').read_text()), np.load(part / 'plan')
+    done, plan = progress(part), np.load(part / 'plan')
     n, size = len(view), done['shard']
     given = [_donor(part, name, plan[plan['donor'] == d]) for d, name in enumerate(done['donors'])]
     with ThreadPoolExecutor(min(8, os.cpu_count())) as pool:
@@ -352,6 +410,7 @@ def _finish(part, view, encoder, done):
             skipped=done['skipped'],
             data=content(view.x),
             shards=shards,
+            files=folder_sums(part, [*(f'{p}.npy' for p in done['size']), 'ids.txt']),
             **made_by,
         ),
     )

@@ -8,7 +8,6 @@ __all__ = ['Saveable', 'methods', 'find', 'saved_class']
 # %% ../../nbs/methods/01_saving.ipynb #imports0
 import importlib
 import inspect
-import json
 import pkgutil
 import re
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..core.checks import InputError, check_choice
-from ..core.files import load_tensors, save_tensors
+from ..core.files import load_tensors, read_sealed, save_tensors
 from ..core.names import current_name, current_parameters
 from .parameters import HyperParameters
 
@@ -68,7 +67,7 @@ class Saveable(HyperParameters, ABC):
         path = Path(path) / 'method.json'
         if not path.exists():
             raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
-        saved, params = saved_class(json.loads(path.read_text()))
+        saved, params = saved_class(read_sealed(path, fields=('class', 'params')))
         if not issubclass(saved, cls):
             raise InputError(
                 f'{path.parent} holds a {saved.__name__}, not a {cls.__name__}: load it with {saved.__name__}.load'

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ..core.files import atomic, locked
+from ..core.files import atomic, locked, read_notebook, whole_folder
 from ..core.settings import settings
 from .contents import lessons
 from .pages import good_records, kernel, staged_code
@@ -37,7 +37,8 @@ def build(
     s = settings(start)
     with locked(s.output / '_build'):
         folder, log = stage(start, catalogue, only_mine), s.output / '_build' / 'log.txt'
-        shutil.rmtree(s.output / '_build' / 'html', ignore_errors=True)  # pages that are no longer in the book
+        built, index = s.output / '_build' / 'next', s.output / '_build' / 'html' / 'index.html'
+        shutil.rmtree(built, ignore_errors=True)  # pages that are no longer in the book, or what a killed build left
         command = [
             sys.executable,
             '-c',
@@ -45,7 +46,7 @@ def build(
             'build',
             str(folder),
             '--path-output',
-            str(s.output),
+            str(built),
             '--all',
             *(['-W', '--keep-going'] if strict else []),
         ]
@@ -59,16 +60,20 @@ def build(
         )
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(done.stdout)
-        index = s.output / '_build' / 'html' / 'index.html'
         complaints = [line for line in done.stdout.splitlines() if re.search(r'WARNING|ERROR|Error:', line)]
         if complaints:
             print(*complaints, sep='\n')
-        if done.returncode or not index.exists():
+        html = built / '_build' / 'html'
+        if done.returncode or not (html / 'index.html').exists():
             raise RuntimeError(
-                f'the book was not built ({len(complaints)} complaints; the whole log is {log}):\n'
+                f'the book was not built, the last one is as it was ({len(complaints)} complaints; see {log}):\n'
                 + '\n'.join(complaints or done.stdout.splitlines()[-15:])
             )
-        _trim(index.parent / '_static')
+        _trim(html / '_static')
+        with whole_folder(index.parent) as new:
+            for f in html.iterdir():
+                f.rename(new / f.name)
+        shutil.rmtree(built, ignore_errors=True)
     return index
 
 
@@ -109,7 +114,7 @@ def publish(
             'Declare one: crossmodal data add NAME PATH --licence … --replace'
         )
     nb = _public(
-        nbformat.read(ran[-1]['path'].with_suffix('.ipynb'), 4),
+        read_notebook(ran[-1]['path'].with_suffix('.ipynb')),
         ran[-1],
         {
             d['name']: d.get('publishable', False)
@@ -118,15 +123,21 @@ def publish(
         },
         s.root,
     )
-    out = [s.book / 'pages' / f'{exp}.ipynb']
-    with atomic(out[0]) as f:
-        nbformat.write(nb, f)
+    page, records = s.book / 'pages' / f'{exp}.ipynb', s.book / 'records' / exp
     latest = {r['digests']['params']: r for r in ran}  # one record for each set of parameters
-    shutil.rmtree(s.book / 'records' / exp, ignore_errors=True)
-    for r in latest.values():
-        out.append(s.book / 'records' / exp / r['path'].name)
-        write_record(out[-1], {k: v for k, v in r.items() if k != 'path'})
-    return out
+    earlier = [f for f in records.iterdir() if f.is_file()] if records.is_dir() else []
+    with whole_folder(records) as new:
+        for f in earlier:
+            shutil.copy2(f, new)  # until the page is there, too
+        for r in latest.values():
+            write_record(new / r['path'].name, {k: v for k, v in r.items() if k != 'path'})
+        written = {f.name for r in latest.values() for f in new.glob(f'{r["path"].stem}.*')}
+    with atomic(page) as f:
+        nbformat.write(nb, f)
+    for f in earlier:
+        if f.name not in written:
+            f.unlink(missing_ok=True)
+    return [page, *(records / r['path'].name for r in latest.values())]
 
 # %% ../../nbs/report/18_book.ipynb #3216c5f3
 withheld = 'Shown only where the data is: these items may not be redistributed.'
@@ -217,7 +228,7 @@ def rooms(
         *parents, name = room.split('/')
         if parents and parents[0] != folder:
             lines.append(f'{(folder := parents[0])}/')
-        lead = re.search(r'^> *((?:.+\n?)+)', nbformat.read(f, 4).cells[0].source, re.M)
+        lead = re.search(r'^> *((?:.+\n?)+)', read_notebook(f).cells[0].source, re.M)
         words = ' '.join(re.sub(r'\n>? *', ' ', lead[1]).split()) if lead else ''
         sentence = re.match(r'.*?[.?](?= [A-Z`*]|$)|.*', re.sub(r'[*`]', '', words))[0]
         lines.append(f'{"  " if parents else ""}{name:{22 if parents else 24}}{sentence}')
@@ -231,7 +242,7 @@ def readme(
     "README.md, made from `nbs/index.ipynb`"
     s = checkout_settings(start)
     notice = '<!-- Made by `crossmodal readme` from nbs/index.ipynb. Edit that notebook. -->'
-    text = f'{notice}\n\n{markdown(nbformat.read(s.nbs_path / "index.ipynb", 4))}'
+    text = f'{notice}\n\n{markdown(read_notebook(s.nbs_path / "index.ipynb"))}'
     text = text.replace('<!-- map -->', f'```text\n{rooms(s.root)}\n```')
     if write:
         with atomic(s.root / 'README.md') as f:

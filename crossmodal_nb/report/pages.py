@@ -11,13 +11,14 @@ import re
 import tomllib
 from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from ..core.files import read_notebook
 from ..core.settings import settings
 from .tables import Html
 from ..runs.keys import notebook_digest
+from ..runs.record import best_last
 from ..runs.record import read as read_record
 
 # %% ../../nbs/report/14_pages.ipynb #67e6c406
@@ -159,7 +160,7 @@ def pages(
                 dict(exp=exp, path=ran[-1]['path'].with_suffix('.ipynb'), record=ran[-1], local=True, runs=_runs(ran))
             )
         elif page.exists():
-            key = nbformat.read(page, 4).metadata.get('crossmodal', {}).get('key')
+            key = read_notebook(page).metadata.get('crossmodal', {}).get('key')
             record = next((r for r in published if r['key'] == key), None)
             out.append(
                 dict(
@@ -188,9 +189,9 @@ def pages(
 def good_records(
     folder: Path,  # A folder of records
 ) -> list[dict]:
-    "Good records of a folder, oldest first, each with `path`"
-    files = sorted(folder.glob('*.json'), key=lambda f: (f.lstat().st_mtime, f.name))
-    return [r | dict(path=f) for f in files if (r := read_record(f)) and r['status'] == 'ok']
+    "Good records of a folder, each with `path`; the best of equal parameters last (see `runs.record.best_last`)"
+    files = sorted(folder.glob('*.json'))
+    return best_last([r | dict(path=f) for f in files if (r := read_record(f)) and r['status'] == 'ok'])
 
 
 def _runs(records):
@@ -199,7 +200,7 @@ def _runs(records):
 
 def _title(page, shared):
     "The notebook's heading, and the entry's name where several entries share the notebook"
-    first = next((c.source for c in nbformat.read(page['path'], 4).cells if c.cell_type == 'markdown'), '')
+    first = next((c.source for c in read_notebook(page['path']).cells if c.cell_type == 'markdown'), '')
     heading = re.match(r'# +(.+)', first)
     name = heading[1].strip() if heading else page['exp']
     return f'{name} · {page["exp"].split("_", 1)[-1].replace("_", " ")}' if shared else name

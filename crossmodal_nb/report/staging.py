@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 
+from ..core.files import read_notebook
 from ..core.settings import settings
 from crossmodal_nb.report.contents import (
     data_page,
@@ -55,7 +56,7 @@ def stage(
     files = {str(f.relative_to(s.book)): f.read_bytes() for f in _handwritten(s.book)}
     files |= {n: relinked(x.decode(), link(s.book, '.')).encode() for n, x in files.items() if n.endswith('.md')}
     for room, f in notebooks.items():
-        files[f'how/{slug(room)}.ipynb'] = _bytes(staged(nbformat.read(f, 4), link=link(f.parent, 'how')))
+        files[f'how/{slug(room)}.ipynb'] = _bytes(staged(read_notebook(f), link=link(f.parent, 'how')))
     data = {p['exp']: page_data(p['exp'], p['runs']) for p in results}
     for p in results:
         files |= {f'_static/data/{n}': x for n, (_, _, x) in data[p['exp']].items()}
@@ -69,7 +70,7 @@ def stage(
         )
         files[f'{p["at"]}.ipynb'] = _bytes(
             staged(
-                nbformat.read(p['path'], 4),
+                read_notebook(p['path']),
                 p['title'],
                 True,
                 page_note(p),

@@ -13,7 +13,7 @@ import functools
 import json
 from pathlib import Path
 
-from ..core.files import digest
+from ..core.files import digest, notebook_errors
 from ..datasets import data_digest
 from ..datasets.own import own
 from .bindings import Names, bindings, is_path
@@ -23,7 +23,8 @@ from .reach import Index, index, package
 # %% ../../nbs/runs/01_keys.ipynb #37135b05
 def notebook_code(path: str | Path) -> list[dict]:
     "The code cells of a notebook file, as nbformat has them"
-    return [dict(c) for c in _cells(Path(path).read_text())]
+    with notebook_errors(path):
+        return [dict(c) for c in _cells(Path(path).read_text())]
 
 
 @functools.lru_cache(256)
@@ -116,7 +117,8 @@ def notebook_digest(
     package_index: Index | None = None,  # Of the package that it uses (default: this one)
 ) -> str:  # 12 hexadecimal digits
     "Digest of a notebook without its parameters, independent of line breaks, names of variables and places of imports"
-    return _notebook_digest(Path(notebook).read_text(), package_index or index())
+    with notebook_errors(notebook):
+        return _notebook_digest(Path(notebook).read_text(), package_index or index())
 
 
 @functools.lru_cache(512)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['measured', 'parameters', 'converted', 'check_parameters', 'experiment', 'Run', 'cost', 'machine', 'write', 'read',
-           'runs', 'board', 'fold_of']
+           'runs', 'best_last', 'is_stale', 'board', 'fold_of']
 
 # %% ../../nbs/runs/02_record.ipynb #imports0
 import ast
 import base64
+import collections
 import contextlib
 import glob
 import io
@@ -24,14 +25,14 @@ from pathlib import Path
 import numpy as np
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import atomic, digest
+from ..core.files import atomic, digest, read_sealed, sealed
 from ..core.names import current_record
 from ..core.settings import settings
 from ..evaluation import tidy
 from ..metrics import uncertainty
 from . import fit_cache
 from .bindings import bindings
-from .keys import digests, key, notebook_code, silent
+from .keys import differs, digests, key, notebook_code, silent
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
@@ -240,10 +241,9 @@ def write(
         record['arrays'] = f'{path.stem}.{digest(np.frombuffer(blob.getbuffer(), np.uint8))}.npz'
         with atomic(path.parent / record['arrays'], 'wb') as f:
             f.write(blob.getbuffer())
-    lines = ',\n  '.join(json.dumps(r, ensure_ascii=False) for r in _short(record['rows']))
-    text = json.dumps(_short(record) | dict(rows='ROWS'), indent=1, ensure_ascii=False).replace(
-        '"ROWS"', f'[\n  {lines}]'
-    )
+    record = sealed(_short(record))
+    lines = ',\n  '.join(json.dumps(r, ensure_ascii=False) for r in record['rows'])
+    text = json.dumps(record | dict(rows='ROWS'), indent=1, ensure_ascii=False).replace('"ROWS"', f'[\n  {lines}]')
     with atomic(path) as f:
         f.write(text)
     for old in path.parent.glob(f'{glob.escape(path.stem)}.*.npz'):
@@ -302,11 +302,13 @@ def read(
     "A record under current names, with the arrays from the file beside it; older records hold these as text"
     path = Path(path)
     try:
-        wrong = _wrong(r := json.loads(path.read_text()))
+        wrong = _wrong(r := read_sealed(path, ''))
         if not wrong and 'tables' in r:
             r['tables'] = _with_arrays(r['tables'], _arrays(path, r.get('arrays')))
     except (OSError, ValueError) as e:
-        wrong = f'it cannot be read ({e})'
+        wrong = (
+            str(e).removeprefix(f'{path}: ').rstrip('. ') if isinstance(e, InputError) else f'it cannot be read ({e})'
+        )
     if not wrong:
         return current_record(r)
     warnings.warn(
@@ -374,14 +376,40 @@ def runs(
     experiment: str | None = None,  # An entry of the manifest (default: all)
     local: bool = True,  # Also this machine's runs
 ) -> list[dict]:  # Records, each with `published` (bool) and `path`
-    "All good records: a local one replaces the published one of the same experiment and parameters"
-    s, latest = settings(), {}
+    """One good record for each experiment and parameters: one that is valid now, else this machine's, else the one that
+    was made last"""
+    s, good = settings(), []
     for published, root in ((True, s.book / 'records'), *([(False, s.work / 'records')] if local else [])):
-        for f in sorted(root.glob(f'{experiment or "*"}/*.json'), key=lambda f: f.lstat().st_mtime):
-            if not (r := read(f)) or r['status'] != 'ok':
-                continue
-            latest[r['experiment'], r['digests']['params']] = r | dict(published=published, path=str(f))
-    return list(latest.values())
+        files = sorted(root.glob(f'{experiment or "*"}/*.json'))
+        read_ = [(f, r) for f in files if (r := read(f)) and r['status'] == 'ok']
+        good += [r | dict(published=published, path=str(f)) for f, r in read_]
+    return list({(r['experiment'], r['digests']['params']): r for r in best_last(good)}.values())
+
+
+def best_last(
+    records: list[dict],  # With `path`, and `published` where they are
+) -> list[dict]:
+    "The same, stale and published and old ones first. Validity is looked up only where parameters occur twice"
+    count = collections.Counter((r['experiment'], r['digests']['params']) for r in records)
+
+    def order(r):
+        contested = count[r['experiment'], r['digests']['params']] > 1
+        stale = contested and is_stale(r)
+        return not stale, not r.get('published'), r.get('started', ''), Path(r['path']).lstat().st_mtime
+
+    return sorted(records, key=order)
+
+
+def is_stale(
+    record: dict,
+) -> bool:
+    "Whether code, parameters or data have changed since. What other records it was made from is not looked up"
+    try:
+        params = parameters(experiment(record['notebook'])) | record['params']
+        now = digests(experiment(record['notebook']), params)
+    except (OSError, ValueError):
+        return True
+    return bool(set(differs(record, now)) - (set() if 'dataset' in record['params'] else {'data'}))
 
 
 # fields of a row that a run or `board` measures; the others identify the row

@@ -1,0 +1,253 @@
+"What is read is what was written: a byte that changed is noticed, and a result is replaced as a whole or not at all."
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.core.files import sealed, whole_folder
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.synthetic import make_gaussian_views
+from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.encoders import extraction, store
+from crossmodal_nb.methods.base import Method
+from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.runs import record
+from crossmodal_nb.search import Index
+
+
+class Lengths:
+    "An encoder without weights: the number of each letter a text has"
+
+    key, shard = 'lengths', 4
+
+    def __init__(self, fails_at=None):
+        self.calls, self.fails_at = 0, fails_at
+
+    def __call__(self, texts):
+        self.calls += len(texts)
+        if self.fails_at is not None and self.calls > self.fails_at:
+            raise KeyboardInterrupt
+        return dict(pooled=torch.tensor([[float(t.count(c)) for c in 'abcde'] for t in texts]))
+
+
+def texts(n=18):
+    return Views(text=View([f'{"abcde"[i % 5] * (i + 1)}' for i in range(n)], [f't{i}' for i in range(n)]))
+
+
+def flip(path, at=-3):
+    "Another byte in the same place, with the times of before"
+    data, was = bytearray(path.read_bytes()), path.stat()
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+
+damages = dict(
+    flipped=flip,
+    zeroed=lambda p: p.write_bytes(bytes(p.stat().st_size)),
+    emptied=lambda p: p.write_bytes(b''),
+    truncated=lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    gone=lambda p: p.unlink(),
+    foreign=lambda p: p.write_bytes(b'{"rows": 3}'),
+)
+
+
+# ---------------------------------------------------------------- feature stores
+@pytest.mark.parametrize('damage', damages)
+@pytest.mark.parametrize('name', ['pooled.npy', 'rows.npy', 'ids.txt', 'meta.json'])
+def test_a_damaged_store_is_made_again(name, damage, tmp_path):
+    views = texts()
+    good = extraction.features(views, dict(text=Lengths()), tmp_path)['text'].x['pooled'].clone()
+    folder = store.store(views['text'], Lengths(), tmp_path)
+    damages[damage](folder / name)
+    with pytest.raises((InputError, MissingError), match=re.escape(str(folder))):
+        store.stored(folder)
+    with pytest.warns(UserWarning, match='it is made again now'):
+        again = extraction.features(views, dict(text=Lengths()), tmp_path)['text'].x['pooled']
+    assert torch.equal(good, again) and store.stored(folder)[1]['n'] == 18
+
+
+@pytest.mark.parametrize('damage', damages)
+@pytest.mark.parametrize('name', ['pooled.npy', 'rows.npy', 'meta.json'])
+def test_nothing_is_copied_from_a_damaged_store(name, damage, tmp_path):
+    views, more = texts(), texts(24)
+    extraction.features(views, dict(text=Lengths()), tmp_path)
+    damages[damage](store.store(views['text'], Lengths(), tmp_path) / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        x = extraction.features(more, dict(text=Lengths()), tmp_path)['text'].x['pooled']
+    assert torch.equal(x, Lengths()(more['text'].x)['pooled'])
+
+
+@pytest.mark.parametrize('damage', damages)
+@pytest.mark.parametrize('name', ['pooled.npy', 'rows.npy', 'progress.json', 'plan'])
+def test_an_interrupted_store_resumes_only_from_what_was_written(name, damage, tmp_path):
+    views = texts()
+    with contextlib.suppress(KeyboardInterrupt):
+        extraction.features(views, dict(text=Lengths(fails_at=9)), tmp_path)
+    folder = store.store(views['text'], Lengths(), tmp_path)
+    damages[damage](folder.with_name(f'{folder.name}.part') / name)
+    encoder = Lengths()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        x = extraction.features(views, dict(text=encoder), tmp_path)['text'].x['pooled']
+    assert torch.equal(x, Lengths()(views['text'].x)['pooled'])
+
+
+def test_an_interrupted_store_resumes(tmp_path):
+    views, encoder = texts(), Lengths()
+    with contextlib.suppress(KeyboardInterrupt):
+        extraction.features(views, dict(text=Lengths(fails_at=9)), tmp_path)
+    extraction.features(views, dict(text=encoder), tmp_path)
+    assert encoder.calls == 18 - 8  # two shards of four were there
+
+
+# ---------------------------------------------------------------- records
+def run_record(folder, value=0.25, **more):
+    row = dict(query='a', gallery='b', metric='R@1', value=value, split='valid', pool='all', n=40, relevance='item')
+    content = dict(
+        experiment=folder.name,
+        notebook='10_cca',
+        key='0123456789',
+        digests=dict(notebook='n', params='p', fit='f', measure='m', data='d'),
+        params=dict(seed=3),
+        rows=[row],
+        tables=dict(ranks=dict(CCA=dict(item=np.arange(5), rank=np.ones(5)))),
+        history=[],
+        status='ok',
+        selected_by='valid',
+    )
+    record.write(folder / '0123456789.json', content | more)
+    return folder / '0123456789.json'
+
+
+@pytest.mark.parametrize('damage', [*damages, 'edited'])
+def test_a_record_that_was_changed_does_not_count(damage, tmp_path):
+    path = run_record(tmp_path / 'toy')
+    assert record.read(path)['rows'][0]['value'] == 0.25
+    if damage == 'edited':
+        path.write_text(path.read_text().replace('0.25', '0.999'))
+    else:
+        damages[damage](path)
+    with pytest.warns(UserWarning, match=re.escape(str(path))):
+        assert record.read(path) is None
+
+
+@pytest.mark.parametrize('damage', damages)
+def test_arrays_of_a_record_are_verified(damage, tmp_path):
+    path = run_record(tmp_path / 'toy')
+    damages[damage](next(path.parent.glob('*.npz')))
+    with pytest.warns(UserWarning, match=re.escape(str(path))):
+        assert record.read(path) is None
+
+
+def test_the_valid_record_wins_not_the_newest_file(tmp_path, monkeypatch):
+    "A folder that was restored from elsewhere brings a stale record with a new file time"
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    folder = settings().work / 'records' / 'toy'
+    good = run_record(folder, 0.25, key='good', started='2026-01-01 10:00')
+    good = good.rename(folder / 'good.json')
+    run_record(folder, 0.75, key='stale', started='2026-01-02 10:00').rename(folder / 'stale.json')
+    monkeypatch.setattr(record, 'is_stale', lambda r: r['key'] == 'stale')
+    assert [r['key'] for r in record.runs('toy')] == ['good']
+    monkeypatch.setattr(record, 'is_stale', lambda r: True)
+    assert [r['key'] for r in record.runs('toy')] == ['stale']  # neither is valid: the one that was made last
+
+
+# ---------------------------------------------------------------- methods and indexes
+@pytest.fixture
+def cca():
+    return CCA(dim=2).fit(make_gaussian_views(60, seed=0))
+
+
+@pytest.mark.parametrize('damage', damages)
+@pytest.mark.parametrize('pattern', ['method.json', '*.safetensors'])
+def test_a_damaged_method_is_refused(cca, pattern, damage, tmp_path):
+    cca.save(tmp_path / 'm')
+    path = next((tmp_path / 'm').glob(pattern))
+    damages[damage](path)
+    with pytest.raises((InputError, FileNotFoundError), match=re.escape(str(tmp_path / 'm'))):
+        Method.load(tmp_path / 'm')
+
+
+def test_two_methods_in_one_folder_keep_their_tensors(cca, tmp_path):
+    cca.save(tmp_path)
+    (tmp_path / 'method.json').rename(tmp_path / 'first.json')
+    CCA(dim=1).fit(make_gaussian_views(60, seed=1)).save(tmp_path)
+    (tmp_path / 'method.json').unlink()
+    (tmp_path / 'first.json').rename(tmp_path / 'method.json')
+    assert Method.load(tmp_path).dim == 2
+
+
+@pytest.fixture
+def index(cca):
+    return Index(cca, make_gaussian_views(60, seed=2), name='toy')
+
+
+@pytest.mark.parametrize('damage', damages)
+@pytest.mark.parametrize('pattern', ['index.json', '*.safetensors', 'method/method.json', 'method/*.safetensors'])
+def test_a_damaged_index_is_refused(index, pattern, damage, tmp_path):
+    index.save(tmp_path / 'i')
+    damages[damage](next((tmp_path / 'i').glob(pattern)))
+    with pytest.raises((InputError, FileNotFoundError), match=re.escape(str(tmp_path / 'i'))):
+        Index.load(tmp_path / 'i')
+
+
+def test_an_index_of_two_parts_is_refused(index, tmp_path):
+    "The codes of one method and another method, each undamaged"
+    index.save(tmp_path / 'i')
+    shutil.rmtree(tmp_path / 'i' / 'method')
+    CCA(dim=2).fit(make_gaussian_views(60, seed=1)).save(tmp_path / 'i' / 'method')
+    with pytest.raises((InputError, MissingError), match=re.escape(str(tmp_path / 'i' / 'method'))):
+        Index.load(tmp_path / 'i')
+
+
+@pytest.mark.parametrize('step', ['method', 'codes'])
+def test_a_failed_index_leaves_the_last_one(index, step, tmp_path, monkeypatch):
+    index.save(tmp_path / 'i')
+    before = {p.name: p.read_bytes() for p in (tmp_path / 'i').rglob('*') if p.is_file()}
+
+    def full(*args, **options):
+        raise OSError(28, 'No space left on device')
+
+    if step == 'method':
+        monkeypatch.setattr(CCA, 'save', full)
+    else:
+        monkeypatch.setattr('crossmodal_nb.search.save_tensors', full)
+    with pytest.raises(OSError, match=f'{re.escape(str(tmp_path / "i"))}.*What was there is unchanged'):
+        index.save(tmp_path / 'i')
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / 'i').rglob('*') if p.is_file()}
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_a_whole_folder_survives_a_killed_writer(tmp_path):
+    folder = tmp_path / 'r'
+    with whole_folder(folder) as new:
+        (new / 'a').write_text('1')
+    if os.fork() == 0:
+        with whole_folder(folder) as new:
+            (new / 'a').write_text('half')
+            os._exit(9)
+    os.wait()
+    assert (folder / 'a').read_text() == '1'
+    with whole_folder(folder) as new:
+        assert not list(new.iterdir())
+        (new / 'a').write_text('2')
+    assert (folder / 'a').read_text() == '2' and [p.name for p in tmp_path.glob('.r.*.part')] == []
+
+
+def test_an_older_file_without_a_digest_still_loads(cca, tmp_path):
+    cca.save(tmp_path)
+    path = tmp_path / 'method.json'
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != 'content'}))
+    assert Method.load(tmp_path).dim == 2
+    assert sealed(json.loads(path.read_text()))['content']
