@@ -10,10 +10,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from crossmodal_nb.core import checksums
 from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.core.files import sealed, whole_folder
 from crossmodal_nb.core.settings import settings
+from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders import extraction, store
@@ -251,3 +254,47 @@ def test_an_older_file_without_a_digest_still_loads(cca, tmp_path):
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != 'content'}))
     assert Method.load(tmp_path).dim == 2
     assert sealed(json.loads(path.read_text()))['content']
+
+
+# ---------------------------------------------------------------- inputs that changed
+def test_pictures_that_were_swapped_are_noticed(tmp_path):
+    "Two files of equal size change places, and get the times they had"
+    from crossmodal_nb.datasets import data_digest
+
+    for name, colour in (('a', 1), ('b', 2)):
+        Image.new('L', (8, 8), colour).save(tmp_path / f'{name}.bmp')
+        (tmp_path / f'{name}.txt').write_text(f'picture {name}')
+    images = Images([tmp_path / 'a.bmp', tmp_path / 'b.bmp'])
+    before = images.digest, store.row_keys(images).tolist(), data_digest('folder', tmp_path)
+    times = (tmp_path / 'a.bmp').stat().st_mtime_ns
+    (tmp_path / 'a.bmp').rename(tmp_path / 'c.bmp')
+    (tmp_path / 'b.bmp').rename(tmp_path / 'a.bmp')
+    (tmp_path / 'c.bmp').rename(tmp_path / 'b.bmp')
+    for name in 'ab':
+        os.utime(tmp_path / f'{name}.bmp', ns=(times, times))
+    after = images.digest, store.row_keys(images).tolist(), data_digest('folder', tmp_path)
+    assert before[1] == after[1][::-1] and before[0] != after[0] and before[2] != after[2]
+
+
+def test_an_edited_file_of_a_package_is_refused(tmp_path):
+    from crossmodal_nb.core import fetch
+
+    folder = tmp_path / 'emoji-2.16.0'
+    shutil.copytree(fetch.fetch('emoji'), folder)
+    assert fetch.fetch('emoji', tmp_path) == folder
+    flip(next(folder.rglob('*.json')))
+    fetch._checked.cache_clear()
+    with pytest.raises(InputError, match='it will be fetched again'):
+        fetch.fetch('emoji', tmp_path)
+
+
+def test_a_damaged_cache_of_checksums_begins_anew(tmp_path, monkeypatch):
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a').write_text('12')
+    sums = checksums.folder_sums(tmp_path, ['a'])
+    checksums.check_files(tmp_path, sums, 'Make it again')
+    for damage in damages.values():
+        damage(settings().work / 'digests.sqlite')
+        checksums.check_files(tmp_path, sums, 'Make it again')
+        assert checksums.folder_sums(tmp_path, ['a']) == sums

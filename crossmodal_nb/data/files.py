@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.checksums import sums_of
 from ..core.files import digest
 from .readers import file
 from .rows import take
@@ -43,12 +44,12 @@ class Files:
         return digest(
             type(self).__name__,
             self.options,
-            [[p.name, file(p).stat().st_size, e] for p, e in zip(self.paths, self.extras)],
+            [[p.name, sha256, e] for p, sha256, e in zip(self.paths, sums_of(map(file, self.paths)), self.extras)],
         )
 
     def keys(self, i):
         return [
-            digest(type(self).__name__, self.options, e, *map(digest, self.content(file(p))))
+            digest(type(self).__name__, self.options, e, sums_of(self.content(file(p))))
             for p, e in zip(take(self.paths, i), take(self.extras, i))
         ]
 

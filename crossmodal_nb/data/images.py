@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..core.checks import InputError, MissingError
+from ..core.checksums import sums_of
 from ..core.files import digest
 from .files import Files
 from .readers import file
@@ -40,7 +41,7 @@ class Images:
     @property
     def digest(self):
         try:
-            return digest([[p.name, p.stat().st_size] for p in self.paths])
+            return digest([[p.name, sha256] for p, sha256 in zip(self.paths, sums_of(self.paths))])
         except FileNotFoundError as e:
             raise MissingError(f'{e.filename}: the image is not there. Put it back, or remove its row') from e
 

@@ -6,7 +6,6 @@
 __all__ = ['remake', 'append', 'progress', 'check_store', 'mapped', 'stored', 'store', 'row_keys', 'check_skipped', 'meta']
 
 # %% ../../nbs/encoders/09_store.ipynb #imports0
-import functools
 import hashlib
 import math
 import os
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import InputError, MissingError
-from ..core.checksums import check_files
+from ..core.checksums import check_files, sha256s
 from ..core.files import digest, read_sealed
 from ..core.settings import settings
 from ..data.content import content
@@ -134,16 +133,16 @@ def row_keys(
     x,  # Raw rows
 ) -> Tensor:  # (n, 2) int64
     "The content of each row: 16 bytes of its sha256"
-    lazy, resolve = not isinstance(x, (list, tuple, Tensor)), functools.cache(os.path.realpath)
+    lazy = not isinstance(x, (list, tuple, Tensor))
 
-    def file(p):
-        size = os.stat(p).st_size if p.exists() else None
-        return f'{resolve(p.parent)}/{p.name} {size}'
+    def files(paths):
+        sums = sha256s(p for p in paths if p.exists())
+        return [sums.get(p, f'{p} is not there') for p in paths]
 
     if lazy and hasattr(x, 'keys'):
         salt, contents = 'key', x.keys
     elif isinstance(x, Images):
-        salt, contents = 'file', lambda i: map(file, take(x.paths, i))
+        salt, contents = 'file', lambda i: files(take(x.paths, i))
     elif isinstance(x, Tensor):
         salt, contents = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
     elif modality(x) == 'text':
