@@ -18,7 +18,7 @@ from ..data.images import Images
 from ..data.readers import abbreviate, lines, read_json
 from ..data.splits import deal
 from ..data.views import View, Views
-from .gaze_maps import Maps, looked_at
+from ..data.gaze_maps import Maps, looked_at
 
 # %% ../../nbs/datasets/22_didec.ipynb #d75e4714
 info = dict(

@@ -15,7 +15,7 @@ from ..core.files import digest
 from ..data.lazy import LazyRows
 from ..data.rows import take
 from ..data.views import View, Views
-from .gaze_maps import Maps, fixated
+from ..data.gaze_maps import Maps, fixated
 
 # %% ../../nbs/datasets/25_shapes.ipynb #cde19f5a
 info = dict(
