@@ -64,12 +64,12 @@ def estimate(
     "Roughly what a trial will cost on this machine"
     from crossmodal_nb.datasets import load
     from crossmodal_nb.encoders.presets import encoded
-    from crossmodal_nb.evaluation.classics import classics, possible_relevances
+    from crossmodal_nb.evaluation.classics import classics, default_pair, possible_relevances
     from crossmodal_nb.runs.record import cost
 
     whole = load(name, sample=params.get('sample') or None)
     few = load(name, sample=items)
-    views = params.get('views') or list(whole['train'])[:2]
+    views = params.get('views') or default_pair(whole['train'])
     whole, few = ({s: v.select(*views) for s, v in splits.items()} for splits in (whole, few))
     rows, rows_few = (sum(len(v) for views in splits.values() for v in views.values()) for splits in (whole, few))
     start = time.perf_counter()
@@ -150,6 +150,7 @@ _cells = [
         'code',
         'from crossmodal_nb.datasets import load\n'
         'from crossmodal_nb.encoders.presets import encoded\n'
+        'from crossmodal_nb.evaluation.classics import default_pair\n'
         'from crossmodal_nb.evaluation.retrieval import evaluate\n'
         'from crossmodal_nb.evaluation.selection import checker\n'
         'from crossmodal_nb.methods.linear import CCA\n'
@@ -160,7 +161,14 @@ _cells = [
         (),
     ),
     ('markdown', '## Data', ()),
-    ('code', 'data = encoded(load(dataset))\ndata', ()),
+    (
+        'code',
+        'raw = load(dataset)\n'
+        "pair = default_pair(raw['train'])  # the two views that are related\n"
+        'data = encoded({{split: views.select(*pair) for split, views in raw.items()}})\n'
+        'data',
+        (),
+    ),
     ('markdown', '## Settings, chosen on validation', ()),
     (
         'code',
@@ -193,7 +201,7 @@ def new(
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     from crossmodal_nb.datasets import entries, load
-    from crossmodal_nb.evaluation.classics import possible_relevances
+    from crossmodal_nb.evaluation.classics import default_pair, possible_relevances
     from crossmodal_nb.runs.runner import manifest, own_manifest
 
     if not re.fullmatch(r'[a-z][a-z0-9_]{0,39}', name):
@@ -202,7 +210,8 @@ def new(
     path = own_manifest().parent / f'{name}.ipynb'
     if name in manifest() or path.exists() or (settings().nbs_path / 'experiments' / path.name).exists():
         raise InputError(f'{name} exists already. Choose another name')
-    relevance = possible_relevances(load(data)['train'])[0]
+    train = load(data)['train']
+    relevance = possible_relevances(train.select(*default_pair(train)))[0]
     make = dict(markdown=new_markdown_cell, code=new_code_cell)
     cells = [
         make[kind](text.format(title=name, name=name, data=data, by=relevance), metadata=dict(tags=list(tags)))

@@ -12,10 +12,10 @@ from scipy.io import savemat
 from test_datasets import coco, damage, here, notes, photos, well_formed
 
 from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.data.gaze_maps import Maps, given
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import data_digest, load
-from crossmodal_nb.datasets.gaze_maps import Maps, given
 from crossmodal_nb.datasets.gaze_masks import Attended, mean_map, views_of
 from crossmodal_nb.datasets.shapes import colours
 from crossmodal_nb.encoders.base import Ragged

@@ -15,6 +15,7 @@ from .archives import has_embedded_files, unpacked
 from .array_folders import array_files, read_arrays
 from .folder_report import FolderReport
 from .folders import folder_split, gather, split_views
+from .gaze_files import find_gaze, leave_out_unseen, names_maps, read_gaze, with_gaze
 from .layouts import read_layout
 from .roles import column_roles, split_names
 from .scan import FileFinder, list_files, modality_of
@@ -87,7 +88,9 @@ def source_files(
         return sources
     if _is_array_folder(finder.names):
         return array_files(path)
-    return read_layout(finder)[2] + [path / n for n in finder.names if n.endswith('Images.txt')]
+    finder, gaze = find_gaze(finder)
+    fixations = [path / n for n in gaze.tables] if gaze else []
+    return read_layout(finder)[2] + fixations + [path / n for n in finder.names if n.endswith('Images.txt')]
 
 # %% ../../nbs/data/25_folder_reader.ipynb #388838c0
 def _innermost(root):
@@ -100,15 +103,16 @@ def _innermost(root):
 
 
 def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
-    report = FolderReport(source)
+    report, finder, gaze = FolderReport(source), None, None
     if path.is_file():
-        rows, report.layout, report.files, finder = read_table(path), 'table', [path], None
+        rows, report.layout, report.files = read_table(path), 'table', [path]
         root = path.parent
     else:
         root = path
         finder = FileFinder(root)
         if table is None and _is_array_folder(finder.names):
             return read_arrays(root, name, report)
+        finder, gaze = find_gaze(finder)
         report.layout, rows, report.files = read_layout(finder, table)
     report.layout = prefix + report.layout
     if not rows.rows:
@@ -116,17 +120,38 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
     sample = rows.rows[:: max(1, len(rows.rows) // 500)]
     chosen = column_roles({c: [r.get(c) for r in sample] for c in rows.columns}, roles, rows.source)
     media = any(modality not in ('text', 'vector') for modality, _ in chosen.views.values())
-    finder = (finder or FileFinder(root)) if media else None
+    if media and finder is None:
+        finder, gaze = find_gaze(FileFinder(root))
+    finder = finder if media else None
     report.left_out, report.guessed = chosen.left_out, list(chosen.guessed)
     columns = {v: cs for v, (_, cs) in chosen.views.items()} | dict(label=chosen.label)
     columns |= dict(split=[chosen.split] if chosen.split else [], item=[chosen.item] if chosen.item else [])
     report.roles = {c: role for role, cs in columns.items() for c in cs}
+    image, finder, gaze = _gaze(rows, chosen, finder, gaze, report, max_skipped) if gaze else (None, finder, None)
     views, split_of = gather(rows, chosen, finder, report, max_skipped, keep_equal)
     if split_of:
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
     elif finder:
         split_of = folder_split(views, finder, report)
-    return split_views(views, split_of, name, report), report
+    splits = split_views(views, split_of, name, report)
+    if gaze:
+        report.views['gaze'] = ('map', len(views[image]))
+        splits = {s: with_gaze(v, image, gaze, finder.root) for s, v in splits.items()}
+    return splits, report
+
+
+def _gaze(rows, chosen, finder, files, report, max_skipped):
+    "The view that was looked at, the finder of its files, and the gaze; None where it is about none of the views"
+    pictures = {v: columns for v, (modality, columns) in chosen.views.items() if modality == 'image'}
+    if any(names_maps(rows, columns, finder, files) for columns in pictures.values()):
+        return None, FileFinder(finder.root), None
+    if len(pictures) != 1:
+        report.notes.append(f'{files.place} is not used: it needs one view of pictures, and there are {len(pictures)}')
+        return None, finder, None
+    ((image, columns),) = pictures.items()
+    gaze = read_gaze(finder, files, report, max_skipped)
+    leave_out_unseen(rows, columns, finder, gaze, report, max_skipped)
+    return image, finder, gaze
 
 
 def _is_array_folder(names):

@@ -31,6 +31,7 @@ class FolderReport:
     several: dict = field(default_factory=dict)  # View: number of items with more than one row
     left_out: dict = field(default_factory=dict)  # Column: why it is left out
     skipped: list = field(default_factory=list)  # What is wrong with each row that is left out
+    gaze: str = ''  # Where people looked: how many fixations of how many pictures
     merged: int = 0  # Equal rows of one item that became one
     unused: list = field(default_factory=list)  # Files that no row names
     notes: list = field(default_factory=list)  # What else a reader should know
@@ -53,6 +54,8 @@ class FolderReport:
         lines = [f'{self.source}: {self.layout}, {self.rows:,} rows', f'views     {views}']
         several = ', '.join(f'{n:,} with several rows of {v}' for v, n in self.several.items() if n)
         groups = f'{self.groups:,} groups of siblings' if self.groups and self.groups < self.items else ''
+        if self.gaze:
+            lines.append(f'gaze      {self.gaze}')
         lines.append('items     ' + '; '.join(filter(None, (f'{self.items:,}', several, groups))))
         if self.roles:
             columns = ', '.join(

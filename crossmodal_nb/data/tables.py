@@ -38,6 +38,7 @@ class Table:
 
 def read_table(
     path: str | Path,  # `.csv`, `.tsv`, `.txt` (by `,`, `;`, `|` or tab), `.jsonl`, `.json`, `.parquet`, `.xlsx`
+    empty: bool = False,  # Whether it may be without rows
 ) -> Table:
     "The rows of a table. Raises an `InputError` that names file and line if it is none"
     path = file(path)
@@ -51,7 +52,7 @@ def read_table(
         table = Table(path, rows, [f'{path.name}, row {i}' for i in range(1, len(rows) + 1)])
     else:
         table = _delimited(path)
-    if not table.rows:
+    if not table.rows and (table.damaged or not empty):
         raise InputError(table.damaged[0] if table.damaged else f'{path}: no rows in it')
     return table
 

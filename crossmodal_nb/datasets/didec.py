@@ -15,11 +15,11 @@ import torch
 from ..core.checks import InputError, MissingError
 from ..core.files import read_json
 from ..data.fields import elements, field, short
+from ..data.gaze_maps import Maps, looked_at
 from ..data.images import Images
 from ..data.readers import abbreviate, lines
 from ..data.splits import deal
 from ..data.views import View, Views
-from .gaze_maps import Maps, looked_at
 
 # %% ../../nbs/datasets/22_didec.ipynb #d75e4714
 info = dict(

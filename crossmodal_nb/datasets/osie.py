@@ -6,6 +6,7 @@
 __all__ = ['info', 'frame', 'files', 'osie']
 
 # %% ../../nbs/datasets/23_osie.ipynb #8820b236
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +15,11 @@ import torch
 
 from ..core.checks import InputError, MissingError
 from ..data.fields import file_name
+from ..data.gaze_maps import Maps, fixated, inside
 from ..data.images import Images
 from ..data.readers import abbreviate, file
 from ..data.splits import deal
 from ..data.views import View, Views
-from .gaze_maps import Maps, fixated
 
 # %% ../../nbs/datasets/23_osie.ipynb #0dac9ff6
 info = dict(
@@ -70,14 +71,15 @@ def osie(
     photos = {n: Path(root) / 'stimuli' / file_name(n, str(path)) for n in points}
     if gone := [n for n, p in photos.items() if not p.is_file()]:
         raise MissingError(f'{root}/stimuli: no photo for {abbreviate(gone)}')
-
-    def inside(p):
-        return p[((p >= 0) & (p < frame)).all(1)].round(1).tolist()
-
+    kept = {n: p[inside(p, frame)] for n, p in points.items()}
+    total = sum(map(len, points.values()))
+    outside = total - sum(map(len, kept.values()))
+    if outside:
+        warnings.warn(f'osie: {outside:,} of {total:,} fixations are outside of the frame and left out', stacklevel=2)
     names = sorted(points)
     views = Views(
         image=View(Images([photos[n] for n in names]), names),
-        gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [inside(points[n]) for n in names]), names),
+        gaze=View(Maps(partial(fixated, shape=frame, sigma=sigma), [kept[n].round(1).tolist() for n in names]), names),
     )
     dealt = deal(views.select('image'), 'osie', 7)
     return {

@@ -7,6 +7,7 @@ gaze, not gaze."""
 __all__ = ['info', 'files', 'salicon']
 
 # %% ../../nbs/datasets/24_salicon.ipynb #b63264c7
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import numpy as np
 
 from ..core.checks import InputError
 from ..data.fields import elements, field, short
+from ..data.gaze_maps import Maps, fixated, inside
 from ..data.views import View, Views
 from . import coco
-from .gaze_maps import Maps, fixated
 
 # %% ../../nbs/datasets/24_salicon.ipynb #2dcd87e3
 info = dict(
@@ -51,8 +52,15 @@ def salicon(
 ) -> dict[str, Views]:  # Views `image`, `gaze`, `text`; `item` = photo
     "SALICON: its photos, COCO's captions, and where a mouse uncovered them"
     out, fixations = coco.coco(root, 'salicon', per_image, missing), {}
+    outside = total = 0
     for part in coco.folders:
-        fixations |= _points(Path(root) / 'annotations' / f'fixations_{part}.json')
+        points, n = _points(Path(root) / 'annotations' / f'fixations_{part}.json')
+        fixations, outside = fixations | points, outside + n
+        total += n + sum(len(p) for _, p in points.values())
+    if outside:
+        warnings.warn(
+            f'salicon: {outside:,} of {total:,} fixations are outside of their photos and left out', stacklevel=2
+        )
     for views in out.values():
         image = views['image']
         views['gaze'] = View(
@@ -66,8 +74,8 @@ def _in_frame(row, sigma):
 
 
 def _points(path):
-    "{file name: [[height, width], points from 0]}"
-    frames, points = {}, {}
+    "{file name: [[height, width], points from 0]}, and how many fixations are outside of their photos"
+    frames, points, outside = {}, {}, 0
     for i, im in enumerate(elements(path, 'images')):
         place = f'{path}, image {i}'
         shape = [field(im, side, int, place) for side in ('height', 'width')]
@@ -83,10 +91,9 @@ def _points(path):
             p = np.asarray(p, float).reshape(-1, 2) - 1
         except (TypeError, ValueError, OverflowError) as e:
             raise InputError(f'{place}: fixations are not pairs of row and column ({e})') from e
-        if not (np.isfinite(p).all() and (p >= 0).all() and (p < frames[n][1]).all()):
-            raise InputError(
-                f'{place}: a fixation is outside of its photo ({frames[n][1][0]} × {frames[n][1][1]}, '
-                'rows and columns counted from 1)'
-            )
-        points.setdefault(n, []).extend(p.tolist())
-    return {name: [shape, points.get(n, [])] for n, (name, shape) in frames.items()}
+        if not np.isfinite(p).all():
+            raise InputError(f'{place}: a fixation is not finite ({short(a["fixations"])})')
+        on_photo = inside(p, frames[n][1])
+        outside += int((~on_photo).sum())
+        points.setdefault(n, []).extend(p[on_photo].tolist())
+    return {name: [shape, points.get(n, [])] for n, (name, shape) in frames.items()}, outside
