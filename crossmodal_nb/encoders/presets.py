@@ -45,7 +45,7 @@ def shipped() -> dict:  # name: (class, modality of its rows)
 def encoder(
     name: str,  # Of a class, such as `'ResNet50'`; see `shipped`
     kind: str | None = None,  # The modality of its rows (default: any)
-    parts=('pooled',),  # What it must give
+    parts=('pooled',),  # What it must give (None: what it gives by itself)
     **options,  # Of its constructor; those that it does not have are left out
 ) -> Encoder:  # Not fitted yet, where it must be
     "An encoder by its name. An `InputError` if there is none, or if it reads other rows or gives other parts"
@@ -62,9 +62,9 @@ def _made(cls, parts, options):
     "An encoder of this class, or None if it cannot give these parts"
     declared = inspect.signature(cls).parameters
     taken = {k: v for k, v in options.items() if k in declared}
-    if 'parts' not in declared:
+    if 'parts' not in declared or parts is None:
         made = cls(**taken)
-        return made if set(parts) <= set(made.parts) else None
+        return made if set(parts or ()) <= set(made.parts) else None
     try:
         return cls(**taken, parts=tuple(parts))
     except InputError:
