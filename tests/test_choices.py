@@ -120,8 +120,23 @@ def test_the_manifest_sees_a_folder_from_the_checkout(toy, monkeypatch):
     assert job['params']['root'] == str(toy / 'data' / 'mine') and job['digests']['data']
 
 
+def test_below_the_folders_of_data_it_is_found_too(toy, monkeypatch):
+    arrays(toy / 'sets' / 'mine')
+    manifest(toy, '[toy]\nnotebook = "10_toy.ipynb"\nparams = {root = "mine"}\n')
+    monkeypatch.chdir(toy)
+    monkeypatch.setenv('CROSSMODAL_DATA', 'sets')
+    (job,) = runner.plan()
+    assert job['params']['root'] == str(toy / 'sets' / 'mine') and job['digests']['data']
+    assert len(load('arrays', root='mine')) == 3
+    with pytest.raises(InputError, match='no folder mien or sets/mien'):
+        load('arrays', root='mien')
+
+
 def test_a_relative_folder_of_all_data_is_found_by_kernels(toy, monkeypatch):
-    arrays(toy / 'sets' / 'arrays')
+    arrays(toy / 'sets' / 'mine')
+    path = toy / 'nbs' / 'experiments' / '10_toy.ipynb'
+    path.write_text(path.read_text().replace('root=root or None', "root='mine'").replace("'arrays'", "'gaussian'"))
+    path.write_text(path.read_text().replace('load(dataset', "load('arrays'"))
     manifest(toy, '[toy]\nnotebook = "10_toy.ipynb"\n')
     monkeypatch.setenv('CROSSMODAL_DATA', 'sets')
     assert '1 ran, 0 failed' in crossmodal(toy, 'run')
@@ -216,7 +231,7 @@ def test_a_trial_with_named_encoders_on_rows_of_several_classes(reports, monkeyp
     monkeypatch.chdir(reports)
     assert load('reports')['train']['text'].y.dim() == 2
     index = Index.load(reports / 'work' / 'index' / 'reports')
-    assert {type(e).__name__ for e in index.encoders.values()} == {'TfIdf'}
+    assert [type(e).__name__ for several in index.encoders.values() for e in several] == ['TfIdf', 'TfIdf']
     assert len(crossmodal(reports, 'search', 'reports', 'Regen', '-k', 2).splitlines()) == 3
 
     path = Path(crossmodal(reports, 'new', 'own_look', 'reports').splitlines()[0])

@@ -114,7 +114,9 @@ def _placed(params):
     "With `root` as an absolute path: kernels have other working directories"
     if not params.get('root'):
         return params
-    return params | dict(root=str(settings().root / Path(params['root']).expanduser()))
+    s = settings()
+    places = [folder / Path(params['root']).expanduser() for folder in (s.root, *s.data)]
+    return params | dict(root=str(next((p for p in places if p.exists()), places[0]).absolute()))
 
 
 def _put(params, values):
