@@ -323,23 +323,17 @@ def build_index(
     relevance: str = 'item',  # What validation counts as relevant: `'item'` or `'label'`
     name: str = '',  # Name of the space
     classes=None,  # Names of the classes
+    encoders: dict | None = None,  # As in `view_encoders`
 ) -> Index:
-    "Fit a method on a data set, with the usual encoder of each kind of rows, and index one split"
-    from crossmodal_nb.encoders import audio, image, mesh, text, video
+    "Fit a method on a data set, with the preset of each kind of rows or the named encoder, and index one split"
     from crossmodal_nb.encoders.extraction import features
+    from crossmodal_nb.encoders.presets import view_encoders
     from crossmodal_nb.evaluation.selection import checker
 
     check_choice(split, [*raw, 'all'], 'split')
     found = list(raw) if split == 'all' else [split]
     check_choice(relevance, ('item', 'label'), 'relevance')
-    usual = dict(
-        image=image.EfficientNetLite(),
-        text=text.MiniLM(),
-        sound=audio.MFCC(),
-        mesh=mesh.MeshGeometry(),
-        video=video.Video(),
-    )
-    encoders = {v: usual[k] for v, x in raw['train'].items() if (k := modality(x.x)) in usual}
+    encoders = view_encoders(raw, encoders)
     data = {
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
         for s in {'train', 'valid', *found} & set(raw)

@@ -57,7 +57,7 @@ def try_fields(
 # %% ../nbs/trial.ipynb #f136d396
 def estimate(
     name: str,  # A data set
-    params: dict,  # Of the entry: `views`, `by`, `methods`, `epochs`, `sample`
+    params: dict,  # Of the entry: `views`, `by`, `methods`, `epochs`, `sample`, `encoders`
     seeds: int = 3,  # Runs
     items: int = 48,  # How many items are timed
 ) -> dict:  # `minutes`, `disk_mb`, `memory_mb`, `rows`
@@ -73,7 +73,7 @@ def estimate(
     whole, few = ({s: v.select(*views) for s, v in splits.items()} for splits in (whole, few))
     rows, rows_few = (sum(len(v) for views in splits.values() for v in views.values()) for splits in (whole, few))
     start = time.perf_counter()
-    data = encoded(few)
+    data = encoded(few, params.get('encoders'))
     encoding = (time.perf_counter() - start) / rows_few * rows
     training, epochs = 0.0, params.get('epochs') or 30
     for relevance in possible_relevances(data['train']):
@@ -123,13 +123,14 @@ def index_advised(
     from crossmodal_nb.search import build_index
 
     relevance, advised = next(iter(advice_for(name).items()))
-    tables = runs(entry_of(name))[0]['tables']
+    record = runs(entry_of(name))[0]
+    tables, encoders = record['tables'], record['params'].get('encoders')
     chosen = tables['chosen'][relevance][advised['start']]
     method = find(chosen['kind'])(**chosen['params'])
     raw = {s: v.select(*tables['views']) for s, v in load(name).items()}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the page of the trial has said them
-        index = build_index(method, raw, 'all', relevance, f'{name}, {advised["start"]}', class_names(name))
+        index = build_index(method, raw, 'all', relevance, f'{name}, {advised["start"]}', class_names(name), encoders)
     folder = settings().work / 'index' / name
     index.save(folder)
     return folder
@@ -140,6 +141,8 @@ _cells = [
     (
         'code',
         "dataset = '{data}'  # what to learn from\n"
+        "root = ''  # its folder, if it is not where `crossmodal data` looks\n"
+        "encoders = {encoders}  # view or modality: name of a frozen encoder ({{}}: the presets)\n"
         "by = '{by}'  # what counts as right: 'item' or 'label'\n"
         "dims = [10, 50]  # latent dimensions\n"
         "final = False  # score the test split\n"
@@ -163,9 +166,9 @@ _cells = [
     ('markdown', '## Data', ()),
     (
         'code',
-        'raw = load(dataset)\n'
+        'raw = load(dataset, root=root or None)\n'
         "pair = default_pair(raw['train'])  # the two views that are related\n"
-        'data = encoded({{split: views.select(*pair) for split, views in raw.items()}})\n'
+        'data = encoded({{split: views.select(*pair) for split, views in raw.items()}}, encoders)\n'
         'data',
         (),
     ),
@@ -193,6 +196,7 @@ _cells = [
 def new(
     name: str,  # Of the notebook and of its entry
     data: str,  # A data set
+    encoders: dict | None = None,  # As in `view_encoders` (default: those with which it was tried)
 ) -> Path:  # The notebook
     "Write a small experiment, and its entry in the own manifest. An `InputError` if the name is taken"
     import re
@@ -201,6 +205,7 @@ def new(
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
     from crossmodal_nb.datasets import entries, load
+    from crossmodal_nb.encoders.presets import view_encoders
     from crossmodal_nb.evaluation.classics import default_pair, possible_relevances
     from crossmodal_nb.runs.runner import manifest, own_manifest
 
@@ -211,10 +216,17 @@ def new(
     if name in manifest() or path.exists() or (settings().nbs_path / 'experiments' / path.name).exists():
         raise InputError(f'{name} exists already. Choose another name')
     train = load(data)['train']
-    relevance = possible_relevances(train.select(*default_pair(train)))[0]
+    train = train.select(*default_pair(train))
+    relevance = possible_relevances(train)[0]
+    tried = manifest().get(entry_of(data), {}).get('params', {})
+    encoders = encoders or tried.get('encoders', {})
+    view_encoders(dict(train=train), encoders)  # refused now, not in the notebook
     make = dict(markdown=new_markdown_cell, code=new_code_cell)
     cells = [
-        make[kind](text.format(title=name, name=name, data=data, by=relevance), metadata=dict(tags=list(tags)))
+        make[kind](
+            text.format(title=name, name=name, data=data, by=relevance, encoders=encoders),
+            metadata=dict(tags=list(tags)),
+        )
         for kind, text, tags in _cells
     ]
     kernel = dict(name='python3', display_name='python3', language='python')

@@ -537,7 +537,7 @@ def relabelled(y, view='text'):
     'views,says',
     [
         (lambda: relabelled(None), "'text' has no labels"),
-        (lambda: relabelled(F.one_hot(train['text'].y)), "'text' has no labels, one whole number a row"),
+        (lambda: relabelled(F.one_hot(train['text'].y)), 'labels of the views are of different kinds'),
         (lambda: relabelled(torch.full((120,), -1)), '0 classes .*text: 0'),
         (lambda: relabelled(torch.zeros(120, dtype=torch.long)), '1 classes .*text: 1'),
         (lambda: relabelled(train['text'].y + 4), '1 classes'),

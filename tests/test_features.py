@@ -20,8 +20,9 @@ from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.base import Encoder
-from crossmodal_nb.encoders.extraction import features, frozen
+from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.image import ConvNet, EfficientNetLite
+from crossmodal_nb.encoders.presets import frozen
 from crossmodal_nb.encoders.store import meta, row_keys, store, stored
 from crossmodal_nb.encoders.text import GloVe, MiniLM, TfIdf
 

@@ -42,13 +42,26 @@ def check_choice(
 def literal(
     text: str,  # As typed
 ):  # A number, a bool, a list, a dict … or `text`
-    "The value of a command-line argument: parsed as TOML, else as Python, else as JSON, else the string itself"
-    for read in (lambda t: tomllib.loads(f'x = {t}')['x'], lambda t: ast.literal_eval(t.strip()), json.loads):
+    """The value of a command-line argument: parsed as TOML, else as Python, else as JSON, else, in brackets, as YAML,
+    else the string itself"""
+    for read in (lambda t: tomllib.loads(f'x = {t}')['x'], lambda t: ast.literal_eval(t.strip()), json.loads, _flow):
         try:
             return read(text)
         except (ValueError, SyntaxError):
             pass
     return text
+
+
+def _flow(text):
+    "A list or a dict whose texts have no quotation marks, as in YAML: `{text: TfIdf}`"
+    import yaml
+
+    if not text.strip().startswith(('{', '[')):
+        raise ValueError(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ValueError(text) from e
 
 
 _types = {

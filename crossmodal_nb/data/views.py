@@ -70,10 +70,11 @@ class View:
         return self.y >= 0 if self.y.dim() == 1 else (self.y > 0).any(1)
 
     def sorted(self, by: str) -> tuple[Tensor, Tensor]:  # the sorted items or labels, and their rows
-        "Rows by item, or by label (`by='label'`); sorted once"
+        "Rows by item, or by label (`by='label'`; a row of several labels is there with each of them); sorted once"
         cache = self.__dict__.setdefault('_sorted', {})
         if by not in cache:
-            cache[by] = (self.item if by == 'item' else self.y).sort(stable=True)
+            key = self.item if by == 'item' else self.y
+            cache[by] = key.sort(stable=True) if key.dim() == 1 else (key > 0).T.nonzero(as_tuple=True)
         return cache[by]
 
     @cached_property

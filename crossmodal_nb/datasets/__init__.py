@@ -106,16 +106,12 @@ def find_entry(
 
 def find_folder(
     entry: dict,  # As `find_entry` gives it
-    root: str | Path | None,  # The folder, if it is known
+    root: str | Path | None,  # The folder, if it is known: seen from here, else from the folders of data
 ) -> tuple[Path | None, list[Path]]:
     "The data set's folder if it exists, and all candidate folders"
-    places = (
-        [Path(root).expanduser()]
-        if root
-        else [d / entry['folder'] for d in settings().data]
-        if 'folder' in entry
-        else []
-    )
+    known = root or entry.get('folder')
+    places = [d / Path(known).expanduser() for d in ([Path()] if root else []) + settings().data] if known else []
+    places = list(dict.fromkeys(places))
     return next((p for p in places if (p.exists() if entry.get('own') else p.is_dir())), None), places
 
 

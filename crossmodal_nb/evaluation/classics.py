@@ -35,8 +35,7 @@ def possible_relevances(
     split: Views,  # Two views of one split
 ) -> list[str]:  # Of `'item'` and `'label'`, those by which the split can be judged
     "What counts as right that this data can tell"
-    labels = [v.y for v in split.values()]
-    classes = all(y is not None and y.dim() == 1 and len(y[y >= 0].unique()) > 1 for y in labels)
+    classes = all(v.y is not None and len(v.y[v.has_label].unique(dim=0)) > 1 for v in split.values())
     pairs = len(split) > 1 and len(split.shared_items) > 1
     return [name for name, possible in (('item', pairs), ('label', classes)) if possible]
 

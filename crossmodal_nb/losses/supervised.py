@@ -19,16 +19,17 @@ from .tensors import at_least_float32, matmul_full_precision, nan_like, unit_len
 # %% ../../nbs/losses/03_supervised.ipynb #5954edae
 def class_triplet(
     a: Tensor,  # (n, d) codes of the anchors
-    ya: Tensor,  # (n,) their classes
+    ya: Tensor,  # (n,) their classes, or (n, C) multi-hot: rows that share one are of the same class
     b: Tensor,  # (m, d) codes of the positives and negatives; may be `a` itself
-    yb: Tensor,  # (m,) their classes
+    yb: Tensor,  # (m,) their classes, or (m, C) multi-hot
     margin: float = 1.0,  # In squared distances
     select: str = 'tf',  # `'tf'`, `'semi_mean'` or `'all'`
     excluded: Tensor = None,  # (n, m) bool: pairs that are not positives, such as an anchor and itself
 ) -> Tensor:  # 0 or more
     "Triplet loss by class, mean over the selected triplets"
     check_choice(select, ('tf', 'semi_mean', 'all'), 'select')
-    a, b, same_class = at_least_float32(a), at_least_float32(b), ya[:, None] == yb
+    a, b = at_least_float32(a), at_least_float32(b)
+    same_class = ya[:, None] == yb if ya.dim() == 1 else ya.float() @ yb.float().T > 0
     if a.shape[1] < 8:
         d = (a[:, None] - b).square().sum(2)
     else:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import InputError, check_choice
-from ..data.views import Views
+from ..data.views import Views, relevance_matrix
 from ..losses.supervised import class_triplet
-from .inputs import as_views, parts_of
+from .inputs import as_views, check_labels, count_classes, parts_of
 from .neural import Neural
 from .parameters import Converted
 from .similarity import unit
@@ -28,15 +28,13 @@ class PKSampler(Views):
 
     def __init__(
         self,
-        views,  # `Views` with one class a row; rows with a negative label are left out
+        views,  # `Views` with labels; rows without one are left out
         K: int,  # Rows of a class in a batch, of each view
         classes=None,  # Classes to draw from (default: all that are in every view)
     ):
         super().__init__(views)
-        for v, view in views.items():
-            if view.y is None or view.y.dim() != 1 or view.y.is_floating_point():
-                raise InputError(f'view {v!r} has no labels, one whole number a row: these methods learn from classes')
-        present = {v: set(view.y[view.y >= 0].tolist()) for v, view in views.items()}
+        check_labels(views)
+        present = {v: {c for c in view.sorted('label')[0].tolist() if c >= 0} for v, view in views.items()}
         common = set.intersection(*present.values())
         if lost := set(classes or ()) - common:
             absent = [v for v, labels in present.items() if min(lost) not in labels]
@@ -178,7 +176,11 @@ class ClassLosses:
         )
 
     def entropy(self, z, y):
-        "Cross entropy over the active classes"
+        "Cross entropy over the active classes; of several labels, the binary one, summed over these classes"
+        if y.dim() > 1:
+            logits = self.classifier(z)[:, self.active]
+            targets = y[:, self.active].to(logits.dtype)
+            return F.binary_cross_entropy_with_logits(logits, targets) * len(self.active)
         inactive = torch.ones(self.classes, dtype=torch.bool, device=z.device)
         inactive[self.active] = False
         return F.cross_entropy(self.classifier(z).masked_fill(inactive, -torch.inf), y)
@@ -247,7 +249,7 @@ class CVS(PartneredCodes, ClassLosses, AlignedHeads):
 
     def infer_schema(self, train):
         super().infer_schema(train)
-        self.classes = max(self.n_classes, *(1 + int(v.y.max()) for v in train.values()))
+        self.classes = max(self.n_classes, count_classes(train))
 
     def fit(self, train, validate=None):
         sampler = PKSampler(as_views(train), self.K)
@@ -314,7 +316,7 @@ def leaky_scores(
     r, out = torch.Generator().manual_seed(seed), {}
     for u, v in ((a, b), (b, a)):
         g, h = (Neural.encode(method, w, views[w].x) for w in (u, v))
-        rows = {int(c): (views[v].y == c).nonzero()[:, 0] for c in views[v].y.unique()}
-        partner = torch.stack([rows[c][torch.randint(len(rows[c]), (), generator=r)] for c in views[u].y.tolist()])
+        same = [row.nonzero()[:, 0] for row in relevance_matrix(views[u].y, views[v].y)]
+        partner = torch.stack([rows[torch.randint(len(rows), (), generator=r)] for rows in same])
         out[u] = method.cross_attend(u, g, v, h[partner])[0]
     return out[a] @ out[b].T

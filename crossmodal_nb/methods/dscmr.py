@@ -17,7 +17,7 @@ from torch import nn
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from ..losses.supervised import dscmr
-from .inputs import as_views, parts_of
+from .inputs import as_views, check_labels, count_classes, parts_of
 from .neural import Neural
 from ..nn.layers import Standard
 from ..nn.trainer import Collapse
@@ -34,10 +34,8 @@ class ClassOrdered(Views):
         views,  # `Views` with labels; rows without a label are left out
         order: str = 'shuffled',  # One of `orders`
     ):
-        for v, view in views.items():
-            if view.y is None:
-                raise InputError(f'view {v!r} has no labels: these methods learn from classes')
-        has = {v: view.y.any(1) if view.y.dim() > 1 else view.y >= 0 for v, view in views.items()}
+        check_labels(views)
+        has = {v: view.has_label for v, view in views.items()}
         super().__init__({v: view if has[v].all() else view[has[v]] for v, view in views.items()})
         self.order, self.whole = check_choice(order, orders, 'order of batches'), self.shared_items
         if not len(self.whole):
@@ -80,10 +78,7 @@ class Labelled(Neural):
 
     def infer_schema(self, train):
         super().infer_schema(train)
-        if len({v.y.shape[1:] for v in train.values()}) > 1:
-            shapes = ', '.join(f'{v} {tuple(x.y.shape)}' for v, x in train.items())
-            raise InputError(f'labels of the views are of different kinds: {shapes}')
-        self.classes = max(x.y.shape[1] if x.y.dim() > 1 else 1 + int(x.y.max()) for x in train.values())
+        self.classes = count_classes(train)
 
     def build(self):
         self.heads = nn.ModuleDict(

@@ -15,7 +15,7 @@ from ..core.checks import InputError
 from ..data.views import Views
 from ..datasets.gaze_masks import Attended, Squared, cells, views_of
 from ..encoders import extraction
-from ..encoders.image import EfficientNetLite
+from ..encoders.presets import encoder
 
 # %% ../../nbs/methods/09_gaze_masking.ipynb #c28c6558
 class GazeMasked(Views):
@@ -70,21 +70,20 @@ def ways_of(
     a=1.0,
     seed=0,
     cache=None,  # As in `views_of` and `features`
+    image_encoder='EfficientNetLite',  # Its name: see `presets.encoder`
 ):  # The view `image`, with a part for each variant, plain and mirrored
     "Every variant of each picture, encoded by a frozen encoder; pictures are cropped to squares"
 
     def lite(flip, *parts):
-        return EfficientNetLite(parts, flip=flip, version=version)
+        return encoder(image_encoder, 'image', parts, flip=flip, version=version)
 
     square = views['image'].with_features(Squared(views['image'].x, lite(False, 'pooled').size))
     pictures, parts = views_of(Views(image=square, gaze=views['gaze']), centre, a, seed), {}
     for end, flip in ('', False), ('_flip', True):
         for way in ('plain', *(w for w in ways if w != 'cells')):
-            name, encoder = (
-                'pooled' if way == 'plain' else way,
-                lite(flip, 'pooled', *(['grid'] if way == 'plain' and 'cells' in ways else [])),
-            )
-            x = extraction.features(Views({way: pictures[way]}), {way: encoder}, cache)[way].x
+            name = 'pooled' if way == 'plain' else way
+            reader = lite(flip, 'pooled', *(['grid'] if way == 'plain' and 'cells' in ways else []))
+            x = extraction.features(Views({way: pictures[way]}), {way: reader}, cache)[way].x
             parts[name + end] = x['pooled']
             if 'grid' not in x:
                 continue

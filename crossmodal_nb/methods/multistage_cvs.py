@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from .cvs import CVS, PKSampler
-from .inputs import as_views, parts_of
+from .inputs import as_views, check_labels, parts_of
 from .parameters import arguments
 from .similarity import unit
 from ..nn.layers import AlignedAttention
@@ -205,6 +205,8 @@ class RVS(MCVS):
 class Prototypes(MCVS):
     "Fixed orthogonal directions for the classes; each head learns by itself to map its items to them"
 
+    several_labels = False  # an item has one direction
+
     def __init__(
         self,
         dim=512,
@@ -217,6 +219,10 @@ class Prototypes(MCVS):
     ):
         super().__init__(dim, hidden, dropout, block=False, K=K, n_classes=n_classes, trainer=trainer)
         self.scale = scale
+
+    def infer_schema(self, train):
+        check_labels(train, several=False)
+        super().infer_schema(train)
 
     def build(self):
         super().build()

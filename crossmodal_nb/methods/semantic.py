@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.checks import InputError, check_choice
 from ..data.views import View, Views
 from .base import Method
-from .inputs import as_views, parts_of
+from .inputs import as_views, check_labels, count_classes, parts_of
 from .linear import CCA, MCCA
 from .moments import correlations
 from .similarity import similarities
@@ -23,14 +23,13 @@ from ..nn.layers import Standard
 
 # %% ../../nbs/methods/04_semantic.ipynb #91e15b86
 def labelled(
-    view,  # A `View` with one class a row
+    view,  # A `View` with labels, one a row or several
     name: str = 'x',  # Its name in a message
-):  # The rows with a label, one class each
+):  # The rows with a label
     "Rows from which a classifier can learn. Raises an `InputError` without labels, or with fewer than two classes"
-    if view.y is None or view.y.dim() != 1:
-        raise InputError(f'view {name!r} has no labels, one whole number a row: this method learns from classes')
-    view = view if (view.y >= 0).all() else view[view.y >= 0]
-    if len(view.y.unique()) < 2:
+    check_labels({name: view})
+    view = view if (has := view.has_label).all() else view[has]
+    if len(view.y.unique(dim=0)) < 2:
         raise InputError(f'view {name!r}: its rows are not of two classes or more')
     return view
 
@@ -54,7 +53,9 @@ class SM(Method):
         self.history, self.tensors, train = [], {}, as_views(train)
         self.infer_schema(train)
         rows = {v: labelled(x, v) for v, x in train.items()}
-        self.classes = 1 + max(int(x.y.max()) for x in rows.values())
+        check_labels(rows)
+        self.classes = count_classes(rows)
+        self.several = next(iter(rows.values())).y.dim() > 1
         self.init_from_data(train)
         for v, x in rows.items():
             self.regress(v, parts_of(x.x)['pooled'], x.y)
@@ -88,26 +89,39 @@ class SM(Method):
                     nystroem(self.features(view, x), self.kernel / x.shape[1], self.anchors),
                 )
             )
-        m = LogisticRegression(C=self.C, max_iter=1000).fit(self.lifted(view, x).double().numpy(), y.numpy())
-        w, b = torch.as_tensor(m.coef_), torch.as_tensor(m.intercept_)
-        if len(w) == 1:
-            w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2  # of two classes scikit-learn keeps one
-        known = torch.as_tensor(m.classes_).long()  # a class without rows has probability 0
+        x = self.lifted(view, x).double().numpy()
+
+        def fit(y):
+            m = LogisticRegression(C=self.C, max_iter=1000).fit(x, y)
+            return torch.as_tensor(m.coef_), torch.as_tensor(m.intercept_), torch.as_tensor(m.classes_).long()
+
+        if self.several:  # a class that all rows have, or none, has probability 1 or 0
+            known = ((y > 0).any(0) & (y <= 0).any(0)).nonzero().ravel()
+            w, b = (torch.cat(parts) for parts in list(zip(*(fit((y[:, c] > 0).numpy()) for c in known)))[:2])
+            absent = torch.where((y > 0).all(0), 1e9, -1e9)
+        else:
+            w, b, known = fit(y.numpy())
+            if len(w) == 1:
+                w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2  # of two classes scikit-learn keeps one
+            absent = torch.full((self.classes,), -1e9)  # a class without rows has probability 0
         self.tensors[f'W.{view}'] = torch.zeros(self.classes, w.shape[1]).to(w).index_copy(0, known, w)
-        self.tensors[f'b.{view}'] = torch.full((self.classes,), -1e9).to(b).index_copy(0, known, b)
+        self.tensors[f'b.{view}'] = absent.to(b).index_copy(0, known, b)
 
     def encode(self, view, x, target=None):
-        "(n, classes) probabilities"
+        "(n, classes) probabilities, which add up to 1 where a row has one class"
         x, t = self.validate_input(view, x)['pooled'], self.tensors
-        return torch.cat(
-            [(self.lifted(view, c).double() @ t[f'W.{view}'].T + t[f'b.{view}']).softmax(1) for c in x.split(4096)]
-        ).float()
+
+        def probabilities(x):
+            logits = self.lifted(view, x).double() @ t[f'W.{view}'].T + t[f'b.{view}']
+            return logits.sigmoid() if self.several else logits.softmax(1)
+
+        return torch.cat([probabilities(c) for c in x.split(4096)]).float()
 
     def state(self):
-        return self.tensors, dict(classes=self.classes)
+        return self.tensors, dict(classes=self.classes, several=self.several)
 
     def restore(self, tensors, data):
-        self.tensors, self.classes = tensors, data['classes']
+        self.tensors, self.classes, self.several = tensors, data['classes'], data.get('several', False)
 
 # %% ../../nbs/methods/04_semantic.ipynb #a5b1e0da
 def gaussian(x: Tensor, anchors: Tensor, gamma: float) -> Tensor:  # (n, m)
@@ -173,9 +187,10 @@ class LabelledCCA(MCCA):
 
     def fit(self, train, validate=None):
         rows = Views({v: labelled(x, v) for v, x in as_views(train).items()})
+        check_labels(rows)
         self.infer_schema(rows, max_views=4, instead='The label is one more view')
         first = next(iter(rows.values()))
-        indicators = torch.nn.functional.one_hot(first.y).double()
+        indicators = (first.y > 0 if first.y.dim() > 1 else torch.nn.functional.one_hot(first.y)).double()
         labelled_views = Views(rows | {'its label': View(indicators[:, indicators.any(0)], item=first.item)})
         m = MCCA(
             min(self.dim, *(parts_of(x.x)['pooled'].shape[1] for x in labelled_views.values())), self.shrinkage

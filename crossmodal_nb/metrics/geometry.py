@@ -129,7 +129,8 @@ def structure(
     k: int = 10,  # Neighbours
     seed: int = 0,  # Of the sample for what is quadratic
 ) -> dict:  # trustworthiness; purities, each with its level by chance; silhouette: all at most 1
-    "Trustworthiness of the map; purity and silhouette in the space; quadratic ones on at most 3,000 rows"
+    """Trustworthiness of the map; purity and silhouette in the space; quadratic ones on at most 3,000 rows. There is no
+    silhouette of one class alone"""
     from sklearn.manifold import trustworthiness
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import NearestNeighbors
@@ -148,5 +149,7 @@ def structure(
     out = dict(trustworthiness=float(trust), **purity('view', view))
     if label is None:
         return out
-    silhouette = silhouette_score(z[sample], label[sample], metric='cosine')
-    return out | purity('label', label) | dict(silhouette=float(silhouette))
+    out |= purity('label', label)
+    if 1 < len(np.unique(label[sample])) < len(sample):  # it compares a row's own class with another
+        out['silhouette'] = float(silhouette_score(z[sample], label[sample], metric='cosine'))
+    return out

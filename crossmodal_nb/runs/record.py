@@ -120,6 +120,11 @@ def converted(
             out[name] = typed(value, *declared[name])
         except InputError as e:
             raise InputError(f'{label}: {e}') from None
+    for name in {'root', 'sample'} & {*out.get('options', ())} & {*declared}:
+        raise InputError(
+            f"parameter 'options' of {Path(path).name}{where}: {name} is a parameter of its own. "
+            f'Write {name} = {out["options"][name]!r} beside options'
+        )
     return out
 
 

@@ -105,8 +105,18 @@ def expand(
     if 'final' in base:
         base['final'] = entry['final'] and not smoke
     if smoke:
-        return [base | entry['smoke']]
-    return [_put(base, dict(zip(entry['sweep'], values))) for values in itertools.product(*entry['sweep'].values())]
+        return [_placed(base | entry['smoke'])]
+    combinations = itertools.product(*entry['sweep'].values())
+    return [_placed(_put(base, dict(zip(entry['sweep'], values)))) for values in combinations]
+
+
+def _placed(params):
+    "With `root` as an absolute path: kernels have other working directories"
+    if not params.get('root'):
+        return params
+    s = settings()
+    places = [folder / Path(params['root']).expanduser() for folder in (s.root, *s.data)]
+    return params | dict(root=str(next((p for p in places if p.exists()), places[0]).absolute()))
 
 
 def _put(params, values):
@@ -366,7 +376,7 @@ def _execute(job):
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     modified = path.exists() and path.stat().st_mtime_ns
     try:
-        with _environment(fit_cache.folder_variable, job.get('fitted', '')):
+        with _environment(**{fit_cache.folder_variable: job.get('fitted', '')}, **_data_folders()):
             pm.execute_notebook(
                 job['notebook'],
                 half,
@@ -402,17 +412,24 @@ def _folder(job):
     return job['notebook'].parent if s.checkout else s.root
 
 
+def _data_folders():
+    "`$CROSSMODAL_DATA` with absolute paths: kernels have other working directories"
+    folders = [p for p in os.environ.get('CROSSMODAL_DATA', '').split(os.pathsep) if p]
+    return dict(CROSSMODAL_DATA=os.pathsep.join(str(Path(p).expanduser().absolute()) for p in folders))
+
+
 @contextlib.contextmanager
-def _environment(name, value):
-    "A variable of the environment, for the kernels that are started in the block"
-    previous = os.environ.get(name)
-    os.environ[name] = value
+def _environment(**variables):
+    "Variables of the environment, for the kernels that are started in the block"
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ.pop(name)
-        if previous is not None:
-            os.environ[name] = previous
+        for name, value in previous.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _lost(job, why):
