@@ -112,6 +112,7 @@ def test_a_notebook_of_ones_own(home):
         (('data', 'add', 'more', 'pears.csv'), 'pears.csv'),
         (('data', 'add', 'more', 'pairs.csv', '--label', 'rubrick'), 'rubrik'),
         (('data', 'add', 'More!', 'pairs.csv'), 'no name for a data set'),
+        (('data', 'add', 'more', 'hub:a/b/c'), 'no address'),
         (('data', 'add', 'emoji', 'pairs.csv', '--text', 'titel', '--text', 'text'), 'Choose another one'),
         (('data', 'remove', 'nws'), 'own data set'),
         (('try', 'nws'), 'no dataset'),

@@ -66,13 +66,19 @@ def _unpack(path, kind, paths, folder):
 
 
 def write_rows(
-    rows,  # Dicts
-    folder: Path,  # Its table `metadata.jsonl` is written
+    rows,  # Dicts; in the place of a damaged row a text that says what is wrong with it
+    folder: Path,
 ):
-    "Write the table of a folder, row by row"
+    "Write the table of a folder, `metadata.jsonl`, and the reasons of damaged rows, `damaged.txt`"
+    damaged = []
     with open(folder / 'metadata.jsonl', 'w', encoding='utf-8') as out:
         for row in rows:
-            out.write(json.dumps(row, default=str) + '\n')
+            if isinstance(row, str):
+                damaged.append(' '.join(row.split()))
+            else:
+                out.write(json.dumps(row, default=str) + '\n')
+    if damaged:
+        (folder / 'damaged.txt').write_text('\n'.join(damaged), encoding='utf-8')
 
 # %% ../../nbs/data/21_archives.ipynb #d579f763
 def _tar_rows(paths, folder):
@@ -80,7 +86,7 @@ def _tar_rows(paths, folder):
     for path in paths:
         _check_end(path)
         with tarfile.open(path, 'r|*') as shard:
-            key, row = None, {}
+            key, row, reason = None, {}, ''
             for member in shard:
                 if not member.isfile() or member.name.rsplit('/', 1)[-1][:1] in ('', '.'):
                     continue  # no link, no folder, none of the files that macOS leaves behind
@@ -88,13 +94,17 @@ def _tar_rows(paths, folder):
                 stem, _, ending = name.partition('.')
                 if (prefix, stem) != key:
                     if row:
-                        yield row
-                    key, row, n = (prefix, stem), dict(key=stem), n + 1
+                        yield reason or row
+                    key, row, n, reason = (prefix, stem), dict(key=stem), n + 1, ''
                     if split[path]:
                         row['split'] = split[path]
-                _add_member(row, shard.extractfile(member), ending.lower(), f'{path.stem}/{n:08}', folder, member)
+                place = f'{path.stem}/{n:08}'
+                try:
+                    _add_member(row, shard.extractfile(member), ending.lower(), place, folder, member)
+                except InputError as e:
+                    reason = f'{path.name}: {e}'
             if row:
-                yield row
+                yield reason or row
 
 
 def _check_end(path):
@@ -180,7 +190,9 @@ def datasets_library(
     except ImportError as e:
         raise MissingError(f'{source}: it is read with the package datasets: {_install}') from e
     if int(datasets.__version__.split('.')[0]) < 4:
-        raise MissingError(f'{source}: datasets {datasets.__version__} may run code of a data set. Update it: {_install}')
+        raise MissingError(
+            f'{source}: datasets {datasets.__version__} may run code of data sets. Update it: {_install}'
+        )
     return datasets
 
 
@@ -247,6 +259,8 @@ def _ending(data):
         b'OggS': '.ogg',
         b'ID3': '.mp3',
         b'\xff\xfb': '.mp3',
+        b'\xff\xf3': '.mp3',
+        b'\xff\xf2': '.mp3',
         b'glTF': '.glb',
     }
     if data[:4] == b'RIFF':

@@ -15,7 +15,8 @@ from .archives import has_embedded_files, unpacked
 from .array_folders import read_arrays
 from .folder_report import FolderReport
 from .folders import folder_split, gather, split_views
-from .layouts import read_layout
+from .layouts import beside_endings, read_layout
+from .readers import lines
 from .roles import column_roles, split_names
 from .scan import FileFinder, list_files, modality_of
 from .tables import read_table, table_endings
@@ -109,7 +110,8 @@ def _read(path, roles, table, name, max_skipped, source, prefix):
         if table is None and _is_array_folder(finder.names):
             return read_arrays(root, name, report)
         report.layout, rows, report.files = read_layout(finder, table)
-    report.layout = prefix + report.layout
+    if prefix and prefix != 'zip, ':
+        _name_as_in_archive(rows, root)
     if not rows.rows:
         raise InputError(rows.damaged[0] if rows.damaged else f'{source}: no captions in it')
     sample = rows.rows[:: max(1, len(rows.rows) // 500)]
@@ -121,11 +123,22 @@ def _read(path, roles, table, name, max_skipped, source, prefix):
     columns |= dict(split=[chosen.split] if chosen.split else [], item=[chosen.item] if chosen.item else [])
     report.roles = {c: role for role, cs in columns.items() for c in cs}
     views, split_of = gather(rows, chosen, finder, report, max_skipped)
+    if report.layout == 'text beside each file':
+        read = set(report.files)
+        report.unused += [n for n in finder.names if n.lower().endswith(beside_endings) and root / n not in read]
+    report.layout = prefix + report.layout
     if split_of:
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
     elif finder:
         split_of = folder_split(views, finder, report)
     return split_views(views, split_of, name, report), report
+
+
+def _name_as_in_archive(table, root):
+    "Places as the archive has them, not as its unpacked table, and what could not be unpacked"
+    table.places = [f'sample {r["key"]}' if 'key' in r else f'row {i}' for i, r in enumerate(table.rows, 1)]
+    if (root / 'damaged.txt').is_file():
+        table.damaged += lines(root / 'damaged.txt')
 
 
 def _is_array_folder(names):

@@ -31,7 +31,7 @@ def is_hub(
 def _parts(address):
     "Name, configuration, revision"
     if not (m := _address.fullmatch(address)):
-        raise InputError(f'{address[:99]!r} is no address: expected hub:OWNER/NAME, hub:OWNER/NAME:CONFIGURATION@REVISION')
+        raise InputError(f'{address[:99]!r} is no address: expected hub:OWNER/NAME[:CONFIGURATION][@REVISION]')
     return m.groups()
 
 
