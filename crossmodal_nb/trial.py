@@ -116,18 +116,17 @@ def advice_for(
 def index_advised(
     name: str,  # A data set that was tried
 ) -> Path:  # The index, for `crossmodal search`
-    "Train the advised method with its chosen setting, and save it; all rows that were tried can be found"
+    "Train the advised method with its chosen setting, and save it; all rows of the data set can be found"
     from crossmodal_nb.datasets import class_names, load
     from crossmodal_nb.methods.saving import find
     from crossmodal_nb.runs.record import runs
     from crossmodal_nb.search import build_index
 
     relevance, advised = next(iter(advice_for(name).items()))
-    record = runs(entry_of(name))[0]
-    tables, sample = record['tables'], record['params'].get('sample') or None
+    tables = runs(entry_of(name))[0]['tables']
     chosen = tables['chosen'][relevance][advised['start']]
     method = find(chosen['kind'])(**chosen['params'])
-    raw = {s: v.select(*tables['views']) for s, v in load(name, sample=sample).items()}
+    raw = {s: v.select(*tables['views']) for s, v in load(name).items()}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the page of the trial has said them
         index = build_index(method, raw, 'all', relevance, f'{name}, {advised["start"]}', class_names(name))
