@@ -110,6 +110,7 @@ def _read(path, roles, table, name, max_skipped, source, prefix):
         if table is None and _is_array_folder(finder.names):
             return read_arrays(root, name, report)
         report.layout, rows, report.files = read_layout(finder, table)
+    report.layout = prefix + report.layout
     if prefix and prefix != 'zip, ':
         _name_as_in_archive(rows, root)
     if not rows.rows:
@@ -123,14 +124,13 @@ def _read(path, roles, table, name, max_skipped, source, prefix):
     columns |= dict(split=[chosen.split] if chosen.split else [], item=[chosen.item] if chosen.item else [])
     report.roles = {c: role for role, cs in columns.items() for c in cs}
     views, split_of = gather(rows, chosen, finder, report, max_skipped)
-    if report.layout == 'text beside each file':
-        read = set(report.files)
-        report.unused += [n for n in finder.names if n.lower().endswith(beside_endings) and root / n not in read]
-    report.layout = prefix + report.layout
     if split_of:
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
     elif finder:
         split_of = folder_split(views, finder, report)
+    if report.layout.endswith('text beside each file'):
+        read = set(report.files)
+        report.unused += [n for n in finder.names if n.lower().endswith(beside_endings) and root / n not in read]
     return split_views(views, split_of, name, report), report
 
 

@@ -87,14 +87,14 @@ def _cells(row, modality, columns, finder, folder):
                 values[value] = value
                 continue
             path = finder.find(value, folder)
+            if path and path.endswith('.bin'):  # unpacked, of no known kind
+                raise InputError(f'{c}: these bytes are no picture, sound, video or mesh of a known kind')
             if path is None:
                 near = finder.nearest(value)
                 raise InputError(
                     f'no file {value[:99]!r} among the {len(finder.names)} of {finder.root}'
                     + (f'; near is: {near}' if near else '')
                 )
-            if path.endswith('.bin'):  # unpacked, of no known kind
-                raise InputError(f'{c}: these bytes are no picture, sound, video or mesh of a known kind')
             values[path] = finder.spelling(value)
     return values
 
