@@ -175,7 +175,7 @@ def _columns(role):
 @data_app.command('add')
 def add(
     name: str = typer.Argument(..., help='How it shall be called: small letters, digits, _ and -.'),
-    path: Path = typer.Argument(..., help='A table, a folder or an archive.'),
+    path: Path = typer.Argument(..., help='A table, a folder, an archive, or hub:OWNER/NAME of the Hugging Face hub.'),
     image: list[str] = _columns('image'),
     text: list[str] = _columns('text'),
     audio: list[str] = _columns('audio'),

@@ -318,7 +318,7 @@ class Sandbox:
 
 
 def _serve(pipe):
-    libraries = ('lmdb', 'scipy.io', 'pandas', 'pyarrow.parquet', 'openpyxl')
+    libraries = ('lmdb', 'scipy.io', 'pandas', 'pyarrow.parquet', 'openpyxl', 'datasets')
     own = ('datasets.recipe1m_lmdb', 'datasets.wikipedia', 'data.archives', 'data.tables')
     for module in (*libraries, *(f'crossmodal_nb.{m}' for m in own)):
         importlib.import_module(module)
@@ -413,6 +413,7 @@ own_layouts = {k: make for k, make in layouts.items() if k != 'tokens'} | dict(
     tar=own.shards,
     zip=own.zipped,
     parquet=own.embedded,
+    saved=own.saved,
 )
 
 

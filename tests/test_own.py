@@ -21,10 +21,8 @@ topics = dict(
 )
 
 
-@pytest.fixture(scope='module')
-def home(tmp_path_factory):
-    "A checkout: the notebooks of the project, the sources of its book, a work folder of its own, and a table"
-    home = tmp_path_factory.mktemp('home')
+def prepare(home):
+    "A checkout: the notebooks of the project, the sources of its book, and a work folder of its own"
     (home / 'settings.ini').write_text('[crossmodal]\n')
     shutil.copytree(root / 'nbs' / 'experiments', home / 'nbs' / 'experiments')
     (home / 'book').mkdir()
@@ -36,6 +34,13 @@ def home(tmp_path_factory):
     (home / 'work').mkdir()
     if (root / 'work' / 'data').exists():
         (home / 'work' / 'data').symlink_to(root / 'work' / 'data')
+    return home
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    "A checkout, and a table"
+    home = prepare(tmp_path_factory.mktemp('home'))
     draw, lines = random.Random(0), ['titel;text;rubrik']
     for i in range(30):
         for topic, words in topics.items():
@@ -107,6 +112,7 @@ def test_a_notebook_of_ones_own(home):
         (('data', 'add', 'more', 'pears.csv'), 'pears.csv'),
         (('data', 'add', 'more', 'pairs.csv', '--label', 'rubrick'), 'rubrik'),
         (('data', 'add', 'More!', 'pairs.csv'), 'no name for a data set'),
+        (('data', 'add', 'more', 'hub:a/b/c'), 'no address'),
         (('data', 'add', 'emoji', 'pairs.csv', '--text', 'titel', '--text', 'text'), 'Choose another one'),
         (('data', 'remove', 'nws'), 'own data set'),
         (('try', 'nws'), 'no dataset'),

@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 import unicodedata
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,6 +317,20 @@ def test_a_text_beside_each_file(name, tmp_path):
     assert sum(sizes(splits)) == N and report.layout == 'text beside each file'
 
 
+def test_texts_without_a_picture_are_named(tmp_path):
+    pictures(tmp_path)
+    for name in (*(f'p{i:03}' for i in range(N)), 'README', 'p999'):
+        (tmp_path / f'{name}.txt').write_text(words(0) + name)
+    splits, report = read_folder(tmp_path)
+    assert sum(sizes(splits)) == N and report.unused == ['README.txt', 'p999.txt']
+    assert '2 files without a row are left out: README.txt, p999.txt' in str(report)
+
+
+def test_translations_in_an_object_are_columns(tmp_path):
+    write_jsonl(tmp_path / 'a.jsonl', [dict(translation=dict(en=words(i), de=f'ein Ding {i}')) for i in range(N)])
+    assert set(read_folder(tmp_path)[0]['train']) == {'translation.en', 'translation.de'}
+
+
 def test_folders_of_splits_and_classes(tmp_path):
     names = [f'{("train", "train", "val", "test")[i % 4]}/{("cat", "dog")[i // 12]}/p{i}.png' for i in range(N)]
     pictures(tmp_path, names)
@@ -433,16 +451,40 @@ def test_parquet_with_embedded_files(tmp_path):
     assert len(splits['test'].shared_items) == 8 and splits['train']['image'].x[0].size == (8, 8)
 
 
-def test_saved_by_the_datasets_library(tmp_path):
+def saved(root):
     datasets = pytest.importorskip('datasets')
     features = datasets.Features(
         image=datasets.Image(), text=datasets.Value('string'), label=datasets.ClassLabel(names=['dog', 'cat'])
     )
     part = dict(image=[dict(bytes=png(i), path=None) for i in range(N)], text=list(map(words, range(N))))
-    saved = datasets.Dataset.from_dict(part | dict(label=[i % 2 for i in range(N)]), features)
-    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / 'set')
+    part = datasets.Dataset.from_dict(part | dict(label=[i % 2 for i in range(N)]), features)
+    datasets.DatasetDict(train=part).save_to_disk(root)
+
+
+def test_saved_by_the_datasets_library(tmp_path):
+    saved(tmp_path / 'set')
     splits, report = read_folder(tmp_path / 'set')
     assert sum(sizes(splits)) == N and report.classes == ['cat', 'dog'] and 'valid and test are taken' in str(report)
+
+
+script = """
+import sys
+from crossmodal_nb.data.folder_reader import read_folder
+print(read_folder(sys.argv[1])[1].items)
+"""
+
+
+def test_an_archive_is_read_by_a_script_without_a_main_guard(tmp_path):
+    "The process that reads it does not run the script again"
+    write_tar(tmp_path / '0.tar', range(N))
+    (tmp_path / 'script.py').write_text(script)
+    done = subprocess.run(
+        [sys.executable, tmp_path / 'script.py', tmp_path / '0.tar'],
+        capture_output=True,
+        text=True,
+        env=os.environ | dict(PYTHONPATH=str(Path(__file__).parent.parent)),
+    )
+    assert done.stdout == f'{N}\n', done.stderr
 
 
 def test_zips(tmp_path):

@@ -16,7 +16,8 @@ from .array_folders import array_files, read_arrays
 from .folder_report import FolderReport
 from .folders import folder_split, gather, split_views
 from .gaze_files import find_gaze, leave_out_unseen, names_maps, read_gaze, with_gaze
-from .layouts import read_layout
+from .layouts import beside_endings, read_layout
+from .readers import lines
 from .roles import column_roles, split_names
 from .scan import FileFinder, list_files, modality_of
 from .tables import read_table, table_endings
@@ -115,6 +116,8 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
         finder, gaze = find_gaze(finder)
         report.layout, rows, report.files = read_layout(finder, table)
     report.layout = prefix + report.layout
+    if prefix and prefix != 'zip, ':
+        _name_as_in_archive(rows, root)
     if not rows.rows:
         raise InputError(rows.damaged[0] if rows.damaged else f'{source}: no captions in it')
     sample = rows.rows[:: max(1, len(rows.rows) // 500)]
@@ -133,6 +136,9 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
     elif finder:
         split_of = folder_split(views, finder, report)
+    if report.layout.endswith('text beside each file'):
+        read = set(report.files)
+        report.unused += [n for n in finder.names if n.lower().endswith(beside_endings) and root / n not in read]
     splits = split_views(views, split_of, name, report)
     if gaze:
         report.views['gaze'] = ('map', len(views[image]))
@@ -152,6 +158,13 @@ def _gaze(rows, chosen, finder, files, report, max_skipped):
     gaze = read_gaze(finder, files, report, max_skipped)
     leave_out_unseen(rows, columns, finder, gaze, report, max_skipped)
     return image, finder, gaze
+
+
+def _name_as_in_archive(table, root):
+    "Places as the archive has them, not as its unpacked table, and what could not be unpacked"
+    table.places = [f'sample {r["key"]}' if 'key' in r else f'row {i}' for i, r in enumerate(table.rows, 1)]
+    if (root / 'damaged.txt').is_file():
+        table.damaged += lines(root / 'damaged.txt')
 
 
 def _is_array_folder(names):

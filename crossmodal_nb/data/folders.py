@@ -90,6 +90,8 @@ def _cells(row, modality, columns, finder, folder):
                 values.append((value, value))
                 continue
             path = finder.find(value, folder)
+            if path and path.endswith('.bin'):  # unpacked, of no known kind
+                raise InputError(f'{c}: these bytes are no picture, sound, video or mesh of a known kind')
             if path is None:
                 near = finder.nearest(value)
                 raise InputError(

@@ -226,8 +226,8 @@ def _check_pixels(points, place):
     points = np.asarray(points, float)
     if len(points) > 2 and ((points > -0.5) & (points < 1.5)).all(1).mean() > 0.9 and (points % 1).any():
         raise InputError(
-            f'{place}: x and y lie between 0 and 1, as shares of the width and height. Pixels of the picture are needed: '
-            'multiply x by its width and y by its height'
+            f'{place}: x and y lie between 0 and 1, as shares of the width and height. Pixels of the picture are '
+            'needed: multiply x by its width and y by its height'
         )
 
 # %% ../../nbs/data/24_gaze_files.ipynb #gzf00012
@@ -285,8 +285,8 @@ def _say_outside(finder, table, outside, report):
     words = f'{n:,} of {total:,} fixations lie outside of their pictures'
     if 2 * n > total:
         raise InputError(
-            f'{table.source}: {words}, such as x {column:g}, y {row:g} on {picture} of {width} × {height} pixels. Are they '
-            'pixels of the screen, or of the picture at another size? Those of the picture are needed, from 0'
+            f'{table.source}: {words}, such as x {column:g}, y {row:g} on {picture} of {width} × {height} pixels. Are '
+            'they pixels of the screen, or of the picture at another size? Those of the picture are needed, from 0'
         )
     report.notes.append(f'{words} and are left out ({abbreviate(outside, 3)})')
 
@@ -352,8 +352,8 @@ def leave_out_unseen(
     if len(unseen) > max_skipped * len(all_pictures):
         raise InputError(
             f'{finder.root}: nothing in {gaze.place} about {len(unseen)} of {len(all_pictures)} pictures: '
-            f'{abbreviate(unseen)}; at most {100 * max_skipped:g} % may be left out. Add their files, take their rows out, '
-            f'or take {gaze.place} out to read the pictures without gaze'
+            f'{abbreviate(unseen)}; at most {100 * max_skipped:g} % may be left out. Add their files, take their rows '
+            f'out, or take {gaze.place} out to read the pictures without gaze'
         )
     if unseen:
         report.gaze += f'; none of {abbreviate(unseen)}'

@@ -13,6 +13,8 @@ import json
 import multiprocessing
 import os
 import re
+import sys
+import types
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -207,9 +209,12 @@ def isolated(
     context = multiprocessing.get_context(
         'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
     )
+    context.set_forkserver_preload([f.__module__])  # imported once, by the process that forks the others
     with ProcessPoolExecutor(1, context, initializer=_limit, initargs=(memory,)) as pool:
         try:
-            return pool.submit(f, path, *args).result()
+            with _without_main():
+                future = pool.submit(f, path, *args)  # this starts the process
+            return future.result()
         except InputError:
             raise
         except FileNotFoundError as e:
@@ -218,6 +223,17 @@ def isolated(
             raise InputError(f'{path}: the reader crashed. The file is damaged; fetch it again') from e
         except Exception as e:
             raise InputError(f'{path}: not readable ({type(e).__name__}: {e})') from e
+
+
+@contextlib.contextmanager
+def _without_main():
+    "Another process would first run the user's own script again, which need not be made for that"
+    main = sys.modules['__main__']
+    sys.modules['__main__'] = types.ModuleType('__main__')
+    try:
+        yield
+    finally:
+        sys.modules['__main__'] = main
 
 
 def _limit(memory):

@@ -171,7 +171,14 @@ def _json_list(path):
 
 
 def _stripped(row):
-    return {k.strip(): v.strip() if isinstance(v, str) else v for k, v in row.items() if k.strip()}
+    "Without white space around; an object of texts, as translations are stored, becomes a column for each"
+    new = {}
+    for k, v in row.items():
+        if isinstance(v, dict) and v and all(isinstance(t, str) for t in v.values()):
+            new |= {f'{k.strip()}.{language}': t.strip() for language, t in v.items()}
+        elif k.strip():
+            new[k.strip()] = v.strip() if isinstance(v, str) else v
+    return new
 
 
 def _parquet(path):

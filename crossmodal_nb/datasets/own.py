@@ -7,6 +7,7 @@ __all__ = ['fields', 'own_file', 'own', 'add', 'remove', 'describe', 'read_own',
 
 # %% ../../nbs/datasets/35_own.ipynb #14ac407e
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from ..core.files import edit_toml
 from ..core.settings import settings
 from ..data.folder_reader import read_folder, source_files
 from ..data.folder_report import FolderReport
+from ..data.hub import fetch, is_hub, pinned
 
 # %% ../../nbs/datasets/35_own.ipynb #49c68852
-fields = dict(path=str, roles=dict, title=str, licence=str)  # of an entry, and their types
+fields = dict(path=str, roles=dict, title=str, licence=str, source=str)  # of an entry, and their types
 
 
 def own_file() -> Path:
@@ -51,7 +53,7 @@ def _check_entry(name, e, path):
 # %% ../../nbs/datasets/35_own.ipynb #1f8e733c
 def add(
     name: str,  # A word of letters, digits, `_` and `-`
-    path: str | Path,  # A table, a folder or an archive: see the chapter on reading tables and folders
+    path: str | Path,  # A table, a folder, an archive, or `hub:OWNER/NAME`: see the chapters on reading them
     roles: dict | None = None,  # Role: its column, or several; as in `read_folder`
     title: str = '',  # For readers
     licence: str = '',  # Without one, nothing about this set is ever published
@@ -61,15 +63,33 @@ def add(
     "Read a data set, and write it to the catalogue. Raises an `InputError`, and leaves the catalogue as it was"
     if not re.fullmatch(r'[a-z][a-z0-9_-]{0,39}', name):
         raise InputError(f'{name!r} is no name for a data set: small letters, digits, _ and -, a letter first')
-    known, path = own(), Path(path).expanduser().resolve()
+    known = own()
     if name in known and not replace:
         raise InputError(f'{name} is an own data set already ({known[name]["path"]}). Replace it with --replace')
     if name in taken and name not in known:
         raise InputError(f'{name} is the name of a data set of the project. Choose another one')
-    report = read_folder(path, roles, name=name)[1]
+    path, source, report = _read_new(name, path, roles)
+    entry = dict(path=str(path), roles=roles or {}, title=title, licence=licence)
     with edit_toml(own_file()) as entries:
-        entries[name] = dict(path=str(path), roles=roles or {}, title=title, licence=licence)
+        entries[name] = entry | (dict(source=source) if source else {})
     return report
+
+
+def _read_new(name, path, roles):
+    "Where the files are, where they come from (if that is the hub), and what was found"
+    if not is_hub(path):
+        path = Path(path).expanduser().resolve()
+        return path, '', read_folder(path, roles, name=name)[1]
+    source = pinned(str(path))
+    folder, fresh = fetch(source)
+    try:
+        report = read_folder(folder, roles, name=name)[1]
+    except BaseException:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    report.source = source
+    return folder, source, report
 
 
 def remove(
@@ -92,8 +112,13 @@ def _path(name, root):
     entry = own()[name]
     path = Path(root or entry['path'])
     if not path.exists():
-        raise MissingError(f'{name}: {path} is gone. Where is it now? `crossmodal data add {name} PATH --replace`')
+        raise MissingError(f'{name}: {path} is gone. {_again(name, entry)}')
     return path
+
+
+def _again(name, entry):
+    place, question = entry['source'] or 'PATH', '' if entry['source'] else 'Where is it now? '
+    return f'{question}`crossmodal data add {name} {place} --replace`'
 
 
 def read_own(
@@ -101,7 +126,9 @@ def read_own(
     root=None,  # Where its files are now (default: as in the catalogue)
 ) -> tuple[dict, FolderReport]:  # Its splits, and what was found
     "Read an own data set"
-    return read_folder(_path(name, root), own()[name]['roles'], name=name)
+    splits, report = read_folder(_path(name, root), own()[name]['roles'], name=name)
+    report.source = own()[name]['source'] or report.source
+    return splits, report
 
 
 def __getattr__(name):
@@ -115,7 +142,7 @@ def __getattr__(name):
 
 def _info(name, e):
     return dict(
-        title=e['title'] or f'Your own: {Path(e["path"]).name}',
+        title=e['title'] or f'Your own: {e["source"] or Path(e["path"]).name}',
         views=list(e['roles']) or ['guessed'],
         labels='optional',
         n=None,
@@ -126,7 +153,7 @@ def _info(name, e):
         embedded=False,
         publishable=bool(e['licence']),
         own=True,
-        how=f'it was at {e["path"]}; `crossmodal data add {name} PATH --replace` says where it is now',
+        how=f'it was at {e["path"]}. {_again(name, e)}',
     )
 
 

@@ -184,6 +184,8 @@ def _decided(records, have, entries, page, by='item', order=simplicity, within=l
         because = (
             f'undecided: {start}, the simplest, is a default, not a finding, '
             'because these records hold no validation scores of single items'
+            if len(names) > 1
+            else 'it is the only method that was tried'
         )
     test_report, decide = _reported(mine, entries, by, order, within, start)
     if len(valid) < 2 and decide:
