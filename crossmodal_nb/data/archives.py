@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from ..core.checks import InputError, MissingError
 from ..core.fetch import unpack
 from ..core.files import digest, locked
+from ..core.progress import Progress
 from ..core.settings import settings
 from .layouts import split_in
 from .readers import isolated, stamped
@@ -40,7 +41,8 @@ def unpacked(
             shutil.rmtree(left, ignore_errors=True)
         _check_space(sum(p.stat().st_size for p in inner), store.parent)
         try:
-            isolated(_unpack, paths[0], kind, paths, part)
+            with Progress(f'{paths[0].name}: unpacking', delay=1):
+                isolated(_unpack, paths[0], kind, paths, part)
             os.replace(part, store)
         finally:
             shutil.rmtree(part, ignore_errors=True)
