@@ -78,11 +78,15 @@ def table_text(
     from rich.table import Table
 
     head, *body = ([str(c) for c in r] for r in rows)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    gap = 1 if width and width < 100 else 2
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for name, *cells in zip(head, *body):
-        numbers = all(re.fullmatch(r'-?[\d.,]*[^\w\s]*¹?', c) for c in cells) and any(cells)
-        narrow = max(map(len, [name, *cells])) <= 24  # never wrapped
-        table.add_column(name, justify='right' if numbers else 'left', no_wrap=narrow, overflow='fold')
+        numbers = any(cells) and all(re.fullmatch(r'-?[\d.,]*[^\w\s]*¹?', c) for c in cells)
+        longest = max(map(len, [name, *cells]))
+        whole = longest <= 10 or not any(re.search(r'[^\W\d_]', c) for c in cells)  # short, or figures: not wrapped
+        table.add_column(
+            name, justify='right' if numbers else 'left', min_width=longest if whole else None, overflow='fold'
+        )
     for r in body:
         table.add_row(*r)
     console = Console(

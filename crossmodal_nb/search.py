@@ -164,6 +164,7 @@ def view_of(
     able = [v for v in self.possible_views(query) if v != gallery]
     if not able:
         sort = modality(query)
+        opened(query, sort)  # what is not there, or cannot be read, is said first
         have = ', '.join(f'{v} ({self.kinds[v] if v in self.encoders else "vectors, .npy"})' for v in self.method.views)
         searched = f' besides {gallery}, which is searched' if gallery else ''
         raise InputError(f'the query is of kind {sort!r}, but no view takes that{searched}. The views: {have}')

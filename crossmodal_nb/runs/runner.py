@@ -304,7 +304,8 @@ def run(
     again = (
         {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
     )
-    todo = plan(names, smoke, report, into)
+    with Progress('looking what has changed', delay=2):
+        todo = plan(names, smoke, report, into)
     target = into or settings().work / ('smoke' if smoke else 'records')  # never the folder of the published records
     go = [
         j | dict(path=target / j['exp'] / f"{j['key']}.json")
