@@ -7,9 +7,12 @@ to go on with a notebook of your own."""
 __all__ = ['entry_of', 'write_entry', 'remove_entry', 'try_fields', 'estimate', 'advice_for', 'index_advised', 'new']
 
 # %% ../nbs/trial.ipynb #8feaa20c
+import contextlib
+import tempfile
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 from .core.checks import InputError, check_choice
 from .core.files import atomic, edit_toml
@@ -57,40 +60,143 @@ def try_fields(
 # %% ../nbs/trial.ipynb #f136d396
 def estimate(
     name: str,  # A data set
-    params: dict,  # Of the entry: `views`, `by`, `methods`, `epochs`, `sample`, `encoders`
+    params: dict,  # Of the entry: `views`, `relevance`, `methods`, `epochs`, `sample`, `encoders`
     seeds: int = 3,  # Runs
-    items: int = 48,  # How many items are timed
-) -> dict:  # `minutes`, `disk_mb`, `memory_mb`, `rows`
+    items: int = 48,  # How many items are encoded
+    rows: int = 512,  # How many rows methods are timed with, at most
+) -> dict:  # `minutes` of computing, `busy` (how many times longer it takes at present), `disk_mb`, `memory_mb`, `rows`
     "Roughly what a trial will cost on this machine"
     from crossmodal_nb.datasets import load
-    from crossmodal_nb.encoders.presets import encoded
-    from crossmodal_nb.evaluation.classics import classics, default_pair, possible_relevances
+    from crossmodal_nb.evaluation.classics import default_pair
     from crossmodal_nb.runs.record import cost
 
+    begin = time.perf_counter(), time.process_time()
     whole = load(name, sample=params.get('sample') or None)
-    few = load(name, sample=items)
     views = params.get('views') or default_pair(whole['train'])
-    whole, few = ({s: v.select(*views) for s, v in splits.items()} for splits in (whole, few))
-    rows, rows_few = (sum(len(v) for views in splits.values() for v in views.values()) for splits in (whole, few))
-    start = time.perf_counter()
-    data = encoded(few, params.get('encoders'))
-    encoding = (time.perf_counter() - start) / rows_few * rows
-    training, epochs = 0.0, params.get('epochs') or 30
-    for relevance in possible_relevances(data['train']):
-        for method, settings_ in classics(data['train'], relevance, epochs=1).values():
-            start = time.perf_counter()
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # about so few items; the trial itself says what holds for all
-                method.set_params(**settings_[0]).fit(data['train'])
-            passes = epochs if hasattr(method, 'trainer') else 1
-            training += (time.perf_counter() - start) * passes * len(settings_) * rows / rows_few
-    numbers = sum(_width(v.x) for v in data['train'].values())
+    whole = {s: v.select(*views) for s, v in whole.items()}
+    data, encoding, start = _encoding(name, whole, items, params.get('encoders'))
+    learning = _learning(data, {s: max(map(len, v.values())) for s, v in whole.items()}, params, rows)
+    n = sum(len(v) for views in whole.values() for v in views.values())
+    features_mb = 4 * sum(_width(v.x) for v in data['train'].values()) * n / len(views) / 1e6
+    clock, processor = time.perf_counter() - begin[0], time.process_time() - begin[1]
     return dict(
-        minutes=(encoding + seeds * training) / 60,
-        disk_mb=4 * numbers * rows / len(views) / 1e6,
-        memory_mb=cost()['peak_mb'] + 4 * numbers * rows / len(views) / 1e6,
-        rows=rows,
+        minutes=(encoding + seeds * (start + learning)) / 60,
+        busy=max(1.0, clock / processor),
+        disk_mb=features_mb,
+        memory_mb=cost()['peak_mb'] + features_mb,
+        rows=n,
     )
+
+# %% ../nbs/trial.ipynb #trialst2
+def _encoding(name, whole, items, encoders):
+    "Features of a few rows; seconds of encoding all rows that are not stored; seconds until a run can encode"
+    from crossmodal_nb.datasets import load
+    from crossmodal_nb.encoders.presets import encoded
+
+    sizes, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for i, n in enumerate((items // 6, items // 6, items)):
+            few = {s: v.select(*whole['train']) for s, v in load(name, sample=n).items()}
+            data, taken = _timed(lambda few=few, i=i: encoded(few, encoders, cache=f'{folder}/{i}'))
+            if i == 0:
+                start = time.process_time()
+                continue
+            sizes.append(sum(len(v) for views in few.values() for v in views.values()))
+            seconds.append(taken)
+        keys = {f.name for f in Path(folder).glob('*/*') if f.is_dir()}
+        data = {s: _random(views, len(next(iter(views.values())))) for s, views in data.items()}
+    missing = sum(len(v) for views in whole.values() for v in views.values() if not _is_stored(v, keys))
+    return data, _extrapolated(sizes, seconds, missing) if missing else 0.0, start
+
+
+def _is_stored(view, keys):
+    "Whether a view is vectors, or its features are stored by one of these encoders"
+    from crossmodal_nb.data.modality import modality
+    from crossmodal_nb.encoders.store import store
+
+    return modality(view.x) == 'numbers' or any(store(view, SimpleNamespace(key=k)).exists() for k in keys)
+
+
+def _timed(work):
+    "What a call gives, and its seconds: of the processor, where less than by the clock"
+    clock, processor = time.perf_counter(), time.process_time()
+    result = work()
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    return result, clock if settings().device != 'cpu' and _on_gpu() else min(clock, processor)
+
+
+def _on_gpu():
+    from crossmodal_nb.encoders.base import device
+
+    return device().type == 'cuda'
+
+
+def _extrapolated(sizes, seconds, size):
+    "Seconds at another size, by the line through two points; no part of it is negative"
+    per_unit = max(0.0, (seconds[1] - seconds[0]) / (sizes[1] - sizes[0])) if sizes[1] > sizes[0] else 0.0
+    return max(0.0, seconds[0] - per_unit * sizes[0]) + per_unit * size
+
+# %% ../nbs/trial.ipynb #trialst5
+def _learning(data, sizes, params, rows):
+    "Seconds of all methods with all settings, and of their scores"
+    from crossmodal_nb.evaluation.classics import classics, possible_relevances
+    from crossmodal_nb.evaluation.retrieval import evaluate_rows
+
+    total, epochs = 0.0, params.get('epochs') or 30
+    rows, judged = min(sizes['train'], rows), min(sizes['test'], 200)
+    for relevance in possible_relevances(data['train']):
+        if params.get('relevance') not in (None, '', relevance):
+            continue
+        fitted = {}
+        for method in classics(_random(data['train'], rows), relevance):
+            if method not in (params.get('methods') or [method]):
+                continue
+            with contextlib.suppress(InputError):  # not for this data
+                seconds, fitted[method] = _learning_one(data, relevance, method, sizes['train'], epochs, rows)
+                total += seconds
+        for method in list(fitted.values())[:1]:
+            tests = [_random(data['test'], n) for n in (max(4, judged // 2), judged)]
+            taken = [_timed(lambda v=v, m=method, r=relevance: evaluate_rows(m, v, r, split='test'))[1] for v in tests]
+            squares = [len(next(iter(v.values()))) ** 2 for v in tests]
+            total += len(fitted) * _extrapolated(squares, taken, sizes['test'] ** 2)
+    return total
+
+
+def _learning_one(data, relevance, name, n_train, epochs, rows):
+    "Seconds of one method with all its settings, and a fit. Of a network one setting is timed, of two lengths"
+    from crossmodal_nb.evaluation.classics import classics
+    from crossmodal_nb.evaluation.selection import grid_search
+
+    def fit(n, epochs, few):
+        train, valid = _random(data['train'], n), _random(data['valid'], max(4, n // 5))
+        method, grid = classics(train, relevance, epochs)[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # about random vectors; the trial itself says what holds for the data
+            search, seconds = _timed(lambda: grid_search(method, grid[:1] if few else grid, train, valid, relevance))
+        return search.method, seconds, len(grid)
+
+    method, first, n_settings = fit(rows, 1, True)
+    if hasattr(method, 'trainer'):
+        _, longer, _ = fit(rows, 3, True)
+        _, shorter, _ = fit(rows, 1, True)  # the first one also loads what every network needs
+        return n_settings * _extrapolated((1, 3), (shorter, longer), epochs * n_train / rows), method
+    sizes = max(8, rows // 2), rows
+    return _extrapolated(sizes, [fit(n, 1, False)[1] for n in sizes], n_train), method
+
+
+def _random(views, n):
+    "Random vectors as wide as these views, with their classes in turn; paired if these are"
+    import torch
+
+    from crossmodal_nb.data.views import View, Views
+
+    paired, out = len(views.shared_items) > 1, {}
+    draw = torch.Generator().manual_seed(0)
+    for k, (name, v) in enumerate(views.items()):
+        y = None if v.y is None else v.y[torch.arange(n) % len(v)]
+        x = torch.randn(n, _width(v.x), generator=draw)
+        out[name] = View(x, y=y, item=torch.arange(n) + (0 if paired else k * n))
+    return Views(out)
 
 
 def _width(x):
@@ -116,7 +222,7 @@ def advice_for(
 def index_advised(
     name: str,  # A data set that was tried
 ) -> Path:  # The index, for `crossmodal search`
-    "Train the advised method with its chosen setting, and save it; all rows of the data set can be found"
+    "Train the advised method with its chosen setting, and save it; all rows that were tried can be found"
     from crossmodal_nb.datasets import class_names, load
     from crossmodal_nb.methods.saving import find
     from crossmodal_nb.runs.record import runs
@@ -124,13 +230,14 @@ def index_advised(
 
     relevance, advised = next(iter(advice_for(name).items()))
     record = runs(entry_of(name))[0]
-    tables, encoders = record['tables'], record['params'].get('encoders')
+    tables, params = record['tables'], record['params']
     chosen = tables['chosen'][relevance][advised['start']]
     method = find(chosen['kind'])(**chosen['params'])
-    raw = {s: v.select(*tables['views']) for s, v in load(name).items()}
+    raw = {s: v.select(*tables['views']) for s, v in load(name, sample=params.get('sample') or None).items()}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the page of the trial has said them
-        index = build_index(method, raw, 'all', relevance, f'{name}, {advised["start"]}', class_names(name), encoders)
+        title, encoders = f'{name}, {advised["start"]}', params.get('encoders')
+        index = build_index(method, raw, 'all', relevance, title, class_names(name), encoders)
     folder = settings().work / 'index' / name
     index.save(folder)
     return folder

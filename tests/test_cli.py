@@ -48,6 +48,61 @@ def test_help_is_quick_and_complete(tmp_path):
     assert all(f'\n  {c} ' in said for c in ('data', 'features', 'plan', 'run', 'board', 'book', 'publish', 'readme'))
 
 
+long_commands = [
+    ('data', 'add', 'mine', 'pairs.csv'),
+    ('data', 'get', 'emoji'),
+    ('data', 'show', 'mine'),
+    ('features', 'emoji'),
+    ('try', 'emoji'),
+    ('run',),
+    ('index', 'emoji'),
+    ('explore', 'emoji'),
+    ('book',),
+    ('data',),
+    ('plan',),
+    ('board',),
+    ('search', 'emoji', 'a red apple'),
+]
+
+
+@pytest.mark.parametrize('command', long_commands, ids=' '.join)
+def test_a_long_command_says_what_it_does_before_it_imports_torch(command, tmp_path):
+    "Its first step begins, at once or after a second, while nothing heavy is imported"
+    code = """
+import sys
+from crossmodal_nb.core.progress import Progress
+def begin(step):
+    print(step.name, step.delay, 'torch' in sys.modules, 'numpy' in sys.modules)
+    sys.exit(7)
+Progress.__enter__ = begin
+from crossmodal_nb.cli import app
+app(sys.argv[1:])
+"""
+    done = subprocess.run([sys.executable, '-c', code, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 7, done.stdout + done.stderr
+    *_, delay, torch, numpy = done.stdout.split()
+    assert float(delay) <= 1 and (torch, numpy) == ('False', 'False')
+
+
+def test_the_first_line_comes_at_once(checkout):
+    "Also where the output is piped; results alone are on the standard output"
+    done = process('index', 'gaussian', at=checkout)
+    assert done.stderr.startswith('gaussian: reading …') and 'Ask it: crossmodal search gaussian' in done.stdout
+    assert '…' not in done.stdout
+
+
+@pytest.mark.parametrize('width', [80, 120])
+def test_tables_fit_the_screen(width):
+    from crossmodal_nb.cli import table_text
+
+    numbers = ['R@10 (%)', '100.0† (100.0)', '[100.0, 100.0]', '100.0', '100.0', '100.0']
+    head = ['method', 'setting', 'metric', 'score', 'interval', 'chance', 'null', 'ceiling']
+    rows = [['CCA, textbook', 'scope all at once, on unseen', *numbers], ['CLIP', 'pool all', *numbers]]
+    lines = table_text([head, *rows], width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert all(sum(n in line for line in lines) == 2 for n in ('[100.0, 100.0]', '100.0† (100.0)', 'R@10 (%)'))
+
+
 @pytest.mark.parametrize('command', [('readme',), ('publish', 'x')])
 def test_commands_that_need_a_checkout_say_so(tmp_path, command):
     done = crossmodal(*command, at=tmp_path)

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,6 +368,30 @@ def test_rows_that_a_store_has_are_copied(tmp_path):
     assert e.seen == 0  # the others still have them all
 
 
+def test_rows_without_a_flag_are_computed_again(tmp_path):
+    "A store of before knows nothing of a flag that its encoder gives now; an unfinished one is begun anew"
+
+    class Flagged(Toy):
+        flags = ('odd', 'long')
+
+        def __call__(self, rows):
+            return super().__call__(rows) | dict(long=torch.tensor([len(r) > 2 for r in rows]))
+
+    Flagged.__name__ = 'Toy'
+    v = view()
+    features(Views(a=v[torch.arange(150)]), dict(a=Toy()), cache=tmp_path)
+    folder = store(v, Toy(), tmp_path)
+    part = folder.with_name(f'{folder.name}.part')
+    shutil.copytree(store(v[torch.arange(150)], Toy(), tmp_path), part)
+    size = {f.stem: 150 for f in part.glob('*.npy')}
+    (part / 'progress.json').write_text(json.dumps(dict(size=size, rows=150)))
+    features(Views(a=v), dict(a=Flagged()), cache=tmp_path)
+    m = meta(v, Flagged(), tmp_path)
+    assert m['copied'] == 0 and m['rates']['long'] == np.mean([len(x) > 2 for x in v.x]) > 0
+    features(Views(a=v[torch.arange(20)]), dict(a=Flagged()), cache=tmp_path)
+    assert meta(v[torch.arange(20)], Flagged(), tmp_path)['copied'] == 20
+
+
 def test_one_replaced_photo_is_one_row(tmp_path, photos):
     class Sees(Mean):
         seen = 0
@@ -628,4 +653,4 @@ def test_a_variant_has_a_store_of_its_own(tmp_path, photos):
 def test_glove_words():
     f = GloVe()(['the king', 'the queen', 'a motor car', 'qqqxyzzy'])
     near = torch.cosine_similarity(f['pooled'][:1], f['pooled'][1:3])
-    assert f['pooled'].shape == (4, 50) and near[0] > near[1] and f['unknown'].tolist() == [False, False, False, True]
+    assert f['pooled'].shape == (4, 50) and near[0] > near[1] and f['unread'].tolist() == [False, False, False, True]

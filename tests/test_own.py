@@ -57,7 +57,7 @@ def crossmodal(home, *arguments, fails=False):
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert bool(done.exit_code) == fails, done.output
-    return done.output
+    return done.output if fails else done.stdout
 
 
 def test_five_lines(home):
@@ -76,6 +76,14 @@ def test_five_lines(home):
 
     hits = crossmodal(home, 'search', 'news', 'Regen und Schnee', '-k', 3).splitlines()
     assert len(hits) == 4 and any('Schnee' in hit or 'Regen' in hit for hit in hits)
+    assert 'unknown to MiniLM' in crossmodal(home, 'search', 'news', '🍎', fails=True)
+    assert 'no such file' in crossmodal(home, 'search', 'news', 'x.tiff', fails=True)
+    assert 'no index of emoji yet' in crossmodal(home, 'search', 'emoji', 'an apple', fails=True)
+    indexed = crossmodal(home, 'index', 'news', '--view', 'titel', '--view', 'text')
+    assert 'Ask it: crossmodal search news QUERY' in indexed
+    for options, found in (((), 'text'), (('--view', 'text'), 'titel'), (('--in', 'titel'), 'titel')):
+        head, *_ = crossmodal(home, 'search', 'news', 'Regen und Schnee', *options).splitlines()
+        assert head.split() == ['rank', 'score', 'id', found]
     assert 'try_news' in crossmodal(home, 'board', 'news')
     assert 'did you mean' in crossmodal(home, 'board', 'newz', fails=True)
 

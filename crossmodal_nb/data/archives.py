@@ -19,6 +19,7 @@ from ..core.checks import InputError, MissingError
 from ..core.checksums import stamped
 from ..core.fetch import unpack
 from ..core.files import digest, locked
+from ..core.progress import Progress
 from ..core.settings import settings
 from .layouts import split_in
 from .readers import isolated
@@ -42,7 +43,8 @@ def unpacked(
         _check_space(sum(p.stat().st_size for p in inner), store.parent)
         try:
             mapped = sum(p.stat().st_size for p in inner) if kind == 'saved' else 0  # that library maps its files
-            isolated(_unpack, paths[0], kind, paths, part, memory=2**32 + mapped)
+            with Progress(f'{paths[0].name}: unpacking', delay=1):
+                isolated(_unpack, paths[0], kind, paths, part, memory=2**32 + mapped)
             os.replace(part, store)
         finally:
             shutil.rmtree(part, ignore_errors=True)

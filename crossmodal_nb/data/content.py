@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..core.checks import MissingError
 from ..core.files import digest
+from ..core.progress import track
 
 # %% ../../nbs/data/02_content.ipynb #8b1b6095
 def content(
@@ -72,7 +73,8 @@ def _file_keys(paths):
     except FileNotFoundError as e:
         raise MissingError(f'{e.filename}: the file is not there. Put it back, or remove its row') from e
     count = collections.Counter(sizes)
-    return [digest(Path(p)) if count[s] > 1 else s for p, s in zip(paths, sizes)]
+    files = track(zip(paths, sizes), 'comparing files', len(sizes), 'files')
+    return [digest(Path(p)) if count[s] > 1 else s for p, s in files]
 
 
 def numbered(

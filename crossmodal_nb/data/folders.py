@@ -28,6 +28,9 @@ from .tables import Table, check_damage
 from .videos import Videos
 from .views import View, Views
 
+# %% ../../nbs/data/23_folders.ipynb #track001
+from ..core.progress import track
+
 # %% ../../nbs/data/23_folders.ipynb #ba15929a
 @dataclass
 class _Gathered:
@@ -54,7 +57,8 @@ def gather(
     "Views of a table. Raises an `InputError` that names the rows if too many of them are damaged"
     data = _Gathered(values={v: {} for v in roles.views})
     skipped = list(table.damaged)
-    for i, (row, place) in enumerate(zip(table.rows, table.places)):
+    rows = track(zip(table.rows, table.places), f'{table.source.name}: reading', len(table.rows))
+    for i, (row, place) in enumerate(rows):
         folder = table.folders[i] if table.folders else ''
         try:
             cells = {v: _cells(row, m, cs, finder, folder) for v, (m, cs) in roles.views.items()}

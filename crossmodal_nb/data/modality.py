@@ -7,9 +7,11 @@ vector?"""
 __all__ = ['endings', 'sequences', 'modality', 'single_row']
 
 # %% ../../nbs/data/12_modality.ipynb #e809bb6c
+import mimetypes
+import re
 from pathlib import Path
 
-from ..core.checks import InputError
+from ..core.checks import InputError, MissingError
 from .images import image_endings
 from .meshes import Mesh, Meshes, Turntable, mesh_endings
 from .sounds import Sound, Sounds, sound_endings
@@ -26,7 +28,7 @@ sequences = dict(sound=(Sound, Sounds), video=(Turntable, Videos), mesh=(Mesh, M
 def modality(
     x,  # Rows of a view; or one row: a text, a path, a PIL image, a vector
 ) -> str:  # `'numbers'`, `'text'`, `'image'`, `'sound'`, `'video'` or `'mesh'`
-    "The modality of rows, or of one row. Raises an `InputError` for a folder, and for a file with an unknown ending"
+    "The modality of rows, or of one row. Raises an `InputError` for a folder, and for a file of an unknown kind"
     from PIL import Image
 
     if isinstance(x, (str, Path)):
@@ -55,10 +57,23 @@ def _modality_of_name(name):
     known = next((k for k, v in endings.items() if ending in v), None)
     if path and Path(name).is_dir():
         raise InputError(f'{name} is a folder. Give the path of one file. (Words? Put a space behind them)')
+    known = None if known and ' ' in str(name) and not path and not re.search(r'[/\\]', str(name)) else known
+    if not path and known is None and _like_a_path(str(name)):
+        raise MissingError(f'{name}: there is no such file. (Words that look like a path? Put a space behind them)')
     if path and known is None:
         choices = ', '.join(sorted(set().union(*endings.values())))
         raise InputError(f'{name}: what kind of file is it? Known endings: {choices}')
-    return 'text' if known is None or ' ' in str(name) and not path else known
+    return known or 'text'
+
+
+def _like_a_path(words):
+    "Whether a text would be the name of a file if the file were there"
+    if re.match(r'(~|\.{1,2})?[/\\]\S', words):
+        return True
+    ending = re.search(r'\.\w{1,5}$', words)
+    kind = (mimetypes.guess_type(words)[0] or '').partition('/')[0]
+    media = kind in ('image', 'audio', 'video', 'model')
+    return bool(ending) and (' ' not in words and media or bool(re.search(r'[/\\]', words)))
 
 
 def _exists(words):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core.checks import check_choice
 from ..core.files import digest
+from ..core.progress import advance
 from ..core.settings import settings
 
 # %% ../../nbs/encoders/01_base.ipynb #532be46f
@@ -72,6 +73,7 @@ class Encoder:
 
     shard = 1024  # Rows between two checkpoints on disk
     parts: tuple = ('pooled',)  # What it returns
+    flags: tuple = ()  # The flags that it returns, too
     spec: dict  # Everything that can change a number, in words and digests
 
     @property
@@ -113,7 +115,9 @@ def in_batches(
     def run(batch):
         torch.set_num_threads(1)  # of this thread only
         with torch.inference_mode():
-            return {k: v.cpu() for k, v in f(batch).items()}
+            done = {k: v.cpu() for k, v in f(batch).items()}
+        advance(len(batch))
+        return done
 
     with ThreadPoolExecutor(1 if device().type == 'cuda' else threads) as pool:
         done = list(pool.map(run, batches))

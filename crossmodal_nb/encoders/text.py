@@ -44,7 +44,7 @@ def pool(
 class Bert(Encoder):
     "A transformer text encoder: `pooled` (n, d) float32; `tokens` (states) and `ids` (WordPiece numbers), `Ragged`"
 
-    shard = 128
+    shard, flags = 128, ('truncated', 'unknown', 'unread')
 
     def __init__(
         self,
@@ -108,6 +108,15 @@ class Bert(Encoder):
     def words(self, rows):
         return self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
 
+    def unknown_words(
+        self,
+        text: str,
+    ) -> list[str]:  # As they are written, each once
+        "What the vocabulary lacks of a text"
+        (e,) = self.words([text]).encodings
+        unknown = [text[slice(*where)] for i, where in zip(e.ids, e.offsets) if i == self.tokenizer.unk_token_id]
+        return list(dict.fromkeys(unknown))
+
     def states(
         self,
         ids,  # b lists of WordPiece numbers
@@ -144,8 +153,12 @@ class Bert(Encoder):
             out['ids'] = Ragged(
                 torch.tensor([w for j in order for w in t['input_ids'][j]], dtype=torch.int32)[:, None], out['length']
             )
+        unknown = torch.tensor([i.count(self.tokenizer.unk_token_id) for i in t['input_ids']])
+        pieces = torch.tensor([len(i) for i in t['input_ids']]) - self.tokenizer.num_special_tokens_to_add()
         return {p: take(out[p], back) for p in self.parts} | {
-            'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings])
+            'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings]),
+            'unknown': unknown > 0,
+            'unread': unknown == pieces,
         }
 
 # %% ../../nbs/encoders/05_text.ipynb #5d91c4ac
@@ -173,6 +186,8 @@ class MiniLM(Bert):
 class TfIdf(Encoder):
     "Words weighted by their rarity, rows normalised to length 1 (Salton & Buckley 1988), by scikit-learn"
 
+    flags = ('unread',)
+
     def __init__(
         self,
         max_features: int = 1000,  # The most frequent words of the training texts are kept
@@ -197,7 +212,8 @@ class TfIdf(Encoder):
 
     def __call__(self, rows):
         _ = self.spec  # raises before `fit`
-        return {'pooled': torch.from_numpy(self.vectorizer.transform(rows).toarray())}
+        pooled = torch.from_numpy(self.vectorizer.transform(rows).toarray())
+        return {'pooled': pooled, 'unread': ~pooled.any(1)}
 
 # %% ../../nbs/encoders/05_text.ipynb #fc83e177
 class WordPieces(Encoder):
@@ -249,6 +265,8 @@ class WordPieces(Encoder):
 class GloVe(Encoder):
     "Mean of GloVe 6B word vectors (Pennington et al. 2014; PDDL): 50 wide, 400,000 words; or of your own"
 
+    flags = ('unknown', 'unread')
+
     def __init__(
         self,
         words=None,  # Your own words (default: GloVe's)
@@ -283,6 +301,18 @@ class GloVe(Encoder):
 
     def __call__(self, rows):
         index, vectors = self.table
-        known = [[index[w] for w in normalise(r).split() if w in index] for r in rows]
+        words = [normalise(r).split() for r in rows]
+        known = [[index[w] for w in ws if w in index] for ws in words]
         mean = [vectors[k].mean(0) if k else torch.zeros(vectors.shape[1]) for k in known]
-        return {'pooled': torch.stack(mean), 'unknown': torch.tensor([not k for k in known])}
+        return {
+            'pooled': torch.stack(mean),
+            'unknown': torch.tensor([len(k) < len(ws) for k, ws in zip(known, words)]),
+            'unread': torch.tensor([not k for k in known]),
+        }
+
+    def unknown_words(
+        self,
+        text: str,
+    ) -> list[str]:  # In lower case, each once
+        "The words of a text that have no vector"
+        return [w for w in dict.fromkeys(normalise(text).split()) if w not in self.table[0]]

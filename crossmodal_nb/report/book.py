@@ -20,6 +20,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ..core.files import atomic, locked, read_notebook, whole_folder
+from ..core.progress import Progress, say
 from ..core.settings import settings
 from .contents import lessons
 from .pages import good_records, kernel, staged_code
@@ -50,24 +51,18 @@ def build(
             '--all',
             *(['-W', '--keep-going'] if strict else []),
         ]
-        print(f'{len(list(folder.rglob("*.ipynb")))} notebooks staged; compiling …', flush=True)
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | dict(NO_COLOR='1', PYTHONWARNINGS='ignore'),
-        )
+        say(f'{len(list(folder.rglob("*.ipynb")))} notebooks staged; compiling …')
+        output, code = _compiled(command)
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(done.stdout)
-        complaints = [line for line in done.stdout.splitlines() if re.search(r'WARNING|ERROR|Error:', line)]
+        log.write_text(output)
+        complaints = [line for line in output.splitlines() if re.search(r'WARNING|ERROR|Error:', line)]
         if complaints:
             print(*complaints, sep='\n')
         html = built / '_build' / 'html'
-        if done.returncode or not (html / 'index.html').exists():
+        if code or not (html / 'index.html').exists():
             raise RuntimeError(
                 f'the book was not built, the last one is as it was ({len(complaints)} complaints; see {log}):\n'
-                + '\n'.join(complaints or done.stdout.splitlines()[-15:])
+                + '\n'.join(complaints or output.splitlines()[-15:])
             )
         _trim(html / '_static')
         with whole_folder(index.parent) as new:
@@ -91,6 +86,19 @@ def _trim(static):
     for d in sorted((d for d in mathjax.rglob('*') if d.is_dir()), reverse=True):
         if not any(d.iterdir()):
             d.rmdir()
+
+# %% ../../nbs/report/18_book.ipynb #compile1
+def _compiled(command):
+    "What the builder prints, and its exit code. It goes over all pages twice, which is shown"
+    lines, environment = [], os.environ | dict(NO_COLOR='1', PYTHONWARNINGS='ignore')
+    output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    with subprocess.Popen(command, **output) as builder, Progress('book', 100, '%', delay=2) as step:
+        for line in builder.stdout:
+            lines.append(line)
+            if page := re.match(r'(reading sources|writing output)\.\.\. \[ *(\d+)%\]', line):
+                step.name = f'book, {page[1]}'
+                step.add(int(page[2]) / 2 + 50 * (page[1] == 'writing output') - step.done)
+    return ''.join(lines), builder.returncode
 
 # %% ../../nbs/report/18_book.ipynb #67da2f59
 def publish(

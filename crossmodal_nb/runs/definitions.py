@@ -16,6 +16,7 @@ from .bindings import Names, Target, bindings, imports, is_path
 # %% ../../nbs/runs/05_definitions.ipynb #50007246
 learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # layers that determine a fit
 presentation = (
+    'core.progress',
     'report.style',
     'report.plots',
     'report.cost_plot',

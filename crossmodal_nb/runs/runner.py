@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
 from ..core.files import digest
+from ..core.progress import Progress, duration, say
 from ..core.settings import settings
 from ..datasets import data_digest
 from ..datasets.audit import files_asked
@@ -238,7 +239,7 @@ def workers(
     backend: str = 'local',  # One of `backends`
     jobs: int = 1,  # Runs at a time (an existing cluster has its own number)
     scheduler: str | None = None,  # Address of a Dask scheduler (default: a temporary cluster of `jobs` local workers)
-):  # A function: jobs -> (whether it failed, its message) of each, as they finish
+):  # A function: jobs -> (whether it failed, its message, its key) of each, as they finish
     "Where runs execute"
     _checked(backend, scheduler)
     if backend == 'local':
@@ -305,6 +306,7 @@ def run(
     backend: str = 'local',  # One of `backends`; see `workers`
     scheduler: str | None = None,  # Address of a Dask scheduler
     train: bool = False,  # Train every method, even where its fit is kept (see `fit_cache`); a smoke run always does
+    expected: float | None = None,  # Seconds of a run that never ran, for the time left (default: not known)
 ) -> int:  # 0 if all went well
     "Run what is missing or failed; keep good records; list stale ones"
     _checked(backend, scheduler)
@@ -312,7 +314,8 @@ def run(
     again = (
         {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
     )
-    todo = plan(names, smoke, report, into)
+    with Progress('looking what has changed', delay=2):
+        todo = plan(names, smoke, report, into)
     target = into or settings().work / ('smoke' if smoke else 'records')  # never the folder of the published records
     go = [
         j | dict(path=target / j['exp'] / f"{j['key']}.json")
@@ -325,21 +328,56 @@ def run(
     for j in todo:
         if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}:
             continue
-        say = 'skipped' if j['status'] in again else j['status']
-        print(f"{j['exp']:28} {j['key']}  {say} {j['why']}")
-    known = [j['seconds'] for j in go if j['seconds']]
-    print(
-        f'{len(go)} to run'
-        + (f', about {sum(known) / 60:.0f} min for the {len(known)} that have run before' if known else '')
-    )
+        state = 'skipped' if j['status'] in again else j['status']
+        print(f"{j['exp']:28} {j['key']}  {state} {j['why']}")
+    waiting = _Waiting(go, jobs, expected)
+    print(f'{len(go)} to run{waiting}', flush=True)
     failed, t0 = 0, time.time()
-    with workers(backend, jobs, scheduler) if go else contextlib.nullcontext() as outcomes:
+    with contextlib.ExitStack() as stack:
+        outcomes = stack.enter_context(workers(backend, jobs, scheduler)) if go else None
+        step = stack.enter_context(Progress('crossmodal run', len(go), 'runs', delay=10, left=waiting.seconds_left))
         for wave in _waves(go):
-            for bad, message in outcomes(wave):
+            for bad, message, key in outcomes(wave):
                 failed += bad
-                print(message, flush=True)
+                step.add()
+                waiting.finish(key)
+                say(message + (f'; {len(waiting.left)} left{waiting}' if waiting.left else ''))
     print(f'{len(go) - failed} ran, {failed} failed, {time.time() - t0:.0f} s')
     return int(failed > 0)
+
+
+class _Waiting:
+    "Runs that are not finished, and how long they will take: as long as they took before, or as their siblings"
+
+    def __init__(self, jobs, parallel, expected):
+        self.left, self.parallel, self.expected = {(j['exp'], j['key']): j['seconds'] for j in jobs}, parallel, expected
+        self.took, self.last = {}, time.time()
+
+    def finish(self, job):
+        self.left.pop(job)
+        self.took.setdefault(job[0], []).append(time.time() - self.last)
+        self.last = time.time()
+
+    def _seconds(self, job):
+        earlier = self.left[job] or self.expected
+        took = self.took.get(job[0], [])
+        return earlier or (sum(took) / len(took) if took and self.parallel == 1 else None)
+
+    def _known(self):
+        return [s for s in map(self._seconds, self.left) if s]
+
+    def seconds_left(self):
+        known = self._known()
+        if len(known) < len(self.left) or not known:
+            return None
+        return max(0.0, sum(known) / min(self.parallel, len(known)) - (time.time() - self.last))
+
+    def __str__(self):
+        known = self._known()
+        if not known:
+            return ''
+        others = f' for the {len(known)} that have run before' if len(known) < len(self.left) else ''
+        return f', about {duration(sum(known) / min(self.parallel, len(known)))}{others}'
 
 
 def _set_aside(jobs, target):
@@ -365,13 +403,14 @@ def _waves(jobs):
 
 # %% ../../nbs/runs/03_runner.ipynb #fb4ecfe3
 def _execute(job):
-    "Execute one run: whether it failed, and a line to print"
+    "Execute one run: whether it failed, a line to print, and which one it was"
     import papermill as pm
 
     path, t0 = Path(job['path']), time.time()
     path.parent.mkdir(parents=True, exist_ok=True)
     half, done = path.with_suffix('.part.ipynb'), path.with_suffix('.ipynb')
-    print(f"{job['exp']:28} {job['key']}  runs …", flush=True)
+    before = f', {duration(job["seconds"])} before' if job['seconds'] else ''
+    say(f"{job['exp']:28} {job['key']}  runs{before} …")
     declared = record.parameters(job['notebook'])
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     modified = path.exists() and path.stat().st_mtime_ns
@@ -400,10 +439,11 @@ def _execute(job):
             True,
             f"{job['exp']:28} {job['key']}  FAILED: {str(e).strip().splitlines()[-1][:300]}\n"
             f"{'':40}half-executed notebook: {half}",
+            (job['exp'], job['key']),
         )
     half.replace(done)
     _note(path, job, seconds=time.time() - t0 + saved.get('saved_seconds', 0))
-    return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s"
+    return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s", (job['exp'], job['key'])
 
 
 def _folder(job):
@@ -436,7 +476,7 @@ def _lost(job, why):
     "A run without a result, because its worker died or could not start"
     path, why = Path(job['path']), f'{type(why).__name__}: {why}'
     _note(path, job, status='failed', error=f'the run was lost: {why}')
-    return True, f"{job['exp']:28} {job['key']}  LOST: {why[:300]}"
+    return True, f"{job['exp']:28} {job['key']}  LOST: {why[:300]}", (job['exp'], job['key'])
 
 
 def _note(path, job, **more):
