@@ -14,11 +14,11 @@ import torch
 
 from ..core.checks import InputError, MissingError
 from ..data.fields import elements, field, short
+from ..data.gaze_maps import Maps, looked_at
 from ..data.images import Images
 from ..data.readers import abbreviate, lines, read_json
 from ..data.splits import deal
 from ..data.views import View, Views
-from ..data.gaze_maps import Maps, looked_at
 
 # %% ../../nbs/datasets/22_didec.ipynb #d75e4714
 info = dict(

@@ -29,8 +29,8 @@ info = dict(
         attribution='yours',
         embedded=False,
         publishable=False,
-        how='a folder with pictures and texts, and with fixations (fixations/p1.csv: columns x, y and perhaps duration; or '
-        'one table fixations.csv) or maps (maps/p1.png: grey, white where people look); pass it as root',
+        how='a folder with pictures and texts, and with fixations (fixations/p1.csv: columns x, y and perhaps '
+        'duration; or one table fixations.csv) or maps (maps/p1.png: grey, white where people look); pass it as root',
     ),
 )
 

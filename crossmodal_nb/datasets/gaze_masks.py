@@ -14,10 +14,10 @@ import numpy as np
 from ..core.checks import InputError
 from ..core.files import digest
 from ..data.content import content
+from ..data.gaze_maps import Maps, given
 from ..data.lazy import LazyRows
 from ..data.rows import take
 from ..data.views import Views
-from ..data.gaze_maps import Maps, given
 
 # %% ../../nbs/datasets/21_gaze_masks.ipynb #40f05ba7
 def multiply(

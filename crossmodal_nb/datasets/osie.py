@@ -15,11 +15,11 @@ import torch
 
 from ..core.checks import InputError, MissingError
 from ..data.fields import file_name
+from ..data.gaze_maps import Maps, fixated, inside
 from ..data.images import Images
 from ..data.readers import abbreviate, file
 from ..data.splits import deal
 from ..data.views import View, Views
-from ..data.gaze_maps import Maps, fixated, inside
 
 # %% ../../nbs/datasets/23_osie.ipynb #0dac9ff6
 info = dict(

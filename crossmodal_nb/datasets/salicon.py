@@ -15,9 +15,9 @@ import numpy as np
 
 from ..core.checks import InputError
 from ..data.fields import elements, field, short
+from ..data.gaze_maps import Maps, fixated, inside
 from ..data.views import View, Views
 from . import coco
-from ..data.gaze_maps import Maps, fixated, inside
 
 # %% ../../nbs/datasets/24_salicon.ipynb #2dcd87e3
 info = dict(
@@ -58,7 +58,9 @@ def salicon(
         fixations, outside = fixations | points, outside + n
         total += n + sum(len(p) for _, p in points.values())
     if outside:
-        warnings.warn(f'salicon: {outside:,} of {total:,} fixations are outside of their photos and left out', stacklevel=2)
+        warnings.warn(
+            f'salicon: {outside:,} of {total:,} fixations are outside of their photos and left out', stacklevel=2
+        )
     for views in out.values():
         image = views['image']
         views['gaze'] = View(

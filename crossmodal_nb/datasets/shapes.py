@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 
 from ..core.files import digest
+from ..data.gaze_maps import Maps, fixated
 from ..data.lazy import LazyRows
 from ..data.rows import take
 from ..data.views import View, Views
-from ..data.gaze_maps import Maps, fixated
 
 # %% ../../nbs/datasets/25_shapes.ipynb #cde19f5a
 info = dict(
