@@ -283,7 +283,8 @@ _cells = [
     (
         'code',
         "check = checker(data['valid'], relevance=by)\n"
-        "fits = [CCA(dim=d).fit(data['train']) for d in dims]\n"
+        "most = len(data['train'].shared_items) - 1  # so many dimensions have a correlation\n"
+        "fits = [CCA(dim=min(d, most)).fit(data['train']) for d in dims]\n"
         'best = max(fits, key=check)\n'
         'best',
         (),

@@ -6,6 +6,7 @@
 __all__ = ['GazeFiles', 'find_gaze', 'Gaze', 'read_gaze', 'names_maps', 'leave_out_unseen', 'with_gaze']
 
 # %% ../../nbs/data/24_gaze_files.ipynb #gzf00003
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class GazeFiles:
 
     place: str  # The folder or the table, for messages
     tables: list[str]  # Fixations
-    maps: list[str]  # Grey pictures
+    maps: list[str]  # Grey pictures; not used where there are fixations
 
 
 def find_gaze(
@@ -45,7 +46,7 @@ def find_gaze(
         raise InputError(f'{finder.root}: fixations in {" and in ".join(sorted(places))}. Leave one of them')
     hidden = {*tables, *maps}
     rest = FileFinder(finder.root, [n for n in finder.names if n not in hidden])
-    return rest, GazeFiles(next(iter(places)), tables, [] if tables else maps)
+    return rest, GazeFiles(next(iter(places)), tables, maps)
 
 
 def _place(name):
@@ -59,10 +60,11 @@ def _inside_folder(name, folder):
 
 
 def _tables(finder):
-    names = [n for n in finder.names if PurePosixPath(n.lower()).suffix in {*table_endings, '.txt'}]
-    certain = [n for n in names if _inside_folder(n, 'fixations') or _stem(n) == 'fixations' and not n.endswith('.txt')]
-    perhaps = [n for n in names if (_inside_folder(n, 'gaze') or _stem(n) == 'gaze') and n not in certain]
-    perhaps = [n for n in perhaps if not n.endswith('.txt')]
+    paths = {n: PurePosixPath(n.lower()) for n in finder.names}
+    texts = {n: p for n, p in paths.items() if p.suffix == '.txt' and 'fixations' in p.parts}
+    tables = {n: p for n, p in paths.items() if p.suffix in table_endings} | texts
+    certain = [n for n, p in tables.items() if 'fixations' in (*p.parts[:-1], p.stem)]
+    perhaps = [n for n, p in tables.items() if 'gaze' in (*p.parts[:-1], p.stem) and n not in certain]
     return certain + (perhaps if perhaps and _has_coordinates(finder.root / perhaps[0]) else [])
 
 
@@ -115,10 +117,10 @@ def _pictures_of_tables(finder, names):
     "{table: its picture}. Raises a `MissingError` for a table without a picture"
     found = {n: _picture_of(finder, n) for n in names}
     if gone := [n for n, (picture, _) in found.items() if picture is None]:
-        near = finder.nearest(f'{_stem(gone[0])}.jpg')
+        near = _near(finder, gone[0])
         raise MissingError(
             f'{finder.root}: no picture for {abbreviate(gone)}. Expected a column for the picture (image, picture, '
-            f'stimulus), or its name: p1.csv, p1_viewer3.csv, viewer3/p1.csv' + (f'. Near is: {near}' if near else '')
+            f'stimulus), or its name: p1.csv, p1_viewer3.csv, viewer3/p1.csv{near}'
         )
     exact = {picture: n for n, (picture, same) in found.items() if same}
     for n, (picture, same) in found.items():
@@ -129,12 +131,18 @@ def _pictures_of_tables(finder, names):
             )
     return {n: picture for n, (picture, _) in found.items()}
 
+
+def _near(finder, name):
+    "For a message: the pictures whose names are near, or nothing"
+    near = difflib.get_close_matches(_stem(name), list(finder.by_stem)[:5000], 3, 0.6)
+    return f'; near is: {abbreviate(finder.by_stem[stem][0] for stem in near)}' if near else ''
+
 # %% ../../nbs/data/24_gaze_files.ipynb #gzf00009
 _names = dict(
     x=r'(current_?)?(fix(ation)?_?|gaze_?|pos(ition)?_?)?x(_?(px|pixels?|pos(ition)?|coord(inate)?))?',
     y=r'(current_?)?(fix(ation)?_?|gaze_?|pos(ition)?_?)?y(_?(px|pixels?|pos(ition)?|coord(inate)?))?',
     duration=r'(current_?)?(fix(ation)?_?|gaze_?)?(duration|dur)(_(ms|msec|milliseconds|s|sec|seconds))?',
-    picture=r'(image|img|picture|photo|stimulus|stim|file)s?(_?(name|file|path|id))?',
+    picture=r'(image|img|picture|photo|stimulus|stim|media|file)s?(_?(name|file|path|id))?',
 )
 
 
@@ -183,12 +191,24 @@ def _fixation(row, x, y, duration):
     return _number(row, y), _number(row, x), weight
 
 
-def _named_picture(finder, row, column):
-    name = str(row.get(column)).strip()
-    picture = finder.find(name)
-    if picture is None:
-        near = finder.nearest(name)
-        raise InputError(f'{column}: there is no picture {name[:99]!r}' + (f'; near is: {near}' if near else ''))
+def _named_pictures(finder, table, column):
+    "{name in the column: its picture, or what is wrong with it}"
+    pictures, near = {}, ''
+    for name in dict.fromkeys(str(r.get(column)).strip() for r in table.rows):
+        try:
+            pictures[name] = finder.find(name)
+        except InputError as e:
+            pictures[name] = e
+        if pictures[name] is None:
+            near = near or _near(finder, name)  # of the first one: looking for it takes long
+            pictures[name] = InputError(f'{column}: there is no picture {name[:99]!r}{near}')
+    return pictures
+
+
+def _own_picture(row, column, pictures):
+    picture = pictures[str(row.get(column)).strip()]
+    if isinstance(picture, InputError):
+        raise picture
     return picture
 
 # %% ../../nbs/data/24_gaze_files.ipynb #gzf00010
@@ -204,12 +224,12 @@ def _read_tables(finder, files):
         x, y, duration = (_column(t, role, needed=role != 'duration') for role in ('x', 'y', 'duration'))
         timed.setdefault(bool(duration), n)
         folder = n.rpartition('/')[0]
-        before = len(out.rows)
+        before, named = len(out.rows), _named_pictures(finder, t, own_column[n]) if own_column[n] else {}
         out.damaged += [f'{folder}/{d}' if folder else d for d in t.damaged]
         for row, place in zip(t.rows, t.places):
             place = f'{folder}/{place}' if folder else place
             try:
-                picture = _named_picture(finder, row, own_column[n]) if own_column[n] else pictures[n]
+                picture = _own_picture(row, own_column[n], named) if named else pictures[n]
                 out.rows.append((picture, *_fixation(row, x, y, duration)))
                 out.places.append(place)
             except InputError as e:
@@ -226,8 +246,8 @@ def _check_pixels(points, place):
     points = np.asarray(points, float)
     if len(points) > 2 and ((points > -0.5) & (points < 1.5)).all(1).mean() > 0.9 and (points % 1).any():
         raise InputError(
-            f'{place}: x and y lie between 0 and 1, as shares of the width and height. Pixels of the picture are '
-            'needed: multiply x by its width and y by its height'
+            f'{place}: x and y lie between 0 and 1, as shares of width and height. Pixels of the picture are needed: '
+            'multiply x by its width and y by its height'
         )
 
 # %% ../../nbs/data/24_gaze_files.ipynb #gzf00012
@@ -251,6 +271,8 @@ def read_gaze(
     report.files += [finder.root / n for n in files.tables + files.maps]
     if not files.tables:
         return _read_maps(pictures, files, report)
+    if files.maps:
+        report.notes.append(f'{len(files.maps)} maps are not used: there are fixations ({abbreviate(files.maps, 3)})')
     table, timed = _read_tables(pictures, files)
     check_damage(table, table.damaged, max_skipped)
     if table.damaged:
@@ -285,8 +307,8 @@ def _say_outside(finder, table, outside, report):
     words = f'{n:,} of {total:,} fixations lie outside of their pictures'
     if 2 * n > total:
         raise InputError(
-            f'{table.source}: {words}, such as x {column:g}, y {row:g} on {picture} of {width} × {height} pixels. Are '
-            'they pixels of the screen, or of the picture at another size? Those of the picture are needed, from 0'
+            f'{table.source}: {words}, such as x {column:g}, y {row:g} on {picture} of {width} × {height} pixels. '
+            'Are they pixels of the screen, or of the picture at another size? Those of the picture are needed, from 0'
         )
     report.notes.append(f'{words} and are left out ({abbreviate(outside, 3)})')
 
