@@ -83,9 +83,9 @@ def table_text(
     for name, *cells in zip(head, *body):
         numbers = any(cells) and all(re.fullmatch(r'-?[\d.,]*[^\w\s]*¹?', c) for c in cells)
         longest = max(map(len, [name, *cells]))
-        whole = longest <= 10 or not any(re.search(r'[^\W\d_]', c) for c in cells)  # short, or figures: not wrapped
+        unwrapped = longest <= 10 or not any(re.search(r'[^\W\d_]', c) for c in cells)  # short, or figures: not wrapped
         table.add_column(
-            name, justify='right' if numbers else 'left', min_width=longest if whole else None, overflow='fold'
+            name, justify='right' if numbers else 'left', min_width=longest if unwrapped else None, overflow='fold'
         )
     for r in body:
         table.add_row(*r)
@@ -237,8 +237,8 @@ def add(
         from crossmodal_nb import trial
         from crossmodal_nb.datasets import entries, own
 
-        found = own.add(name, path, roles, title, licence, entries(), replace)
-    print(found)
+        report = own.add(name, path, roles, title, licence, entries(), replace)
+    print(report)
     trial.write_entry(trial.entry_of(name), trial.try_fields(name))
     print(f'\nIt is called {name} from now on. The classic methods: `crossmodal try {name}`')
 
@@ -250,8 +250,8 @@ def show(name: str = typer.Argument(..., help='Your own data set.')):
         from crossmodal_nb.datasets import own
 
         check_choice(name, own.own(), 'own data set')
-        found = own.describe(name)
-    print(found)
+        report = own.describe(name)
+    print(report)
 
 
 @data_app.command('remove')
@@ -605,9 +605,9 @@ def search(
         asked = Index.load(find_index(name))
         hits = asked.search(query, view, gallery, k, plus or (), minus or ())
     read_as = view or asked.direction(query, view, gallery)[0]
-    others = [v for v in asked.possible_views(query) if v != read_as]
-    if others and not view:
-        typer.echo(f'read as {read_as}; as {others[0]}: --view {others[0]}', err=True)
+    further = [v for v in asked.possible_views(query) if v != read_as]
+    if further and not view:
+        typer.echo(f'read as {read_as}; as {further[0]}: --view {further[0]}', err=True)
 
     def line(t):
         return ' · '.join(t.splitlines())[:100] if asked.kinds[hits[0]['view']] == 'text' else t

@@ -428,8 +428,8 @@ def find_index(
         raise MissingError(f'there is no index of {name} yet. Make one: `crossmodal index {name}`')
     if Path(name).exists():
         raise MissingError(f'{name} holds no saved index (no index.json). Make one with `crossmodal index`')
-    made = [f.parent.name for f in sorted(place.glob('*/index.json'))]
+    present = [f.parent.name for f in sorted(place.glob('*/index.json'))]
     raise MissingError(
         f'{name} is no data set, and no folder with an index. '
-        f'Here are indexes of: {", ".join(made) or "nothing yet; make one with `crossmodal index`"}'
+        f'Here are indexes of: {", ".join(present) or "nothing yet; make one with `crossmodal index`"}'
     )

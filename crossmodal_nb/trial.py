@@ -71,12 +71,12 @@ def estimate(
     from crossmodal_nb.runs.record import cost
 
     begin = time.perf_counter(), time.process_time()
-    whole = load(name, sample=params.get('sample') or None)
-    views = params.get('views') or default_pair(whole['train'])
-    whole = {s: v.select(*views) for s, v in whole.items()}
-    data, encoding, start = _encoding(name, whole, items, params.get('encoders'))
-    learning = _learning(data, {s: max(map(len, v.values())) for s, v in whole.items()}, params, rows)
-    n = sum(len(v) for views in whole.values() for v in views.values())
+    splits = load(name, sample=params.get('sample') or None)
+    views = params.get('views') or default_pair(splits['train'])
+    splits = {s: v.select(*views) for s, v in splits.items()}
+    data, encoding, start = _encoding(name, splits, items, params.get('encoders'))
+    learning = _learning(data, {s: max(map(len, v.values())) for s, v in splits.items()}, params, rows)
+    n = sum(len(v) for views in splits.values() for v in views.values())
     features_mb = 4 * sum(_width(v.x) for v in data['train'].values()) * n / len(views) / 1e6
     clock, processor = time.perf_counter() - begin[0], time.process_time() - begin[1]
     return dict(
@@ -88,7 +88,7 @@ def estimate(
     )
 
 # %% ../nbs/trial.ipynb #trialst2
-def _encoding(name, whole, items, encoders):
+def _encoding(name, splits, items, encoders):
     "Features of a few rows; seconds of encoding all rows that are not stored; seconds until a run can encode"
     from crossmodal_nb.datasets import load
     from crossmodal_nb.encoders.presets import encoded
@@ -96,7 +96,7 @@ def _encoding(name, whole, items, encoders):
     sizes, seconds = [], []
     with tempfile.TemporaryDirectory() as folder:
         for i, n in enumerate((items // 6, items // 6, items)):
-            few = {s: v.select(*whole['train']) for s, v in load(name, sample=n).items()}
+            few = {s: v.select(*splits['train']) for s, v in load(name, sample=n).items()}
             data, taken = _timed(lambda few=few, i=i: encoded(few, encoders, cache=f'{folder}/{i}'))
             if i == 0:
                 start = time.process_time()
@@ -105,7 +105,7 @@ def _encoding(name, whole, items, encoders):
             seconds.append(taken)
         keys = {f.name for f in Path(folder).glob('*/*') if f.is_dir()}
         data = {s: _random(views, len(next(iter(views.values())))) for s, views in data.items()}
-    missing = sum(len(v) for views in whole.values() for v in views.values() if not _is_stored(v, keys))
+    missing = sum(len(v) for views in splits.values() for v in views.values() if not _is_stored(v, keys))
     return data, _extrapolated(sizes, seconds, missing) if missing else 0.0, start
 
 

@@ -184,7 +184,9 @@ def test_features_end_to_end(checkout, folder):
     assert len(stores) == 6 and all(os.path.exists(os.path.join(s, 'meta.json')) for s in stores)
     again = crossmodal(*call, '--skip', 0.5, at=checkout).stdout
     assert again.count('there already') == 6 and '(35 were there, 0 copied, 0 computed)' in again
-    (folder / 'train' / '05.png').write_bytes((folder / 'train' / '06.png').read_bytes())  # mended: one row is new
+    (folder / 'train' / '05.png').write_bytes(
+        (folder / 'train' / '06.png').read_bytes() + b' '
+    )  # mended: one row is new
     mended = crossmodal(*call, at=checkout)
     assert (
         mended.exit_code == 0

@@ -16,6 +16,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.data.images import Images
@@ -392,6 +393,10 @@ def test_rows_without_a_flag_are_computed_again(tmp_path):
     assert meta(v[torch.arange(20)], Flagged(), tmp_path)['copied'] == 20
 
 
+def another(path, seed):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+
+
 def test_one_replaced_photo_is_one_row(tmp_path, photos):
     class Sees(Mean):
         seen = 0
@@ -405,14 +410,14 @@ def test_one_replaced_photo_is_one_row(tmp_path, photos):
     photos[7].write_bytes(photos[8].read_bytes())
     e.seen = 0
     f = features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')['image']
-    assert e.seen == 1 and torch.equal(f.x['pooled'][7], f.x['pooled'][8])
+    assert e.seen == 0 and torch.equal(f.x['pooled'][7], f.x['pooled'][8])  # the same picture was there
     truncate(photos[18])
     e.seen = 0  # refused near the end …
-    photos[0].write_bytes(photos[9].read_bytes())
+    another(photos[0], 1)
     with pytest.raises(InputError, match='18.jpg'):
         features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')
     assert e.seen == 1
-    photos[18].write_bytes(photos[1].read_bytes())
+    another(photos[18], 2)
     e.seen = 0  # … and mended: what was computed is not lost
     features(photo_view(photos), dict(image=e), cache=tmp_path / 'cache')
     assert e.seen == 1

@@ -110,7 +110,7 @@ def check_files(
     remedy: str,  # What to do, for the message
 ):
     "Raise an `InputError` that names the first file that is not what it was, or a `MissingError`"
-    seen = {}
+    checked = {}
     for name in _changed(str(folder), sums):
         path = Path(folder) / name
         if not path.is_file():
@@ -118,17 +118,17 @@ def check_files(
         stamp, sha = stamped(path), _sha256(path)
         if sha != sums[name]:
             raise InputError(f'{path}: the content is not what was saved. {remedy}')
-        seen[path] = [*stamp, sha]
-    if seen:
-        remember(seen)
+        checked[path] = [*stamp, sha]
+    if checked:
+        remember(checked)
 
 
 def _changed(folder, sums):
     "Names of files that are not known to be as they were; texts instead of paths, for a package has thousands of files"
     place = os.path.realpath(folder)
     with _store() as store:
-        within = (f'{place}{os.sep}', f'{place}{chr(ord(os.sep) + 1)}')
-        rows = store.execute('SELECT * FROM sums WHERE path >= ? AND path < ?', within).fetchall()
+        bounds = (f'{place}{os.sep}', f'{place}{chr(ord(os.sep) + 1)}')
+        rows = store.execute('SELECT * FROM sums WHERE path >= ? AND path < ?', bounds).fetchall()
     known = {path[len(place) + 1 :].replace(os.sep, '/'): (*map(int, stamp), sha) for path, *stamp, sha in rows}
 
     def unchanged(name, sha):

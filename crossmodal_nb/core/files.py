@@ -215,16 +215,16 @@ def _remove_leftovers(path):
 
 def _exchange(a, b):
     "Two folders swap names: in one step on Linux and macOS, else in three renames"
-    libc, at, swap = ctypes.CDLL(None, use_errno=True), -100, 2
+    libc, here_or_absolute, swap = ctypes.CDLL(None, use_errno=True), -100, 2
     names = os.fsencode(a), os.fsencode(b)
-    if hasattr(libc, 'renameat2') and not libc.renameat2(at, names[0], at, names[1], swap):
+    if hasattr(libc, 'renameat2') and not libc.renameat2(here_or_absolute, names[0], here_or_absolute, names[1], swap):
         return
     if hasattr(libc, 'renamex_np') and not libc.renamex_np(*names, swap):
         return
-    between = b.with_name(f'{a.name}.old.part')
-    os.replace(b, between)
+    halfway = b.with_name(f'{a.name}.old.part')
+    os.replace(b, halfway)
     os.replace(a, b)
-    os.replace(between, a)
+    os.replace(halfway, a)
 
 # %% ../../nbs/core/04_files.ipynb #2355dff1
 def save_tensors(
@@ -238,13 +238,13 @@ def save_tensors(
     path, blob = Path(path), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
     name = f'{digest(np.frombuffer(blob, np.uint8))}.safetensors'
     with locked(path.parent):
-        before = _tensors_of(path)
+        previous = _tensors_of(path)
         with atomic(path.parent / name, 'wb') as f:
             f.write(blob)
         with atomic(path) as f:
             json.dump(sealed(metadata | dict(tensors=name)), f, indent=1)
-        if before != name and not any(_tensors_of(p) == before for p in path.parent.glob('*.json')):
-            (path.parent / before).unlink(missing_ok=True)
+        if previous != name and not any(_tensors_of(p) == previous for p in path.parent.glob('*.json')):
+            (path.parent / previous).unlink(missing_ok=True)
 
 
 def _tensors_of(path):

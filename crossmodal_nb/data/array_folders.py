@@ -68,12 +68,12 @@ def read_arrays(
 def _note_lone_items(views, known, report):
     "Items without a row of one of the views; where only labels join the views that is as it should be"
     items = {k: set(v.item.tolist()) for k, v in views.items()}
-    every = set().union(*items.values())
-    report.items, names = len(every), {i: name for name, i in known.items()}
-    for k, own in items.items():
-        lone = [names[i][:99] for i in sorted(every - own)]
-        if lone and any(own & other for j, other in items.items() if j != k):
-            report.notes.append(f'{len(lone)} of {len(every)} items have no row of {k}: {abbreviate(lone, 3)}')
+    all_items = set().union(*items.values())
+    report.items, names = len(all_items), {i: name for name, i in known.items()}
+    for k, present in items.items():
+        lone = [names[i][:99] for i in sorted(all_items - present)]
+        if lone and any(present & i for j, i in items.items() if j != k):
+            report.notes.append(f'{len(lone)} of {len(all_items)} items have no row of {k}: {abbreviate(lone, 3)}')
 
 
 def _check_widths(root, parts):

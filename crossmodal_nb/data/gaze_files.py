@@ -115,21 +115,21 @@ def _picture_of(finder, name, viewers=True):
 
 def _pictures_of_tables(finder, names):
     "{table: its picture}. Raises a `MissingError` for a table without a picture"
-    found = {n: _picture_of(finder, n) for n in names}
-    if gone := [n for n, (picture, _) in found.items() if picture is None]:
+    picture_of = {n: _picture_of(finder, n) for n in names}
+    if gone := [n for n, (picture, _) in picture_of.items() if picture is None]:
         near = _near(finder, gone[0])
         raise MissingError(
             f'{finder.root}: no picture for {abbreviate(gone)}. Expected a column for the picture (image, picture, '
             f'stimulus), or its name: p1.csv, p1_viewer3.csv, viewer3/p1.csv{near}'
         )
-    exact = {picture: n for n, (picture, same) in found.items() if same}
-    for n, (picture, same) in found.items():
-        if not same and picture in exact:
+    exact = {picture: n for n, (picture, exactly) in picture_of.items() if exactly}
+    for n, (picture, exactly) in picture_of.items():
+        if not exactly and picture in exact:
             raise InputError(
                 f'{finder.root}: {exact[picture]} and {n} would both be of {picture}. Is the second of a picture that '
                 'is not there, or of a viewer? Name all files of a picture in one way'
             )
-    return {n: picture for n, (picture, _) in found.items()}
+    return {n: picture for n, (picture, _) in picture_of.items()}
 
 
 def _near(finder, name):
@@ -224,7 +224,7 @@ def _read_tables(finder, files):
         x, y, duration = (_column(t, role, needed=role != 'duration') for role in ('x', 'y', 'duration'))
         timed.setdefault(bool(duration), n)
         folder = n.rpartition('/')[0]
-        before, named = len(out.rows), _named_pictures(finder, t, own_column[n]) if own_column[n] else {}
+        start, named = len(out.rows), _named_pictures(finder, t, own_column[n]) if own_column[n] else {}
         out.damaged += [f'{folder}/{d}' if folder else d for d in t.damaged]
         for row, place in zip(t.rows, t.places):
             place = f'{folder}/{place}' if folder else place
@@ -234,7 +234,7 @@ def _read_tables(finder, files):
                 out.places.append(place)
             except InputError as e:
                 out.damaged.append(f'{place}: {e}')
-        _check_pixels([r[1:3] for r in out.rows[before:]], finder.root / n)
+        _check_pixels([r[1:3] for r in out.rows[start:]], finder.root / n)
     if len(timed) > 1:
         raise InputError(f'{finder.root}: {timed[True]} has a duration, {timed[False]} has none. All need it, or none')
     _check_pixels([r[1:3] for r in out.rows], out.source)
@@ -314,9 +314,9 @@ def _say_outside(finder, table, outside, report):
 
 
 def _read_maps(pictures, files, report):
-    found = {n: _picture_of(pictures, n, viewers=False)[0] for n in files.maps}
-    rows, idle = {}, [n for n, picture in found.items() if picture is None]
-    for n, picture in found.items():
+    picture_of = {n: _picture_of(pictures, n, viewers=False)[0] for n in files.maps}
+    rows, idle = {}, [n for n, picture in picture_of.items() if picture is None]
+    for n, picture in picture_of.items():
         if picture in rows:
             raise InputError(f'{pictures.root}: {rows[picture].name} and {n} are both maps of {picture}. Leave one')
         if picture:
@@ -365,10 +365,10 @@ def leave_out_unseen(
     for i, folder, texts in _cells(table, columns):
         pictures = _found(finder, texts, folder)
         all_pictures |= {*pictures}
-        without = [p for p in pictures if p not in gaze.rows]
-        unseen |= dict.fromkeys(without)
-        if without:
-            table.damaged.append(f'{table.places[i]}: nothing in {gaze.place} about {without[0]}')
+        bare = [p for p in pictures if p not in gaze.rows]
+        unseen |= dict.fromkeys(bare)
+        if bare:
+            table.damaged.append(f'{table.places[i]}: nothing in {gaze.place} about {bare[0]}')
         else:
             rows.append(i)
     if len(unseen) > max_skipped * len(all_pictures):

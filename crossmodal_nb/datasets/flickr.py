@@ -50,9 +50,9 @@ def files(name, root):
 # %% ../../nbs/datasets/06_flickr.ipynb #be1d24dd
 def flickr8k(root) -> dict[str, Views]:
     "Flickr8k with its official split (6,000/1,000/1,000)"
-    return folder.told(*read_folder(root, name='flickr8k', keep_equal=True))
+    return folder.with_warnings(*read_folder(root, name='flickr8k', keep_equal=True))
 
 
 def flickr30k(root) -> dict[str, Views]:
     "Flickr30k; with Karpathy's json 29,000/1,014/1,000, else a split by hash"
-    return folder.told(*read_folder(root, name='flickr30k', keep_equal=True))
+    return folder.with_warnings(*read_folder(root, name='flickr30k', keep_equal=True))

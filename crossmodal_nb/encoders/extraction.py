@@ -115,12 +115,12 @@ def _warn_unknown(name, view, encoder, folder, meta):
     marked = [ids[k] for k in mapped(folder)[flag].nonzero()[:3, 0].tolist()]
     position = {i: k for k, i in enumerate(view.ids)}
     named = ', '.join(f'{i}: {str(single_row(view.x, position[i]))[:40]!r}' for i in marked)
-    what = dict(
+    phrases = dict(
         unread=f'{100 * rates["unread"]:.1f} % of {meta["n"]:,} rows are empty or have only unknown words, '
         'and so the same vector',
         unknown=f'{100 * rates.get("unknown", 0):.1f} % of {meta["n"]:,} rows have words unknown to the encoder',
     )
-    warnings.warn(f'view {name!r}, {type(encoder).__name__}: {what[flag]} ({named}, …)', stacklevel=4)
+    warnings.warn(f'view {name!r}, {type(encoder).__name__}: {phrases[flag]} ({named}, …)', stacklevel=4)
 
 # %% ../../nbs/encoders/10_extraction.ipynb #8cb9828a
 def extract(

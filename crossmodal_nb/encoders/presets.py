@@ -52,10 +52,10 @@ def encoder(
     cls, own_kind = shipped()[check_choice(name, shipped(), 'encoder')]
     if kind and own_kind != kind:
         raise InputError(f'{name} reads rows of modality {own_kind!r}, not {kind!r}. {_others(kind, parts)}')
-    made = _made(cls, parts, options)
-    if made is None:
+    instance = _made(cls, parts, options)
+    if instance is None:
         raise InputError(f'{name} does not give {" and ".join(parts)}, needed here. {_others(own_kind, parts)}')
-    return made
+    return instance
 
 
 def _made(cls, parts, options):
@@ -63,11 +63,12 @@ def _made(cls, parts, options):
     declared = inspect.signature(cls).parameters
     taken = {k: v for k, v in options.items() if k in declared}
     if 'parts' not in declared or parts is None:
-        made = cls(**taken)
-        return made if set(parts or ()) <= set(made.parts) else None
+        instance = cls(**taken)
+        return instance if set(parts or ()) <= set(instance.parts) else None
     try:
         return cls(**taken, parts=tuple(parts))
     except InputError:
+        cls(**taken)  # an option that is wrong is said
         return None
 
 
@@ -84,8 +85,8 @@ def view_encoders(
     "The encoder of each raw view. An `InputError` names what is no view or modality of these data"
     kinds = {v: modality(x.x) for v, x in raw['train'].items()}
     names = named_views(kinds, encoders)
-    made = {v: _choice(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
-    return {v: e.fit(raw['train'][v].x) if hasattr(e, 'fit') else e for v, e in made.items()}
+    chosen = {v: _choice(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
+    return {v: e.fit(raw['train'][v].x) if hasattr(e, 'fit') else e for v, e in chosen.items()}
 
 
 def named_views(

@@ -376,8 +376,8 @@ class _Waiting:
         known = self._known()
         if not known:
             return ''
-        others = f' for the {len(known)} that have run before' if len(known) < len(self.left) else ''
-        return f', about {duration(sum(known) / min(self.parallel, len(known)))}{others}'
+        scope = f' for the {len(known)} that have run before' if len(known) < len(self.left) else ''
+        return f', about {duration(sum(known) / min(self.parallel, len(known)))}{scope}'
 
 
 def _set_aside(jobs, target):
@@ -409,8 +409,8 @@ def _execute(job):
     path, t0 = Path(job['path']), time.time()
     path.parent.mkdir(parents=True, exist_ok=True)
     half, done = path.with_suffix('.part.ipynb'), path.with_suffix('.ipynb')
-    before = f', {duration(job["seconds"])} before' if job['seconds'] else ''
-    say(f"{job['exp']:28} {job['key']}  runs{before} …")
+    earlier = f', {duration(job["seconds"])} before' if job['seconds'] else ''
+    say(f"{job['exp']:28} {job['key']}  runs{earlier} …")
     declared = record.parameters(job['notebook'])
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     modified = path.exists() and path.stat().st_mtime_ns
