@@ -99,7 +99,7 @@ def _cells(row, modality, columns, finder, folder):
             if path is None:
                 near = finder.nearest(value)
                 raise InputError(
-                    f'no file {value[:99]!r} among the {len(finder.names)} of {finder.root}'
+                    f'no file {value[:99]!r} among the {len(finder.names)} files of {finder.root}'
                     + (f'; near is: {near}' if near else '')
                 )
             values.append((path, finder.spelling(value)))
