@@ -300,7 +300,7 @@ def damage(path, old, new, count=1):
     [
         (
             lambda r: (r / 'Images' / 'p3.jpg').unlink(),
-            r"captions\.txt, line 17: no file 'p3\.jpg' among the 13 files of .*near is: Images/p\d\.jpg.*5 of 60 rows",
+            r"captions\.txt, line 17: no file 'p3\.jpg' among the 12 files of .*near is: Images/p\d\.jpg.*5 of 60 rows",
         ),
         (lambda r: damage(r / 'captions.txt', 'image,caption', 'image'), r'no captions found.*captions\.txt'),
         (lambda r: damage(r / 'captions.txt', 'image,caption', 'image,'), r'two views are needed; there is: image'),
