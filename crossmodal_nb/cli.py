@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'encoder_option', 'names_', 'MessageGroup', 'table_text', 'screen_width', 'print_table', 'data',
            'get', 'add', 'show', 'remove', 'try_methods', 'new', 'features', 'plan', 'run', 'board', 'index', 'search',
-           'explore', 'book', 'publish', 'readme']
+           'explore', 'verify', 'book', 'publish', 'readme']
 
 # %% ../nbs/cli.ipynb #imports0
+import contextlib
 import importlib
 import inspect
+import io
 import itertools
 import os
 import re
@@ -23,12 +25,35 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
-from .core.checks import InputError, check_choice, literal
+from .core.checks import InputError, check_choice, literal, printable
 from .core.names import current_parameters
 from .core.progress import Progress, duration
 from .core.settings import settings
 
 # %% ../nbs/cli.ipynb #acfe00e1
+class _Printable(io.TextIOBase):
+    "The standard output, with words of strangers made printable"
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        self.stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def flush(self):
+        self.stream.flush()
+
+    def isatty(self):
+        return self.stream.isatty()
+
+    def fileno(self):
+        return self.stream.fileno()
+
+
 class MessageGroup(TyperGroup):
     "A group of commands that prints expected errors as messages"
 
@@ -36,7 +61,8 @@ class MessageGroup(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _note
-                return super().invoke(ctx)
+                with contextlib.redirect_stdout(_Printable(sys.stdout)):
+                    return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:  # whoever reads the output wants no more
@@ -45,12 +71,12 @@ class MessageGroup(TyperGroup):
         except (ValueError, OSError, RuntimeError) as e:
             if ctx.params.get('traceback'):
                 raise
-            typer.secho(f'crossmodal: {e}', err=True, fg='red')
+            typer.secho(printable(f'crossmodal: {e}'), err=True, fg='red')
             raise typer.Exit(1) from None
 
 
 def _note(message, category, *place):
-    typer.secho(f'note: {message}', err=True, fg='yellow')
+    typer.secho(printable(f'note: {message}'), err=True, fg='yellow')
 
 
 app = typer.Typer(
@@ -637,6 +663,26 @@ def explore(
         + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in summary['shared'].items())
         + '. `crossmodal book` shows it'
     )
+
+# %% ../nbs/cli.ipynb #verifcl1
+@app.command()
+def verify(
+    name: str = typer.Argument('', help='Only what has this name: an entry, a data set, an encoder.'),
+):
+    "Compare everything that is kept here with what was written, and say what is damaged."
+    print(f'{name or "everything"}: reading …', flush=True)
+    from crossmodal_nb.verification import verify as findings
+
+    counts, problems = {}, 0
+    for finding in findings(name):
+        counts[finding.kind] = counts.get(finding.kind, 0) + 1
+        if finding.problem:
+            problems += 1
+            place = '' if str(finding.path) in finding.problem else f'{finding.path}: '
+            print(f'{finding.kind}: {place}{finding.problem}', flush=True)
+    print(', '.join(f'{n:,} {kind}' for kind, n in counts.items()) or 'nothing is kept here')
+    print(f'{problems:,} damaged' if problems else 'all as it was written')
+    raise typer.Exit(int(problems > 0))
 
 # %% ../nbs/cli.ipynb #89f4596f
 @app.command()

@@ -7,11 +7,14 @@ import re
 import shutil
 import warnings
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from crossmodal_nb.cli import app
 from crossmodal_nb.core import checksums
 from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.core.files import sealed, whole_folder
@@ -24,6 +27,7 @@ from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.runs import record
 from crossmodal_nb.search import Index
+from crossmodal_nb.verification import verify
 
 
 class Lengths:
@@ -298,3 +302,50 @@ def test_a_damaged_cache_of_checksums_begins_anew(tmp_path, monkeypatch):
         damage(settings().work / 'digests.sqlite')
         checksums.check_files(tmp_path, sums, 'Make it again')
         assert checksums.folder_sums(tmp_path, ['a']) == sums
+
+
+# ---------------------------------------------------------------- everything at once, and words of strangers
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def damaged_kinds():
+    return sorted({f.kind for f in verify() if f.problem})
+
+
+def test_verify_reads_everything(home, index, capsys):
+    work = settings().work
+    extraction.features(texts(), dict(text=Lengths()), work / 'features')
+    run_record(work / 'records' / 'toy')
+    nbformat.write(nbformat.v4.new_notebook(), work / 'records' / 'toy' / '0123456789.ipynb')
+    index.save(work / 'index' / 'toy')
+    assert damaged_kinds() == [] and len(list(verify())) == 4
+    for kind, pattern in (
+        ('features', 'features/*/*/pooled.npy'),
+        ('record', 'records/*/*.npz'),
+        ('page', 'records/*/*.ipynb'),
+        ('index', 'index/toy/method/*.safetensors'),
+    ):
+        path = next(work.glob(pattern))
+        before = path.read_bytes()
+        path.write_bytes(before[: len(before) // 2])
+        assert damaged_kinds() == [kind]
+        done = CliRunner().invoke(app, ['verify'])
+        assert done.exit_code == 1 and str(path.parent) in done.stdout and '1 damaged' in done.stdout
+        path.write_bytes(before)
+    assert 'all as it was written' in CliRunner().invoke(app, ['verify', 'toy']).stdout
+
+
+def test_words_of_strangers_do_not_steer_the_terminal(home):
+    "A label and a file with characters that move the cursor or turn text around"
+    odd = '\x1b[2J\u202egnp'
+    rows = '\n'.join(f'title {i},words {i} of a text,{odd if i % 2 else "plain"}' for i in range(60))
+    (home / f'a{odd}.csv').write_text(f'title,text,label\n{rows}')
+    done = CliRunner().invoke(app, ['data', 'add', 'odd', f'a{odd}.csv', '--text', 'title', '--text', 'text'])
+    assert done.exit_code == 0 and '\\x1b[2J\\u202e' in done.stdout
+    done_wrong = CliRunner().invoke(app, ['data', 'add', 'odd', f'a{odd}.csv', '--text', odd])
+    for said in (done.output, done_wrong.output):
+        assert '\x1b[2J' not in said and '\u202e' not in said

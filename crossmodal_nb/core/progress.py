@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+from .checks import printable
+
 # %% ../../nbs/core/09_progress.ipynb #prog0004
 interval = 10.0  # seconds between two lines
 _running = []  # steps that have begun, the outermost first
@@ -40,7 +42,7 @@ class Progress:
         left=None,  # A function without arguments: seconds left, or None (default: by the rate until now)
         follow: bool = False,  # Count what `advance` reports from deep inside, until the next `add`
     ):
-        self.name, self.total, self.unit, self.first, self.done = name, total, unit, done, done
+        self.name, self.total, self.unit, self.first, self.done = printable(name), total, unit, done, done
         self.delay, self.seconds_left = delay, left or self._by_rate
         self.follow, self.ahead = follow, 0
 

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 
+from ..core.checks import spreadsheet_cell
 from ..core.settings import settings
 from ..metrics.comparison import false_ahead, phrase
 from .leaderboard_lines import ranked_by
@@ -248,7 +249,7 @@ def as_csv(rows: list[dict]) -> str:
     text = io.StringIO()
     w = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
     w.writeheader()
-    w.writerows(rows)
+    w.writerows({k: spreadsheet_cell(v) for k, v in r.items()} for r in rows)
     return text.getvalue()
 
 

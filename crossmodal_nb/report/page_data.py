@@ -14,6 +14,7 @@ import re
 
 import numpy as np
 
+from ..core.checks import spreadsheet_cell
 from .tables import Html, esc
 
 # %% ../../nbs/report/15_page_data.ipynb #9e126d08
@@ -70,14 +71,14 @@ def _csv(rows, max_bytes):
     def cell(x):
         if isinstance(x, np.ndarray):
             return ' '.join(_word(v) for v in x.tolist()) if x.ndim == 1 else base64.b64encode(x.tobytes()).decode()
-        return json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else x
+        return json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else spreadsheet_cell(x)
 
     def line(values):
         s = io.StringIO()
         csv.writer(s, lineterminator='\n').writerow(values)
         return s.getvalue().encode()
 
-    head, parts = line(keys), []
+    head, parts = line(map(spreadsheet_cell, keys)), []
     for r in rows:
         b = line([cell(r.get(k)) for k in keys])
         if not parts or parts[-1][2] + len(b) > max_bytes:

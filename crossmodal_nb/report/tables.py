@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.checks import spreadsheet_cell
 from ..core.files import atomic
 from ..evaluation.tidy import as_rows
 from .plots import advice
@@ -373,5 +374,5 @@ def save(
     with atomic(path.with_name(path.name + '.csv')) as f:
         w = csv.DictWriter(f, fields)
         w.writeheader()
-        w.writerows(rows)
+        w.writerows({k: spreadsheet_cell(v) for k, v in r.items()} for r in rows)
     return [path.with_name(path.name + e) for e in ('.png', '.csv')]
