@@ -42,14 +42,18 @@ elsewhere = (  # patterns of names
     'cli',
 )
 waiting = (
+    'test_choices',
     'test_cli',
     'test_cluster',
     'test_contract',
     'test_datasets',
     'test_features',
     'test_fuzz',
+    'test_hub',
+    'test_own.*',
     'test_recipe1m',
     'test_train',
+    'test_trust',
     'test_xmedia',
     'core/fetch',
     'core/debian',
