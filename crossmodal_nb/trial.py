@@ -207,16 +207,13 @@ def advice_for(
     name: str,  # A data set that was tried
 ) -> dict:  # relevance: a row of `report.advice.decisions`
     "Which method to begin with, by what counts as right"
-    from crossmodal_nb.report.advice import decisions
+    from crossmodal_nb.report.own_report import entry_advice
     from crossmodal_nb.runs.record import runs
 
-    entry = entry_of(name)
-    records = runs(entry)
+    records = runs(entry_of(name))
     if not records:
         raise InputError(f'{name} was not tried yet: crossmodal try {name}')
-    relevances = {row['relevance'] for r in records for row in r['rows']}
-    asked = {by: dict(have=name, entries=(entry,), by=by, page=entry) for by in sorted(relevances)}
-    return {by: row[0] for by, question in asked.items() if (row := decisions(records, [question]))}
+    return entry_advice(records, name)
 
 # %% ../nbs/trial.ipynb #d4e2f338
 def index_advised(

@@ -71,7 +71,8 @@ def verify(
         for path in sorted(root.glob(pattern)):
             if name not in ('', *path.relative_to(root).parts, path.stem, path.parent.name.rsplit('-', 1)[0]):
                 continue
-            if path.suffix in ('.lock', '.tmp') or kind == 'features' and not path.is_dir():
+            unfinished = path.suffix == '.part' and not (path / 'progress.json').exists()
+            if kind in ('features', 'index', 'package') and (not path.is_dir() or unfinished):
                 continue
             try:
                 read(path)

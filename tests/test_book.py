@@ -455,6 +455,19 @@ def test_a_record_in_another_checkout_is_named_without_its_folder():
     assert book._nameless("PosixPath('/else/where/work/records/toy/1.json')", root) == "PosixPath('toy/1.json')"
 
 
+def test_no_record_of_own_data_is_published_with_others(tmp_path):
+    "The newest run is on open data, an earlier one of the same entry on the user's own, known or forgotten"
+    small(tmp_path)
+    shutil.rmtree(tmp_path / 'work' / 'records' / 'toy')
+    run_here(tmp_path, dataset='mine', key='aaaaaaaaaa', tags=())
+    run_here(tmp_path, dataset='emoji', key='bbbbbbbbbb', tags=())
+    own = dict(name='mine', title='Mine', own=True, publishable=False)
+    for known, said in (([*catalogue, own], 'mine is your own data'), (catalogue, 'no data set mine is known')):
+        with pytest.raises(ValueError, match=said):
+            book.publish('toy', tmp_path, known)
+        assert not (tmp_path / 'book' / 'records').exists() and not (tmp_path / 'book' / 'pages').exists()
+
+
 def test_readme_is_made_from_its_notebook():
     if not (root / 'nbs' / 'index.ipynb').exists():
         pytest.skip('nbs/index.ipynb is not there yet')

@@ -90,6 +90,9 @@ def test_five_lines(home):
     built = Path(crossmodal(home, 'book', '--only-mine').split(': ')[-1].strip())
     assert 'The classic methods on one data set · news' in built.read_text()
     assert 'Der Bericht' in (built.parent / 'results' / 'try_news.html').read_text()
+    assert 'Which method to begin with' in built.read_text()
+    board = (built.parent / 'results' / 'own_board.html').read_text()
+    assert 'news, by item' in board and 'news, by label' in board and 'CVS' in board
     assert not list(built.parent.glob('how/*'))
     assert 'without a declared licence' in crossmodal(home, 'publish', 'try_news', fails=True)
     assert '1 to run' not in crossmodal(home, 'run', 'try_news') and record.exists()

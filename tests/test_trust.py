@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import warnings
 
 import nbformat
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from crossmodal_nb.cli import app
 from crossmodal_nb.core import checksums
 from crossmodal_nb.core.checks import InputError, MissingError
-from crossmodal_nb.core.files import sealed, whole_folder
+from crossmodal_nb.core.files import atomic, read_notebook, sealed, whole_folder
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.synthetic import make_gaussian_views
@@ -156,6 +157,19 @@ def test_arrays_of_a_record_are_verified(damage, tmp_path):
         assert record.read(path) is None
 
 
+def test_a_record_may_hold_any_word(tmp_path):
+    path = run_record(tmp_path / 'toy', tables=dict(classes=['ROWS', 'rows', 'null'], rows=None), note='"rows": null')
+    assert record.read(path)['tables']['classes'] == ['ROWS', 'rows', 'null']
+
+
+def test_an_invalid_notebook_is_named(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('1')])
+    notebook.cells[0]['execution_count'] = 'x'
+    (tmp_path / 'a.ipynb').write_text(json.dumps(notebook))
+    with pytest.raises(InputError, match=r'a\.ipynb: not a readable notebook'):
+        read_notebook(tmp_path / 'a.ipynb')
+
+
 def test_the_valid_record_wins_not_the_newest_file(tmp_path, monkeypatch):
     "A folder that was restored from elsewhere brings a stale record with a new file time"
     (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
@@ -252,6 +266,64 @@ def test_a_whole_folder_survives_a_killed_writer(tmp_path):
     assert (folder / 'a').read_text() == '2' and [p.name for p in tmp_path.glob('.r.*.part')] == []
 
 
+def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link').symlink_to('real')
+    for text in '12':
+        with whole_folder(tmp_path / 'link') as new:
+            (new / 'a').write_text(text)
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'real' / 'a').read_text() == '2'
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != '.lock') == ['link', 'real']
+
+
+def test_where_folders_cannot_be_swapped_nothing_is_lost(tmp_path, monkeypatch):
+    "Three renames; killed after the first one, or the second one fails"
+    from crossmodal_nb.core import files
+
+    monkeypatch.setattr(files.ctypes, 'CDLL', lambda *args, **options: object())
+    folder = tmp_path / 'r'
+    for text in '12':
+        with whole_folder(folder) as new:
+            (new / 'a').write_text(text)
+    assert (folder / 'a').read_text() == '2' and not list(tmp_path.glob('*.part'))
+    folder.rename(tmp_path / '.r.77.part.old.part')
+    with contextlib.suppress(ZeroDivisionError), whole_folder(folder) as new:
+        raise ZeroDivisionError
+    assert (folder / 'a').read_text() == '2'
+    replace, count = os.replace, []
+
+    def fails_once(a, b):
+        count.append(a)
+        if len(count) == 2:
+            raise OSError(5, 'Input/output error', str(a))
+        replace(a, b)
+
+    monkeypatch.setattr(os, 'replace', fails_once)
+    with pytest.raises(OSError, match='What was there is unchanged'), whole_folder(folder) as new:
+        (new / 'a').write_text('3')
+    assert (folder / 'a').read_text() == '2'
+
+
+def test_folders_of_similar_names_leave_each_other_alone(tmp_path):
+    with whole_folder(tmp_path / 'news.v2') as other:
+        with whole_folder(tmp_path / 'news') as new:
+            (new / 'a').write_text('1')
+        (other / 'b').write_text('2')
+    assert (tmp_path / 'news.v2' / 'b').read_text() == '2' and (tmp_path / 'news' / 'a').read_text() == '1'
+
+
+def test_an_error_about_another_file_is_not_about_the_disk(tmp_path):
+    for write in (lambda: whole_folder(tmp_path / 'r'), lambda: atomic(tmp_path / 'a.txt')):
+        with pytest.raises(FileNotFoundError) as e, write():
+            open(tmp_path / 'picture.png').close()
+        assert 'free some space' not in str(e.value)
+
+
+def test_an_index_leaves_no_locks(index, tmp_path):
+    index.save(tmp_path / 'i')
+    assert [p.name for p in tmp_path.rglob('*.lock')] == ['.i.lock']
+
+
 def test_an_older_file_without_a_digest_still_loads(cca, tmp_path):
     cca.save(tmp_path)
     path = tmp_path / 'method.json'
@@ -298,10 +370,35 @@ def test_a_damaged_cache_of_checksums_begins_anew(tmp_path, monkeypatch):
     (tmp_path / 'a').write_text('12')
     sums = checksums.folder_sums(tmp_path, ['a'])
     checksums.check_files(tmp_path, sums, 'Make it again')
-    for damage in damages.values():
-        damage(settings().work / 'digests.sqlite')
+    store = settings().work / 'digests.sqlite'
+
+    def later_pages(path):
+        data = path.read_bytes()
+        path.write_bytes(data[:4096] + b'x' * max(4096, len(data) - 4096))
+
+    for damage in (*damages.values(), later_pages):
+        damage(store)
         checksums.check_files(tmp_path, sums, 'Make it again')
         assert checksums.folder_sums(tmp_path, ['a']) == sums
+        checksums.remember({tmp_path / f'{i}': [i, i, i, i, 'x' * 64] for i in range(300)})
+
+
+def test_checksums_without_a_cache(tmp_path, monkeypatch):
+    "The cache is held by others, or cannot be made: files are read, and a good cache stays"
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a').write_text('12')
+    sums = checksums.folder_sums(tmp_path, ['a'])
+    connect = sqlite3.connect
+    monkeypatch.setattr(checksums.sqlite3, 'connect', lambda path, timeout: connect(path, timeout=0.1))
+    with contextlib.closing(connect(settings().work / 'digests.sqlite')) as held:
+        held.execute('BEGIN EXCLUSIVE')
+        assert checksums.folder_sums(tmp_path, ['a']) == sums
+        checksums.check_files(tmp_path, sums, 'Make it again')
+    assert checksums.known_sha256(tmp_path / 'a') == sums['a']
+    shutil.rmtree(settings().work)
+    settings().work.write_text('no folder')
+    checksums.check_files(tmp_path, sums, 'Make it again')
 
 
 # ---------------------------------------------------------------- everything at once, and words of strangers

@@ -58,35 +58,37 @@ def remember(
     sums: dict,  # path: what `stamped` gave, and the sha256
 ):
     "Store sums that were computed elsewhere, for example while a file was imported"
-    with _store() as store:
-        store.executemany(
-            'INSERT OR REPLACE INTO sums VALUES (?, ?, ?, ?, ?, ?)',
-            [(os.path.realpath(p), *map(str, stamp)) for p, stamp in sums.items()],
-        )
+    rows = [(os.path.realpath(p), *map(str, stamp)) for p, stamp in sums.items()]
+    _ask(lambda store: store.executemany('INSERT OR REPLACE INTO sums VALUES (?, ?, ?, ?, ?, ?)', rows))
 
 
 def _known(paths):
     "{path: its last stamp and sha256} of those that were computed"
-    places, out = {p: os.path.realpath(p) for p in paths}, {}
-    with _store() as store:
-        for p, place in places.items():
-            if row := store.execute('SELECT * FROM sums WHERE path = ?', (place,)).fetchone():
-                out[p] = [*map(int, row[1:-1]), row[-1]]
-    return out
+    places = {p: os.path.realpath(p) for p in paths}
+
+    def look_up(store):
+        rows = {
+            p: store.execute('SELECT * FROM sums WHERE path = ?', (place,)).fetchone() for p, place in places.items()
+        }
+        return {p: [*map(int, row[1:-1]), row[-1]] for p, row in rows.items() if row}
+
+    return _ask(look_up) or {}
 
 
-@contextlib.contextmanager
-def _store():
-    "The open database; a damaged one is a cache that begins anew"
+def _ask(question):
+    """What a function gives, called with the open database. A damaged one is a cache that begins anew; None where there
+    can be none: in a folder that cannot be written, or while others hold it for a minute"""
     path = settings().work / 'digests.sqlite'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        store = _opened(path)
-    except sqlite3.DatabaseError:
-        path.unlink()
-        store = _opened(path)
-    with contextlib.closing(store), store:
-        yield store
+    for _ in range(2):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(_opened(path)) as store, store:
+                return question(store)
+        except (sqlite3.OperationalError, OSError):
+            return None
+        except (sqlite3.DatabaseError, ValueError):
+            path.unlink(missing_ok=True)
+    return None
 
 
 def _opened(path):
@@ -126,9 +128,9 @@ def check_files(
 def _changed(folder, sums):
     "Names of files that are not known to be as they were; texts instead of paths, for a package has thousands of files"
     place = os.path.realpath(folder)
-    with _store() as store:
-        bounds = (f'{place}{os.sep}', f'{place}{chr(ord(os.sep) + 1)}')
-        rows = store.execute('SELECT * FROM sums WHERE path >= ? AND path < ?', bounds).fetchall()
+    bounds = (f'{place}{os.sep}', f'{place}{chr(ord(os.sep) + 1)}')
+    select = 'SELECT * FROM sums WHERE path >= ? AND path < ?'
+    rows = _ask(lambda store: store.execute(select, bounds).fetchall()) or []
     known = {path[len(place) + 1 :].replace(os.sep, '/'): (*map(int, stamp), sha) for path, *stamp, sha in rows}
 
     def unchanged(name, sha):

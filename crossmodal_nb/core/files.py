@@ -9,10 +9,10 @@ __all__ = ['read_json', 'notebook_errors', 'read_notebook', 'digest', 'atomic', 
 # %% ../../nbs/core/04_files.ipynb #imports0
 import contextlib
 import ctypes
-import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -59,7 +59,10 @@ def read_notebook(
 
     with notebook_errors(path):
         notebook = nbformat.read(path, 4)
-        nbformat.validate(notebook)
+        try:
+            nbformat.validate(notebook)
+        except nbformat.ValidationError as e:
+            raise ValueError(e.message) from e
         return notebook
 
 
@@ -97,6 +100,8 @@ def atomic(
             os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
+        if e.filename is not None and os.fsdecode(e.filename) not in (str(tmp), str(path)):
+            raise  # about another file
         raise OSError(
             e.errno,
             f'could not write {path}: {e.strerror}. Nothing was changed; free some space or choose another folder',
@@ -183,21 +188,23 @@ def whole_folder(
     path: str | Path,  # The folder to write, or to replace
 ):  # An empty folder beside it, to be filled in the block
     "A folder that is replaced as a whole if the block succeeds; nothing changes if it raises, or if the process dies"
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
-        _remove_leftovers(path)
+        _recover(path)
         new = path.with_name(f'.{path.name}.{os.getpid()}.part')
         try:
             new.mkdir()
             yield new
+            for lock in new.rglob('.*.lock'):
+                lock.unlink()
             if path.exists():
                 _exchange(new, path)
             else:
                 os.replace(new, path)
         except OSError as e:
-            if e.filename is None and e.errno is None:
-                raise
+            if e.filename is not None and not os.fsdecode(e.filename).startswith(str(new)):
+                raise  # about another file
             raise OSError(
                 e.errno,
                 f'could not write {path}: {e.strerror or e}. What was there is unchanged; free some space or choose '
@@ -205,12 +212,21 @@ def whole_folder(
             ) from e
         finally:
             shutil.rmtree(new, ignore_errors=True)
+            new.with_name(f'.{new.name}.lock').unlink(missing_ok=True)
 
 
-def _remove_leftovers(path):
-    "What killed processes left; the caller holds the lock"
-    for old in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
-        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+def _recover(path):
+    "Put back what a killed process has moved away, and remove what it left; the caller holds the lock"
+    ours = re.compile(rf'\.{re.escape(path.name)}\.\d+\.part(\.old\.part)?')
+    for old in sorted(path.parent.iterdir(), key=lambda p: not p.name.endswith('.old.part')):
+        if not ours.fullmatch(old.name):
+            continue
+        if old.name.endswith('.old.part') and not path.exists():
+            os.replace(old, path)
+        elif old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
 
 
 def _exchange(a, b):
@@ -223,7 +239,11 @@ def _exchange(a, b):
         return
     halfway = b.with_name(f'{a.name}.old.part')
     os.replace(b, halfway)
-    os.replace(a, b)
+    try:
+        os.replace(a, b)
+    except OSError:
+        os.replace(halfway, b)
+        raise
     os.replace(halfway, a)
 
 # %% ../../nbs/core/04_files.ipynb #2355dff1

@@ -80,8 +80,12 @@ def _whole(folder, make):
     "What is stored; a damaged store is a cache that is made again"
     try:
         return stored(folder)
-    except (InputError, MissingError) as e:
-        with locked(folder):
+    except (InputError, MissingError):
+        pass
+    with locked(folder):
+        try:
+            return stored(folder)  # another process may have made it again
+        except (InputError, MissingError) as e:
             warnings.warn(f'{e}: it is made again now', stacklevel=2)
             shutil.rmtree(folder, ignore_errors=True)
             make()

@@ -115,7 +115,14 @@ def publish(
         from crossmodal_nb.datasets import catalogue as known
 
         catalogue = known()
-    private = {d['name'] for d in catalogue if d.get('own') and not d['publishable']} & _mentioned(ran[-1]['params'])
+    latest = {r['digests']['params']: r for r in ran}  # one record for each set of parameters
+    mentioned = set().union(*(_mentioned(r['params']) for r in latest.values()))
+    private = {d['name'] for d in catalogue if d.get('own') and not d['publishable']} & mentioned
+    named = {r['params'].get('dataset') for r in latest.values()} - {None, ''}
+    if unknown := named - {d['name'] for d in catalogue}:
+        raise ValueError(
+            f'{exp}: no data set {", ".join(sorted(unknown))} is known. Own data whose name was forgotten stays here'
+        )
     if private:
         raise ValueError(
             f'{exp}: {", ".join(sorted(private))} is your own data without a declared licence, so its pages stay here. '
@@ -132,7 +139,6 @@ def publish(
         s.root,
     )
     page, records = s.book / 'pages' / f'{exp}.ipynb', s.book / 'records' / exp
-    latest = {r['digests']['params']: r for r in ran}  # one record for each set of parameters
     earlier = [f for f in records.iterdir() if f.is_file()] if records.is_dir() else []
     with whole_folder(records) as new:
         for f in earlier:

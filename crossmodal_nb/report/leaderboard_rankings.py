@@ -13,7 +13,7 @@ import itertools
 import json
 
 from ..core.files import digest
-from ..core.settings import settings
+from ..datasets import entries
 from ..metrics.comparison import compare, false_ahead, family, rank_groups
 from .leaderboard_lines import linear, ranked_by, untuned
 from .style import ordered
@@ -171,13 +171,16 @@ def stale(
     records: list[dict],  # As `record.runs` gives them
 ) -> tuple[dict, list]:  # entry: what differs now, in words; and the entries whose data is absent, so not compared
     "Which entries have changed since they ran"
-    changed, unseen, folder = {}, [], settings().nbs_path / 'experiments'
+    changed, unseen, known = {}, [], entries()
     for r in records:
-        path = folder / f'{r["notebook"]}.ipynb'
+        path = record.experiment(r['notebook'])
         if not path.exists():
             changed.setdefault(r['experiment'], []).append('notebook gone')
             continue
         given = record.parameters(path) | r['params']
+        if given.get('dataset') and given['dataset'] not in known:
+            unseen.append(r['experiment'])  # own data whose name was forgotten
+            continue
         now = _now(path, json.dumps(given | ({'seed': 0} if 'seed' in given else {}))) | dict(
             params=r['digests']['params']
         )

@@ -18,15 +18,15 @@ from crossmodal_nb.report.contents import (
     data_page,
     landing_page,
     lessons,
-    own_contents,
-    own_landing_page,
     slug,
     table_of_contents,
 )
+from .own_report import board_page, contents_text, landing_text
 from .page_data import data_links, page_data
 from .pages import page_note, pages, relinked, staged
 from .provenance import card
 from .tables import Html
+from ..runs.record import runs
 
 # %% ../../nbs/report/17_staging.ipynb #5def9af1
 def stage(
@@ -84,7 +84,10 @@ def stage(
         catalogue = [d for d in known() if d.get('own') or not only_mine]
     files['data.md'] = data_page(catalogue, results).encode()
     if only_mine:
-        files['index.md'], files['_toc.yml'] = own_landing_page.encode(), own_contents.encode()
+        by_entry = {p['exp']: entry_records for p in results if (entry_records := runs(p['exp']))}
+        files['index.md'], files['_toc.yml'] = landing_text(by_entry).encode(), contents_text(by_entry).encode()
+        if board := board_page(by_entry):
+            files['results/own_board.ipynb'] = _bytes(staged(board, fold=True))
     if 'index.md' in files:
         files['index.md'] = landing_page(files['index.md'].decode(), notebooks, results).encode()
     files |= {

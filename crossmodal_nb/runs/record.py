@@ -248,7 +248,8 @@ def write(
             f.write(blob.getbuffer())
     record = sealed(_short(record))
     lines = ',\n  '.join(json.dumps(r, ensure_ascii=False) for r in record['rows'])
-    text = json.dumps(record | dict(rows='ROWS'), indent=1, ensure_ascii=False).replace('"ROWS"', f'[\n  {lines}]')
+    text = json.dumps(record | dict(rows=None), indent=1, ensure_ascii=False)
+    text = text.replace('\n "rows": null', f'\n "rows": [\n  {lines}]', 1)  # the only field of that depth and name
     with atomic(path) as f:
         f.write(text)
     for old in path.parent.glob(f'{glob.escape(path.stem)}.*.npz'):
