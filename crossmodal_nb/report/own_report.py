@@ -38,8 +38,8 @@ def landing_text(
     advice = f'## Which method to begin with\n\n{decision_table(rows, "results/")}\n\n' if rows else ''
     board = 'All scores side by side: [the board](results/own_board.ipynb).\n\n' if _rankings(by_entry) else ''
     return (
-        '# My report\n\nExperiments on my own data. Every table says by which protocol it was made; every page ends with '
-        f'a card that names the run it shows.\n\n{advice}{board}## Pages\n\n<!-- results -->\n\n'
+        '# My report\n\nExperiments on my own data. Every table says by which protocol it was made; every page ends '
+        f'with a card that names the run it shows.\n\n{advice}{board}## Pages\n\n<!-- results -->\n\n'
         'Every word that is not explained on its page is in the [glossary](glossary.md).\n'
     )
 
@@ -65,9 +65,9 @@ def board_page(
     changed, _ = stale(records)
     cells = [
         new_markdown_cell(
-            '# The board\n\nScores on test splits, read from the records. Methods of a ranking that share a letter cannot '
-            'be told apart; every difference has a 95 % interval of items and runs, and the differences of a ranking are '
-            'corrected together.'
+            '# The board\n\nScores on test splits, read from the records. Methods of a ranking that share a letter '
+            'cannot be told apart; every difference has a 95 % interval of items and runs, and the differences of a '
+            'ranking are corrected together.'
         )
     ]
     for relevance, words in dict(item='the same item', label='the same class').items():
