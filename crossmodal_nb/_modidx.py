@@ -3903,6 +3903,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'crossmodal_nb/report/tables.py'),
                                              'crossmodal_nb.report.tables._keys': ( 'report/tables.html#_keys',
                                                                                     'crossmodal_nb/report/tables.py'),
+                                             'crossmodal_nb.report.tables._merged': ( 'report/tables.html#_merged',
+                                                                                      'crossmodal_nb/report/tables.py'),
                                              'crossmodal_nb.report.tables._official': ( 'report/tables.html#_official',
                                                                                         'crossmodal_nb/report/tables.py'),
                                              'crossmodal_nb.report.tables._score_line': ( 'report/tables.html#_score_line',

@@ -826,3 +826,15 @@ def test_marks_and_reasons_stand_in_tables_and_are_explained():
         ]
     )
     assert merged[0]['marks'] == marks[:2] and merged[0]['runs'] == 2  # a mark makes no row of its own
+
+
+def test_a_trial_chooses_among_settings_and_names_its_encoders():
+    "Linear CCA of a trial is tuned; another encoder is another feature"
+    from crossmodal_nb.report import leaderboard_lines
+    from crossmodal_nb.report.testing import demo_record
+
+    record = demo_record(params=dict(dataset='made up'))
+    tried = record | dict(tables=record['tables'] | dict(settings_tried=dict(item=dict(CCA=4, CLIP=4))))
+    assert [leaderboard_lines._tuned(r) for r in (record, tried)] == [False, True]
+    other = tried | dict(params=dict(dataset='made up', encoders=dict(text='TfIdf')))
+    assert [leaderboard_lines._features(r) for r in (tried, other)] == ['plain', 'plain, text by TfIdf']

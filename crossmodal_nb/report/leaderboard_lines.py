@@ -157,7 +157,9 @@ def _tuned(r):
     p = r['params']
     classical = (p.get('classical') or {}).get('CCA') or [None, None]  # its class, and its settings
     tried = [p.get('dims'), p.get('ridges'), *(p.get('grid') or {}).values(), classical[1]]
-    return r.get('selected_by') == 'valid' and any(isinstance(t, list) and len(t) > 1 for t in tried)
+    counts = [n.get('CCA', 0) for n in r.get('tables', {}).get('settings_tried', {}).values()]
+    several = max(counts, default=0) > 1 or any(isinstance(t, list) and len(t) > 1 for t in tried)
+    return r.get('selected_by') == 'valid' and several
 
 
 def _features(r):
@@ -171,7 +173,8 @@ def _features(r):
         f'{k} {json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v}'
         for k, v in sorted(options.items())
     ]
-    return ', '.join(['rich' if r['params'].get('rich') else 'plain', *words])
+    named = [f'{k} by {v}' for k, v in sorted((r['params'].get('encoders') or {}).items())]
+    return ', '.join(['rich' if r['params'].get('rich') else 'plain', *words, *named])
 
 
 def _mean(values):

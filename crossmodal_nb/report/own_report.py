@@ -79,7 +79,7 @@ def board_page(
             output = new_output('display_data', {'text/html': str(shown), 'text/plain': repr(shown)})
             cells += [
                 new_markdown_cell(f'## {dataset}, by {relevance}'),
-                new_code_cell('', metadata=dict(tags=['remove-input']), outputs=[output]),
+                new_code_cell('# read from records', metadata=dict(tags=['remove-input']), outputs=[output]),
             ]
     return new_notebook(cells=cells)
 

@@ -186,8 +186,17 @@ def legend(
     used = {}
     for m in dict.fromkeys(m for r in as_rows(rows) for m in r.get('marks') or ()):
         used.setdefault(_sign(m), []).append(m)
-    text = '; '.join(f'{sign} {", ".join(words)}' for sign, words in used.items())
+    text = '; '.join(f'{sign} {", ".join(_merged(words))}' for sign, words in used.items())
     return text and text + '.'
+
+
+def _merged(words):
+    "`edge of its grid: a` and `edge of its grid: b, c` as one"
+    known = {}
+    for word in words:
+        kind, _, names = word.partition(': ')
+        known.setdefault(kind, {}).update(dict.fromkeys(n for n in names.split(', ') if n))
+    return [f'{kind}: {", ".join(names)}' if names else kind for kind, names in known.items()]
 
 # %% ../../nbs/report/04_tables.ipynb #dc756c11
 def _html_table(head, body, names, caption, kind):
