@@ -273,13 +273,35 @@ def test_a_text_of_another_encoding_is_named(tmp_path):
         lambda d, n: n.removesuffix('.png'),
         lambda d, n: n.upper(),
         lambda d, n: f'/home/somebody/data/images/{n}',
+        lambda d, n: f'../images/{n}',
+        lambda d, n: f'{d}/tables/../images/{n}',
     ],
 )
 def test_spellings_of_a_path(spell, tmp_path):
     pictures(tmp_path / 'images')
-    table(tmp_path / 'a.csv', ['image', 'caption'], [[spell(tmp_path, f'p{i:03}.png'), words(i)] for i in range(N)])
-    splits, _ = read_folder(tmp_path)
-    assert sum(sizes(splits)) == N
+    rows = [[spell(tmp_path, f'p{i:03}.png'), words(i)] for i in range(N)]
+    table(tmp_path / 'tables' / 'a.csv', ['image', 'caption'], rows)
+    splits, report = read_folder(tmp_path)
+    assert sum(sizes(splits)) == N and report.notes == []
+
+
+@pytest.mark.parametrize('stray', ['dogs/{}', 'dogs\\{}', 'somebody/dogs/{}', '/dogs/{}'])
+@pytest.mark.parametrize('folder', ['cats/', ''])
+def test_a_folder_that_is_not_there_makes_no_wrong_pairs(folder, stray, tmp_path):
+    pictures(tmp_path, [f'{folder}p{i:03}.png' for i in range(N)])
+    cats = pairs(folder + 'p{:03}.png')
+    dogs = [[stray.format(f'p{i:03}.png'), words(i + N)] for i in range(N)]
+    table(tmp_path / 'a.csv', ['image', 'text'], [*dogs, *cats])
+    with pytest.raises(InputError, match=r'line 2: no file .*dogs.*p000.png.*means it too \(24 of 48 rows'):
+        read_folder(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text'], [dogs[3], *cats * 5])
+    splits, report = read_folder(tmp_path)
+    assert len(report.skipped) == 1 and sum(len(v['text']) for v in splits.values()) == N  # one text a cat
+    table(tmp_path / 'a.csv', ['image', 'text'], [*dogs, *[[f'wolves/{n}', t] for n, t in pairs()]])
+    with pytest.raises(InputError, match='48 of 48 rows'):
+        read_folder(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text'], dogs)  # the folder was renamed
+    assert f'{N} files were found by their name alone' in str(read_folder(tmp_path)[1])
 
 
 @pytest.mark.parametrize('ending', ['.tif', '.tiff', '.jfif', '.avif', '.ppm', '.PNG'])

@@ -18,8 +18,8 @@ from .folders import folder_split, gather, split_views
 from .gaze_files import find_gaze, leave_out_unseen, names_maps, read_gaze, with_gaze
 from .layouts import beside_endings, read_layout
 from .readers import lines
-from .roles import column_roles, split_names
-from .scan import FileFinder, list_files, modality_of
+from .roles import column_roles, list_value, split_names
+from .scan import FileFinder, list_files, media_endings, modality_of
 from .tables import read_table, table_endings
 from .views import Views
 
@@ -131,6 +131,8 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
     columns |= dict(split=[chosen.split] if chosen.split else [], item=[chosen.item] if chosen.item else [])
     report.roles = {c: role for role, cs in columns.items() for c in cs}
     image, finder, gaze = _gaze(rows, chosen, finder, gaze, report, max_skipped) if gaze else (None, finder, None)
+    if finder:
+        _leave_out_strays(rows, chosen, finder, report)
     views, split_of = gather(rows, chosen, finder, report, max_skipped, keep_equal)
     if split_of:
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
@@ -144,6 +146,24 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
         report.views['gaze'] = ('map', len(views[image]))
         splits = {s: with_gaze(v, image, gaze, finder.root) for s, v in splits.items()}
     return splits, report
+
+
+def _leave_out_strays(table, roles, finder, report):
+    "Rows that name a file in a folder that is not there, where other rows mean the file of that name, are damaged"
+    columns = [c for modality, cs in roles.views.values() if modality in media_endings for c in cs]
+    folders = table.folders or [''] * len(table.rows)
+    named = [
+        [(v, folder) for c in columns for v in list_value(row.get(c)) if isinstance(v, str)]
+        for row, folder in zip(table.rows, folders)
+    ]
+    wrong, n = finder.strays(dict.fromkeys(pair for pairs in named for pair in pairs))
+    if n:
+        report.notes.append(f'{n} files were found by their name alone, in another folder than the table says')
+    reasons = [next((wrong[pair] for pair in pairs if pair in wrong), None) for pairs in named]
+    table.damaged += [f'{place}: {reason}' for place, reason in zip(table.places, reasons) if reason]
+    for name in ('rows', 'places', 'folders'):
+        if values := getattr(table, name):
+            setattr(table, name, [v for v, reason in zip(values, reasons) if not reason])
 
 
 def _gaze(rows, chosen, finder, files, report, max_skipped):
