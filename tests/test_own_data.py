@@ -329,14 +329,25 @@ def test_linked_folders_accents_and_droppings(tmp_path):
 # ---------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize('name', ['{}.txt', '{}.png.txt', '{}.caption', '{}.json'])
-def test_a_text_beside_each_file(name, tmp_path):
-    pictures(tmp_path)
+@pytest.mark.parametrize('picture', ['p{:03}.png', 'P{:03}.PNG'])
+@pytest.mark.parametrize('name', ['{}.txt', '{}.png.txt', '{}.caption', '{}.json', '{}.TXT', '{}.JSON'])
+def test_a_text_beside_each_file(name, picture, tmp_path):
+    pictures(tmp_path, map(picture.format, range(N)))
     for i in range(N):
-        text = json.dumps(dict(caption=words(i), seed=i)) if 'json' in name else words(i)
+        text = json.dumps(dict(caption=words(i), seed=i)) if 'json' in name.lower() else words(i)
         (tmp_path / name.format(f'p{i:03}')).write_text(text)
     splits, report = read_folder(tmp_path)
     assert sum(sizes(splits)) == N and report.layout == 'text beside each file'
+
+
+@pytest.mark.parametrize('name', ['orchids.csv', 'kids.csv', 'devices.csv', 'lemmas.csv', 'videos/grids.csv'])
+def test_names_of_tables(name, tmp_path):
+    "Lists of names and splits are no tables, but a word that ends like them is one"
+    pictures(tmp_path)
+    table(tmp_path / name, ['image', 'text'], pairs())
+    for other in ('ids', 'image_ids', 'train-split', 'my.split'):
+        table(tmp_path / f'{other}.csv', ['id'], [['p000']])
+    assert read_folder(tmp_path)[1].files == [tmp_path / name]
 
 
 def test_texts_without_a_picture_are_named(tmp_path):
