@@ -21,6 +21,7 @@ from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.folder_reader import read_folder
 from crossmodal_nb.data.modality import modality
+from crossmodal_nb.data.roles import column_roles
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import class_names, data_digest, load
 from crossmodal_nb.evaluation.retrieval import evaluate_rows
@@ -179,6 +180,48 @@ def test_items_by_a_column(tmp_path):
     splits, report = read_folder(tmp_path / 'a.csv')
     assert set(splits['train']) == {'en', 'de'} and report.items == N and report.several == dict(en=N, de=N)
     assert all(v['en'].item.unique().numel() * 2 == len(v['en']) for v in splits.values())
+
+
+def german(i):
+    return f'ein Ding {i}, das {COLOURS[i % 20]} ist'
+
+
+@pytest.mark.parametrize('n', [12, N])
+@pytest.mark.parametrize('head', [['source', 'target'], ['en', 'de'], ['target', 'source'], ['set', 'category']])
+def test_two_columns_of_texts_are_two_views(head, n, tmp_path):
+    table(tmp_path / 'a.csv', head, [[words(i), german(i)] for i in range(n)])
+    splits, report = read_folder(tmp_path)
+    assert set(splits['train']) == {*head} and report.classes == [] and report.split_source.startswith(('by', 'groups'))
+
+
+SPECIES = ['snowy owl', 'golden eagle', 'house wren']
+
+
+@pytest.mark.parametrize(
+    'column, value, role',
+    [
+        ('fold', lambda i: i % 5, None),
+        ('set', lambda i: ('toys', 'tools', 'test')[i % 3], None),
+        ('set', lambda i: ('train', 'train', 'val', 'TEST')[i % 4], 'split'),
+        ('group', lambda i: i % 2, None),
+        ('group', lambda i: i % 10, None),
+        ('group_id', lambda i: i // 2, 'item'),
+        ('category', lambda i: f'c{i}', None),
+        ('label', lambda i: words(i % 3), None),
+        ('label', lambda i: SPECIES[i % 3], 'label'),
+        ('class', lambda i: i % 11, 'label'),
+        ('tags', lambda i: f"['wet', '{'ab'[i % 2]}']", 'label'),
+    ],
+)
+def test_a_guess_by_name_agrees_with_the_values(column, value, role, tmp_path):
+    pictures(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text', column], [[*r, value(i)] for i, r in enumerate(pairs())])
+    report = read_folder(tmp_path)[1]
+    assert report.roles == dict(image='image', text='text') | ({column: role} if role else {})
+    assert role or column in report.left_out
+    cells = dict(image=['p.png'] * N, text=[words(i) for i in range(N)]) | {column: [value(i) for i in range(N)]}
+    assert column_roles(cells, dict(label=column)).label == [column]  # a role that is told holds
+    assert column_roles(cells, dict(item=column)).item == column
 
 
 def test_text_pairs_and_vectors(tmp_path):

@@ -120,7 +120,7 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
         _name_as_in_archive(rows, root)
     if not rows.rows:
         raise InputError(rows.damaged[0] if rows.damaged else f'{source}: no captions in it')
-    sample = rows.rows[:: max(1, len(rows.rows) // 500)]
+    sample = rows.rows[:: max(1, len(rows.rows) // 5000)]
     chosen = column_roles({c: [r.get(c) for r in sample] for c in rows.columns}, roles, rows.source)
     media = any(modality not in ('text', 'vector') for modality, _ in chosen.views.values())
     if media and finder is None:
