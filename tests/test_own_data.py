@@ -1,6 +1,7 @@
 "Data of other people: each way in which somebody keeps pairs is read, and each mistake is named."
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -79,6 +80,15 @@ def test_heads_and_separators(head, mark, tmp_path):
     splits, report = read_folder(tmp_path)
     assert set(splits['train']) == {'image', 'text'} and sum(sizes(splits)) == N
     assert report.roles == {head[0]: 'image', head[1]: 'text'} and report.guessed == head
+
+
+@pytest.mark.parametrize('head', ['english;german (formal, polite, old)', 'a,b;c', 'en;"de, new"'])
+def test_a_separator_divides_the_rows_too(head, tmp_path):
+    "And a cell may be long"
+    lines = [f'"{words(i)}, or ""so""";{german(i)}' for i in range(N)]
+    (tmp_path / 'a.csv').write_text('\n'.join(['', head, *lines, f'a long one;{"so " * 70_000}']))
+    splits, report = read_folder(tmp_path)
+    assert report.items == N + 1 and list(splits['train']) == [h.strip('"') for h in head.split(';')]
 
 
 def write_jsonl(p, rows):
@@ -473,8 +483,8 @@ def png(i):
     return buffer.getvalue()
 
 
-def write_tar(path, ids, extra=()):
-    with tarfile.open(path, 'w') as shard:
+def write_tar(path, ids, extra=(), mode='w'):
+    with tarfile.open(path, mode) as shard:
         for i in ids:
             for ending, data in (
                 ('png', png(i)),
@@ -503,6 +513,25 @@ def test_tar_shards(tmp_path):
     assert np.array_equal(np.asarray(splits['train']['image'].x[0]).shape, (8, 8, 3)) and len(leftovers()) == 1
     assert sizes(read_folder(tmp_path)[0]) == sizes(splits) and len(leftovers()) == 1  # not unpacked again
     assert data_digest('folder', tmp_path)
+
+
+@pytest.mark.parametrize('ending', ['.tar', '.tar.gz', '.tgz', '.TGZ'])
+def test_one_tar_is_read_whatever_its_folder_is_called(ending, tmp_path):
+    path = tmp_path / 'test' / f'data{ending}'
+    path.parent.mkdir()
+    write_tar(path, range(N), mode='w' if ending == '.tar' else 'w:gz')
+    for given in (path, path.parent):
+        splits, report = read_folder(given)
+        assert sum(sizes(splits)) == N and report.layout == 'tar, table' and 'split' not in report.roles
+    assert sum(sizes(read_folder(path.parent, table=path.name)[0])) == N and data_digest('folder', path.parent)
+
+
+def test_a_single_packed_file_is_no_tar(tmp_path):
+    with gzip.open(tmp_path / 'p.csv.gz', 'wt') as f:
+        f.write('en,de\n' + '\n'.join(f'{words(i)},{german(i)}' for i in range(N)))
+    for path, options in ((tmp_path / 'p.csv.gz', {}), (tmp_path, dict(table='p.csv.gz')), (tmp_path, {})):
+        with pytest.raises((InputError, MissingError), match='p.csv.gz.*gunzip'):
+            read_folder(path, **options)
 
 
 def test_nothing_is_left_of_a_damaged_archive(tmp_path):

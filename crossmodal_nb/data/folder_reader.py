@@ -37,7 +37,7 @@ def read_folder(
     path = Path(path).expanduser()
     if not path.exists():
         raise MissingError(f'{path}: there is no such file or folder')
-    if table is not None and Path(table).suffix.lower() in archive_kinds:
+    if table is not None and _archive_kind(path / table):
         path, table = path / table, None
     sources, kind = archive_files(path) if table is None else ([], '')
     if not sources:
@@ -51,7 +51,15 @@ def read_folder(
         raise
 
 
-archive_kinds = {'.zip': 'zip', '.tar': 'tar', '.tgz': 'tar', '.gz': 'tar', '.parquet': 'parquet'}
+archive_kinds = {'.zip': 'zip', '.tar': 'tar', '.tgz': 'tar', '.tar.gz': 'tar', '.parquet': 'parquet'}
+
+
+def _archive_kind(path):
+    "The kind of an archive, by its ending; empty for other files. Raises an `InputError` for a single packed file"
+    name = path.name.lower()
+    if name.endswith('.gz') and not name.endswith('.tar.gz') and path.is_file():
+        raise InputError(f'{path}: a file packed by gzip. Unpack it: gunzip {path.name}')
+    return next((kind for ending, kind in archive_kinds.items() if name.endswith(ending)), '')
 
 
 def archive_files(
@@ -59,7 +67,7 @@ def archive_files(
 ) -> tuple[list[Path], str]:  # Its archives and their kind; [] and '' if there are none
     "The archives that have to be unpacked before `path` can be read"
     if path.is_file():
-        kind = archive_kinds.get(path.suffix.lower(), '')
+        kind = _archive_kind(path)
         return ([], '') if not kind or kind == 'parquet' and not has_embedded_files(path) else ([path], kind)
     if (path / 'dataset_dict.json').is_file() or (path / 'state.json').is_file():
         return [path], 'saved'
@@ -67,7 +75,8 @@ def archive_files(
     if any(modality_of(n) for n in names):
         return [], ''
     for kind in ('tar', 'zip', 'parquet'):
-        files = [path / n for n in names if n.lower().endswith(f'.{kind}')]
+        endings = tuple(ending for ending, k in archive_kinds.items() if k == kind)
+        files = [path / n for n in names if n.lower().endswith(endings)]
         tables = any(Path(n).suffix.lower() in table_endings - {'.parquet'} for n in names)
         if files and not tables and (kind != 'parquet' or has_embedded_files(files[0])):
             return files, kind
