@@ -251,12 +251,14 @@ def add(
     label: list[str] = _columns('label'),
     split: str = typer.Option(None, metavar='COLUMN', help='Which rows are for training, validation and test.'),
     item: str = typer.Option(None, metavar='COLUMN', help='Rows with the same value are one item.'),
+    ignore: list[str] = typer.Option(None, metavar='COLUMN', help='A column to leave out (may be repeated).'),
     title: str = typer.Option('', help='For readers.'),
     licence: str = typer.Option('', help='Without one, pages about it stay on this machine.'),
     replace: bool = typer.Option(False, help='Replace your own data set of this name.'),
 ):
     "Give data of your own a name, and tell what was found."
     given = dict(image=image, text=text, audio=audio, video=video, mesh=mesh, vector=vector, label=label)
+    given['ignore'] = ignore
     roles = {role: columns for role, columns in given.items() if columns}
     roles |= {role: column for role, column in dict(split=split, item=item).items() if column}
     with Progress(f'{name}: reading {path}'):

@@ -107,7 +107,9 @@ def test_the_code_that_reads_own_data_counts_in_keys(home):
 
 def test_a_notebook_of_ones_own(home):
     "It runs as it was written, and its name is taken from then on"
-    crossmodal(home, 'data', 'add', 'mine', 'pairs.csv', '--text', 'titel', '--text', 'text')
+    texts = ('--text', 'titel', '--text', 'text')
+    crossmodal(home, 'data', 'add', 'mine', 'pairs.csv', *texts, '--ignore', 'rubrik')
+    assert tomllib.loads((home / 'work' / 'data.toml').read_text())['mine']['roles']['ignore'] == ['rubrik']
     path = Path(crossmodal(home, 'new', 'first_look', 'mine').splitlines()[0])
     nbformat.validate(nbformat.read(path, 4))
     assert path == home / 'work' / 'first_look.ipynb'

@@ -1,6 +1,7 @@
 "Data of other people: each way in which somebody keeps pairs is read, and each mistake is named."
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.folder_reader import read_folder
 from crossmodal_nb.data.modality import modality
+from crossmodal_nb.data.roles import column_roles
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import class_names, data_digest, load
 from crossmodal_nb.evaluation.retrieval import evaluate_rows
@@ -78,6 +80,15 @@ def test_heads_and_separators(head, mark, tmp_path):
     splits, report = read_folder(tmp_path)
     assert set(splits['train']) == {'image', 'text'} and sum(sizes(splits)) == N
     assert report.roles == {head[0]: 'image', head[1]: 'text'} and report.guessed == head
+
+
+@pytest.mark.parametrize('head', ['english;german (formal, polite, old)', 'a,b;c', 'en;"de, new"'])
+def test_a_separator_divides_the_rows_too(head, tmp_path):
+    "And a cell may be long"
+    lines = [f'"{words(i)}, or ""so""";{german(i)}' for i in range(N)]
+    (tmp_path / 'a.csv').write_text('\n'.join(['', head, *lines, f'a long one;{"so " * 70_000}']))
+    splits, report = read_folder(tmp_path)
+    assert report.items == N + 1 and list(splits['train']) == [h.strip('"') for h in head.split(';')]
 
 
 def write_jsonl(p, rows):
@@ -181,6 +192,48 @@ def test_items_by_a_column(tmp_path):
     assert all(v['en'].item.unique().numel() * 2 == len(v['en']) for v in splits.values())
 
 
+def german(i):
+    return f'ein Ding {i}, das {COLOURS[i % 20]} ist'
+
+
+@pytest.mark.parametrize('n', [12, N])
+@pytest.mark.parametrize('head', [['source', 'target'], ['en', 'de'], ['target', 'source'], ['set', 'category']])
+def test_two_columns_of_texts_are_two_views(head, n, tmp_path):
+    table(tmp_path / 'a.csv', head, [[words(i), german(i)] for i in range(n)])
+    splits, report = read_folder(tmp_path)
+    assert set(splits['train']) == {*head} and report.classes == [] and report.split_source.startswith(('by', 'groups'))
+
+
+SPECIES = ['snowy owl', 'golden eagle', 'house wren']
+
+
+@pytest.mark.parametrize(
+    'column, value, role',
+    [
+        ('fold', lambda i: i % 5, None),
+        ('set', lambda i: ('toys', 'tools', 'test')[i % 3], None),
+        ('set', lambda i: ('train', 'train', 'val', 'TEST')[i % 4], 'split'),
+        ('group', lambda i: i % 2, None),
+        ('group', lambda i: i % 10, None),
+        ('group_id', lambda i: i // 2, 'item'),
+        ('category', lambda i: f'c{i}', None),
+        ('label', lambda i: words(i % 3), None),
+        ('label', lambda i: SPECIES[i % 3], 'label'),
+        ('class', lambda i: i % 11, 'label'),
+        ('tags', lambda i: f"['wet', '{'ab'[i % 2]}']", 'label'),
+    ],
+)
+def test_a_guess_by_name_agrees_with_the_values(column, value, role, tmp_path):
+    pictures(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text', column], [[*r, value(i)] for i, r in enumerate(pairs())])
+    report = read_folder(tmp_path)[1]
+    assert report.roles == dict(image='image', text='text') | ({column: role} if role else {})
+    assert role or column in report.left_out
+    cells = dict(image=['p.png'] * N, text=[words(i) for i in range(N)]) | {column: [value(i) for i in range(N)]}
+    assert column_roles(cells, dict(label=column)).label == [column]  # a role that is told holds
+    assert column_roles(cells, dict(item=column)).item == column
+
+
 def test_text_pairs_and_vectors(tmp_path):
     write_jsonl(tmp_path / 'a.jsonl', [dict(text=words(i), embedding=[i, 1.5, -i]) for i in range(40)])
     splits, _ = read_folder(tmp_path)
@@ -273,13 +326,35 @@ def test_a_text_of_another_encoding_is_named(tmp_path):
         lambda d, n: n.removesuffix('.png'),
         lambda d, n: n.upper(),
         lambda d, n: f'/home/somebody/data/images/{n}',
+        lambda d, n: f'../images/{n}',
+        lambda d, n: f'{d}/tables/../images/{n}',
     ],
 )
 def test_spellings_of_a_path(spell, tmp_path):
     pictures(tmp_path / 'images')
-    table(tmp_path / 'a.csv', ['image', 'caption'], [[spell(tmp_path, f'p{i:03}.png'), words(i)] for i in range(N)])
-    splits, _ = read_folder(tmp_path)
-    assert sum(sizes(splits)) == N
+    rows = [[spell(tmp_path, f'p{i:03}.png'), words(i)] for i in range(N)]
+    table(tmp_path / 'tables' / 'a.csv', ['image', 'caption'], rows)
+    splits, report = read_folder(tmp_path)
+    assert sum(sizes(splits)) == N and report.notes == []
+
+
+@pytest.mark.parametrize('stray', ['dogs/{}', 'dogs\\{}', 'somebody/dogs/{}', '/dogs/{}'])
+@pytest.mark.parametrize('folder', ['cats/', ''])
+def test_a_folder_that_is_not_there_makes_no_wrong_pairs(folder, stray, tmp_path):
+    pictures(tmp_path, [f'{folder}p{i:03}.png' for i in range(N)])
+    cats = pairs(folder + 'p{:03}.png')
+    dogs = [[stray.format(f'p{i:03}.png'), words(i + N)] for i in range(N)]
+    table(tmp_path / 'a.csv', ['image', 'text'], [*dogs, *cats])
+    with pytest.raises(InputError, match=r'line 2: no file .*dogs.*p000.png.*means it too \(24 of 48 rows'):
+        read_folder(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text'], [dogs[3], *cats * 5])
+    splits, report = read_folder(tmp_path)
+    assert len(report.skipped) == 1 and sum(len(v['text']) for v in splits.values()) == N  # one text a cat
+    table(tmp_path / 'a.csv', ['image', 'text'], [*dogs, *[[f'wolves/{n}', t] for n, t in pairs()]])
+    with pytest.raises(InputError, match='48 of 48 rows'):
+        read_folder(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text'], dogs)  # the folder was renamed
+    assert f'{N} files were found by their name alone' in str(read_folder(tmp_path)[1])
 
 
 @pytest.mark.parametrize('ending', ['.tif', '.tiff', '.jfif', '.avif', '.ppm', '.PNG'])
@@ -307,14 +382,25 @@ def test_linked_folders_accents_and_droppings(tmp_path):
 # ---------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize('name', ['{}.txt', '{}.png.txt', '{}.caption', '{}.json'])
-def test_a_text_beside_each_file(name, tmp_path):
-    pictures(tmp_path)
+@pytest.mark.parametrize('picture', ['p{:03}.png', 'P{:03}.PNG'])
+@pytest.mark.parametrize('name', ['{}.txt', '{}.png.txt', '{}.caption', '{}.json', '{}.TXT', '{}.JSON'])
+def test_a_text_beside_each_file(name, picture, tmp_path):
+    pictures(tmp_path, map(picture.format, range(N)))
     for i in range(N):
-        text = json.dumps(dict(caption=words(i), seed=i)) if 'json' in name else words(i)
+        text = json.dumps(dict(caption=words(i), seed=i)) if 'json' in name.lower() else words(i)
         (tmp_path / name.format(f'p{i:03}')).write_text(text)
     splits, report = read_folder(tmp_path)
     assert sum(sizes(splits)) == N and report.layout == 'text beside each file'
+
+
+@pytest.mark.parametrize('name', ['orchids.csv', 'kids.csv', 'devices.csv', 'lemmas.csv', 'videos/grids.csv'])
+def test_names_of_tables(name, tmp_path):
+    "Lists of names and splits are no tables, but a word that ends like them is one"
+    pictures(tmp_path)
+    table(tmp_path / name, ['image', 'text'], pairs())
+    for other in ('ids', 'image_ids', 'train-split', 'my.split'):
+        table(tmp_path / f'{other}.csv', ['id'], [['p000']])
+    assert read_folder(tmp_path)[1].files == [tmp_path / name]
 
 
 def test_texts_without_a_picture_are_named(tmp_path):
@@ -397,8 +483,8 @@ def png(i):
     return buffer.getvalue()
 
 
-def write_tar(path, ids, extra=()):
-    with tarfile.open(path, 'w') as shard:
+def write_tar(path, ids, extra=(), mode='w'):
+    with tarfile.open(path, mode) as shard:
         for i in ids:
             for ending, data in (
                 ('png', png(i)),
@@ -427,6 +513,25 @@ def test_tar_shards(tmp_path):
     assert np.array_equal(np.asarray(splits['train']['image'].x[0]).shape, (8, 8, 3)) and len(leftovers()) == 1
     assert sizes(read_folder(tmp_path)[0]) == sizes(splits) and len(leftovers()) == 1  # not unpacked again
     assert data_digest('folder', tmp_path)
+
+
+@pytest.mark.parametrize('ending', ['.tar', '.tar.gz', '.tgz', '.TGZ'])
+def test_one_tar_is_read_whatever_its_folder_is_called(ending, tmp_path):
+    path = tmp_path / 'test' / f'data{ending}'
+    path.parent.mkdir()
+    write_tar(path, range(N), mode='w' if ending == '.tar' else 'w:gz')
+    for given in (path, path.parent):
+        splits, report = read_folder(given)
+        assert sum(sizes(splits)) == N and report.layout == 'tar, table' and 'split' not in report.roles
+    assert sum(sizes(read_folder(path.parent, table=path.name)[0])) == N and data_digest('folder', path.parent)
+
+
+def test_a_single_packed_file_is_no_tar(tmp_path):
+    with gzip.open(tmp_path / 'p.csv.gz', 'wt') as f:
+        f.write('en,de\n' + '\n'.join(f'{words(i)},{german(i)}' for i in range(N)))
+    for path, options in ((tmp_path / 'p.csv.gz', {}), (tmp_path, dict(table='p.csv.gz')), (tmp_path, {})):
+        with pytest.raises((InputError, MissingError), match='p.csv.gz.*gunzip'):
+            read_folder(path, **options)
 
 
 def test_nothing_is_left_of_a_damaged_archive(tmp_path):

@@ -85,7 +85,7 @@ def write_rows(
 
 # %% ../../nbs/data/21_archives.ipynb #d579f763
 def _tar_rows(paths, folder):
-    n, split = 0, {p: split_in(p.parent.name + '/' + p.name) for p in paths}
+    n, split = 0, {p: split_in(p.parent.name + '/' + p.name) if len(paths) > 1 else None for p in paths}
     for path in paths:
         _check_end(path)
         with tarfile.open(path, 'r|*') as shard:

@@ -18,8 +18,8 @@ from .folders import folder_split, gather, split_views
 from .gaze_files import find_gaze, leave_out_unseen, names_maps, read_gaze, with_gaze
 from .layouts import beside_endings, read_layout
 from .readers import lines
-from .roles import column_roles, split_names
-from .scan import FileFinder, list_files, modality_of
+from .roles import column_roles, list_value, split_names
+from .scan import FileFinder, list_files, media_endings, modality_of
 from .tables import read_table, table_endings
 from .views import Views
 
@@ -37,7 +37,7 @@ def read_folder(
     path = Path(path).expanduser()
     if not path.exists():
         raise MissingError(f'{path}: there is no such file or folder')
-    if table is not None and Path(table).suffix.lower() in archive_kinds:
+    if table is not None and _archive_kind(path / table):
         path, table = path / table, None
     sources, kind = archive_files(path) if table is None else ([], '')
     if not sources:
@@ -51,7 +51,15 @@ def read_folder(
         raise
 
 
-archive_kinds = {'.zip': 'zip', '.tar': 'tar', '.tgz': 'tar', '.gz': 'tar', '.parquet': 'parquet'}
+archive_kinds = {'.zip': 'zip', '.tar': 'tar', '.tgz': 'tar', '.tar.gz': 'tar', '.parquet': 'parquet'}
+
+
+def _archive_kind(path):
+    "The kind of an archive, by its ending; empty for other files. Raises an `InputError` for a single packed file"
+    name = path.name.lower()
+    if name.endswith('.gz') and not name.endswith('.tar.gz') and path.is_file():
+        raise InputError(f'{path}: a file packed by gzip. Unpack it: gunzip {path.name}')
+    return next((kind for ending, kind in archive_kinds.items() if name.endswith(ending)), '')
 
 
 def archive_files(
@@ -59,7 +67,7 @@ def archive_files(
 ) -> tuple[list[Path], str]:  # Its archives and their kind; [] and '' if there are none
     "The archives that have to be unpacked before `path` can be read"
     if path.is_file():
-        kind = archive_kinds.get(path.suffix.lower(), '')
+        kind = _archive_kind(path)
         return ([], '') if not kind or kind == 'parquet' and not has_embedded_files(path) else ([path], kind)
     if (path / 'dataset_dict.json').is_file() or (path / 'state.json').is_file():
         return [path], 'saved'
@@ -67,7 +75,8 @@ def archive_files(
     if any(modality_of(n) for n in names):
         return [], ''
     for kind in ('tar', 'zip', 'parquet'):
-        files = [path / n for n in names if n.lower().endswith(f'.{kind}')]
+        endings = tuple(ending for ending, k in archive_kinds.items() if k == kind)
+        files = [path / n for n in names if n.lower().endswith(endings)]
         tables = any(Path(n).suffix.lower() in table_endings - {'.parquet'} for n in names)
         if files and not tables and (kind != 'parquet' or has_embedded_files(files[0])):
             return files, kind
@@ -120,7 +129,7 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
         _name_as_in_archive(rows, root)
     if not rows.rows:
         raise InputError(rows.damaged[0] if rows.damaged else f'{source}: no captions in it')
-    sample = rows.rows[:: max(1, len(rows.rows) // 500)]
+    sample = rows.rows[:: max(1, len(rows.rows) // 5000)]
     chosen = column_roles({c: [r.get(c) for r in sample] for c in rows.columns}, roles, rows.source)
     media = any(modality not in ('text', 'vector') for modality, _ in chosen.views.values())
     if media and finder is None:
@@ -131,6 +140,8 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
     columns |= dict(split=[chosen.split] if chosen.split else [], item=[chosen.item] if chosen.item else [])
     report.roles = {c: role for role, cs in columns.items() for c in cs}
     image, finder, gaze = _gaze(rows, chosen, finder, gaze, report, max_skipped) if gaze else (None, finder, None)
+    if finder:
+        _leave_out_strays(rows, chosen, finder, report)
     views, split_of = gather(rows, chosen, finder, report, max_skipped, keep_equal)
     if split_of:
         report.split_source = f'column {chosen.split}' if chosen.split in chosen.guessed else f'{chosen.split}'
@@ -144,6 +155,24 @@ def _read(path, roles, table, name, max_skipped, keep_equal, source, prefix):
         report.views['gaze'] = ('map', len(views[image]))
         splits = {s: with_gaze(v, image, gaze, finder.root) for s, v in splits.items()}
     return splits, report
+
+
+def _leave_out_strays(table, roles, finder, report):
+    "Rows that name a file in a folder that is not there, where other rows mean the file of that name, are damaged"
+    columns = [c for modality, cs in roles.views.values() if modality in media_endings for c in cs]
+    folders = table.folders or [''] * len(table.rows)
+    named = [
+        [(v, folder) for c in columns for v in list_value(row.get(c)) if isinstance(v, str)]
+        for row, folder in zip(table.rows, folders)
+    ]
+    wrong, n = finder.strays(dict.fromkeys(pair for pairs in named for pair in pairs))
+    if n:
+        report.notes.append(f'{n} files were found by their name alone, in another folder than the table says')
+    reasons = [next((wrong[pair] for pair in pairs if pair in wrong), None) for pairs in named]
+    table.damaged += [f'{place}: {reason}' for place, reason in zip(table.places, reasons) if reason]
+    for name in ('rows', 'places', 'folders'):
+        if values := getattr(table, name):
+            setattr(table, name, [v for v, reason in zip(values, reasons) if not reason])
 
 
 def _gaze(rows, chosen, finder, files, report, max_skipped):

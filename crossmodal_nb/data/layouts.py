@@ -31,7 +31,7 @@ def split_in(
 
 def _is_table(root, name):
     path = PurePosixPath(name.lower())
-    if name.count('/') > 2 or re.search(r'lemma|devi', path.name) or path.stem.endswith(('ids', 'split')):
+    if name.count('/') > 2 or re.search(r'(^|[_.-])(ids|split)$', path.stem):
         return False
     if path.suffix in table_endings:
         return True
@@ -76,15 +76,19 @@ beside_endings = ('.txt', '.caption', '.cap', '.json')
 
 
 def _text_beside(finder):
-    "(file, its file of text) for every file of a medium"
-    names = set(finder.names)
-    for name in finder.names:
-        if not modality_of(name):
-            continue
-        stem = str(PurePosixPath(name).with_suffix(''))
-        text_file = next((t for e in beside_endings for t in (stem + e, name + e) if t in names), None)
-        if text_file:
-            yield name, text_file
+    "(file, its file of text) for every file of a medium. In upper or lower case: `I1.JPG` with `I1.TXT`"
+    media, names = [n for n in finder.names if modality_of(n)], {n: n for n in finder.names}
+    exact = {n: text for n in media if (text := _beside(n, names))}
+    rest = {n.casefold(): n for n in names if n not in exact.values()}
+    for name in media:
+        if text := exact.get(name) or _beside(name.casefold(), rest):
+            yield name, text
+
+
+def _beside(name, names):
+    "The first of `names` that may be the text of this file"
+    stem = str(PurePosixPath(name).with_suffix(''))
+    return next((names[t] for e in beside_endings for t in (stem + e, name + e) if t in names), None)
 
 
 def _beside_table(root, pairs):
@@ -113,7 +117,7 @@ def _beside_table(root, pairs):
 
 def _rows_beside(root, text):
     "{place: row} of a file of text"
-    if not text.endswith('.json'):
+    if not text.lower().endswith('.json'):
         texts = enumerate(lines(root / text), 1)
         return {f'{text}, line {i}': dict(text=line.strip()) for i, line in texts if line.strip()}
     row = read_json(root / text)
@@ -216,7 +220,9 @@ def read_layout(
             return layout, _karpathy(root / _only(root, hits)), [root / hits[0]]
         if hits:
             return layout, _coco(root, hits), [root / n for n in hits]
-    tokens = [n for n in names if re.search(r'\.token[^/]*$', n) and not re.search('lemma|devi', n, re.I)]
+    tokens = [
+        n for n in names if re.search(r'\.token[^/]*$', n) and not re.search('lemma|devi', PurePosixPath(n).name, re.I)
+    ]
     if tokens:
         pairs = _tokens(root / _only(root, tokens))
         _flickr_split(root, names, pairs)
@@ -238,9 +244,11 @@ def _only(root, names):
 
 def _nothing(finder):
     media = [n for n in finder.names if modality_of(n)]
-    texts = [n for n in finder.names if n.endswith(beside_endings)]
+    texts = [n for n in finder.names if n.lower().endswith(beside_endings)]
     content = f'{len(media)} pictures, sounds, videos or meshes ({abbreviate(media, 3)})' if media else 'no such file'
     content += f' and {len(texts)} files of text ({abbreviate(texts, 3)})' if texts else ''
+    if packed := [n for n in finder.names if n.lower().endswith('.gz')]:
+        content += f' and {len(packed)} files packed by gzip ({abbreviate(packed, 3)}): unpack them, gunzip NAME'
     return (
         f'{finder.root}: no captions found. Looked for a table (.csv, .tsv, .jsonl, .parquet, .xlsx) here and in the '
         'folders below, for metadata files in the folder of each split, for COCO, Karpathy and Flickr files, and for a '

@@ -114,7 +114,7 @@ class Roles:
 
 
 def column_roles(
-    columns: dict,  # Column: its cells (some hundred are enough)
+    columns: dict,  # Column: its cells (some thousand are enough)
     wanted: dict | None = None,  # Role: its column, or a list of columns; what is not there is guessed
     source='the table',  # For messages
 ) -> Roles:
@@ -124,7 +124,7 @@ def column_roles(
     chosen = _chosen(columns, wanted or {}, source)
     taken = {c for cs in chosen.values() for c in cs}
     free = [c for c in columns if c not in taken]
-    guess = {c: r for r, c in _by_name(free, kinds, chosen)}
+    guess = {c: r for r, c in _by_name(free, columns, kinds, chosen)}
     for c, r in guess.items():
         chosen.setdefault(r, []).append(c)
     if _n_views(chosen) < 2:
@@ -136,7 +136,8 @@ def column_roles(
     reasons = dict(address='addresses: nothing is downloaded', empty='empty', number='numbers', text='texts')
     for c in free:
         if c not in guess:
-            out.left_out[c] = reasons.get(kinds[c], 'no known role')
+            named = [r for r in _fits if r not in chosen and _simple(c) in _usual[r] and kinds[c] in _plain_kinds]
+            out.left_out[c] = f'no {named[0]} by its values' if named else reasons.get(kinds[c], 'no known role')
     if len(out.views) < 2:
         raise InputError(_too_few(source, out, columns, kinds))
     return out
@@ -164,17 +165,48 @@ def _chosen(columns, wanted, source):
     return chosen
 
 # %% ../../nbs/data/19_roles.ipynb #58866e68
-def _by_name(free, kinds, chosen):
+_plain_kinds = ('text', 'word', 'number', 'other', 'address')
+
+
+def _simple(column):
+    return re.sub(r'[ .-]+', '_', column.lower())
+
+
+def _fits_split(column, entries):
+    "Columns called fold or set also hold other things"
+    return _simple(column) not in ('fold', 'set') or all(str(v).lower() in split_names for v in entries)
+
+
+def _fits_item(column, entries):
+    "A group of half of the rows is no item"
+    n = len({*map(str, entries)})
+    return n >= len(entries) / 4 and (n > 10 or len(entries) < 20)
+
+
+def _fits_label(column, entries):
+    "Labels are short and repeat; where they are several words, also in a small table"
+    words = [len(str(v).split()) for v in entries]
+    several = sum(n > 1 for n in words) > len(words) / 2
+    repeat = len({*map(str, entries)}) < len(entries) / 2
+    return sum(words) <= 4 * len(words) and (repeat or not several and len(entries) < 20)
+
+
+_fits = dict(split=_fits_split, item=_fits_item, label=_fits_label)
+
+
+def _by_name(free, columns, kinds, chosen):
     "(role, column) of the columns whose name or values say it"
-    plain = {c: re.sub(r'[ .-]+', '_', c.lower()) for c in free}
+    plain = {c: _simple(c) for c in free}
 
     def first(role, fits):
         named = [c for name in _usual[role] for c in free if plain[c] == name and fits(kinds[c])]
         return named[:1]
 
-    for role in ('split', 'item', 'label'):
+    for role, fits in _fits.items():
         if role not in chosen:
-            yield from ((role, c) for c in first(role, lambda kind: kind not in (*_media, 'vector', 'empty')))
+            named = [c for name in _usual[role] for c in free if plain[c] == name and kinds[c] in _plain_kinds]
+            entries = {c: [e for v in columns[c] for e in list_value(v)] for c in named}
+            yield from ((role, c) for c in [c for c in named if fits(c, entries[c])][:1])
     for modality in _media:
         if modality not in chosen:
             hits = first('image', lambda kind, m=modality: kind == m)

@@ -8,6 +8,7 @@ __all__ = ['media_endings', 'modality_of', 'list_files', 'FileFinder']
 # %% ../../nbs/data/17_scan.ipynb #9fa1aab3
 import difflib
 import os
+import posixpath
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -84,16 +85,22 @@ class FileFinder:
     ) -> str | None:  # The file as seen from the root; None if there is none
         "Raises an `InputError` if the name leads out of the folder, or fits several files"
         if (name, folder) not in self.memory:
-            self.memory[name, folder] = self._find(self._inside(_plain(name.strip())), folder)
+            self.memory[name, folder] = self._find(*self._inside(name, folder))
         return self.memory[name, folder]
 
-    def _inside(self, plain):
-        "The path as seen from the root"
+    def _inside(self, name, folder):
+        "The path, and the folder that it is seen from; `..` is resolved"
+        plain = _plain(name.strip())
         for root in (self.root.absolute(), self.root.resolve()):
-            plain = plain.removeprefix(f'{_plain(root.as_posix())}/')
+            if plain.startswith(prefix := f'{_plain(root.as_posix())}/'):
+                plain, folder = plain.removeprefix(prefix), ''
         if '..' in plain.split('/'):
-            raise InputError(f'{plain[:99]!r} leads out of the folder {self.root}')
-        return re.sub(r'^([A-Za-z]:)?/', '', plain)
+            plain = posixpath.normpath(plain)
+            if plain.startswith('../'):
+                plain, folder = posixpath.normpath(folder + plain), ''
+            if plain.split('/')[0] == '..':
+                raise InputError(f'{name[:99]!r} leads out of the folder {self.root}')
+        return re.sub(r'^([A-Za-z]:)?/', '', plain), folder
 
     def _find(self, path, folder):
         for p in (folder + path, path, path.removeprefix(f'{_plain(self.root.name)}/')):
@@ -103,12 +110,42 @@ class FileFinder:
         near = self.by_name.get(base, [])
         if not near and not modality_of(base):
             near = [n for n in self.by_stem.get(base, ()) if modality_of(n)]
-        parts = path.casefold().split('/')[::-1]
-        shared = [_shared(parts, _plain(n).casefold().split('/')[::-1]) for n in near]
+        folders = _folders(path)
+        shared = [_shared(folders, _folders(_plain(n))) for n in near]
         best = [n for n, k in zip(near, shared) if k == max(shared)]
         if len(best) > 1:
             raise InputError(f'{path[:99]!r} may be any of {abbreviate(best, 3)}. Write the folder too')
         return best[0] if best else None
+
+    def strays(
+        self,
+        named,  # (name as a table spells it, folder of the table)
+    ) -> tuple[dict, int]:  # {(name, folder): what is wrong}, and number of files in another folder than the table says
+        "Names of which only the last part fits, where other names mean the same file"
+        root = _plain(self.root.absolute().name)
+        said = {}  # file: {folders as a table says them: (name, folder)}
+        for name, folder in named:
+            try:
+                file = self.find(name, folder)
+                path, folder_seen = self._inside(name, folder)
+            except InputError:
+                continue  # told where the file is read
+            if file:
+                if _plain(file) in (folder_seen + path, path):
+                    path = f'{root}/{_plain(file)}'
+                said.setdefault(file, {}).setdefault(_folders(path), []).append((name, folder))
+        wrong, n = {}, 0
+        for file, names in said.items():
+            own, whole = _folders(_plain(file)), _folders(f'{root}/{_plain(file)}')
+            far = [f for f in names if f and not (_agree(f, whole) or own and _agree(f, own))]
+            n += bool(far)
+            for f in far:
+                if other := next((names[g][0][0] for g in names if not _agree(f, g)), None):
+                    wrong |= {
+                        key: f'no file {key[0][:99]!r}; only {file} has this name, but {other[:99]!r} means it too'
+                        for key in names[f]
+                    }
+        return wrong, n
 
     def media(
         self,
@@ -122,7 +159,10 @@ class FileFinder:
         name: str,  # As a table spells it
     ) -> str:
         "One spelling for all ways to write this path, as seen from the root"
-        return self._inside(_plain(name.strip()))
+        plain = _plain(name.strip())
+        if '..' in plain.split('/'):
+            plain = re.sub(r'^(\.\./)+', '', posixpath.normpath(plain))
+        return self._inside(plain, '')[0]
 
     def nearest(
         self,
@@ -132,6 +172,16 @@ class FileFinder:
         base = _plain(name).rsplit('/', 1)[-1].casefold()
         near = difflib.get_close_matches(base, list(self.by_name)[:5000], 3, 0.75)
         return abbreviate([self.by_name[n][0] for n in near])
+
+
+def _folders(path):
+    "The folders of a path, the last one first"
+    return tuple(path.casefold().split('/')[-2::-1])
+
+
+def _agree(a, b):
+    "Whether the folders of one path are the last ones of the other"
+    return _shared(a, b) == min(len(a), len(b))
 
 
 def _shared(a, b):

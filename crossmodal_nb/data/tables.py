@@ -7,6 +7,7 @@ __all__ = ['table_endings', 'Table', 'read_table', 'check_damage']
 
 # %% ../../nbs/data/18_tables.ipynb #dc239923
 import csv
+import itertools
 import json
 import re
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ..core.files import read_json
 from .readers import abbreviate, file, isolated
 
 # %% ../../nbs/data/18_tables.ipynb #8ffd103c
+_longest = 2**26  # characters of a cell
 table_endings = frozenset('.csv .tsv .tab .jsonl .ndjson .parquet .xlsx .xls'.split())
 
 
@@ -95,16 +97,33 @@ def _line(data):
     return ''
 
 
-def _separator(head):
-    counts = {mark: head.count(mark) for mark in '|\t;,'}
-    return max(counts, key=counts.get) if any(counts.values()) else ','
+def _reader(path, mark, strict):
+    quoting = csv.QUOTE_NONE if mark == '|' else csv.QUOTE_MINIMAL
+    return csv.reader(_decoded(path), delimiter=mark, strict=strict, quoting=quoting)
+
+
+def _separator(path, n_rows=20):
+    "The mark that divides the first rows into as many fields as the head; among such the one that divides it most"
+    first = next((line for line in _decoded(path) if line.strip()), '')
+    marks = [mark for mark in '|\t;,' if mark in first]
+    if len(marks) < 2:
+        return marks[0] if marks else ','
+    sizes = {}
+    for mark in marks:
+        try:
+            filled = (len(values) for values in _reader(path, mark, False) if any(map(str.strip, values)))
+            rows = list(itertools.islice(filled, n_rows))
+        except csv.Error:
+            continue
+        equal = sum(n == rows[0] for n in rows) if rows[0] > 1 else 0
+        sizes[mark] = equal / len(rows), rows[0]
+    return max(sizes, key=sizes.get, default=',')
 
 
 def _delimited(path):
-    first = next((line for line in _decoded(path) if line.strip()), '')
-    mark = _separator(first)
-    quoting = csv.QUOTE_NONE if mark == '|' else csv.QUOTE_MINIMAL
-    read = csv.reader(_decoded(path), delimiter=mark, strict=True, quoting=quoting)
+    csv.field_size_limit(_longest)
+    mark = _separator(path)
+    read = _reader(path, mark, True)
     table, head = Table(path, [], []), None
     while True:
         try:
