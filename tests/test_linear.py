@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from crossmodal_nb.core.files import sealed
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.base import Method
@@ -200,7 +201,7 @@ def test_saved_files(tmp_path):
     with pytest.raises(ValueError, match='not what was saved'):
         Method.load(tmp_path / 'm')
     for evil in ('os:system', 'crossmodal_nb.core:spawn', '../linear:CCA', 'linear:CCAZooMethod', 'base:Method'):
-        (tmp_path / 'm' / 'method.json').write_text(json.dumps({**info, 'class': evil}))
+        (tmp_path / 'm' / 'method.json').write_text(json.dumps(sealed({**info, 'class': evil})))
         with pytest.raises(ValueError, match='no method'):
             Method.load(tmp_path / 'm')
     with pytest.raises(FileNotFoundError):

@@ -11,6 +11,7 @@ import torch
 
 from crossmodal_nb.core import names as core_names
 from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.files import sealed
 from crossmodal_nb.core.names import current_name, current_parameters, names
 from crossmodal_nb.methods import saving
 from crossmodal_nb.methods.base import Method
@@ -416,7 +417,7 @@ def test_a_method_saved_under_old_names_loads(changed, tmp_path):
     m.save(tmp_path)
     info = json.loads((tmp_path / 'method.json').read_text())
     info['class'], info['params'] = 'crossmodal_nb.methods.elsewhere:Former', {'wide': 7}
-    (tmp_path / 'method.json').write_text(json.dumps(info))
+    (tmp_path / 'method.json').write_text(json.dumps(sealed(info)))
     again = Method.load(tmp_path)
     assert type(again) is Toy and again.width == 7 and again.views == m.views
 
