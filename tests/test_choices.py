@@ -15,11 +15,15 @@ from conftest import manifest
 from test_own import crossmodal, home  # noqa: F401 (a fixture)
 
 from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import load
 from crossmodal_nb.encoders.base import Encoder
 from crossmodal_nb.encoders.presets import encoded, shipped, view_encoders
+from crossmodal_nb.evaluation.selection import grid_search
+from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.saving import methods
+from crossmodal_nb.nn.trainer import Collapse
 from crossmodal_nb.runs import keys, record, runner
 from crossmodal_nb.search import Index
 
@@ -256,3 +260,24 @@ def test_a_wrong_encoder_is_refused_before_anything_runs(reports, given, says):
 def test_rows_that_are_encoded_keep_their_labels(tmp_path):
     raw = dict(train=Views(text=View(['red wine', 'a pear'], y=[[1, 1], [0, 0]])))
     assert encoded(raw, dict(text='TfIdf'), tmp_path)['train']['text'].y.tolist() == [[1, 1], [0, 0]]
+
+
+class Sometimes(CCA):
+    "Training that collapses with some settings"
+
+    derived_params = ()  # each setting is a fit
+
+    def fit(self, train, validate=None):
+        if self.dim in (2, 3):
+            raise Collapse(f'dim {self.dim} makes no progress')
+        return super().fit(train, validate)
+
+
+def test_a_setting_that_collapses_is_left_out_with_a_word():
+    "The other settings are tried; where all collapse, the method is refused with the reason"
+    train, valid = (make_gaussian_views(80, seed=s) for s in (0, 1))
+    with pytest.warns(UserWarning, match=r"Sometimes, \{'ridge': 0.1, 'dim': 2\}: the setting is left out. dim 2"):
+        search = grid_search(Sometimes(), [dict(ridge=0.1, dim=2), dict(ridge=0.1, dim=4)], train, valid)
+    assert search.settings == [dict(ridge=0.1, dim=4)] and search.method.dim == 4
+    with pytest.warns(UserWarning), pytest.raises(InputError, match='every setting collapses: dim 3'):
+        grid_search(Sometimes(), [dict(dim=2), dict(dim=3)], train, valid)

@@ -13,7 +13,7 @@ class LazyRows:
     "A lazy sequence: a subclass has a length, and computes `row(i)`"
 
     def row(self, i: int):
-        raise NotImplementedError
+        raise NotImplementedError  # every subclass computes its own rows
 
     def __getitem__(self, i):
         "A row, or the list of rows `i` (LongTensor, list or slice)"

@@ -7,28 +7,21 @@ with gaze."""
 __all__ = ['info', 'files', 'class_names', 'gaze']
 
 # %% ../../nbs/datasets/26_gaze.ipynb #84c6fe71
-import warnings
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from ..core.checks import InputError, MissingError
-from ..data.folder_reader import read_folder, source_files
+from ..data.folder_reader import read_folder
 from ..data.gaze_maps import weighted
 from ..data.views import Views
+from . import folder
 
 # %% ../../nbs/datasets/26_gaze.ipynb #2446bbf7
 info = dict(
     gaze=dict(
         title='Your own pictures, texts and fixations',
         views=['image', 'text', 'gaze'],
-        labels='optional',
-        n=None,
-        size_mb=None,
-        licence='yours',
-        attribution='yours',
-        embedded=False,
-        publishable=False,
+        **folder.yours,
         how='a folder with pictures and texts, and with fixations (fixations/p1.csv: columns x, y and perhaps '
         'duration; or one table fixations.csv) or maps (maps/p1.png: grey, white where people look); pass it as root',
     ),
@@ -37,12 +30,12 @@ info = dict(
 
 def files(name, root, table=None):
     "What the digest covers: texts and fixations by content, pictures and maps by name and size"
-    return [*source_files(Path(root), table), Path(root)]
+    return folder.files(name, root, table)
 
 
 def class_names(name, root, sigma=None, **options):
     "Names of the classes, in the order of their codes; None without labels"
-    return read_folder(root, **options)[1].classes or None
+    return folder.class_names(name, root, **options)
 
 
 def gaze(
@@ -56,8 +49,7 @@ def gaze(
     splits, report = read_folder(root, roles, table, 'gaze', max_skipped)
     if 'gaze' not in splits['train']:
         raise MissingError(f'{root}: no gaze beside one view of pictures. Expected: {info["gaze"]["how"]}')
-    for message in report.warnings:
-        warnings.warn(f'{report.source}: {message}', stacklevel=2)
+    folder.with_warnings(splits, report)
     if sigma is not None:
         _set_sigma(splits, sigma)
     return splits

@@ -85,7 +85,7 @@ class Encoder:
         return row
 
     def __call__(self, rows: list) -> dict:
-        raise NotImplementedError
+        raise NotImplementedError  # every subclass encodes in its own way
 
     def _parts(self, parts, known):
         return tuple(check_choice(p, known, 'part') for p in ((parts,) if isinstance(parts, str) else parts))

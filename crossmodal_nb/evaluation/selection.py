@@ -6,6 +6,7 @@
 __all__ = ['selection_metrics', 'best', 'checker', 'marks', 'GridSearch', 'grid_search']
 
 # %% ../../nbs/evaluation/02_selection.ipynb #imports0
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,7 @@ from sklearn.model_selection import ParameterGrid
 from ..core.checks import InputError, check_choice
 from ..data.views import Views
 from .retrieval import evaluate_rows, metric_values, random_run, standard
+from ..nn.trainer import Collapse
 
 # %% ../../nbs/evaluation/02_selection.ipynb #c5d090a1
 selection_metrics = {'item': ('R@1', 'R@5', 'R@10'), 'label': ('mAP',)}  # the metrics by which settings are chosen
@@ -136,11 +138,13 @@ def grid_search(
     on_check=None,  # `on_check(setting, method)`: called at each check of a network while it learns; chooses nothing
 ) -> GridSearch:
     """Fit and judge a method with every setting of a grid. What `with_params` can change needs one fit only; a `dim`
-    beyond the rank of that fit is left out. An `InputError` where `valid` is the test split, or no setting is left"""
+    beyond the rank of that fit is left out, and with a warning a setting whose training collapses. An `InputError`
+    where `valid` is the test split, or no setting is left"""
     if valid.split == 'test':
         raise InputError('settings are chosen on validation, and these views are of the test split')
     settings = list(ParameterGrid(grid)) if isinstance(grid, dict) else [dict(s) for s in grid]
     fitted, tried = [] if train is not None else [({}, method)], GridSearch([], [], [], [])
+    reason = 'every dim is beyond the rank of the fit'
     for setting in settings:
         derived = {k: v for k, v in setting.items() if k in method.derived_params}
         refit = {k: v for k, v in setting.items() if k not in derived}
@@ -150,7 +154,12 @@ def grid_search(
         if base is None:
             base = clone(method).set_params(**(refit if derived else setting))
             check = _watched(setting, checker(valid, relevance=relevance), on_check)
-            base.fit(train, check if hasattr(base, 'trainer') else None)  # by which a network chooses its epoch
+            try:
+                base.fit(train, check if hasattr(base, 'trainer') else None)  # by which a network chooses its epoch
+            except Collapse as e:
+                reason = f'every setting collapses: {e}'
+                warnings.warn(f'{type(method).__name__}, {setting}: the setting is left out. {e}', stacklevel=2)
+                continue
             if derived:
                 fitted.append((refit, base))
         m = base.with_params(**derived) if derived else base
@@ -165,7 +174,7 @@ def grid_search(
         tried.scores.append(float(np.mean(values)))
         tried.rows += [r | setting for r in judged]
     if not tried.settings:
-        raise InputError('no setting is left: every dim is beyond the rank of the fit')
+        raise InputError(f'no setting is left: {reason}')
     return tried
 
 
