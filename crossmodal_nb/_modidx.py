@@ -701,6 +701,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'crossmodal_nb.data.tables._line': ('data/tables.html#_line', 'crossmodal_nb/data/tables.py'),
                                            'crossmodal_nb.data.tables._parquet': ( 'data/tables.html#_parquet',
                                                                                    'crossmodal_nb/data/tables.py'),
+                                           'crossmodal_nb.data.tables._quotes_enclose': ( 'data/tables.html#_quotes_enclose',
+                                                                                          'crossmodal_nb/data/tables.py'),
                                            'crossmodal_nb.data.tables._reader': ( 'data/tables.html#_reader',
                                                                                   'crossmodal_nb/data/tables.py'),
                                            'crossmodal_nb.data.tables._separator': ( 'data/tables.html#_separator',

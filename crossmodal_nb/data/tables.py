@@ -6,6 +6,7 @@
 __all__ = ['table_endings', 'Table', 'read_table', 'check_damage']
 
 # %% ../../nbs/data/18_tables.ipynb #dc239923
+import collections
 import csv
 import itertools
 import json
@@ -97,9 +98,20 @@ def _line(data):
     return ''
 
 
-def _reader(path, mark, strict):
-    quoting = csv.QUOTE_NONE if mark == '|' else csv.QUOTE_MINIMAL
+def _reader(path, mark, strict, quoted=True):
+    quoting = csv.QUOTE_MINIMAL if quoted and mark != '|' else csv.QUOTE_NONE
     return csv.reader(_decoded(path), delimiter=mark, strict=strict, quoting=quoting)
+
+
+def _quotes_enclose(path, mark):
+    "Whether quotation marks enclose cells. Between tabs they may be part of the text, as in `\"Hi\" she said`"
+    if mark != '\t':
+        return True
+    try:
+        collections.deque(_reader(path, mark, True), maxlen=0)
+    except csv.Error:
+        return False
+    return True
 
 
 def _separator(path, n_rows=20):
@@ -123,7 +135,7 @@ def _separator(path, n_rows=20):
 def _delimited(path):
     csv.field_size_limit(_longest)
     mark = _separator(path)
-    read = _reader(path, mark, True)
+    read = _reader(path, mark, True, _quotes_enclose(path, mark))
     table, head = Table(path, [], []), None
     while True:
         try:
