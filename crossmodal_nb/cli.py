@@ -15,6 +15,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 import textwrap
 import time
@@ -29,6 +30,7 @@ from .core.checks import InputError, check_choice, literal, printable
 from .core.names import current_parameters
 from .core.progress import Progress, duration
 from .core.settings import settings
+from .core.supervision import stoppable
 
 # %% ../nbs/cli.ipynb #acfe00e1
 class _Printable(io.TextIOBase):
@@ -61,13 +63,22 @@ class MessageGroup(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _note
-                with contextlib.redirect_stdout(_Printable(sys.stdout)):
+                with contextlib.redirect_stdout(_Printable(sys.stdout)), stoppable():
                     return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:  # whoever reads the output wants no more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except KeyboardInterrupt as e:
+            number = getattr(e, 'signum', signal.SIGINT)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                typer.echo(
+                    f'crossmodal: stopped by {signal.Signals(number).name}. What is finished is kept; '
+                    'the same command goes on with the rest',
+                    err=True,
+                )
+            raise typer.Exit(128 + number) from None
         except (ValueError, OSError, RuntimeError) as e:
             if ctx.params.get('traceback'):
                 raise

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .core.checks import InputError, check_choice
+from .core.supervision import end_with, lifeline
 
 # %% ../nbs/profiling.ipynb #59da6904
 class Step(NamedTuple):
@@ -276,7 +277,7 @@ def measure(
     if forks:
         # imported once for all processes
         context.set_forkserver_preload(['lightning_fabric', 'crossmodal_nb.methods.vilbert', 'crossmodal_nb.search'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, context, end_with, (lifeline(),)) as pool:
         return pool.submit(_measured, name, n, repeats, sizes | changed).result()
 
 

@@ -14,12 +14,15 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
-from .checks import InputError, MissingError
+from .checks import InputError, MissingError, printable
+from .progress import say
 
 # %% ../../nbs/core/04_files.ipynb #665f3601
 def read_json(
@@ -115,21 +118,35 @@ def locked(
     path: str | Path,  # The file or folder to lock; the lock itself is a file next to it
     task: str = '',  # If given, a process that has to wait says so: waiting for another process that `task`
 ):
-    "Only one process at a time runs the block for a given `path`"
+    "Only one process at a time runs the block for a given `path`. However a process ends, the system unlocks"
     from filelock import FileLock, Timeout
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f'.{path.name}.lock'))
+    lock, owner = (path.with_name(f'.{path.name}.{kind}') for kind in ('lock', 'owner'))
+    lock = FileLock(lock)
     try:
         lock.acquire(timeout=0.2 if task else -1)
     except Timeout:
-        print(f'waiting for another process that {task}', flush=True)
+        say(f'waiting for another process that {task}{_who(owner)}')
         lock.acquire()
     try:
+        if task:
+            with contextlib.suppress(OSError):  # only a word for those who wait
+                owner.write_text(f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%F %H:%M")}')
         yield
     finally:
+        if task:
+            owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _who(owner):
+    "Who holds a lock, for a message"
+    with contextlib.suppress(OSError):
+        if text := owner.read_text(errors='replace'):
+            return f' ({printable(text)})'
+    return ''
 
 # %% ../../nbs/core/04_files.ipynb #own720291
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ import threading
 
 import numpy as np
 
+from .supervision import Stopped, end_with, lifeline
+
 # %% ../../nbs/core/05_processes.ipynb #665f3611
 def seed_all(seed: int):
     "Seed Python, NumPy and torch"
@@ -62,6 +64,7 @@ def spawn(
     "Call `f(*args)` in `n` processes on this machine; `n=1` is a plain call"
     if n == 1:
         return f(*args)
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     c = LaunchConfig(
@@ -75,7 +78,15 @@ def spawn(
         max_restarts=0,
     )
     with own_signals():
-        return elastic_launch(c, f)(*args)[0]
+        try:
+            return elastic_launch(c, _supervised)(lifeline(), f, *args)[0]
+        except SignalException as e:
+            raise Stopped(e.sigval) from e
+
+
+def _supervised(pipe, f, *args):
+    end_with(pipe)
+    return f(*args)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from ..core.checks import InputError, MissingError
+from ..core.supervision import end_with, lifeline
 
 # %% ../../nbs/data/10_readers.ipynb #c86e9bcc
 def lines(
@@ -210,7 +211,7 @@ def isolated(
         'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
     )
     context.set_forkserver_preload([f.__module__])  # imported once, by the process that forks the others
-    with ProcessPoolExecutor(1, context, initializer=_limit, initargs=(memory,)) as pool:
+    with ProcessPoolExecutor(1, context, initializer=_begin, initargs=(lifeline(), memory)) as pool:
         try:
             with _without_main():
                 future = pool.submit(f, path, *args)  # this starts the process
@@ -234,6 +235,12 @@ def _without_main():
         yield
     finally:
         sys.modules['__main__'] = main
+
+
+def _begin(pipe, memory):
+    "What the other process does first"
+    end_with(pipe)
+    _limit(memory)
 
 
 def _limit(memory):

@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from ..core.files import atomic, locked, read_notebook, whole_folder
 from ..core.progress import Progress, say
 from ..core.settings import settings
+from ..core.supervision import supervised
 from .contents import lessons
 from .pages import good_records, kernel, staged_code
 from .staging import checkout_settings, stage
@@ -36,7 +37,7 @@ def build(
 ) -> Path:  # `book/_build/html/index.html`
     "Stage and compile the book; a `RuntimeError` contains the builder's messages"
     s = settings(start)
-    with locked(s.output / '_build'):
+    with locked(s.output / '_build', 'builds this report'):
         folder, log = stage(start, catalogue, only_mine), s.output / '_build' / 'log.txt'
         built, index = s.output / '_build' / 'next', s.output / '_build' / 'html' / 'index.html'
         shutil.rmtree(built, ignore_errors=True)  # pages that are no longer in the book, or what a killed build left
@@ -92,7 +93,7 @@ def _compiled(command):
     "What the builder prints, and its exit code. It goes over all pages twice, which is shown"
     lines, environment = [], os.environ | dict(NO_COLOR='1', PYTHONWARNINGS='ignore')
     output = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    with subprocess.Popen(command, **output) as builder, Progress('book', 100, '%', delay=2) as step:
+    with supervised(command, **output) as builder, Progress('book', 100, '%', delay=2) as step:
         for line in builder.stdout:
             lines.append(line)
             if page := re.match(r'(reading sources|writing output)\.\.\. \[ *(\d+)%\]', line):

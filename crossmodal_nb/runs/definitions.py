@@ -17,6 +17,7 @@ from .bindings import Names, Target, bindings, imports, is_path
 learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # layers that determine a fit
 presentation = (
     'core.progress',
+    'core.supervision',
     'report.style',
     'report.plots',
     'report.cost_plot',

@@ -17,9 +17,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import digest
+from ..core.files import digest, locked
 from ..core.progress import Progress, duration, say
 from ..core.settings import settings
+from ..core.supervision import end_with, lifeline
 from ..datasets import data_digest
 from ..datasets.audit import files_asked
 from . import fit_cache, keys, record
@@ -245,9 +246,8 @@ def workers(
     if backend == 'local':
         from joblib import Parallel, delayed
 
-        yield lambda wave: Parallel(jobs, return_as='generator_unordered', batch_size=1)(
-            delayed(_execute)(j) for j in wave
-        )
+        parallel = dict(return_as='generator_unordered', batch_size=1, initializer=end_with, initargs=(lifeline(),))
+        yield lambda wave: Parallel(jobs, **parallel)(delayed(_execute)(j) for j in wave)
         return
     import dask
     from distributed import Client, LocalCluster
@@ -337,11 +337,12 @@ def run(
         outcomes = stack.enter_context(workers(backend, jobs, scheduler)) if go else None
         step = stack.enter_context(Progress('crossmodal run', len(go), 'runs', delay=10, left=waiting.seconds_left))
         for wave in _waves(go):
-            for bad, message, key in outcomes(wave):
-                failed += bad
-                step.add()
-                waiting.finish(key)
-                say(message + (f'; {len(waiting.left)} left{waiting}' if waiting.left else ''))
+            with contextlib.closing(outcomes(wave)) as finished:  # closed early, it ends its workers
+                for bad, message, key in finished:
+                    failed += bad
+                    step.add()
+                    waiting.finish(key)
+                    say(message + (f'; {len(waiting.left)} left{waiting}' if waiting.left else ''))
     print(f'{len(go) - failed} ran, {failed} failed, {time.time() - t0:.0f} s')
     return int(failed > 0)
 
@@ -403,47 +404,74 @@ def _waves(jobs):
 
 # %% ../../nbs/runs/03_runner.ipynb #fb4ecfe3
 def _execute(job):
-    "Execute one run: whether it failed, a line to print, and which one it was"
+    "Execute one run, unless another process does: whether it failed, a line to print, and which one it was"
+    path, t0, name = Path(job['path']), time.time(), f'{job["exp"]:28} {job["key"]}'
+    earlier = f', {duration(job["seconds"])} before' if job['seconds'] else ''
+    say(f'{name}  runs{earlier} …')
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, f'computes {job["exp"]} {job["key"]}'))
+            t0 = time.time()  # the wait for another process costs nothing
+            made = _is_made(job)
+            if not made:
+                saved = _compute(job)
+                _note(path, job, seconds=time.time() - t0 + saved)
+        except Exception as e:  # a notebook may raise anything: reported, recorded, counted
+            failure = _failure(job, e, time.time() - t0)
+            return True, f'{name}  FAILED: {failure}', (job['exp'], job['key'])
+    return False, f'{name}  {time.time() - t0:.0f} s{", of another process" if made else ""}', (job['exp'], job['key'])
+
+
+def _is_made(job):
+    "Whether a good record came since the runs were planned"
+    path = Path(job['path'])
+    r = record.read(path) if path.exists() and path.with_suffix('.ipynb').exists() else None
+    return r is not None and r['status'] == 'ok' and not keys.differs(r, job['digests'])
+
+
+def _compute(job):
+    "Execute the notebook of a run, which saves its record"
     import papermill as pm
 
-    path, t0 = Path(job['path']), time.time()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half, done = path.with_suffix('.part.ipynb'), path.with_suffix('.ipynb')
-    earlier = f', {duration(job["seconds"])} before' if job['seconds'] else ''
-    say(f"{job['exp']:28} {job['key']}  runs{earlier} …")
+    path = Path(job['path'])
+    half = path.with_suffix('.part.ipynb')
     declared = record.parameters(job['notebook'])
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     modified = path.exists() and path.stat().st_mtime_ns
-    try:
-        with _environment(**{fit_cache.folder_variable: job.get('fitted', '')}, **_data_folders()):
-            pm.execute_notebook(
-                job['notebook'],
-                half,
-                given,
-                cwd=str(_folder(job)),
-                progress_bar=False,
-                kernel_name='python3',
-                extra_arguments=['--IPKernelApp.log_level=50'],  # without remarks about its transport
-            )
-        if not path.exists() or path.stat().st_mtime_ns == modified:
-            raise RuntimeError(
-                'the notebook ended without saving its record: it must call '
-                f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself'
-            )
-        saved = record.read(path)
-        if saved is None:
-            raise RuntimeError('the record that the notebook saved cannot be read: see the warning above')
-    except Exception as e:  # a notebook may raise anything: reported, recorded, counted
-        _note(path, job, status='failed', error=str(e), traceback=traceback.format_exc(), seconds=time.time() - t0)
-        return (
-            True,
-            f"{job['exp']:28} {job['key']}  FAILED: {str(e).strip().splitlines()[-1][:300]}\n"
-            f"{'':40}half-executed notebook: {half}",
-            (job['exp'], job['key']),
+    supervised = f'__import__("crossmodal_nb.core.supervision", fromlist=[""]).end_with({lifeline()!r})'
+    with _environment(**{fit_cache.folder_variable: job.get('fitted', '')}, **_data_folders()):
+        pm.execute_notebook(
+            job['notebook'],
+            half,
+            given,
+            cwd=str(_folder(job)),
+            progress_bar=False,
+            kernel_name='python3',
+            extra_arguments=[
+                '--IPKernelApp.log_level=50',  # without remarks about its transport
+                f'--IPKernelApp.exec_lines={supervised}',
+            ],
         )
-    half.replace(done)
-    _note(path, job, seconds=time.time() - t0 + saved.get('saved_seconds', 0))
-    return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s", (job['exp'], job['key'])
+    if not path.exists() or path.stat().st_mtime_ns == modified:
+        raise RuntimeError(
+            'the notebook ended without saving its record: it must call '
+            f'Run({job["notebook"].stem!r}, globals(), rows).save(out), and end by itself'
+        )
+    saved = record.read(path)
+    if saved is None:
+        raise RuntimeError('the record that the notebook saved cannot be read: see the warning above')
+    half.replace(path.with_suffix('.ipynb'))
+    return saved.get('saved_seconds', 0)
+
+
+def _failure(job, e, seconds):
+    "Keep why a run failed, and say it"
+    path = Path(job['path'])
+    half, why = path.with_suffix('.part.ipynb'), (str(e).strip() or repr(e)).splitlines()[-1][:300]
+    if isinstance(e, OSError) and str(path.parent) not in why:
+        why = f'{half}: {why}'  # papermill writes it, and does not say which file the disk has no space for
+    kept = _note_failure(path, job, error=str(e), traceback=traceback.format_exc(), seconds=seconds)
+    return f'{why}\n{"":40}half-executed notebook: {half}{kept}'
 
 
 def _folder(job):
@@ -475,8 +503,17 @@ def _environment(**variables):
 def _lost(job, why):
     "A run without a result, because its worker died or could not start"
     path, why = Path(job['path']), f'{type(why).__name__}: {why}'
-    _note(path, job, status='failed', error=f'the run was lost: {why}')
-    return True, f"{job['exp']:28} {job['key']}  LOST: {why[:300]}", (job['exp'], job['key'])
+    kept = _note_failure(path, job, error=f'the run was lost: {why}')
+    return True, f"{job['exp']:28} {job['key']}  LOST: {why[:300]}{kept}", (job['exp'], job['key'])
+
+
+def _note_failure(path, job, **more):
+    "Write the record of a failed run; if that fails, too, say so: other runs still follow"
+    try:
+        _note(path, job, status='failed', **more)
+    except OSError as e:
+        return f'\n{"":40}its record was not written: {e}'
+    return ''
 
 
 def _note(path, job, **more):
