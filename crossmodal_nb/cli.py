@@ -21,6 +21,7 @@ import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
+from traceback import format_exception
 
 import typer
 from typer.core import TyperGroup
@@ -65,6 +66,9 @@ class MessageGroup(TyperGroup):
                     return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
+        except typer.BadParameter.__base__ as e:  # a wrong use: an argument may be the name of somebody else's file
+            e.message = printable(e.message)
+            raise
         except BrokenPipeError:  # whoever reads the output wants no more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
@@ -92,7 +96,12 @@ app = typer.Typer(
 
 @app.callback()
 def _main(traceback: bool = typer.Option(False, '--traceback', help='Show where an error came from.')):
-    pass
+    if traceback:
+        sys.excepthook = _print_traceback
+
+
+def _print_traceback(kind, error, place):
+    typer.echo(printable(''.join(format_exception(kind, error, place))), err=True, nl=False)
 
 # %% ../nbs/cli.ipynb #ddacbb55
 def table_text(

@@ -148,7 +148,7 @@ def extend(
     for v in self.ids:
         self.ids[v] += more.ids[v]
         self.shown[v] += more.shown[v]
-        self.sums[v] = self.sums.get(v, []) + more.sums.get(v, [])
+        self.sums |= {v: self.sums[v] + more.sums[v]} if v in self.sums else {}
         self.item[v] = torch.cat([self.item[v], more.item[v]])
         self.embeddings[v] = {q: torch.cat([z, more.embeddings[v][q]]) for q, z in self.embeddings[v].items()}
         self.mean[v] = unit(next(iter(self.embeddings[v].values()))).mean(0)
