@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,9 @@ def shard(
     for v, i in rows.items():
         x, y = positions[start : start + len(i)].T.tolist()
         start += len(i)
-        shown = [_displayed(index.kinds[v], index.shown[v][j], size, seconds) for j in i.tolist()]
+        if missing := index.missing_files(v, i.tolist()) if index.kinds[v] in ('image', 'sound') else '':
+            warnings.warn(missing, stacklevel=2)
+        shown = [_displayed(index, v, j, size, seconds) for j in i.tolist()]
         views.append(
             dict(
                 name=v,
@@ -190,13 +193,15 @@ def _named(views):
             v['alt'] = [words.get(x, i) for x, i in zip(v['item'], v['ids'])]
 
 
-def _displayed(kind, shown, size, seconds):
+def _displayed(index, view, j, size, seconds):
     "What the page shows of a row: its text, an embedded small image or short sound, else the name of its file"
+    kind, shown = index.kinds[view], index.shown[view][j]
     if kind in ('text', 'numbers'):
         return shown[:200]
-    if kind not in ('image', 'sound') or not Path(shown).is_file():
+    path = index.file(view, j) if kind in ('image', 'sound') else None
+    if path is None:
         return Path(shown).name[:200]
-    buffer, row = io.BytesIO(), opened(shown, kind)[0]
+    buffer, row = io.BytesIO(), opened(path, kind)[0]
     if kind == 'image':
         from PIL import Image
 

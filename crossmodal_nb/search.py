@@ -15,12 +15,14 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core.checks import InputError, MissingError, check_choice
-from .core.checksums import check_files, folder_sums
-from .core.files import load_tensors, save_tensors, whole_folder
+from .core.checksums import check_files, folder_sums, sha256s
+from .core.fetch import network
+from .core.files import file_below, load_tensors, save_tensors, whole_folder
 from .core.settings import settings
 from .data.modality import modality
 from .data.queries import opened
 from .data.views import Views
+from .datasets.roots import data_root, names_below, shown_file
 from .encoders.description import build_encoder, describe_encoder
 from .methods.base import Method
 from .methods.similarity import arithmetic, product, sides, unit
@@ -100,8 +102,11 @@ class Index:
         raw: Views = None,  # The rows before encoding (needed with encoders): their text, or path, is displayed
         name: str = '',  # Name of the space, for readers
         classes=None,  # Names of the classes, if rows have labels
+        dataset: str = '',  # The data set of the rows: a saved index looks for its files there
+        root: str | Path | None = None,  # The folder of its files (default: the innermost one that holds them all)
     ):
         self.method, self.encoders, self.name, self.classes = method, encoders or {}, name, classes
+        self.dataset, self.online = dataset, True
         if not method.views:
             raise RuntimeError(f'{type(method).__name__} is not fitted: call fit first')
         for v in [*gallery, *self.encoders]:
@@ -112,7 +117,9 @@ class Index:
         self.item = {v: x.item for v, x in gallery.items()}
         self.y = {v: x.y for v, x in gallery.items() if x.y is not None and x.y.dim() == 1}
         self.kinds = {v: modality(raw[v].x) if raw and v in raw else 'numbers' for v in method.views}
-        self.shown = {v: _shown(raw[v] if raw and v in raw else x) for v, x in gallery.items()}
+        displayed = {v: raw[v] if raw and v in raw else x for v, x in gallery.items()}
+        self.shown = {v: _shown(x) for v, x in displayed.items()}
+        self._name_files({v: x.x.paths for v, x in displayed.items() if hasattr(x.x, 'paths')}, root)
         self.embeddings = {
             v: {q: method.encode(v, x.x, target=q) for q in method.views if q != v} for v, x in gallery.items()
         }
@@ -133,10 +140,15 @@ def extend(
     raw: Views = None,  # The same before encoding (needed with encoders)
 ):
     "Add rows that can be found"
-    more = Index(self.method, gallery, self.encoders, raw, self.name, self.classes)
+    more = Index(self.method, gallery, self.encoders, raw, self.name, self.classes, self.dataset, self.root)
+    if self.sums and more.root != self.root:
+        raise InputError(
+            f'the files of these rows are not below {self.root}. Build the index with root=, above them all'
+        )
     for v in self.ids:
         self.ids[v] += more.ids[v]
         self.shown[v] += more.shown[v]
+        self.sums |= {v: self.sums[v] + more.sums[v]} if v in self.sums else {}
         self.item[v] = torch.cat([self.item[v], more.item[v]])
         self.embeddings[v] = {q: torch.cat([z, more.embeddings[v][q]]) for q, z in self.embeddings[v].items()}
         self.mean[v] = unit(next(iter(self.embeddings[v].values()))).mean(0)
@@ -144,12 +156,93 @@ def extend(
 
 
 def _shown(view):
-    "What is displayed of each row: its path, its text or its id"
-    if hasattr(view.x, 'paths'):
-        return [str(Path(p).resolve()) for p in view.x.paths]
+    "What is displayed of each row: its text or its id; files are named later"
     if isinstance(view.x, (list, tuple)) and view.x and isinstance(view.x[0], str):
         return list(view.x)
     return list(view.ids)
+
+# %% ../nbs/search.ipynb #edf3b7cb
+@patch
+def _name_files(self: Index, paths, root):
+    "Name the files of views (view: its paths) below one folder"
+    everything = [Path(p) for ps in paths.values() for p in ps]
+    self.root, names = names_below(everything, root)
+    sums = sha256s(p for p in everything if p.is_file())
+    self.sums, start = {}, 0
+    for v, ps in paths.items():
+        self.shown[v] = names[start : start + len(ps)]
+        self.sums[v] = [sums.get(Path(p), '') for p in ps]
+        start += len(ps)
+
+
+@patch
+def file(
+    self: Index,
+    view: str,
+    row: int,  # Of the gallery
+) -> Path | None:  # None if the view has no files, or this one is not here as it was indexed
+    "The file of a row"
+    sums = self.sums.get(view)
+    return shown_file(self.root, self.shown[view][row], sums[row]) if sums else None
+
+
+@patch
+def missing_files(
+    self: Index,
+    view: str,
+    rows,  # Of the gallery
+) -> str:  # Empty if nothing is missing
+    "Why the files of some rows are not shown, and what to do"
+    if self.kinds[view] in ('text', 'numbers'):
+        return ''
+    if view not in self.sums:
+        return (
+            f'{view}: the index was made by an earlier version, and has whole paths, which are not followed. '
+            'Make it again with `crossmodal index` to see its files'
+        )
+    lost = [r for r in rows if self.file(view, r) is None]
+    if not lost:
+        return ''
+    place = f'below {self.root} ' if self.root else f'here: no data set {self.dataset!r} ' if self.dataset else 'here '
+    return (
+        f'{view}: {len(lost)} of {len(rows)} files are not shown, as {self.shown[view][lost[0]][:99]!r}: it is not '
+        f'{place}with the content that was indexed. Name the folder of the files: --root DIR'
+    )
+
+
+def _root_here(dataset, root):
+    "The folder of files that the user names, or that the data set of this name has on this machine"
+    return Path(root) if root else data_root(dataset) if dataset else None
+
+
+def _common_root(parts, root):
+    "One folder for the files of several splits"
+    paths = [p for views in parts for v in views.values() for p in getattr(v.x, 'paths', ())]
+    return names_below(paths, root)[0]
+
+
+def _check_inside(folder):
+    "Refuse a saved index with links that lead out of its folder"
+    for f in folder.rglob('*'):
+        if f.is_symlink():
+            file_below(folder, f.relative_to(folder))
+
+
+def _check_content(path, info):
+    "Refuse an index that is no index, or whose parts disagree, before anything is made of it"
+    remedy = 'Make the index again with `crossmodal index`'
+    kinds = dict(name=str, kinds=dict, ids=dict, shown=dict, encoders=dict)
+    wrong = [k for k, kind in kinds.items() if not isinstance(info.get(k), kind)]
+    wrong += [k for k in ('files', 'sums') if not isinstance(info.get(k, {}), dict)]
+    if wrong or not isinstance(info.get('dataset', ''), str):
+        raise InputError(f'{path}: {", ".join(wrong) or "dataset"} cannot be read. {remedy}')
+    for v, ids in info['ids'].items():
+        lengths = {len(ids), len(info['shown'].get(v, ())), len(info.get('sums', {}).get(v, ids))}
+        if len(lengths) > 1 or v not in info['kinds']:
+            raise InputError(f'{path}: view {v!r} has not as many rows as ids. {remedy}')
+    for name in info.get('files', {}):
+        if Path(name).name != name:
+            raise InputError(f'{path}: {name[:99]!r} is no file of the method. {remedy}')
 
 # %% ../nbs/search.ipynb #5e99141f
 @patch
@@ -200,7 +293,8 @@ def encode(
             + ('' if view in self.encoders else ', and its encoder is not here')
         )
     else:
-        x, flags = _features(self.encoders[view], row)
+        with network(self.online):
+            x, flags = _features(self.encoders[view], row)
         if sort == 'text':
             _check_read(self.encoders[view], row[0], flags)
     return self.method.encode(view, x, target=target)
@@ -281,14 +375,19 @@ def show(self: Index, query, found: list[dict], size: int = 80) -> tables.Html:
     "A query and its results, with images"
 
     def draw(sort, x):
-        return opened(x, sort)[0] if sort == 'image' and (not isinstance(x, str) or Path(x).is_file()) else str(x)
+        return opened(x, sort)[0] if sort == 'image' and not isinstance(x, str) else str(x)
 
     return galleries.gallery(
         [
             dict(
                 query=draw(modality(query), query),
                 found=[
-                    dict(item=draw(self.kinds[f['view']], f['shown']), score=f['score'], name=f['id']) for f in found
+                    dict(
+                        item=draw(self.kinds[f['view']], self.file(f['view'], f['row']) or f['shown']),
+                        score=f['score'],
+                        name=f['id'],
+                    )
+                    for f in found
                 ],
             )
         ],
@@ -323,6 +422,8 @@ def _write(self, path):
             kinds=self.kinds,
             ids=self.ids,
             shown=self.shown,
+            sums=self.sums,
+            dataset=self.dataset,
             encoders={v: [describe_encoder(e) for e in _several(es)] for v, es in self.encoders.items()},
             files=folder_sums(path / 'method', [f.name for f in (path / 'method').iterdir() if f.name[0] != '.']),
         ),
@@ -334,15 +435,19 @@ def load(
     cls: Index,
     path,  # A folder that `save` wrote
     encoders=None,  # {view: Encoder}: replace or complement the saved ones
+    root: str | Path | None = None,  # The folder of its files (default: that of its data set on this machine)
+    online: bool = False,  # Whether encoders that are not on this machine may be downloaded
 ) -> 'Index':
-    "A saved index"
+    "A saved index. It may come from somebody else: nothing outside its folder is read but files of its data set"
     path = Path(path) / 'index.json'
     if not path.exists():
         raise MissingError(
             f'{path.parent} holds no saved index (no index.json). '
             'Make one with `crossmodal index`, or with Index(...).save(folder)'
         )
+    _check_inside(path.parent)
     tensors, info = load_tensors(path)
+    _check_content(path, info)
     check_files(path.parent / 'method', info.get('files', {}), 'Make the index again with `crossmodal index`')
     self = cls.__new__(cls)
     self.method, self.name, self.classes, self.kinds = (
@@ -352,9 +457,12 @@ def load(
         info['kinds'],
     )
     self.ids, self.shown = info['ids'], info['shown']
-    self.encoders = {
-        v: [build_encoder(d) for d in ds] for v, ds in info['encoders'].items() if v not in (encoders or {})
-    } | (encoders or {})
+    self.sums, self.dataset, self.online = info.get('sums', {}), info.get('dataset', ''), online
+    self.root = _root_here(self.dataset, root)
+    with network(online):
+        self.encoders = {
+            v: [build_encoder(d, online) for d in ds] for v, ds in info['encoders'].items() if v not in (encoders or {})
+        } | (encoders or {})
     self.item, self.y = (
         {v: tensors[f'item.{v}'] for v in self.ids},
         {v: tensors[f'y.{v}'] for v in self.ids if f'y.{v}' in tensors},
@@ -373,6 +481,8 @@ def build_index(
     classes=None,  # Names of the classes
     encoders: dict | None = None,  # As in `view_encoders`
     max_dim: int | None = None,  # Set `dim` of the method to what the data allow, but at most to this
+    dataset: str = '',  # The data set, by its name
+    root: str | Path | None = None,  # Its folder, where that is not the usual one
 ) -> Index:
     "Fit a method on a data set, with the preset of each kind of rows or the named encoder, and index one split"
     from crossmodal_nb.encoders.extraction import features
@@ -398,7 +508,8 @@ def build_index(
         widths = [(x.x['pooled'] if isinstance(x.x, dict) else x.x).shape[1] for x in train.values()]
         method.set_params(dim=max(1, min(max_dim, len(train.shared_items) - 1, *widths)))
     fitted = method.fit(data['train'], check if 'valid' in data else None)
-    index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes)
+    folder = _common_root([raw[s] for s in found], _root_here(dataset, root))
+    index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes, dataset, folder)
     for s in found[1:]:
         index.extend(data[s], raw[s])
     return index

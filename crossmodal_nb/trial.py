@@ -234,7 +234,7 @@ def index_advised(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the page of the trial has said them
         title, encoders = f'{name}, {advised["start"]}', params.get('encoders')
-        index = build_index(method, raw, 'all', relevance, title, class_names(name), encoders)
+        index = build_index(method, raw, 'all', relevance, title, class_names(name), encoders, dataset=name)
     folder = settings().work / 'index' / name
     index.save(folder)
     return folder

@@ -113,7 +113,14 @@ def _lossless(value, kind):
 # %% ../../nbs/core/02_checks.ipynb #strang01
 _unseen = {
     i: f'\\x{i:02x}' if i < 256 else f'\\u{i:04x}'
-    for i in (*range(32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    for i in (
+        *range(32),
+        *range(127, 160),
+        *(0x061C, 0x200E, 0x200F),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x2070),
+        *range(0xD800, 0xE000),  # halves of a character, as in a name of a file that is not UTF-8
+    )
     if chr(i) not in '\n\t'
 }
 
@@ -129,7 +136,7 @@ def spreadsheet_cell(
     value,  # Of a cell of a CSV
 ):
     "The same, with an apostrophe before a text that a spreadsheet would run as a formula"
-    if not isinstance(value, str) or value[:1] not in tuple('=+-@\t\r'):
+    if not isinstance(value, str) or value[:1] not in tuple('=+-@\t\r\n＝＋－＠'):
         return value
     try:
         float(value)

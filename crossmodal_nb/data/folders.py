@@ -8,6 +8,7 @@ __all__ = ['gather', 'split_views', 'folder_split']
 # %% ../../nbs/data/23_folders.ipynb #45ddb92e
 import collections
 import itertools
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -202,8 +203,9 @@ def _numbered(items, names):
 
 
 def _unique(names):
+    "Each name once, and in one line"
     used, out = collections.Counter(), []
-    for name in names:
+    for name in (re.sub(r'[\r\n]', ' ', n) for n in names):
         out.append(f'{name}#{used[name]}' if used[name] else name)
         used[name] += 1
     return out

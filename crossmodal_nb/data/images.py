@@ -9,6 +9,7 @@ __all__ = ['image_endings', 'Images', 'open_image', 'picture_size', 'to_rgb', 'o
 import io
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -57,10 +58,10 @@ def open_image(
     size: int = 512,  # Width of an SVG drawing, pixels
 ):
     "An upright RGB PIL image. Raises an `InputError` that names the file if it is unreadable"
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(_drawn(path, size) if Path(path).suffix.lower() == '.svg' else path) as im:
+        with _opened(_drawn(path, size) if Path(path).suffix.lower() == '.svg' else path) as im:
             im.load()
             return to_rgb(ImageOps.exif_transpose(im), background)
     except MissingError:
@@ -77,12 +78,10 @@ def picture_size(
     path,  # A file that `open_image` reads
 ) -> tuple[int, int]:  # Height and width, pixels
     "The size of a picture as `open_image` gives it, upright; its pixels are not read"
-    from PIL import Image
-
     if Path(path).suffix.lower() == '.svg':
         return open_image(path).size[::-1]
     try:
-        with Image.open(file(path)) as im:
+        with _opened(file(path)) as im:
             width, height = im.size
             tagged = im.format != 'PNG' or any('exif' in k.lower() or 'xmp' in k.lower() for k in im.info)
             turned = tagged and im.getexif().get(_orientation) in (5, 6, 7, 8)  # a PNG without tags would be decoded
@@ -99,8 +98,34 @@ _orientation = 0x0112  # Exif's tag
 def _drawn(path, size):
     import resvg_py
 
-    picture = resvg_py.svg_to_bytes(svg_path=str(file(path)), width=size, dpi=96, skip_system_fonts=True)
+    text = file(path).read_text(encoding='utf-8-sig')
+    picture = resvg_py.svg_to_bytes(_alone(text), width=size, dpi=96, skip_system_fonts=True)
     return io.BytesIO(bytes(picture))
+
+
+def _alone(drawing):
+    "An SVG drawing without the files that it names: it might show private pictures"
+    if 'image' not in drawing.lower() and '<!ENTITY' not in drawing:
+        return drawing
+    root, outside = ElementTree.fromstring(drawing), []
+    for element in root.iter():
+        if str(element.tag).rpartition('}')[2] in ('image', 'feImage'):
+            names = [k for k in element.attrib if k.rpartition('}')[2] == 'href']
+            outside += [(element, k) for k in names if not element.attrib[k].strip().startswith(('#', 'data:'))]
+    for element, name in outside:
+        del element.attrib[name]
+    return ElementTree.tostring(root, 'unicode') if outside or '<!ENTITY' in drawing else drawing
+
+
+def _opened(source):
+    "A picture that Pillow reads. Raises a `ValueError` for a program that draws: Pillow would run it"
+    from PIL import Image
+
+    im = Image.open(source)
+    if im.format in ('EPS', 'WMF'):
+        im.close()
+        raise ValueError(f'{im.format} is a program that draws')
+    return im
 
 
 def to_rgb(
@@ -145,10 +170,8 @@ def open_grey(
     path,  # A grey picture of 8 or 16 bits, or one with equal channels
 ) -> np.ndarray:  # (height, width) float32, 0 … 1
     "A map that is stored as a picture, with all its levels. Raises an `InputError` as `open_image` does"
-    from PIL import Image
-
     try:
-        with Image.open(file(path)) as im:
+        with _opened(file(path)) as im:
             if im.mode[0] == 'I':
                 return np.asarray(im, np.float32) / 65535
             return np.asarray(to_rgb(im, 'white').convert('L'), np.float32) / 255

@@ -238,8 +238,15 @@ def _views(chosen):
             numbered = re.fullmatch(r'(.*?[^_\d])_?\d+', c) if modality == 'text' else None
             groups[numbered[1] if numbered else c].append(c)
         for name, cs in groups.items():
-            views[modality if len(groups) == 1 else name] = (modality, cs)
+            views[modality if len(groups) == 1 else _view_name(name, modality, views)] = (modality, cs)
     return views
+
+
+def _view_name(column, modality, taken):
+    "The name of a column without what has a meaning in pages, paths, formulas or a terminal"
+    name = re.sub(r'[^\w .()+-]+', ' ', column)
+    name = re.sub(r'^\W+|\s+$', '', name)[:60] or modality
+    return next(n for n in (name, *(f'{name} {i}' for i in range(2, 1000))) if n not in taken)
 
 
 def _too_few(source, out, columns, kinds):

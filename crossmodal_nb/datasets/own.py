@@ -41,8 +41,16 @@ def own() -> dict[str, dict]:  # name: its `fields`, all present
     return {name: {k: e.get(k, kind()) for k, kind in fields.items()} for name, e in entries.items()}
 
 
+def _check_name(name, place=''):
+    if not re.fullmatch(r'[a-z][a-z0-9_-]{0,39}', name):
+        raise InputError(
+            f'{place}{name[:99]!r} is no name for a data set: small letters, digits, _ and -, a letter first'
+        )
+
+
 def _check_entry(name, e, path):
-    place = f'entry [{name}] of {path}'
+    place = f'entry [{name[:99]}] of {path}'
+    _check_name(name, f'{place}: ')
     if not isinstance(e, dict) or not isinstance(e.get('path'), str):
         raise InputError(f'{place}: a table with path = "…" is expected')
     for k, v in e.items():
@@ -61,8 +69,7 @@ def add(
     replace: bool = False,  # Replace an own set of this name
 ) -> FolderReport:  # What was found
     "Read a data set, and write it to the catalogue. Raises an `InputError`, and leaves the catalogue as it was"
-    if not re.fullmatch(r'[a-z][a-z0-9_-]{0,39}', name):
-        raise InputError(f'{name!r} is no name for a data set: small letters, digits, _ and -, a letter first')
+    _check_name(name)
     known = own()
     if name in known and not replace:
         raise InputError(f'{name} is an own data set already ({known[name]["path"]}). Replace it with --replace')

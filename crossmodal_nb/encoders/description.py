@@ -6,15 +6,18 @@
 __all__ = ['describe_encoder', 'build_encoder']
 
 # %% ../../nbs/encoders/12_description.ipynb #2e682331
-import importlib
 import inspect
 import json
+from pathlib import PurePath
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..core.checks import InputError, check_choice
+from ..core.fetch import network
 from ..core.names import current_name, current_parameters
 from .base import Encoder
+from .presets import shipped
 from .text import TfIdf
 
 # %% ../../nbs/encoders/12_description.ipynb #0ae68eb3
@@ -23,7 +26,8 @@ _modules = tuple(f'crossmodal_nb.encoders.{m}' for m in ('image', 'text', 'audio
 
 def describe_encoder(e: Encoder) -> dict:  # type, params, key; of `TfIdf` also its words and their weights
     "An encoder as plain data"
-    names = [p.name for p in inspect.signature(type(e)).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    declared = inspect.signature(type(e)).parameters.values()
+    names = [p.name for p in declared if p.kind is not p.VAR_KEYWORD and p.name != 'online']
     params = e.options if isinstance(e, TfIdf) else {n: getattr(e, n) for n in names}
     if isinstance(params.get('frames'), Encoder):
         params = params | dict(frames=describe_encoder(params['frames']))
@@ -42,27 +46,48 @@ def describe_encoder(e: Encoder) -> dict:  # type, params, key; of `TfIdf` also 
     return plain
 
 
-def _encoder(module, name):
-    "The class of a saved name, or of its current name, in any module of encoders"
+def _encoder(saved):
+    "The class of a saved name, or of its current name, among those of this package; nothing else is imported"
+    module, _, name = str(saved).partition(':')
     if not module.startswith('crossmodal_nb.'):
         check_choice(module, _modules, 'module of an encoder')
-    candidates = [
-        getattr(importlib.import_module(m), n, None) for n in (name, current_name('names', name)) for m in _modules
-    ]
-    return next(filter(None, candidates), None)
+    known = {n: cls for n, (cls, _) in shipped().items()}
+    return known[name if name in known else check_choice(current_name('names', name), known, 'encoder')]
 
 
-def build_encoder(d: dict) -> Encoder:
-    "The encoder that `describe_encoder` describes; refused if its weights differ here"
-    module, name = d['type'].split(':')
-    cls = _encoder(module, name)
-    if not (isinstance(cls, type) and issubclass(cls, Encoder)):
-        raise InputError(f'{d["type"]} is no encoder')
-    params = {
-        k: build_encoder(v) if k == 'frames' and v else tuple(v) if isinstance(v, list) else v
-        for k, v in d['params'].items()
-    }
-    params = current_parameters(cls, params)
+def _parameters(cls, saved, online):
+    "Its hyper-parameters by their current names; an `InputError` if one is unknown, or a path"
+    taken = inspect.signature(TfidfVectorizer if cls is TfIdf else cls).parameters
+    params = current_parameters(cls, saved)
+    for k, v in params.items():
+        check_choice(k, [n for n in taken if n not in _saved_apart], f'parameter of {cls.__name__}')
+        if isinstance(v, str) and (PurePath(v).is_absolute() or '..' in PurePath(v).parts):
+            raise InputError(
+                f'{cls.__name__}: {k} = {v[:99]!r} is a path, which a saved index may not name. '
+                'Load it in Python, with encoders='
+            )
+    built = {k: build_encoder(v, online) if isinstance(v, dict) else v for k, v in params.items()}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in built.items()}
+
+
+_saved_apart = ('input', 'vocabulary', 'dtype')  # of TF-IDF: texts are no names of files, and its words are given
+
+
+def build_encoder(
+    d: dict,  # As `describe_encoder` gives it
+    online: bool = False,  # Whether weights that are not on this machine may be downloaded
+) -> Encoder:
+    "The encoder that is described; refused if it is none of this package, or if its weights differ here"
+    if not isinstance(d, dict) or not {'type', 'params', 'key'} <= {*d}:
+        raise InputError(f'{str(d)[:60]} does not describe an encoder')
+    cls = _encoder(d['type'])
+    with network(online):
+        return _built(cls, d, _parameters(cls, d['params'], online), online)
+
+
+def _built(cls, d, params, online):
+    if 'online' in inspect.signature(cls).parameters:
+        params |= dict(online=online)
     if cls is TfIdf:
         e = TfIdf(**params, vocabulary={w: i for i, w in enumerate(d['words'])})
         e.vectorizer.idf_ = np.asarray(d['weights'], np.float32)
@@ -71,7 +96,7 @@ def build_encoder(d: dict) -> Encoder:
         e = cls(**params)
     if e.key != d['key']:
         raise InputError(
-            f'{name}: the weights are not those of the saved index ({e.key}, and it says {d["key"]}). '
+            f'{cls.__name__}: the weights are not those of the saved index ({e.key}, and it says {d["key"]}). '
             'Build the index again'
         )
     return e

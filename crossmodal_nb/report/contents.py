@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core.checks import check_choice
+from ..core.checks import check_choice, printable
 from .advice import decision_table
 from .style import ladder
 from .tables import esc
@@ -84,11 +84,11 @@ def data_page(
 
     def cells(d):
         return [
-            f'<a href="#{_anchor(d["name"])}">{esc(d["name"])}</a>',
-            esc(joined(d.get('views', ''))),
-            esc(_count(d.get('n'))),
-            esc(_size(d.get('size_mb'))),
-            esc(str(d.get('licence', ''))),
+            f'<a href="#{_anchor(d["name"])}">{_html(d["name"])}</a>',
+            _html(joined(d.get('views', ''))),
+            _html(_count(d.get('n'))),
+            _html(_size(d.get('size_mb'))),
+            _html(d.get('licence', '')),
             yes(d, 'ready', '✓', '–'),
         ]
 
@@ -109,7 +109,7 @@ def data_page(
             'How to obtain it': d.get('how', ''),
             'Pictures in committed pages': shown,
         }
-        listed = ''.join(f'<dt>{k}</dt><dd>{esc(str(v))}</dd>' for k, v in facts.items() if str(v))
+        listed = ''.join(f'<dt>{k}</dt><dd>{_html(v)}</dd>' for k, v in facts.items() if str(v))
         audits = ''.join(
             f'[{_words(p["title"])}]({p["at"]}.ipynb): its contents, and its flaws.\n\n'
             for p in by_dataset.get(d['name'], [])
@@ -139,7 +139,13 @@ def _size(mb):
 
 
 def _words(text):
-    return re.sub(r'([\\`*_{}\[\]<>#|$])', r'\\\1', str(text))  # escaped for markdown
+    "For Markdown: in one line, every sign escaped that might mean something"
+    return re.sub(r'([!-/:-@\[-`{-~])', r'\\\1', printable(' '.join(str(text).split())))
+
+
+def _html(text):
+    "For HTML within Markdown: in one line, for an empty line would end it"
+    return esc(printable(' '.join(str(text).split())))
 
 # %% ../../nbs/report/16_contents.ipynb #31f3793e
 def ladder_figure(

@@ -73,7 +73,7 @@ def gallery(
             return ''.join(f'<span>{piece(v)}</span>' for v in x)
         if not isinstance(x, str):
             return thumbnail(x, name or 'picture', size)
-        return f'<span class="cm-text">{esc(x if len(x) <= 160 else x[:159] + "…")}</span>'
+        return f'<span class="cm-text" dir="auto">{esc(x if len(x) <= 160 else x[:159] + "…")}</span>'
 
     def match(f):
         mark = ' ✓' if f.get('true') else ''
@@ -86,7 +86,8 @@ def gallery(
 
     def case(c):
         rank = '' if c.get('rank') is None else f'true match at rank {c["rank"]:g}'
-        heading = ' · '.join(esc(str(a)) for a in (c.get('why'), c.get('name'), rank) if a)
+        parts = [str(a) for a in (c.get('why'), c.get('name'), rank) if a]
+        heading = ' · '.join(f'<bdi>{esc(a)}</bdi>' for a in parts)
         items = ''.join(map(match, c['found']))
         return (
             f'<div class="cm-case"><div class="cm-why">{heading}</div>'

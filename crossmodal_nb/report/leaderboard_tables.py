@@ -248,7 +248,7 @@ def as_csv(rows: list[dict]) -> str:
     "Tidy rows as comma-separated text; missing fields are empty"
     text = io.StringIO()
     w = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
-    w.writeheader()
+    w.writerow({k: spreadsheet_cell(k) for k in w.fieldnames})
     w.writerows({k: spreadsheet_cell(v) for k, v in r.items()} for r in rows)
     return text.getvalue()
 

@@ -70,7 +70,8 @@ def _csv(rows, max_bytes):
 
     def cell(x):
         if isinstance(x, np.ndarray):
-            return ' '.join(_word(v) for v in x.tolist()) if x.ndim == 1 else base64.b64encode(x.tobytes()).decode()
+            text = ' '.join(_word(v) for v in x.tolist()) if x.ndim == 1 else base64.b64encode(x.tobytes()).decode()
+            return spreadsheet_cell(text)
         return json.dumps(x, ensure_ascii=False) if isinstance(x, (dict, list)) else spreadsheet_cell(x)
 
     def line(values):

@@ -382,6 +382,6 @@ def save(
         figure.savefig(f, format='png')
     with atomic(path.with_name(path.name + '.csv')) as f:
         w = csv.DictWriter(f, fields)
-        w.writeheader()
+        w.writerow({k: spreadsheet_cell(k) for k in w.fieldnames})
         w.writerows({k: spreadsheet_cell(v) for k, v in r.items()} for r in rows)
     return [path.with_name(path.name + e) for e in ('.png', '.csv')]

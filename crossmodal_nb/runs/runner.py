@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import time
 import tomllib
 import traceback
@@ -17,7 +18,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import digest, locked
+from ..core.files import digest, file_below, locked
 from ..core.progress import Progress, duration, say
 from ..core.settings import settings
 from ..core.supervision import end_with, lifeline
@@ -58,6 +59,11 @@ def _read_manifest(path, others):
     if taken := set(entries) & set(others):
         raise InputError(f'{path}: entry [{sorted(taken)[0]}] exists in the manifest of the project. Rename it')
     for name, e in entries.items():
+        if not re.fullmatch(r'\w[\w-]*', name) or not isinstance(e, dict):
+            raise InputError(
+                f'{path}: entry [{name[:99]}] cannot be used. An entry is a table, and its name, which is also that of '
+                'folders and pages, consists of letters, digits, _ and -'
+            )
         for field, value in e.items():
             check_choice(field, fields, f'field (entry [{name}] of {path.name})')
             try:
@@ -77,8 +83,12 @@ def _read_manifest(path, others):
 def _notebook(manifest, notebook, entry):
     "The file of an entry's notebook: beside its manifest, or among the experiments of the project"
     for folder in (manifest.parent, settings().nbs_path / 'experiments'):
-        if (folder / notebook).is_file():
-            return folder / notebook
+        try:
+            path = file_below(folder, notebook)
+        except InputError as e:
+            raise InputError(f'{manifest}: entry [{entry}]: the notebook {e}') from None
+        if path.is_file():
+            return path
     raise InputError(f'entry [{entry}] of {manifest.name}: no notebook {notebook} beside it or among the experiments')
 
 
