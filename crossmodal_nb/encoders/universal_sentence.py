@@ -142,11 +142,11 @@ class USE(Encoder):
     def count_pieces(
         self,
         rows,  # Texts
-    ) -> tuple[Tensor, Tensor]:  # (n,) pieces of each text, (n,) those that are unknown
-        "How many pieces a text has, and how many of them the vocabulary lacks"
+    ) -> dict:  # `pieces` (n,) of each text, `unknown` (n,) those that the vocabulary lacks
+        "How much of each text is read; nothing is encoded"
         space = self.tokenizer.token_to_id('▁')
         ids = [[i for i in p[1:-1] if i != space] for p in self.pieces(rows)]
-        return torch.tensor([len(i) for i in ids]), torch.tensor([i.count(0) for i in ids])
+        return dict(pieces=torch.tensor([len(i) for i in ids]), unknown=torch.tensor([i.count(0) for i in ids]))
 
     def unknown_words(
         self,
@@ -169,5 +169,9 @@ class USE(Encoder):
             return {'pooled': net(torch.tensor([ids[j] for j in i], device=device()))}
 
         order = torch.from_numpy(np.concatenate(batches).argsort())
-        total, unknown = self.count_pieces(rows)
-        return {'pooled': in_batches(f, batches)['pooled'][order], 'unknown': unknown > 0, 'unread': unknown == total}
+        counts, out = self.count_pieces(rows), in_batches(f, batches)['pooled'][order]
+        return {
+            'pooled': out,
+            'unknown': counts['unknown'] > 0,
+            'unread': counts['unknown'] == counts['pieces'],
+        }
