@@ -387,7 +387,7 @@ def _finish(part, view, encoder, done, found):
             encoder=encoder.key,
             parts=parts,
             rates=rates,
-            suitability=found | equal,
+            suitability={k: v for k, v in found.items() if k != 'examples'} | equal,
             n=n,
             copied=done['copied'],
             skipped=done['skipped'],

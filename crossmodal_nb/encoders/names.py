@@ -21,6 +21,7 @@ short_names = dict(
     minilm=('MiniLM', {}),
     tfidf=('TfIdf', {}),
     glove=('GloVe', {}),
+    use=('USE', {}),
     mfcc=('MFCC', {}),
     logmel=('LogMel', {}),
     geometry=('MeshGeometry', {}),

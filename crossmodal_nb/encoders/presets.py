@@ -8,11 +8,12 @@ __all__ = ['presets', 'shipped', 'encoder', 'view_encoders', 'named_views', 'sha
 # %% ../../nbs/encoders/11_presets.ipynb #imports0
 import importlib
 import inspect
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
-from ..data.modality import modality
+from ..data.modality import modality, single_row
 from ..data.views import concat_rows, mean_views
 from .audio import MFCC
 from .base import Encoder
@@ -20,6 +21,7 @@ from .extraction import features
 from .image import EfficientNetLite
 from .mesh import MeshGeometry
 from .names import parse_name, short_names, split_names
+from .suitability import names_of, remedy, sample_rows, text_languages
 from .text import MiniLM, TfIdf
 from .video import Video
 
@@ -27,7 +29,7 @@ from .video import Video
 presets = dict(image=EfficientNetLite, text=MiniLM, sound=MFCC, mesh=MeshGeometry, video=Video)  # by modality
 
 # modules of encoders, and the modality of the rows that they read
-_modules = dict(image='image', text='text', audio='sound', mesh='mesh', video='video')
+_modules = dict(image='image', text='text', universal_sentence='text', audio='sound', mesh='mesh', video='video')
 
 
 @lru_cache
@@ -114,9 +116,27 @@ def view_encoders(
     "The encoder of each raw view. An `InputError` names what is no view or modality of these data"
     kinds = {v: modality(x.x) for v, x in raw['train'].items()}
     names = named_views(kinds, encoders)
+    names = {v: _by_language(v, raw['train'][v], options.get('text', {})) for v in kinds if kinds[v] == 'text'} | names
     chosen = {v: _choices(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
     fitted = {v: [e.fit(raw['train'][v].x) if hasattr(e, 'fit') else e for e in es] for v, es in chosen.items()}
     return {v: es if len(es) > 1 else es[0] for v, es in fitted.items()}
+
+
+def _by_language(name, view, options):
+    "The text encoder for the language of the training texts, or None: the preset, which reads English"
+    rows = [single_row(view.x, i) for i in sample_rows(len(view))]
+    if tuple(options.get('parts', ('pooled',))) != ('pooled',) or not all(isinstance(t, str) for t in rows):
+        return None
+    told = text_languages(rows)
+    if (instead := remedy(told)) == 'minilm':
+        return None
+    language = names_of([c for c in told if c not in ('en', 'unsure', 'too short')][:3])
+    warnings.warn(
+        f'view {name!r}: most of the text is {language}, which MiniLM does not read: the encoder is {instead!r}. '
+        f'Name another one if you like: encoders={{{name!r}: …}}, or --encoder {name}=…',
+        stacklevel=4,
+    )
+    return instead
 
 
 def named_views(

@@ -17,6 +17,11 @@ from .bindings import Names, Target, bindings, imports, is_path
 learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # layers that determine a fit
 presentation = (
     'core.progress',
+    'encoders.suitability.suitability',
+    'encoders.suitability.equal_codes',
+    'encoders.suitability.complaints',
+    'encoders.suitability.warn_unsuitable',
+    'encoders.suitability.noted',
     'report.style',
     'report.plots',
     'report.cost_plot',
