@@ -24,6 +24,7 @@ from .data.queries import opened
 from .data.views import Views
 from .datasets.roots import data_root, names_below, shown_file
 from .encoders.description import build_encoder, describe_encoder
+from .encoders.suitability import declared_languages, names_of, text_languages
 from .methods.base import Method
 from .methods.similarity import arithmetic, product, sides, unit
 from .report import galleries, tables
@@ -362,6 +363,11 @@ def _check_read(encoders, query, flags):
         )
     if words:
         warnings.warn(f'unknown to {names}, and not searched for: {words}', stacklevel=4)
+    if len(query) >= 40:  # a shorter text does not tell its language
+        told = next(iter(text_languages([query])))
+        known = [declared_languages(e) for e in _several(encoders)]
+        if told not in ('unsure', 'too short') and all(k and told not in k for k in known):
+            warnings.warn(f'the query is in {names_of([told])}, which {names} does not read', stacklevel=4)
     if 'truncated' in flags:
         warnings.warn(f'the query is longer than {names} reads: only its beginning counts', stacklevel=4)
 
@@ -501,8 +507,6 @@ def build_index(
     def check(m):
         return checker(data['valid'].select(*m.views), relevance=relevance)(m)
 
-    for v, e in encoders.items():
-        _check_truncated(v, raw[found[0]][v], e)
     if max_dim:
         train = data['train']
         widths = [(x.x['pooled'] if isinstance(x.x, dict) else x.x).shape[1] for x in train.values()]
@@ -513,16 +517,6 @@ def build_index(
     for s in found[1:]:
         index.extend(data[s], raw[s])
     return index
-
-
-def _check_truncated(name, view, encoder):
-    "A warning where many texts are longer than their encoder reads"
-    from crossmodal_nb.encoders.store import meta
-
-    rate = meta(view, encoder)['rates'].get('truncated', 0)
-    if rate >= 0.05:
-        longer = f'{100 * rate:.0f} % of {len(view):,} texts are longer than {type(encoder).__name__} reads'
-        warnings.warn(f'view {name!r}: {longer}; of these only the beginning can be found', stacklevel=3)
 
 
 def find_index(

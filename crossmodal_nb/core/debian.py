@@ -32,6 +32,21 @@ packages = {  # name: (sha256 by version, megabytes, archives inside)
         120,
         '*.sh3f',
     ),
+    'fillets-ng-data': (
+        {'1.0.1-1.1': '25de89afd8b1adf7bcace8290248a6a22c89cd42300317e69000e162c032cf84'},
+        71,
+        '',
+    ),
+    'fillets-ng-data-cs': (
+        {'1.0.1-1.1': '3ecef99b9456f1c80c9625c6f2418642b52d58e7167a46bad7a412db17991b14'},
+        39,
+        '',
+    ),
+    'fillets-ng-data-nl': (
+        {'1.0.1-1.1': 'afb4443fda9ab507dee578b75be857d121718a1cd6017a474f30e0eb13dc9d10'},
+        33,
+        '',
+    ),
 }
 
 # %% ../../nbs/core/07_debian.ipynb #debobtai

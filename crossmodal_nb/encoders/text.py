@@ -19,6 +19,7 @@ from ..core.files import digest
 from ..data.content import normalise
 from ..data.rows import take
 from .base import Encoder, Ragged, device, in_batches
+from .subwords import unspaced
 
 # %% ../../nbs/encoders/05_text.ipynb #8a82a48e
 def pool(
@@ -108,6 +109,20 @@ class Bert(Encoder):
     def words(self, rows):
         return self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
 
+    def count_pieces(
+        self,
+        rows,  # Texts
+    ) -> dict:  # `pieces` (n,) of each text, `unknown` (n,) those that the vocabulary lacks, `truncated` (n,) bool
+        "How much of each text is read; nothing is encoded"
+        return self._counts(self.words(rows))
+
+    def _counts(self, t):
+        return dict(
+            pieces=torch.tensor([len(i) for i in t['input_ids']]) - self.tokenizer.num_special_tokens_to_add(),
+            unknown=torch.tensor([i.count(self.tokenizer.unk_token_id) for i in t['input_ids']]),
+            truncated=torch.tensor([bool(e.overflowing) for e in t.encodings]),
+        )
+
     def unknown_words(
         self,
         text: str,
@@ -153,12 +168,11 @@ class Bert(Encoder):
             out['ids'] = Ragged(
                 torch.tensor([w for j in order for w in t['input_ids'][j]], dtype=torch.int32)[:, None], out['length']
             )
-        unknown = torch.tensor([i.count(self.tokenizer.unk_token_id) for i in t['input_ids']])
-        pieces = torch.tensor([len(i) for i in t['input_ids']]) - self.tokenizer.num_special_tokens_to_add()
+        counts = self._counts(t)
         return {p: take(out[p], back) for p in self.parts} | {
-            'truncated': torch.tensor([bool(e.overflowing) for e in t.encodings]),
-            'unknown': unknown > 0,
-            'unread': unknown == pieces,
+            'truncated': counts['truncated'],
+            'unknown': counts['unknown'] > 0,
+            'unread': counts['unknown'] == counts['pieces'],
         }
 
 # %% ../../nbs/encoders/05_text.ipynb #5d91c4ac
@@ -193,14 +207,24 @@ class TfIdf(Encoder):
         max_features: int = 1000,  # The most frequent words of the training texts are kept
         **options,  # Further options of scikit-learn's `TfidfVectorizer`
     ):
+        self.options = dict(options, max_features=max_features)
+        self._begin()
+
+    def _begin(self):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self.options = dict(options, max_features=max_features)
         self.vectorizer = TfidfVectorizer(**self.options, dtype=np.float32)
 
     def fit(self, texts) -> 'TfIdf':  # itself
-        "Learn words and weights from training texts, and from nothing else"
-        self.vectorizer.fit(list(texts))
+        """Learn words and weights from training texts, and from nothing else.
+
+        Texts in a script without spaces between words have no words to count: unless an `analyzer` is given, these are
+        read by their runs of 1 to 3 characters"""
+        texts = list(texts)
+        if 'analyzer' not in self.options and unspaced(texts) >= 0.5:
+            self.options |= dict(analyzer='char', ngram_range=(1, 3))
+            self._begin()
+        self.vectorizer.fit(texts)
         return self
 
     @property
@@ -300,15 +324,25 @@ class GloVe(Encoder):
         return {w: i for i, w in enumerate(words)}, vectors.float()
 
     def __call__(self, rows):
-        index, vectors = self.table
-        words = [normalise(r).split() for r in rows]
-        known = [[index[w] for w in ws if w in index] for ws in words]
+        (index, vectors), counts = self.table, self.count_pieces(rows)
+        known = [[index[w] for w in normalise(r).split() if w in index] for r in rows]
         mean = [vectors[k].mean(0) if k else torch.zeros(vectors.shape[1]) for k in known]
         return {
             'pooled': torch.stack(mean),
-            'unknown': torch.tensor([len(k) < len(ws) for k, ws in zip(known, words)]),
-            'unread': torch.tensor([not k for k in known]),
+            'unknown': counts['unknown'] > 0,
+            'unread': counts['unknown'] == counts['pieces'],
         }
+
+    def count_pieces(
+        self,
+        rows,  # Texts
+    ) -> dict:  # `pieces` (n,) words of each text, `unknown` (n,) those without a vector
+        "How much of each text is read; nothing is encoded"
+        words = [normalise(r).split() for r in rows]
+        return dict(
+            pieces=torch.tensor([len(ws) for ws in words]),
+            unknown=torch.tensor([sum(w not in self.table[0] for w in ws) for ws in words]),
+        )
 
     def unknown_words(
         self,

@@ -18,6 +18,11 @@ learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # layers t
 presentation = (
     'core.progress',
     'core.supervision',
+    'encoders.suitability.suitability',
+    'encoders.suitability.equal_codes',
+    'encoders.suitability.complaints',
+    'encoders.suitability.warn_unsuitable',
+    'encoders.suitability.noted',
     'report.style',
     'report.plots',
     'report.cost_plot',

@@ -169,6 +169,8 @@ class Run:
         out: str | Path | None = None,  # The record's file (default: `work/records/<notebook>/<key>.json`)
     ) -> Path:  # Where it was written
         "Write the record atomically"
+        from crossmodal_nb.encoders.suitability import noted
+
         path, rows = experiment(self.notebook), tidy.as_rows(self.rows)
         params = {k: self.given[k] for k in parameters(path)}
         if mistyped := [k for k, v in converted(path, params).items() if type(v) is not type(params[k])]:
@@ -194,6 +196,7 @@ class Run:
                 rows=rows,
                 tables=self.tables,
                 history=self.history,
+                suitability=noted(),
                 status='ok',
                 final=bool(params.get('final')),
                 selected_by=self.selected_by,
