@@ -294,15 +294,15 @@ def remove(name: str = typer.Argument(..., help='Your own data set.')):
 
 # %% ../nbs/cli.ipynb #own464462
 encoder_option = typer.Option(
-    None, metavar='VIEW=NAME', help='A frozen encoder for a view or a modality, as text=TfIdf (may be repeated).'
+    None, metavar='VIEW=NAME', help='A frozen encoder for a view or a modality, as text=minilm+tfidf (may be repeated).'
 )
 
 
 def _encoders(given):
     "view or modality: name of an encoder, from the command line"
     if wrong := [text for text in given or () if '=' not in text]:
-        raise InputError(f'--encoder {wrong[0]}: VIEW=NAME is expected, as in text=TfIdf')
-    return {view.strip(): name.strip() for view, _, name in (text.partition('=') for text in given or ())}
+        raise InputError(f'--encoder {wrong[0]}: VIEW=NAME is expected, as in text=tfidf')
+    return {view.strip(): name for view, _, name in (text.partition('=') for text in given or ())}
 
 
 @app.command('try')
@@ -417,7 +417,8 @@ def _encoded(splits, encoders, skip, processes):
     from crossmodal_nb.encoders import extraction, store
 
     for split, rows in splits.items():
-        for v, e in [(v, e) for v, e in encoders.items() if len(rows[v])]:
+        joined = {v: e if isinstance(e, list) else [e] for v, e in encoders.items() if len(rows[v])}
+        for v, e in [(v, e) for v, several in joined.items() for e in several]:
             with Progress(f'{split}/{v}', delay=2):
                 folder = store.store(rows[v], e)
                 there = folder.exists()

@@ -391,7 +391,7 @@ def build_index(
     def check(m):
         return checker(data['valid'].select(*m.views), relevance=relevance)(m)
 
-    for v, e in encoders.items():
+    for v, e in [(v, e) for v, several in encoders.items() for e in _several(several)]:
         _check_truncated(v, raw[found[0]][v], e)
     if max_dim:
         train = data['train']

@@ -11,7 +11,7 @@ import inspect
 from functools import lru_cache
 from pathlib import Path
 
-from ..core.checks import InputError, check_choice
+from ..core.checks import InputError, check_choice, typed
 from ..data.modality import modality
 from ..data.views import concat_rows, mean_views
 from .audio import MFCC
@@ -19,6 +19,7 @@ from .base import Encoder
 from .extraction import features
 from .image import EfficientNetLite
 from .mesh import MeshGeometry
+from .names import parse_name, short_names, split_names
 from .text import MiniLM, TfIdf
 from .video import Video
 
@@ -43,25 +44,52 @@ def shipped() -> dict:  # name: (class, modality of its rows)
 
 
 def encoder(
-    name: str,  # Of a class, such as `'ResNet50'`; see `shipped`
+    name: str,  # Of one encoder, such as `'lite2'` or `'minilm?layer=3'`: see `names`
     kind: str | None = None,  # The modality of its rows (default: any)
     parts=('pooled',),  # What it must give (None: what it gives by itself)
-    **options,  # Of its constructor; those that it does not have are left out
+    **options,  # Of its constructor; those that it does not have are left out, and those of the name go before
 ) -> Encoder:  # Not fitted yet, where it must be
     "An encoder by its name. An `InputError` if there is none, or if it reads other rows or gives other parts"
-    cls, own_kind = shipped()[check_choice(name, shipped(), 'encoder')]
+    if len(split_names(name)) > 1:
+        raise InputError(f'{name}: several encoders, but one is read here. Name one of them')
+    cls, own_kind, own_options = _named(name)
     if kind and own_kind != kind:
         raise InputError(f'{name} reads rows of modality {own_kind!r}, not {kind!r}. {_others(kind, parts)}')
-    instance = _made(cls, parts, options)
+    instance = _made(cls, parts, options, own_options)
     if instance is None:
         raise InputError(f'{name} does not give {" and ".join(parts)}, needed here. {_others(own_kind, parts)}')
     return instance
 
 
-def _made(cls, parts, options):
+def _named(name):
+    "The class that a name means, the modality of its rows, and the options that the name gives"
+    target, given = parse_name(name)
+    known, fixed = [*short_names, *shipped()], {}
+    if target in short_names:
+        target, fixed = short_names[target]
+    cls, kind = shipped()[target if target in shipped() else check_choice(target, known, 'encoder')]
+    return cls, kind, fixed | _typed_options(name, cls, given)
+
+
+def _typed_options(name, cls, given):
+    "Options as a name gives them, of the types of the constructor"
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    declared = dict(inspect.signature(cls).parameters)
+    if cls is TfIdf:
+        declared = dict(inspect.signature(TfidfVectorizer).parameters) | declared
+    hidden = 'model', 'parts', 'frames', 'options'
+    known = {k: p.default for k, p in declared.items() if k not in hidden}
+    try:
+        return {k: typed(v, known[check_choice(k, known, 'option')]) for k, v in given.items()}
+    except InputError as e:
+        raise InputError(f'encoder {name!r}: {e}') from e
+
+
+def _made(cls, parts, options, own_options=()):
     "An encoder of this class, or None if it cannot give these parts"
     declared = inspect.signature(cls).parameters
-    taken = {k: v for k, v in options.items() if k in declared}
+    taken = {k: v for k, v in options.items() if k in declared} | dict(own_options)
     if 'parts' not in declared or parts is None:
         instance = cls(**taken)
         return instance if set(parts or ()) <= set(instance.parts) else None
@@ -79,14 +107,16 @@ def _others(kind, parts):
 # %% ../../nbs/encoders/11_presets.ipynb #prset004
 def view_encoders(
     raw: dict,  # split: `Views`, as `load` gives them
-    encoders: dict | None = None,  # View or modality: the name of an encoder, or an `Encoder` (default: the presets)
+    # view or modality: the name of an encoder, or of several (`minilm+tfidf`), or an `Encoder` (default: the presets)
+    encoders: dict | None = None,
     **options,  # Modality: options of its encoders, for instance `text=dict(max_tokens=64)`
-) -> dict:  # view: its `Encoder`, fitted; views of vectors have none
+) -> dict:  # view: its `Encoder`, fitted, or a list of several; views of vectors have none
     "The encoder of each raw view. An `InputError` names what is no view or modality of these data"
     kinds = {v: modality(x.x) for v, x in raw['train'].items()}
     names = named_views(kinds, encoders)
-    chosen = {v: _choice(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
-    return {v: e.fit(raw['train'][v].x) if hasattr(e, 'fit') else e for v, e in chosen.items()}
+    chosen = {v: _choices(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
+    fitted = {v: [e.fit(raw['train'][v].x) if hasattr(e, 'fit') else e for e in es] for v, es in chosen.items()}
+    return {v: es if len(es) > 1 else es[0] for v, es in fitted.items()}
 
 
 def named_views(
@@ -101,6 +131,13 @@ def named_views(
     return {
         v: encoders[v] if v in encoders else encoders[k] for v, k in kinds.items() if encoders and {v, k} & {*encoders}
     }
+
+
+def _choices(kind, choice, options):
+    "One encoder, or several; the first gives all the parts that are needed, the others `pooled`"
+    names = split_names(choice) if isinstance(choice, str) else choice if isinstance(choice, list) else [choice]
+    later = options | dict(parts=('pooled',))
+    return [_choice(kind, name, later if k else options) for k, name in enumerate(names)]
 
 
 def _choice(kind, choice, options):
