@@ -19,6 +19,7 @@ from test_book import book_pages
 from test_explorer import hostile, root
 
 from crossmodal_nb import explorer
+from crossmodal_nb.data.sounds import Sounds
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.linear import MCCA
@@ -440,13 +441,14 @@ def test_sounds_can_be_played(browser, tmp_path):
 
     world = make_class_views(20, dict(text=10, sound=8), dict(text=2.0, sound=2.0))
     world = Views({k: View(v.x, [f'{k} {i}' for i in range(len(v))]) for k, v in world.items()})
-    index, files = Index(MCCA(4).fit(world), world, name='tones'), []
+    files = []
     for i in range(20):
         files.append(f'{tmp_path}/private/tone{i}.wav')
         (tmp_path / 'private').mkdir(exist_ok=True)
         soundfile.write(files[-1], 0.2 * np.sin(2 * np.pi * (220 + 20 * i) * np.arange(3 * 16000) / 16000), 16000)
-    index.kinds |= dict(text='text', sound='sound')
-    index.shown['sound'] = files
+    raw = Views(sound=View(Sounds(files)))
+    index = Index(MCCA(4).fit(world), world, raw=raw, name='tones')
+    index.kinds['text'] = 'text'
     explorer.write(index, tmp_path / 'shards', seconds=1.0)
     for name, data in staging.shards([tmp_path / 'shards']).items():
         (tmp_path / 'shards' / name).write_bytes(data)

@@ -136,7 +136,10 @@ def spreadsheet_cell(
     value,  # Of a cell of a CSV
 ):
     "The same, with an apostrophe before a text that a spreadsheet would run as a formula"
-    if not isinstance(value, str) or value[:1] not in tuple('=+-@\t\r\n＝＋－＠'):
+    if not isinstance(value, str):
+        return value
+    value = value.replace('\r\n', '\n').replace('\r', '\n')  # which some programs take for the end of a row
+    if value[:1] not in tuple('=+-@\t\n＝＋－＠'):
         return value
     try:
         float(value)

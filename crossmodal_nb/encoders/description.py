@@ -84,7 +84,16 @@ def build_encoder(
         raise InputError(f'{str(d)[:60]} does not describe an encoder')
     cls = _encoder(d['type'])
     with network(online):
-        return _built(cls, d, _parameters(cls, d['params'], online), online)
+        try:
+            return _built(cls, d, _parameters(cls, d['params'], online), online)
+        except InputError:
+            raise
+        except OSError as e:
+            name = d['params'].get('model', cls.__name__)
+            raise InputError(
+                f'{name}: not on this machine ({" ".join(str(e).split())[:200]}). Nothing is downloaded unless you ask '
+                'for it: --online, or online=True'
+            ) from e
 
 
 def _built(cls, d, params, online):
