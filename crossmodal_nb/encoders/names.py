@@ -98,7 +98,8 @@ def _model(target):
         near = difflib.get_close_matches(target, short_names, 1, 0.7)
         near = near or difflib.get_close_matches(f'{format}:', [f'{f}:' for f in formats], 1, 0)
         raise InputError(
-            f'no encoder {target!r}; did you mean {near[0]!r}? There is: {", ".join(known)} (before the name of a model)'
+            f'no encoder {target!r}; did you mean {near[0]!r}? There is: {", ".join(known)}, '
+            'the last ones before the name of a model'
         )
     return dict(target=target, format=folder_format(target))
 

@@ -100,7 +100,7 @@ def _classes(format):
 def download(
     text: str,  # As a parameter names encoders
 ):
-    "Fetch the pretrained models that a string names, where they are not on this machine. An `InputError` without a network"
+    "Fetch the pretrained models that a string names, where they are not here. An `InputError` without a network"
     for name in map(parse_name, split_names(text)):
         if name.format:
             next(iter(_classes(name.format).values())).download(name.target, name.revision)
