@@ -51,9 +51,7 @@ def files(name, root):
     ]
 
 # %% ../../nbs/datasets/18_fillets.ipynb #28faee6e
-_line = re.compile(
-    r'dialogId\("([^"]+)",\s*"[^"]*",\s*"((?:[^"\\]|\\.)*)"\)(?:\s*dialogStr\("((?:[^"\\]|\\.)*)"\))?'
-)
+_line = re.compile(r'dialogId\("([^"]+)",\s*"[^"]*",\s*"((?:[^"\\]|\\.)*)"\)(?:\s*dialogStr\("((?:[^"\\]|\\.)*)"\))?')
 
 
 def dialogue(

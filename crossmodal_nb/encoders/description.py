@@ -18,7 +18,9 @@ from .base import Encoder
 from .text import TfIdf
 
 # %% ../../nbs/encoders/12_description.ipynb #0ae68eb3
-_modules = tuple(f'crossmodal_nb.encoders.{m}' for m in ('image', 'text', 'universal_sentence', 'audio', 'mesh', 'video'))
+_modules = tuple(
+    f'crossmodal_nb.encoders.{m}' for m in ('image', 'text', 'universal_sentence', 'audio', 'mesh', 'video')
+)
 
 
 def describe_encoder(e: Encoder) -> dict:  # type, params, key; of `TfIdf` also its words and their weights

@@ -122,7 +122,6 @@ def _of_all(view, folder, meta):
         out |= dict(examples=[f'{i}: {text[:40]!r}' for i, text in shown])
     return out
 
-
 # %% ../../nbs/encoders/10_extraction.ipynb #8cb9828a
 def extract(
     name: str,  # The view's, for messages

@@ -116,7 +116,8 @@ def view_encoders(
     "The encoder of each raw view. An `InputError` names what is no view or modality of these data"
     kinds = {v: modality(x.x) for v, x in raw['train'].items()}
     names = named_views(kinds, encoders)
-    names = {v: _by_language(v, raw['train'][v], options.get('text', {})) for v in kinds if kinds[v] == 'text'} | names
+    unnamed = [v for v, kind in kinds.items() if kind == 'text' and v not in names]
+    names |= {v: _by_language(v, raw['train'][v], options.get('text', {})) for v in unnamed}
     chosen = {v: _choices(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
     fitted = {v: [e.fit(raw['train'][v].x) if hasattr(e, 'fit') else e for e in es] for v, es in chosen.items()}
     return {v: es if len(es) > 1 else es[0] for v, es in fitted.items()}
