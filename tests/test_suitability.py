@@ -58,7 +58,7 @@ def test_unknown_pieces_are_those_counted_by_hand():
 def test_texts_in_another_language_are_named_with_what_reads_them(code, language, instead, tmp_path):
     view = View([f'{texts[code]} {i}' for i in range(6)])
     (said,) = warned(lambda: features(Views(text=view), dict(text=MiniLM()), tmp_path))
-    assert f'100 % of the text is not in a language of MiniLM, but in {language}' in said
+    assert f'100.0 % of the text is not in a language of MiniLM, but in {language}' in said
     assert f"Rather use the encoder '{instead}'" in said
     (again,) = warned(lambda: features(Views(text=view), dict(text=MiniLM()), tmp_path))  # stored: said again
     assert language in again
@@ -99,7 +99,7 @@ def test_small_pictures_and_equal_codes(tmp_path):
         Image.new('RGB', (side, side), (0, 0, 90 * i)).save(tmp_path / f'{i}.png')
     view = View(Images([tmp_path / f'{i}.png' for i in range(3)]))
     (said,) = warned(lambda: features(Views(image=view), dict(image=EfficientNetLite()), tmp_path / 'f'))
-    assert '33 % of 3 rows are smaller than the 224 pixels that it reads' in said
+    assert '33.3 % of 3 rows are smaller than the 224 pixels that it reads' in said
     blind = View(['🍎', '🚗', 'a cat', 'a car'])
     features(Views(text=blind), dict(text=MiniLM()), tmp_path / 'f')
     assert meta(blind, MiniLM(), tmp_path / 'f')['suitability']['equal'] == 0.5

@@ -128,10 +128,10 @@ def _by_language(name, view, options):
     rows = [single_row(view.x, i) for i in sample_rows(len(view))]
     if tuple(options.get('parts', ('pooled',))) != ('pooled',) or not all(isinstance(t, str) for t in rows):
         return None
-    told = text_languages(rows)
-    if (instead := remedy(told)) == 'minilm':
+    shares = text_languages(rows)
+    if (instead := remedy(shares)) == 'minilm':
         return None
-    language = names_of([c for c in told if c not in ('en', 'unsure', 'too short')][:3])
+    language = names_of([c for c in shares if c not in ('en', 'unsure', 'too short')][:3])
     warnings.warn(
         f'view {name!r}: most of the text is {language}, which MiniLM does not read: the encoder is {instead!r}. '
         f'Name another one if you like: encoders={{{name!r}: …}}, or --encoder {name}=…',
