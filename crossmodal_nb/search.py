@@ -364,10 +364,10 @@ def _check_read(encoders, query, flags):
     if words:
         warnings.warn(f'unknown to {names}, and not searched for: {words}', stacklevel=4)
     if len(query) >= 40:  # a shorter text does not tell its language
-        told = next(iter(text_languages([query])))
+        language = next(iter(text_languages([query])))
         known = [declared_languages(e) for e in _several(encoders)]
-        if told not in ('unsure', 'too short') and all(k and told not in k for k in known):
-            warnings.warn(f'the query is in {names_of([told])}, which {names} does not read', stacklevel=4)
+        if language not in ('unsure', 'too short') and all(k and language not in k for k in known):
+            warnings.warn(f'the query is in {names_of([language])}, which {names} does not read', stacklevel=4)
     if 'truncated' in flags:
         warnings.warn(f'the query is longer than {names} reads: only its beginning counts', stacklevel=4)
 

