@@ -215,7 +215,7 @@ def test_structure_equals_a_loop_and_has_a_gradient():
     for divergence in ('js', 'released'):
         for weighting in ('inverse', 'equal'):
             assert torch.autograd.gradcheck(
-                lambda t: structure_loss(torch.tensor(x), t, 0.2, 2, weighting, divergence), t
+                lambda t, w=weighting, d=divergence: structure_loss(torch.tensor(x), t, 0.2, 2, w, d), t
             )
     assert all(torch.allclose(p.sum(1), torch.ones(9).double()) for p in similarity_levels(torch.tensor(x), 0.2, 3))
 

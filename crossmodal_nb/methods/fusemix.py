@@ -123,7 +123,7 @@ class FuseMix(Neural):
         if self.alpha and (n % 2 or n < 4):
             raise InputError(
                 f'a batch of {n} pairs cannot be cut into two halves of at least 2. '
-                f'Set the batch to an even number of 4 or more, at most {len(train.shared_items)}: trainer=dict(batch=…)'
+                f'Set trainer=dict(batch=…) to an even number of 4 or more, at most {len(train.shared_items)}'
             )
 
     def mixed(
