@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pairwise_cosine', 'triplet_hinge', 'triplet', 'info_nce', 'queue_nce', 'rerank_nce', 'sigmoid_pairs',
-           'masked_region_kl']
+           'sigmoid_positives', 'masked_region_kl']
 
 # %% ../../nbs/losses/02_contrastive.ipynb #imports0
 import math
@@ -147,6 +147,20 @@ def sigmoid_pairs(
     "Binary cross entropy of every pair (Zhai et al., 2023, section 3.2)"
     z = 2 * _same_item(len(a), item, a.device).to(at_least_float32(a).dtype) - 1
     return -F.logsigmoid(z * (scale * pairwise_cosine(a, b) + bias)).sum() / len(a)
+
+# %% ../../nbs/losses/02_contrastive.ipynb #df4a6eba
+def sigmoid_positives(
+    a: Tensor,  # (n, d) codes of one view
+    b: Tensor,  # (m, d) codes of the other; any number of rows of an item
+    item_a: Tensor,  # (n,) item of each row of a
+    item_b: Tensor,  # (m,) item of each row of b: every row of the same item is a positive
+    scale: Tensor | float,  # eᵗ, factor of the cosines
+    bias: Tensor | float,  # β, added to the scaled cosines
+) -> Tensor:  # 0 or more: the sum over all n m pairs, divided by n
+    "`sigmoid_pairs` of two sides that need not be aligned (Zhang et al., 2025)"
+    u, v = (unit_length(at_least_float32(z), 1) for z in (a, b))
+    z = 2 * (item_a[:, None] == item_b).to(u) - 1
+    return -F.logsigmoid(z * (scale * matmul_full_precision(u, v.T) + bias)).sum() / len(a)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #aa560408
 def masked_region_kl(
