@@ -25,7 +25,7 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
-from .core.checks import InputError, check_choice, literal, printable
+from .core.checks import InputError, check_choice, literal, printable, system_remedy
 from .core.names import current_parameters
 from .core.progress import Progress, duration
 from .core.settings import settings
@@ -68,11 +68,23 @@ class MessageGroup(TyperGroup):
         except BrokenPipeError:  # whoever reads the output wants no more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (ValueError, OSError, RuntimeError) as e:
+        except (ValueError, OSError, RuntimeError, *_unexpected) as e:
             if ctx.params.get('traceback'):
                 raise
-            typer.secho(printable(f'crossmodal: {e}'), err=True, fg='red')
+            typer.secho(printable(f'crossmodal: {_message(e)}'), err=True, fg='red')
             raise typer.Exit(1) from None
+
+
+_unexpected = ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, TypeError
+
+
+def _message(e):
+    "An error in words, with what to do"
+    if isinstance(e, _unexpected):
+        return (
+            f'{type(e).__name__}: {e}. This should not happen: `crossmodal --traceback …` shows where it did'
+        )
+    return f'{e}{system_remedy(e)}'
 
 
 def _note(message, category, *place):
@@ -185,9 +197,10 @@ def _fetch(r):
     from crossmodal_nb.core.debian import obtain
     from crossmodal_nb.datasets import catalogue, load
 
-    if r['ready'] or not (r['embedded'] or 'debian' in r):
+    if not r['embedded'] and (r['ready'] or 'debian' not in r):
         return r
-    with Progress(f'{r["name"]}: fetching {r["size_mb"]} MB'):
+    task = 'reading what is here' if r['ready'] else f'fetching {r["size_mb"]} MB'
+    with Progress(f'{r["name"]}: {task}', delay=2 * r['ready']):
         if r['embedded']:
             load(r['name'])
         for package in r.get('debian', ()):

@@ -17,7 +17,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import digest
+from ..core.files import digest, read_notebook, write_notebook
 from ..core.progress import Progress, duration, say
 from ..core.settings import settings
 from ..datasets import data_digest
@@ -196,8 +196,9 @@ def _status(name, entry, params, read, folder, records, data):
         if r['digests']['params'] != d['params']:
             continue
         differing = keys.differs(r, d)
-        state = 'failed' if r['status'] != 'ok' else 'stale' if differing else good
-        why = ', '.join(f'{x} changed' for x in differing)
+        interrupted = Path(r['path']).with_suffix('.part.ipynb').exists()
+        state = 'failed' if r['status'] != 'ok' or interrupted else 'stale' if differing else good
+        why = 'it was interrupted' if interrupted else ', '.join(f'{x} changed' for x in differing)
         earlier.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
     best = min(earlier, key=lambda r: rank.index(r['status']), default=dict(status='new'))
@@ -441,8 +442,9 @@ def _execute(job):
             f"{'':40}half-executed notebook: {half}",
             (job['exp'], job['key']),
         )
-    half.replace(done)
     _note(path, job, seconds=time.time() - t0 + saved.get('saved_seconds', 0))
+    write_notebook(done, read_notebook(half), experiment=job['exp'], key=path.stem)
+    half.unlink()  # the last step: where it is left, the run was interrupted
     return False, f"{job['exp']:28} {job['key']}  {time.time() - t0:.0f} s", (job['exp'], job['key'])
 
 
