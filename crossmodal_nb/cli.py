@@ -27,7 +27,7 @@ from traceback import format_exception
 import typer
 from typer.core import TyperGroup
 
-from .core.checks import InputError, check_choice, literal, printable
+from .core.checks import InputError, check_choice, literal, printable, system_remedy
 from .core.names import current_parameters
 from .core.progress import Progress, duration
 from .core.settings import settings
@@ -83,11 +83,21 @@ class MessageGroup(TyperGroup):
                     err=True,
                 )
             raise typer.Exit(128 + number) from None
-        except (ValueError, OSError, RuntimeError) as e:
+        except (ValueError, OSError, RuntimeError, *_unexpected) as e:
             if ctx.params.get('traceback'):
                 raise
-            typer.secho(printable(f'crossmodal: {e}'), err=True, fg='red')
+            typer.secho(printable(f'crossmodal: {_message(e)}'), err=True, fg='red')
             raise typer.Exit(1) from None
+
+
+_unexpected = ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, TypeError
+
+
+def _message(e):
+    "An error in words, with what to do"
+    if isinstance(e, _unexpected):
+        return f'{type(e).__name__}: {e}. This should not happen: `crossmodal --traceback …` shows where it did'
+    return f'{e}{system_remedy(e)}'
 
 
 def _note(message, category, *place):
@@ -205,9 +215,10 @@ def _fetch(r):
     from crossmodal_nb.core.debian import obtain
     from crossmodal_nb.datasets import catalogue, load
 
-    if r['ready'] or not (r['embedded'] or 'debian' in r):
+    if not r['embedded'] and (r['ready'] or 'debian' not in r):
         return r
-    with Progress(f'{r["name"]}: fetching {r["size_mb"]} MB'):
+    task = 'reading what is here' if r['ready'] else f'fetching {r["size_mb"]} MB'
+    with Progress(f'{r["name"]}: {task}', delay=2 * r['ready']):
         if r['embedded']:
             load(r['name'])
         for package in r.get('debian', ()):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .core.checks import InputError
-from .core.files import atomic
+from .core.files import atomic, sealed
 from .data.queries import opened
 from .encoders.audio import resampled
 from .methods.similarity import unit
@@ -143,7 +143,7 @@ def shard(
         classes=index.classes if index.y else None,
         views=views,
     )
-    text = f'crossmodal.shard({_script(data)});\n'
+    text = f'crossmodal.shard({_script(sealed(data))});\n'
     if len(text.encode()) > limit:
         raise InputError(
             f'{index.name}: {len(text.encode()):,} bytes, and a shard may have {limit:,}. '

@@ -70,13 +70,15 @@ def add(
 ) -> FolderReport:  # What was found
     "Read a data set, and write it to the catalogue. Raises an `InputError`, and leaves the catalogue as it was"
     _check_name(name)
-    known = own()
-    if name in known and not replace:
+    known, path = own(), path if is_hub(path) else Path(path).expanduser().resolve()
+    same = dict(roles=roles or {}, title=title, licence=licence)
+    again = name in known and known[name].items() >= (same | (dict(path=str(path)))).items()  # it was interrupted
+    if name in known and not replace and not again:
         raise InputError(f'{name} is an own data set already ({known[name]["path"]}). Replace it with --replace')
     if name in taken and name not in known:
         raise InputError(f'{name} is the name of a data set of the project. Choose another one')
     path, source, report = _read_new(name, path, roles)
-    entry = dict(path=str(path), roles=roles or {}, title=title, licence=licence)
+    entry = same | dict(path=str(path))
     with edit_toml(own_file()) as entries:
         entries[name] = entry | (dict(source=source) if source else {})
     return report
@@ -85,7 +87,6 @@ def add(
 def _read_new(name, path, roles):
     "Where the files are, where they come from (if that is the hub), and what was found"
     if not is_hub(path):
-        path = Path(path).expanduser().resolve()
         return path, '', read_folder(path, roles, name=name)[1]
     source = pinned(str(path))
     folder, fresh = fetch(source)

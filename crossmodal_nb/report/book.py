@@ -19,12 +19,12 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ..core.files import atomic, locked, read_notebook, whole_folder
+from ..core.files import atomic, locked, read_notebook, whole_folder, write_notebook
 from ..core.progress import Progress, say
 from ..core.settings import settings
 from ..core.supervision import supervised
 from .contents import lessons
-from .pages import good_records, kernel, staged_code
+from .pages import good_records, kernel, staged_code, with_pages
 from .staging import checkout_settings, stage
 from ..runs.record import write as write_record
 
@@ -109,7 +109,7 @@ def publish(
 ) -> list[Path]:  # Files written: the page and its records
     "Copy an entry's newest page and all its good records from `work/records` to `book/pages` and `book/records`"
     s = checkout_settings(start)
-    ran = [r for r in good_records(s.work / 'records' / exp) if r['path'].with_suffix('.ipynb').exists()]
+    ran = with_pages(good_records(s.work / 'records' / exp))
     if not ran:
         raise ValueError(f'{exp!r} has no good run on this machine to publish. Run it first: crossmodal run {exp}')
     if catalogue is None:
@@ -147,8 +147,7 @@ def publish(
         for r in latest.values():
             write_record(new / r['path'].name, {k: v for k, v in r.items() if k != 'path'})
         written = {f.name for r in latest.values() for f in new.glob(f'{r["path"].stem}.*')}
-    with atomic(page) as f:
-        nbformat.write(nb, f)
+    write_notebook(page, nb)
     for f in earlier:
         if f.name not in written:
             f.unlink(missing_ok=True)

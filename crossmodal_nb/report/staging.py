@@ -6,13 +6,15 @@
 __all__ = ['stage', 'checkout_settings', 'shards']
 
 # %% ../../nbs/report/17_staging.ipynb #31ad2aa6
+import json
 import os
 import re
 from pathlib import Path
 
 import nbformat
 
-from ..core.files import read_notebook
+from ..core.checks import InputError
+from ..core.files import check_seal, read_notebook
 from ..core.settings import settings
 from crossmodal_nb.report.contents import (
     data_page,
@@ -130,13 +132,26 @@ def shards(
     folders,  # Folders of shards; a later one replaces an earlier one of the same name
 ) -> dict[str, bytes]:  # file name: content; and `list.js`, which the explorer's page reads first
     "The spaces that the explorer can show"
-    scripts = {f.name: f.read_bytes() for folder in folders for f in sorted(Path(folder).glob('*.js'))}
+    scripts = {f.name: _shard(f) for folder in folders for f in sorted(Path(folder).glob('*.js'))}
 
     def name(b):
         return re.search(rb'"name":("(?:[^"\\]|\\.)*")', b[:4000])[1].decode()
 
     listed = ','.join(f'{{"address":"{a}","name":{name(b)}}}' for a, b in sorted(scripts.items()))
     return scripts | {'list.js': f'crossmodal.list([{listed}]);\n'.encode()}
+
+
+def _shard(path):
+    "The content of a shard, verified; those of older versions have no digest"
+    data, remedy = path.read_bytes(), 'Make it again with `crossmodal explore`, or delete it'
+    try:
+        content = json.loads(data.decode().strip().removeprefix('crossmodal.shard(').removesuffix(');'))
+        if not isinstance(content['name'], str):
+            raise ValueError('its name is no text')
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(f'{path}: not a space of the explorer ({type(e).__name__}: {e}). {remedy}') from e
+    check_seal(content, path, remedy)
+    return data
 
 
 def _sync(folder, files):

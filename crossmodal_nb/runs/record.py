@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import atomic, digest, read_sealed, sealed
+from ..core.files import atomic, digest, is_key, read_sealed, sealed
 from ..core.names import current_record
 from ..core.settings import settings
 from ..evaluation import tidy
@@ -312,6 +312,8 @@ def read(
     path = Path(path)
     try:
         wrong = _wrong(r := read_sealed(path, ''))
+        if not wrong and is_key(path.stem) and r['key'] != path.stem:
+            wrong = f'it is the record of another run, {r["key"]}'
         if not wrong and 'tables' in r:
             r['tables'] = _with_arrays(r['tables'], _arrays(path, r.get('arrays')))
     except (OSError, ValueError) as e:

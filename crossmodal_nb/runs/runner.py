@@ -18,7 +18,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.files import digest, file_below, locked
+from ..core.files import digest, file_below, locked, read_notebook, write_notebook
 from ..core.progress import Progress, duration, say
 from ..core.settings import settings
 from ..core.supervision import end_with, lifeline
@@ -207,8 +207,9 @@ def _status(name, entry, params, read, folder, records, data):
         if r['digests']['params'] != d['params']:
             continue
         differing = keys.differs(r, d)
-        state = 'failed' if r['status'] != 'ok' else 'stale' if differing else good
-        why = ', '.join(f'{x} changed' for x in differing)
+        interrupted = Path(r['path']).with_suffix('.part.ipynb').exists()
+        state = 'failed' if r['status'] != 'ok' or interrupted else 'stale' if differing else good
+        why = 'it was interrupted' if interrupted else ', '.join(f'{x} changed' for x in differing)
         earlier.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
     best = min(earlier, key=lambda r: rank.index(r['status']), default=dict(status='new'))
@@ -426,6 +427,7 @@ def _execute(job):
             if not made:
                 saved = _compute(job)
                 _note(path, job, seconds=time.time() - t0 + saved)
+                _keep_notebook(path, job)
         except Exception as e:  # a notebook may raise anything: reported, recorded, counted
             failure = _failure(job, e, time.time() - t0)
             return True, f'{name}  FAILED: {failure}', (job['exp'], job['key'])
@@ -435,7 +437,9 @@ def _execute(job):
 def _is_made(job):
     "Whether a good record came since the runs were planned"
     path = Path(job['path'])
-    r = record.read(path) if path.exists() and path.with_suffix('.ipynb').exists() else None
+    if path.with_suffix('.part.ipynb').exists() or not (path.exists() and path.with_suffix('.ipynb').exists()):
+        return False
+    r = record.read(path)
     return r is not None and r['status'] == 'ok' and not keys.differs(r, job['digests'])
 
 
@@ -470,8 +474,13 @@ def _compute(job):
     saved = record.read(path)
     if saved is None:
         raise RuntimeError('the record that the notebook saved cannot be read: see the warning above')
-    half.replace(path.with_suffix('.ipynb'))
     return saved.get('saved_seconds', 0)
+
+
+def _keep_notebook(path, job):
+    half = path.with_suffix('.part.ipynb')
+    write_notebook(path.with_suffix('.ipynb'), read_notebook(half), experiment=job['exp'], key=path.stem)
+    half.unlink()  # the last step: where it is left, the run was interrupted
 
 
 def _failure(job, e, seconds):
