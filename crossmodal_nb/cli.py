@@ -13,6 +13,7 @@ import importlib
 import inspect
 import io
 import itertools
+import logging
 import os
 import re
 import signal
@@ -76,6 +77,7 @@ class MessageGroup(TyperGroup):
             raise typer.Exit(0) from None
         except KeyboardInterrupt as e:
             number = getattr(e, 'signum', signal.SIGINT)
+            logging.getLogger('asyncio').disabled = True  # of tasks that were cut off
             with contextlib.suppress(OSError):  # the terminal may be gone
                 typer.echo(
                     f'crossmodal: stopped by {signal.Signals(number).name}. What is finished is kept; '

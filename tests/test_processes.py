@@ -1,0 +1,179 @@
+"Processes that are killed, stopped, or run into each other: nobody computes on, and nothing is computed twice."
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import manifest, notebook, ok
+from test_book import small
+from test_runner import cli, crossmodal, records, root
+
+from crossmodal_nb.runs import runner
+
+busy = """
+import os, subprocess, sys
+from pathlib import Path
+begun, free = Path(f'../../begun{level}'), Path('../../free')
+if not free.exists():
+    subprocess.Popen([sys.executable, '-c', 'import signal; signal.sigwait({signal.SIGINT})'])
+    begun.write_text(str(os.getpid()))
+    while not free.exists():
+        sum(range(10_000))
+with open('../../computed', 'a') as f:
+    f.write(f'{level} ')
+"""
+two = (
+    '[one]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.5}\n'
+    '[two]\nnotebook = "10_toy.ipynb"\nparams = {level = 0.25}\n'
+)
+
+
+@contextlib.contextmanager
+def started(folder, *args, path='', program=cli):
+    "The program in a process, which is killed at the end, with the processes that it has then"
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([path, str(root)]))
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*program, *args], cwd=folder, env=environment, **pipes) as p:
+        try:
+            yield p
+        finally:
+            for each in [*descendants(p), p]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+
+def descendants(program):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(program.pid).children(recursive=True)
+    return []
+
+
+def wait_for(program, *files):
+    while not all(f.exists() for f in files):
+        assert program.poll() is None, program.stderr.read()
+        time.sleep(0.05)
+
+
+def all_end(processes):
+    "Waits until all have ended; a loaded machine may take its time"
+    _, left = psutil.wait_procs(processes, timeout=60)
+    return not left
+
+
+def waits(program, task):
+    "The line in which a process says for whom it waits"
+    while 'waiting' not in (line := program.stdout.readline()):
+        assert line, program.stderr.read()
+    assert f'another process that {task} (process ' in line and f' on {socket.gethostname()}, since ' in line
+    return int(line.split('(process ')[1].split()[0])
+
+
+def test_a_killed_run_leaves_nobody_computing_and_who_waits_goes_on(house):
+    notebook(house, busy + ok)
+    manifest(house, two)
+    with started(house, 'run', '-j', '2') as killed:
+        wait_for(killed, house / 'begun0.5', house / 'begun0.25')
+        processes = descendants(killed)
+        kernels = {int((house / f'begun{level}').read_text()) for level in (0.5, 0.25)}
+        assert kernels < {p.pid for p in processes}
+        with started(house, 'run', 'one') as second:
+            key = next((house / 'work' / 'records' / 'one').glob('*.part.ipynb')).name.split('.')[0]
+            assert waits(second, f'computes one {key}') in {p.pid for p in processes}
+            killed.kill()
+            assert all_end(processes) and not records(house)
+            (house / 'free').touch()
+            assert '1 ran, 0 failed' in second.communicate()[0] and second.returncode == 0
+    assert [(r['experiment'], r['status']) for r in records(house)] == [('one', 'ok')]
+
+
+def test_what_another_process_has_computed_meanwhile_is_taken(house, monkeypatch):
+    notebook(house, busy + ok)
+    (house / 'free').touch()
+    monkeypatch.chdir(house)
+    (job,) = runner.plan()
+    for said in (' s', ' of another process'):
+        failed, line, _ = runner._execute(job)
+        assert not failed and line.endswith(said)
+    assert (house / 'computed').read_text() == '0.5 ' and records(house)[0]['status'] == 'ok'
+
+
+@pytest.mark.parametrize('sent, jobs', [('SIGTERM', '1'), ('SIGHUP', '2')])
+def test_a_signal_ends_a_run_with_one_line(house, sent, jobs):
+    notebook(house, busy + ok)
+    with started(house, 'run', '-j', jobs) as program:
+        wait_for(program, house / 'begun0.5')
+        processes = descendants(program)
+        program.send_signal(getattr(signal, sent))
+        error = program.communicate()[1]
+    assert program.returncode == 128 + getattr(signal, sent)
+    assert f'crossmodal: stopped by {sent}. ' in error and 'Task exception' not in error
+    assert all_end(processes) and not records(house)
+    (house / 'free').touch()
+    assert '1 ran, 0 failed' in crossmodal(house, 'run', check=0)
+
+
+def test_a_killed_book_takes_its_builder_along_and_the_next_one_builds(tmp_path):
+    small(tmp_path)
+    fake = tmp_path / 'fake' / 'jupyter_book' / 'cli'
+    fake.mkdir(parents=True)
+    for folder in (fake, fake.parent):
+        (folder / '__init__.py').touch()
+    (fake / 'main.py').write_text(
+        'import os, sys, time\nfrom pathlib import Path\n\ndef main():\n    Path("building").touch()\n'
+        '    while not Path("free").exists(): time.sleep(.05)\n'
+        '    html = Path(sys.argv[sys.argv.index("--path-output") + 1]) / "_build" / "html"\n'
+        '    html.mkdir(parents=True)\n    (html / "index.html").touch()\n'
+    )
+    with started(tmp_path, 'book', path=str(tmp_path / 'fake')) as killed:
+        wait_for(killed, tmp_path / 'building')
+        processes = descendants(killed)
+        assert len(processes) > 1
+        with started(tmp_path, 'book', path=str(tmp_path / 'fake')) as second:
+            assert waits(second, 'builds this report') == killed.pid
+            killed.kill()
+            assert all_end(processes) and not (tmp_path / 'book' / '_build' / 'html').exists()
+            (tmp_path / 'free').touch()
+            assert 'index.html' in second.communicate()[0] and second.returncode == 0
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='this system has no device that is always full')
+def test_a_full_disk_stops_neither_later_entries_nor_the_summary(house, monkeypatch):
+    manifest(house, two)
+    monkeypatch.chdir(house)
+    job = runner.plan(['one'])[0]
+    half, record = job['path'].with_suffix('.part.ipynb'), job['path']
+    record.parent.mkdir(parents=True)
+    half.symlink_to('/dev/full')
+    record.with_name(f'.{record.name}.{os.getpid()}.part').symlink_to('/dev/full')
+    output = crossmodal(house, 'run', check=1)
+    assert '1 ran, 1 failed' in output and output.count('No space left on device') == 2
+    assert (
+        f'FAILED: {half}: ' in output and f'its record was not written: [Errno 28] could not write {record}' in output
+    )
+    assert [(r['experiment'], r['status']) for r in records(house)] == [('two', 'ok')]
+    half.unlink()
+    assert '1 ran, 0 failed' in crossmodal(house, 'run', check=0)
+
+
+@pytest.mark.parametrize('start', ['spawn(forever, 2)', 'isolated(forever, 0)'])
+def test_workers_end_with_the_process_that_started_them(tmp_path, start):
+    (tmp_path / 'busy.py').write_text(
+        'import os\nfrom pathlib import Path\n\ndef forever(*args):\n'
+        '    Path(f"begun{os.environ.get(\'RANK\', 1)}").touch()\n    while True: sum(range(10_000))\n'
+    )
+    code = (
+        'from busy import forever\nfrom crossmodal_nb.core.processes import spawn\n'
+        f'from crossmodal_nb.data.readers import isolated\n{start}'
+    )
+    with started(tmp_path, code, path=str(tmp_path), program=[sys.executable, '-c']) as killed:
+        wait_for(killed, tmp_path / 'begun1')
+        processes = descendants(killed)
+        killed.kill()
+        assert all_end(processes)
