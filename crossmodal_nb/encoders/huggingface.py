@@ -7,7 +7,6 @@ __all__ = ['towers', 'default_pooling', 'pool_states', 'Pretrained', 'Transforme
            'TransformersVideo']
 
 # %% ../../nbs/encoders/14_huggingface.ipynb #bd7c1ce1
-import contextlib
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -23,6 +22,7 @@ from crossmodal_nb.encoders.checkpoints import (
     check_code,
     find_checkpoint,
     preprocessing_digest,
+    quiet_loading,
     weight_files,
     weights_digest,
 )
@@ -119,22 +119,6 @@ def pool_states(
     return pool(h, mask, pooling)
 
 # %% ../../nbs/encoders/14_huggingface.ipynb #fab9dc32
-@contextlib.contextmanager
-def _quiet():
-    "Without progress bars and reports of what a checkpoint lacks: that is checked here"
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
-
-
 class Pretrained(Encoder):
     "Base of models of transformers: a subclass says how rows are prepared"
 
@@ -253,7 +237,7 @@ class Pretrained(Encoder):
         from transformers import AutoModel
 
         options = dict(local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
-        with _quiet():
+        with quiet_loading():
             model, info = AutoModel.from_pretrained(self.checkpoint.folder, output_loading_info=True, **options)
         net = model.get_encoder() if getattr(self.config, 'is_encoder_decoder', False) else model
         lacking = sorted(k for k in info['missing_keys'] if net is model or not k.startswith('decoder.'))
@@ -276,7 +260,7 @@ class Pretrained(Encoder):
         import transformers
 
         try:
-            with _quiet():
+            with quiet_loading():
                 return getattr(transformers, auto).from_pretrained(
                     self.checkpoint.folder, local_files_only=True, trust_remote_code=False
                 )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from ..core.checks import InputError, MissingError
+from ..core.files import read_json
 
 # %% ../../nbs/encoders/10_names.ipynb #9494c471
 # short name: the class, and options of its constructor
@@ -42,9 +43,13 @@ short_options = dict(pool='pooling', length='max_tokens')  # what a string may c
 # format of a pretrained model: the module that reads it, and its class by the modality of the rows
 formats = dict(
     hf=('huggingface', {k: f'Transformers{k.capitalize()}' for k in ('image', 'text', 'sound', 'video')}),
+    timm=('libraries', dict(image='TimmImage')),
+    torchvision=('libraries', dict(image='TorchvisionImage')),
+    st=('libraries', dict(text='SentenceTransformerText')),
+    open_clip=('libraries', dict(image='OpenClipImage', text='OpenClipText')),
 )
 # what a folder of each format holds
-_marks = {'config.json': 'hf'}
+_marks = {'modules.json': 'st', 'open_clip_config.json': 'open_clip', 'config.json': 'hf'}
 
 
 class EncoderName(NamedTuple):
@@ -115,8 +120,8 @@ def folder_format(
             f'{", ".join(f"{f}:" for f in formats)}'
         )
     for mark, format in _marks.items():
-        if any(Path(folder).expanduser().glob(mark)):
-            return format
+        if (file := Path(folder).expanduser() / mark).is_file():
+            return 'timm' if format == 'hf' and 'architecture' in read_json(file) else format
     raise InputError(f'{folder}: no model that is known here. Such a folder holds one of {", ".join(_marks)}')
 
 # %% ../../nbs/encoders/10_names.ipynb #35f0f787
