@@ -592,10 +592,15 @@ def index(
     option: list[str] = typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
     encoder: list[str] = encoder_option,
     root: Path = typer.Option(None, help='Its folder.'),
+    correct: str = typer.Option(
+        '', help='Correct scores for hubs by training queries: csls, querybank or inverted (default: none).'
+    ),
     into: Path = typer.Option(None, help='Where to (default: work/index/NAME).'),
 ):
     "Train a method and save it with its gallery, for `search`."
     check_choice(by, ('item', 'label'), '--by')
+    if correct:
+        check_choice(correct, ('csls', 'querybank', 'inverted'), '--correct')
     with Progress(f'{name}: reading'):
         from crossmodal_nb import datasets
         from crossmodal_nb.methods.saving import find
@@ -608,7 +613,7 @@ def index(
     with Progress(f'{name}: encoding, training {type(learner).__name__}'):
         max_dim = 100 if method == 'linear:CCA' and 'dim' not in given else None
         title = f'{name}, {method.split(":")[-1]}'
-        built = build_index(learner, raw, split, by, title, classes, _encoders(encoder), max_dim)
+        built = build_index(learner, raw, split, by, title, classes, _encoders(encoder), max_dim, correct)
         built.save(into := into or settings().work / 'index' / name)
     print(f'{built}: {into}')
     print(f'Ask it: crossmodal search {name} QUERY')

@@ -84,6 +84,10 @@ def shard(
             f'the explorer compares by cosine, and {type(index.method).__name__} by {index.method.similarity}. '
             'Choose similarity="cosine"'
         )
+    if index.hubs:
+        raise InputError(
+            'the explorer compares by cosine, and this index corrects its scores: make it without --correct'
+        )
     rows, codes = _drawn(index, max_rows), {}
     for v, i in rows.items():
         z = [c[i] for c in index.embeddings[v].values()]

@@ -23,6 +23,7 @@ from .data.queries import opened
 from .data.views import Views
 from .encoders.description import build_encoder, describe_encoder
 from .methods.base import Method
+from .methods.hubness import Corrected
 from .methods.similarity import arithmetic, product, sides, unit
 from .report import galleries, tables
 
@@ -36,18 +37,21 @@ def nearest(
     k: int = 10,  # Number of neighbours (all, if the gallery has fewer)
     similarity: str = 'cosine',  # One of `methods.similarity.similarities`
     block: int = 2**12,  # Gallery rows per block
+    offset: Tensor | None = None,  # (m,) what is subtracted from the scores of each gallery row
 ) -> tuple[Tensor, Tensor]:  # (n, k) scores, larger is closer, and rows of the gallery; ties: the earlier row first
     "The k nearest neighbours, exactly"
     if k < 1:
         raise InputError(f'k is {k}: the number of neighbours must be at least 1')
     q, g = (s.float() for s in sides(queries, gallery, similarity))
-    return (_faiss if len(g) >= large else _blocks)(q, g, min(k, len(g)), similarity, block)
+    by_faiss = len(g) >= large and (offset is None or similarity != 'euclid')  # FAISS knows products, not their roots
+    return (_faiss if by_faiss else _blocks)(q, g, min(k, len(g)), similarity, block, offset)
 
 
-def _blocks(q, g, k, similarity, block):
+def _blocks(q, g, k, similarity, block, offset=None):
     best, positions = torch.full((len(q), 0), -torch.inf), torch.zeros(len(q), 0, dtype=torch.long)
     for start in range(0, len(g), block):
-        v, i = _first(product(q, g[start : start + block], similarity), k)
+        s = product(q, g[start : start + block], similarity)
+        v, i = _first(s if offset is None else s.sub_(offset[start : start + block]), k)
         best, order = torch.cat([best, v], 1).sort(dim=1, descending=True, stable=True)
         best, positions = best[:, :k], torch.cat([positions, start + i], 1).gather(1, order[:, :k])
     return best, positions
@@ -68,12 +72,14 @@ def _first(s, k):
     return v, i
 
 
-def _faiss(q, g, k, similarity, block):
+def _faiss(q, g, k, similarity, block, offset=None):
     """The same by FAISS, which does not define the order of equal scores, so k + 1 are found and sorted here.
 
     Where the last two are equal, earlier rows may have been left out: these queries are searched again in blocks"""
     import faiss
 
+    if offset is not None:
+        q, g, offset = torch.cat([q, torch.ones(len(q), 1)], 1), torch.cat([g, -offset[:, None]], 1), None
     index = faiss.IndexFlatIP(g.shape[1])
     index.add(np.ascontiguousarray(g))
     s, i = map(torch.from_numpy, index.search(np.ascontiguousarray(q), min(k + 1, len(g))))
@@ -117,6 +123,7 @@ class Index:
             v: {q: method.encode(v, x.x, target=q) for q in method.views if q != v} for v, x in gallery.items()
         }
         self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
+        self.hubs = _hub_statistics(method, self.embeddings)
 
     def __repr__(self):
         return (
@@ -140,6 +147,7 @@ def extend(
         self.item[v] = torch.cat([self.item[v], more.item[v]])
         self.embeddings[v] = {q: torch.cat([z, more.embeddings[v][q]]) for q, z in self.embeddings[v].items()}
         self.mean[v] = unit(next(iter(self.embeddings[v].values()))).mean(0)
+    self.hubs = _joined_statistics(self, more)
     self.y = {v: torch.cat([y, more.y[v]]) for v, y in self.y.items() if v in more.y}
 
 
@@ -241,7 +249,7 @@ def search(
         z = arithmetic(
             codes, [w for _, w in terms], torch.stack([self.mean.get(v, torch.zeros_like(z[0])) for v in sides_])
         )[None]
-    s, i = nearest(z, self.embeddings[gallery][view], k, self.method.similarity)
+    s, i = _answers(self, z, view, gallery, k)
     return [
         dict(rank=r + 1, score=float(v), id=self.ids[gallery][j], view=gallery, shown=self.shown[gallery][j], row=j)
         for r, (v, j) in enumerate(zip(s[0].tolist(), i[0].tolist()))
@@ -296,6 +304,44 @@ def show(self: Index, query, found: list[dict], size: int = 80) -> tables.Html:
         size,
     )
 
+# %% ../nbs/search.ipynb #ff5c88cd
+def _hub_statistics(method, embeddings):
+    "view: query view: what a corrected method keeps of the gallery; nothing of other methods"
+    if not isinstance(method, Corrected):
+        return {}
+    return {v: {q: method.hub_statistics(q, v, z) for q, z in codes.items()} for v, codes in embeddings.items()}
+
+
+def _joined_statistics(index, more):
+    "Those of a gallery that has grown. First answers depend on all rows, offsets on their own row alone"
+    if any('active' in kept for codes in more.hubs.values() for kept in codes.values()):
+        return _hub_statistics(index.method, index.embeddings)
+    return {
+        v: {q: dict(offset=torch.cat([kept['offset'], more.hubs[v][q]['offset']])) for q, kept in codes.items()}
+        for v, codes in index.hubs.items()
+    }
+
+
+def _loaded_statistics(tensors, embeddings):
+    "Those of a saved index"
+    hubs = {}
+    for v, codes in embeddings.items():
+        for q in codes:
+            kept = {k: tensors[f'hub.{v}.{q}.{k}'] for k in ('offset', 'active') if f'hub.{v}.{q}.{k}' in tensors}
+            if kept:
+                hubs.setdefault(v, {})[q] = kept
+    return hubs
+
+
+def _answers(index, z, view, gallery, k):
+    "The k nearest rows of the gallery: scores and rows; corrected, if the method is"
+    codes, similarity = index.embeddings[gallery][view], index.method.similarity
+    kept = index.hubs.get(gallery, {}).get(view, {})
+    offset = kept.get('offset')
+    if 'active' in kept and not kept['active'][nearest(z, codes, 1, similarity)[1][0, 0]]:
+        offset = None
+    return nearest(z, codes, k, similarity, offset=offset)
+
 # %% ../nbs/search.ipynb #585d8312
 @patch
 def save(
@@ -311,6 +357,7 @@ def _write(self, path):
     self.method.save(path / 'method')
     tensors = (
         {f'code.{v}.{q}': z.contiguous() for v, zs in self.embeddings.items() for q, z in zs.items()}
+        | {f'hub.{v}.{q}.{k}': x for v, qs in self.hubs.items() for q, kept in qs.items() for k, x in kept.items()}
         | {f'item.{v}': i.clone() for v, i in self.item.items()}
         | {f'y.{v}': y.clone() for v, y in self.y.items()}
     )
@@ -361,6 +408,7 @@ def load(
     )
     self.embeddings = {v: {q: tensors[f'code.{v}.{q}'] for q in self.method.views if q != v} for v in self.ids}
     self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
+    self.hubs = _loaded_statistics(tensors, self.embeddings)
     return self
 
 # %% ../nbs/search.ipynb #38a61b2d
@@ -373,6 +421,7 @@ def build_index(
     classes=None,  # Names of the classes
     encoders: dict | None = None,  # As in `view_encoders`
     max_dim: int | None = None,  # Set `dim` of the method to what the data allow, but at most to this
+    correct: str = '',  # A correction for hubs, by its default settings: one of `methods.hubness.corrections`
 ) -> Index:
     "Fit a method on a data set, with the preset of each kind of rows or the named encoder, and index one split"
     from crossmodal_nb.encoders.extraction import features
@@ -397,6 +446,8 @@ def build_index(
         train = data['train']
         widths = [(x.x['pooled'] if isinstance(x.x, dict) else x.x).shape[1] for x in train.values()]
         method.set_params(dim=max(1, min(max_dim, len(train.shared_items) - 1, *widths)))
+    if correct:
+        method = Corrected(method, correct, k=min(10, *map(len, data['train'].values())))
     fitted = method.fit(data['train'], check if 'valid' in data else None)
     index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes)
     for s in found[1:]:

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..core.checks import check_choice
+from ..core.checks import InputError, check_choice
 from .base import Method
 from .inputs import as_views
 from .linear import CCA
@@ -65,6 +65,8 @@ class Ensemble(Method):
         self.join()
 
     def join(self):
+        if corrected := [type(m).__name__ for m in self.methods if type(m).code_scores is not Method.code_scores]:
+            raise InputError(f'{corrected[0]} corrects scores, and an ensemble joins codes: correct the whole ensemble')
         self.parts = tuple(dict.fromkeys(p for m in self.methods for p in m.parts))
         self.views = (
             {v: {p: n for m in self.methods for p, n in m.views[v].items()} for v in self.methods[0].views}

@@ -17,7 +17,7 @@ from .similarity import unit
 class RawFeatures:
     "A baseline that learns nothing: cosines of the given features"
 
-    similarity, score_batches, score = 'cosine', Method.score_batches, Method.score
+    similarity, score_batches, score, code_scores = 'cosine', Method.score_batches, Method.score, Method.code_scores
 
     def __init__(
         self,

@@ -426,14 +426,14 @@ def board(
     records: list[dict] | None = None,  # As `runs` gives them (default: all)
     split: str = 'test',
 ) -> list[dict]:  # Tidy rows: means over runs, with `runs` (how many), `design` and `run_sd`
-    """The leaderboard: one row for each experiment, setting, direction, metric and pool.
+    """The leaderboard: one row for each experiment, setting, direction, metric and pool; none of a transductive method.
 
     Its interval covers items and runs together (`design` is `'seeds'`), `'folds'`, or `'seeds alone'` where rows have
     no standard error of items"""
     groups = {}
     for r in runs() if records is None else records:
         for row in r['rows']:
-            if row['split'] != split:
+            if row['split'] != split or row.get('transductive'):
                 continue
             name = dict(
                 experiment=r['experiment'],
