@@ -190,7 +190,7 @@ class Run:
             dict(
                 experiment=out.parent.name,
                 notebook=self.notebook,
-                key=key(d),
+                key=out.stem if is_key(out.stem) else key(d),  # of an entry, what it needs is part of its key
                 digests=d,
                 params={k: v for k, v in params.items() if k not in silent},
                 rows=rows,
