@@ -210,6 +210,7 @@ def _mentioned(v):
 def _nameless(text, root):
     for folder, name in {root: '.', sys.prefix: 'venv', sys.base_prefix: 'python', Path.home(): '~'}.items():
         text = text.replace(str(folder), name)
+    text = re.sub(r' \(process \d+ on [^()]*, since [^()]*\)', '', text)  # who held a lock, see `locked`
     return re.sub(r"Path\('/[^']*/([^'/]+/[^'/]+)'\)", r"Path('\1')", text)  # a record in another checkout
 
 # %% ../../nbs/report/18_book.ipynb #38466cb4
