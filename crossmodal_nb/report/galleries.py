@@ -98,7 +98,7 @@ def gallery(
         )
 
     return Html(
-        f'<div class="cm-gallery"><p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>',
+        f'<div class="cm-gallery" style="overflow-wrap:anywhere"><p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>',
         f'{caption} ({len(cases)} cases)',
     )
 
