@@ -96,7 +96,9 @@ def _whole(folder, make):
 def _features(name, view, encoder, cache, skip, processes):
     folder = store(view, encoder, cache)
     figures = None if folder.exists() else suitability(view, encoder)
-    warned = figures and warn_unsuitable(name, encoder, figures, stacklevel=4)  # before the hours that encoding may take
+    warned = figures and warn_unsuitable(
+        name, encoder, figures, stacklevel=4
+    )  # before the hours that encoding may take
     if not folder.exists():
         with locked(folder, f'computes view {name!r}, {encoder.key}'):
             if not folder.exists():
