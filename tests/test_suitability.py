@@ -1,5 +1,5 @@
 """Whether an encoder suits the rows: figures counted by hand, the warning in features, index and search, the default by
-language; the Universal Sentence Encoder against the package's own code."""
+language; the Universal Sentence Encoder and ONNX Runtime against references; acted lines of a game."""
 
 import subprocess
 import sys
@@ -126,3 +126,40 @@ def test_the_sentence_encoder_gives_what_the_package_gives(tmp_path):
     np.testing.assert_allclose(out['pooled'], np.load(tmp_path / 'z.npy'), atol=2e-6)
     assert out['unread'].tolist() == [r == '' for r in rows]
     assert build_encoder(describe_encoder(USE())).key == USE().key == encoder('use').key
+
+
+def test_onnx_runtime_gives_what_torch_gives():
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    pictures = list(torch.randint(0, 256, (3, 224, 224, 3), dtype=torch.uint8))
+    sentences = ['a cat', '', 'two dogs run along the beach and a child throws a ball']
+    for rows, name in ((pictures, 'lite0'), (sentences, 'minilm')):
+        encoders = encoder(name), encoder(f'{name}?engine=onnx')
+        a, b = (e(rows)['pooled'] for e in encoders)
+        assert (a - b).abs().max() < 1e-5 * a.abs().max()
+        assert encoders[0].key != encoders[1].key  # the last digits may differ, and so the features are others
+        assert build_encoder(describe_encoder(encoders[1])).key == encoders[1].key
+
+
+def test_acted_lines_are_split_by_level(tmp_path):
+    "Two levels share a line, which is left out; a line without a recording, too"
+    from crossmodal_nb.datasets.fillets import fillets
+
+    base = tmp_path / 'fillets-ng-data' / 'usr/share/games/fillets-ng'
+    for k in range(40):
+        level = base / 'script' / f'level{k}'
+        level.mkdir(parents=True)
+        lines = [f'dialogId("a{i}", "font", "Line {i} of {k}")\ndialogStr("Regel {i} van {k}")' for i in range(3)]
+        lines += ['dialogId("splash", "font", "Splash!")\ndialogStr("Plons!")', '-- dialogId("no", "font", "No")']
+        (level / 'dialogs_nl.lua').write_text('\n'.join(lines))
+        (level / 'dialogs_en.lua').write_text('\n'.join(lines))
+        spoken = tmp_path / 'fillets-ng-data-nl' / 'usr/share/games/fillets-ng/sound' / f'level{k}' / 'nl'
+        spoken.mkdir(parents=True)
+        for name in ('a0', 'a1', 'splash'):
+            (spoken / f'{name}.ogg').write_bytes(f'{k} {name}'.encode())
+    splits = fillets(tmp_path)
+    levels = {s: {i.split('/')[0] for i in v['text'].ids} for s, v in splits.items()}
+    assert sum(len(v['speech']) for v in splits.values()) == 80 and sum(map(len, levels.values())) == 40
+    assert splits['train']['text'].x[0].startswith('Regel') and 'Plons!' not in splits['train']['text'].x
+    english = fillets(tmp_path, text='en')
+    assert {s: v['text'].ids for s, v in english.items()} == {s: v['text'].ids for s, v in splits.items()}

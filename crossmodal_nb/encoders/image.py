@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core.checks import InputError, check_choice
 from ..core.fetch import fetch, packages
 from .base import Encoder, device, in_batches
+from .onnx_engine import engines, onnx_session
 
 # %% ../../nbs/encoders/02_image.ipynb #957b033b
 class ConvNet(Encoder):
@@ -99,6 +100,18 @@ class ConvNet(Encoder):
         return {p: out[p] for p in self.parts}
 
 # %% ../../nbs/encoders/02_image.ipynb #6e0a1349
+class _Scaled(nn.Module):
+    "Pixels (b, h, w, 3) uint8 as a network reads them: scaled, channels first"
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer('mean', torch.tensor(mean))
+        self.register_buffer('std', torch.tensor(std))
+
+    def forward(self, x):
+        return ((x - self.mean) / self.std).permute(0, 3, 1, 2)
+
+
 class EfficientNetLite(ConvNet):
     "EfficientNet-Lite, ImageNet-1k (Tan & Le 2019; Apache-2.0), 1280 wide; 0, 1, 2: 224, 240, 260 px; 18, 22, 25 MB"
 
@@ -110,9 +123,10 @@ class EfficientNetLite(ConvNet):
         crop: str = 'centre',
         flip: bool = False,  # As in `ConvNet`
         version: int = 0,  # 0, 1 or 2
+        engine: str = 'torch',  # What computes: `'torch'`, or `'onnx'` (ONNX Runtime, on the CPU)
     ):
         super().__init__(parts, crop, flip)
-        self.version = version
+        self.version, self.engine = version, check_choice(engine, engines, 'engine')
         self.size = self.resize = dict(zip('012', (224, 240, 260)))[
             check_choice(str(version), '012', 'version of EfficientNet-Lite')
         ]
@@ -128,7 +142,29 @@ class EfficientNetLite(ConvNet):
             pooling='mean',
             parts=self.parts,
             preprocessing=f'{self.cut}, (x-127)/128',
+            **({} if self.engine == 'torch' else dict(engine=self.engine)),
         )
+
+    @cached_property
+    def session(self):
+        pixels = torch.zeros(2, self.size, self.size, 3, dtype=torch.uint8)
+        net = nn.Sequential(_Scaled(self.mean, self.std), self.load().eval()).eval()
+        return onnx_session(net, dict(pixels=pixels), f'{self.spec["name"]} {self.spec["weights"]}')
+
+    def maps(
+        self,
+        rows,  # b pictures, raw or prepared
+        net: nn.Module | None = None,  # The network (default: the frozen one)
+    ) -> Tensor:  # (b, 1280, h, w), with gradients where they are asked for
+        "The last feature maps of pictures"
+        if self.engine == 'torch' or net is not None:
+            return super().maps(rows, net)
+        pixels = torch.stack([self.prepare(r) for r in rows]).numpy()
+        return torch.from_numpy(self.session.run(None, dict(pixels=pixels))[0])
+
+    def __call__(self, rows):
+        _ = self.engine == 'torch' or self.session  # made once, before threads ask for it
+        return super().__call__(rows)
 
     def load(self):
         code, name = str(fetch('efficientnet-code')), f'efficientnet-lite{self.version}'

@@ -19,6 +19,7 @@ from ..core.files import digest
 from ..data.content import normalise
 from ..data.rows import take
 from .base import Encoder, Ragged, device, in_batches
+from .onnx_engine import engines, onnx_session
 from .subwords import unspaced
 
 # %% ../../nbs/encoders/05_text.ipynb #8a82a48e
@@ -143,13 +144,14 @@ class Bert(Encoder):
     ) -> tuple[Tensor, Tensor]:  # (b, longest, d), with gradients where they are asked for; (b, longest) bool mask
         "Token states of texts"
         net = net or self.net
-        dev = next(net.parameters()).device
-        length = torch.tensor([len(i) for i in ids], device=dev)
-        ids = nn.utils.rnn.pad_sequence(
-            [torch.tensor(i) for i in ids], batch_first=True, padding_value=self.tokenizer.pad_token_id
-        ).to(dev)
-        mask = torch.arange(ids.shape[1], device=dev) < length[:, None]
+        ids, mask = (x.to(next(net.parameters()).device) for x in self._padded(ids))
         return net(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[self.layer], mask
+
+    def _padded(self, ids):
+        length = torch.tensor([len(i) for i in ids])
+        rows = [torch.tensor(i) for i in ids]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        return ids, torch.arange(ids.shape[1]) < length[:, None]
 
     def read(self, ids) -> dict:  # `ids` as in `states`; pooled, length, and flat: all states of real tokens
         h, mask = self.states(ids)
@@ -187,6 +189,17 @@ def _minilm():
     return str(next(fetch('minilm').rglob('model.safetensors')).parent)
 
 
+class _HiddenState(nn.Module):
+    "One hidden state of a transformer"
+
+    def __init__(self, net, layer):
+        super().__init__()
+        self.net, self.layer = net, layer
+
+    def forward(self, ids, mask):
+        return self.net(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[self.layer]
+
+
 class MiniLM(Bert):
     "all-MiniLM-L6-v2 (Reimers & Gurevych 2019; Apache-2.0): 384 wide, 91 MB; normalised masked mean, as by its authors"
 
@@ -197,8 +210,32 @@ class MiniLM(Bert):
         parts=('pooled',),  # Of `pooled` (n, 384), `tokens` and `ids`
         max_tokens: int = 256,  # Longer texts are cut, and flagged
         layer: int = -1,  # Which of the seven hidden states: 0 is the embedding without context
+        engine: str = 'torch',  # What computes: `'torch'`, or `'onnx'` (ONNX Runtime, on the CPU)
     ):
         super().__init__('all-MiniLM-L6-v2', layer=layer, max_tokens=max_tokens, parts=parts, unit=True)
+        self.engine = check_choice(engine, engines, 'engine')
+
+    @property
+    def spec(self):
+        return super().spec | ({} if self.engine == 'torch' else dict(engine=self.engine))
+
+    @cached_property
+    def session(self):
+        ids, mask = self._padded([[101, 102], [101, 2003, 102]])
+        net = _HiddenState(self.load(), self.layer).eval()
+        name, varying = f'MiniLM {self.weights} layer {self.layer}', dict(ids=(1,), mask=(1,), out=(1,))
+        return onnx_session(net, dict(ids=ids, mask=mask.long()), name, varying)
+
+    def states(self, ids, net=None):
+        "As in `Bert`"
+        if self.engine == 'torch' or net is not None:
+            return super().states(ids, net)
+        ids, mask = self._padded(ids)
+        return torch.from_numpy(self.session.run(None, dict(ids=ids.numpy(), mask=mask.long().numpy()))[0]), mask
+
+    def __call__(self, rows):
+        _ = self.engine == 'torch' or self.session  # made once, before threads ask for it
+        return super().__call__(rows)
 
     def source(self):
         return _minilm()

@@ -47,7 +47,7 @@ def transfer_rows(
     learnt: str = 'en',  # The language of training and of the choice of the ridge
     split: str = 'valid',  # Where it is judged
     dim: int = 100,  # Of the space, at most
-    **tags,  # Further fields of the rows
+    **options,  # Of `evaluate_rows`, such as `boot=0`, and further fields of the rows
 ) -> list[dict]:  # As `evaluate_rows` gives them, with `language`
     "Retrieval between pictures and texts of several languages, in a space that was learnt in one of them"
     texts = {s: spoken(v['text'], learnt) for s, v in raw.items()}
@@ -68,6 +68,6 @@ def transfer_rows(
             encoded(split, spoken(raw[split]['text'], language)).subset(items),
             split=split,
             language=language,
-            **tags,
+            **options,
         )
     ]
