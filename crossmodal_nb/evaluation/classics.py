@@ -12,11 +12,13 @@ from ..core.checks import InputError, check_choice
 from ..data.gaze_maps import Maps
 from ..data.modality import modality
 from ..data.views import Views
+from ..methods.anchors import ASIF
 from ..methods.cvs import CVS
 from ..methods.dcmh import DCMH
 from ..methods.dscmr import DSCMR
 from ..methods.dual_encoder import CLIP, Triplet
 from ..methods.linear import CCA
+from ..methods.maps import CSA, Procrustes, RidgeMap
 from ..methods.semantic import SM
 
 # %% ../../nbs/evaluation/07_classics.ipynb #da06569c
@@ -59,6 +61,7 @@ def classics(
     network = dict(trainer=dict(epochs=epochs, batch=min(256, rows), seed=seed))
     by_item = {
         'CCA': (CCA(dim=dim), dict(ridge=[0.01, 0.1, 1.0, 10.0])),
+        **_few_pairs(len(train.shared_items), dim),
         'Triplet': (Triplet(**network), dict(dropout=[0.2, 0.5], ridge=[1.0, 10.0])),
         'CLIP': (CLIP(**network), dict(dropout=[0.2, 0.5], ridge=[1.0, 10.0])),
     }
@@ -73,6 +76,17 @@ def classics(
     if 'item' not in possible_relevances(train):
         methods = {name: methods[name] for name in ('SM', 'CVS')}  # those that learn from classes alone
     return {name: (method, list(ParameterGrid(grid))) for name, (method, grid) in methods.items()}
+
+
+def _few_pairs(n, dim):
+    "Closed forms that need few pairs"
+    ridges, anchors = [0.01, 0.1, 1.0, 10.0], min(800, n)
+    return {
+        'Ridge map': (RidgeMap(), dict(ridge=ridges)),
+        'Procrustes': (Procrustes(), dict(dim=[max(1, dim // 4), dim], whiten=[False, True])),
+        'CSA': (CSA(dim=dim), dict(ridge=ridges)),
+        'ASIF': (ASIF(), dict(k=[max(1, anchors // 4), anchors], power=[1, 4])),
+    }
 
 
 def _width(x):

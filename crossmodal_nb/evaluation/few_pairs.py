@@ -48,9 +48,8 @@ def mismatch_pairs(
     "Wrong pairs: a share of the items of the second view change places in a circle"
     first, second = views
     items = views.shared_items
-    wrong = items[torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))][
-        : round(share * len(items))
-    ]
+    drawn = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
+    wrong = items[drawn[: round(share * len(items))]]
     if len(wrong) < 2:
         return views
     moved = dict(zip(wrong.tolist(), wrong.roll(1).tolist()))

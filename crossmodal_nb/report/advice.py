@@ -71,15 +71,24 @@ simplicity = [
     'MiniLM',
     'prototypes',
     'CCA',
+    'Ridge map',
+    'Procrustes',
+    'CSA',
+    'ASIF',
     'CCA with labels',
     'SM',
     'SCM',
     'SM, kernel',
     'CCA-ITQ',
-    # above: fixed, or solved in closed form
+    *(f'{m}, corrected' for m in ('CCA', 'Ridge map', 'Procrustes', 'CSA', 'ASIF')),
+    # above: fixed, or solved in closed form; some with their hubs corrected
     'Triplet',
     'CLIP',
     'SigLIP',
+    'CLIP+structure',
+    'FuseMix',
+    'SAIL',
+    *(f'{m}, corrected' for m in ('Triplet', 'CLIP', 'SigLIP', 'CLIP+structure', 'FuseMix', 'SAIL')),
     'DCCA',
     'DCCA+triplet',
     'DSCMR',
@@ -111,6 +120,7 @@ def _text(name):
 
 
 _all_parts = 'title+ingredients+instructions'
+_few = 'few_pairs_emoji', 'few_pairs_emoji_networks'
 # the data at hand, the entries that are read, their relevance and page; candidates, simplest first, if not `simplicity`
 questions = [
     dict(
@@ -121,6 +131,10 @@ questions = [
     dict(have='Pairs: some thousand drawings with names', entries=('dcca_emoji', 'clip_emoji'), page='ladder'),
     dict(have='Pairs: some thousand texts in parts', entries=('dcca_recipes', 'clip_recipes'), page='ladder'),
     dict(have='Pairs: about a hundred', entries=('ht_transfer',), page='recipes', within=_text(_all_parts)),
+    *(
+        dict(have=f'Pairs: {n} drawings with names', entries=_few, page='few_pairs', within=_text(str(n)))
+        for n in (50, 200, 1000)
+    ),
     dict(have='Class labels: articles with a picture', entries=('dscmr_wikipedia',), by='label', page='dscmr'),
     dict(have='Class labels: texts in parts', entries=('dscmr_recipes',), by='label', page='dscmr'),
     dict(have='Class labels: drawings with names', entries=('dscmr_emoji',), by='label', page='dscmr'),
