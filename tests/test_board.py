@@ -837,4 +837,4 @@ def test_a_trial_chooses_among_settings_and_names_its_encoders():
     tried = record | dict(tables=record['tables'] | dict(settings_tried=dict(item=dict(CCA=4, CLIP=4))))
     assert [leaderboard_lines._tuned(r) for r in (record, tried)] == [False, True]
     other = tried | dict(params=dict(dataset='made up', encoders=dict(text='TfIdf')))
-    assert [leaderboard_lines._features(r) for r in (tried, other)] == ['plain', 'plain, text by TfIdf']
+    assert [leaderboard_lines._features(r) for r in (tried, other)] == ['plain', 'plain, text by tfidf']

@@ -9,6 +9,7 @@ __all__ = ['limits', 'declared_languages', 'text_languages', 'names_of', 'sample
 
 # %% ../../nbs/encoders/09_suitability.ipynb #cf9d9243
 import collections
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -49,7 +50,11 @@ def text_languages(
         if len(blocks[-1]) >= size:
             blocks.append('')
         blocks[-1] = f'{blocks[-1]} {text}'.strip()
-    return languages(blocks)
+    try:
+        return languages(blocks)
+    except OSError as e:  # the library unpacks its model into the folder of temporary files
+        warnings.warn(f'the language of the texts is not known: {tempfile.gettempdir()}: {e}', stacklevel=2)
+        return {}
 
 
 def names_of(

@@ -26,6 +26,7 @@ class ZeroShot(Method):
     def fit(self, train, validate=None):
         """Remember the views. An `InputError` unless their vectors are equally wide, as those of one dual model are;
         that they come from one model is for the caller to see to: a width cannot tell"""
+        self.history = []
         self.infer_schema(as_views(train))
         widths = {v: parts['pooled'] for v, parts in self.views.items()}
         if len(set(widths.values())) > 1:
