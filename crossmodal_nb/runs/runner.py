@@ -452,7 +452,8 @@ def _compute(job):
     declared = record.parameters(job['notebook'])
     given = {k: v for k, v in job['params'].items() if v != declared[k]} | dict(out=str(path))
     modified = path.exists() and path.stat().st_mtime_ns
-    supervised = f'__import__("crossmodal_nb.core.supervision", fromlist=[""]).end_with({lifeline()!r})'
+    watch = f'__import__("crossmodal_nb.core.supervision", fromlist=[""]).end_with({lifeline()!r})'
+    own_watch = ['--IPKernelApp.parent_handle=0'] if lifeline() else []  # it would end the kernel without its children
     with _environment(**{fit_cache.folder_variable: job.get('fitted', '')}, **_data_folders()):
         pm.execute_notebook(
             job['notebook'],
@@ -463,8 +464,10 @@ def _compute(job):
             kernel_name='python3',
             extra_arguments=[
                 '--IPKernelApp.log_level=50',  # without remarks about its transport
-                f'--IPKernelApp.exec_lines={supervised}',
+                f'--IPKernelApp.exec_lines={watch}',
+                *own_watch,
             ],
+            start_timeout=300,  # seconds; a busy machine may need more than papermill's 60
         )
     if not path.exists() or path.stat().st_mtime_ns == modified:
         raise RuntimeError(
