@@ -98,7 +98,8 @@ def gallery(
         )
 
     return Html(
-        f'<div class="cm-gallery" style="overflow-wrap:anywhere"><p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>',
+        '<div class="cm-gallery" style="overflow-wrap:anywhere">'
+        f'<p class="cm-caption">{esc(caption)}</p>{"".join(map(case, cases))}</div>',
         f'{caption} ({len(cases)} cases)',
     )
 
