@@ -441,13 +441,15 @@ class TransformersText(Pretrained, Bert):
         return self.tokenizer([self.prompt + r for r in rows], truncation=True, max_length=self.limit)
 
     def _batch(self, ids):
-        "Token numbers padded on the right, and a mask of real ones"
+        "Token numbers padded on the right, or where a model of one length wants it, and a mask of real ones"
         length = torch.tensor([len(i) for i in ids])
         longest = self.limit if self._fixed else int(length.max())
         x = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0)
-        for row, i in zip(x, ids):
-            row[: len(i)] = torch.tensor(i)
-        return x.to(device()), (torch.arange(longest) < length[:, None]).to(device())
+        mask = torch.arange(longest) < length[:, None]
+        if self._fixed and self.tokenizer.padding_side == 'left':
+            mask = mask.flip(1)
+        x[mask] = torch.tensor([w for i in ids for w in i], dtype=x.dtype)
+        return x.to(device()), mask.to(device())
 
     def read(self, ids) -> dict:
         x, mask = self._batch(ids)
