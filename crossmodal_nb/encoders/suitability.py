@@ -190,7 +190,7 @@ def warn_unsuitable(
     issues = complaints(figures, encoder)
     advice, instead = '', remedy(figures.get('languages', {}))
     badly_read = max(figures.get(k, 0) / limits[k] for k in ('undeclared', 'unknown', 'unread')) >= 1
-    if badly_read and instead != 'minilm' and type(encoder).__name__ != dict(use='USE').get(instead):
+    if badly_read and instead != 'minilm' and type(encoder).__name__ != {'use': 'USE', 'tfidf:char': 'TfIdf'}[instead]:
         advice = f'. Rather use the encoder {instead!r}'
     kept = {k: v for k, v in figures.items() if k != 'examples'}
     _noted[name, encoder.key] = dict(view=name, encoder=type(encoder).__name__, **kept, warnings=issues)
