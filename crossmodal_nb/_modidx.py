@@ -3142,6 +3142,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'crossmodal_nb/methods/hubness.py'),
                                                'crossmodal_nb.methods.hubness.CorrectedScores.__init__': ( 'methods/hubness.html#correctedscores.__init__',
                                                                                                            'crossmodal_nb/methods/hubness.py'),
+                                               'crossmodal_nb.methods.hubness._argmax': ( 'methods/hubness.html#_argmax',
+                                                                                          'crossmodal_nb/methods/hubness.py'),
                                                'crossmodal_nb.methods.hubness._check_codes': ( 'methods/hubness.html#_check_codes',
                                                                                                'crossmodal_nb/methods/hubness.py'),
                                                'crossmodal_nb.methods.hubness._largest': ( 'methods/hubness.html#_largest',

@@ -8,6 +8,7 @@ __all__ = ['corrections', 'hub_offsets', 'first_answers', 'CorrectedScores', 'su
 # %% ../../nbs/methods/13_hubness.ipynb #3af0a530
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,20 +45,20 @@ def hub_offsets(
 
 def _largest(s, k, groups=16):
     """The k largest of each row, in any order: they are within the k columns of a folded row that have the largest
-    maxima, which is much faster than a selection among all"""
-    width = s.shape[1] // groups
-    if width <= 2 * k:
-        return s.topk(k, dim=1, sorted=False).values
-    folded, rest = s[:, : groups * width].view(len(s), groups, width), s[:, groups * width :]
-    best = folded.amax(1).topk(k, dim=1, sorted=False).indices
-    candidates = folded.gather(2, best[:, None].expand(-1, groups, -1)).flatten(1)
-    return torch.cat([candidates, rest], 1).topk(k, dim=1, sorted=False).values
+    maxima, which is much faster than a selection among all. NumPy selects faster than PyTorch"""
+    s, width = s.numpy(), s.shape[1] // groups
+    if width > 2 * k:
+        folded, rest = s[:, : groups * width].reshape(len(s), groups, width), s[:, groups * width :]
+        best = np.argpartition(folded.max(1), -k, axis=1)[:, None, -k:]
+        s = np.concatenate([np.take_along_axis(folded, best, 2).reshape(len(s), -1), rest], 1)
+    return torch.from_numpy(np.partition(s, -k, axis=1)[:, -k:])
 
 
 def _soft_maximum(s, beta):
     "log mean exp(β s) / β of each row; overwrites s"
     largest = s.amax(1, keepdim=True)
-    return s.sub_(largest).mul_(beta).exp_().mean(1).log() / beta + largest[:, 0]
+    torch.add(-beta * largest, s, alpha=beta, out=s)
+    return s.exp_().mean(1).log() / beta + largest[:, 0]
 
 
 def first_answers(
@@ -69,8 +70,13 @@ def first_answers(
     "Which gallery rows are the first answer to a query of the bank"
     first = torch.zeros(len(gallery), dtype=torch.bool)
     for i in range(0, len(bank), block):
-        first[product(bank[i : i + block], gallery, similarity).argmax(1)] = True
+        first[_argmax(product(bank[i : i + block], gallery, similarity))] = True
     return first
+
+
+def _argmax(s):
+    "The first largest of each row: several times as fast in NumPy"
+    return torch.from_numpy(s.numpy().argmax(1))
 
 # %% ../../nbs/methods/13_hubness.ipynb #8694130e
 class CorrectedScores(CodeScores):
@@ -109,7 +115,7 @@ def subtract_offsets(
     "Corrected scores"
     if active is None or not s.shape[1]:
         return s.sub_(offset)
-    gated = active[s.argmax(1)]
+    gated = active[_argmax(s)]
     s[gated] -= offset
     return s
 
