@@ -80,7 +80,7 @@ simplicity = [
     'SCM',
     'SM, kernel',
     'CCA-ITQ',
-    *(f'{m}, corrected' for m in ('CCA', 'Ridge map', 'Procrustes', 'CSA', 'ASIF')),
+    *(f'{m} with correction' for m in ('CCA', 'Ridge map', 'Procrustes', 'CSA', 'ASIF')),
     # above: fixed, or solved in closed form; some with their hubs corrected
     'Triplet',
     'CLIP',
@@ -88,7 +88,7 @@ simplicity = [
     'CLIP+structure',
     'FuseMix',
     'SAIL',
-    *(f'{m}, corrected' for m in ('Triplet', 'CLIP', 'SigLIP', 'CLIP+structure', 'FuseMix', 'SAIL')),
+    *(f'{m} with correction' for m in ('Triplet', 'CLIP', 'SigLIP', 'CLIP+structure', 'FuseMix', 'SAIL')),
     'DCCA',
     'DCCA+triplet',
     'DSCMR',
