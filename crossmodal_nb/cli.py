@@ -604,6 +604,7 @@ def index(
     sample: int = typer.Option(None, help='Keep about so many items.'),
     option: list[str] = typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
     encoder: list[str] = encoder_option,
+    online: bool = online_option,
     root: Path = typer.Option(None, help='Its folder.'),
     into: Path = typer.Option(None, help='Where to (default: work/index/NAME).'),
 ):
@@ -621,7 +622,7 @@ def index(
     with Progress(f'{name}: encoding, training {type(learner).__name__}'):
         max_dim = 100 if method == 'linear:CCA' and 'dim' not in given else None
         title = f'{name}, {method.split(":")[-1]}'
-        built = build_index(learner, raw, split, by, title, classes, _encoders(encoder), max_dim)
+        built = build_index(learner, raw, split, by, title, classes, _encoders(encoder, online), max_dim)
         built.save(into := into or settings().work / 'index' / name)
     print(f'{built}: {into}')
     print(f'Ask it: crossmodal search {name} QUERY')
