@@ -637,6 +637,7 @@ def index(
     sample: int = typer.Option(None, help='Keep about so many items.'),
     option: list[str] = typer.Option(None, help='KEY=VALUE, an option of the data set (may be repeated).'),
     encoder: list[str] = encoder_option,
+    online: bool = online_option,
     root: Path = typer.Option(None, help='Its folder.'),
     correct: str = typer.Option(
         '', help='Correct scores for hubs by training queries: csls, querybank or inverted (default: none).'
@@ -659,7 +660,7 @@ def index(
     with Progress(f'{name}: encoding, training {type(learner).__name__}'):
         max_dim = 100 if method == 'linear:CCA' and 'dim' not in given else None
         title = f'{name}, {method.split(":")[-1]}'
-        encoders = _encoders(encoder)
+        encoders = _encoders(encoder, online)
         options = dict(dataset=name, root=root, correct=correct)
         built = build_index(learner, raw, split, by, title, classes, encoders, max_dim, **options)
         built.save(into := into or settings().work / 'index' / name)
