@@ -24,8 +24,22 @@ from crossmodal_nb.methods.similarity import unit
 classes = methods()
 
 
-def world(n=240, seed=0):
-    "Two labelled views paired by item: what they share is the class, and a latent beside it"
+def world(n=240, seed=0, cls=None):
+    """Two labelled views paired by item: what they share is the class, and a latent beside it; in one space for a
+    method that needs that
+    """
+    return in_one_space(cls, _world(240, 0), _world(n, seed))
+
+
+def in_one_space(cls, train, views):
+    "Views as they are; for a method that needs a space of both, as towers that were trained on `train` encode them"
+    if not getattr(cls, 'joint_space', False):
+        return views
+    towers = classes['linear:CCA'](dim=24).fit(train)
+    return Views({v: x.with_features(towers.encode(v, x.x)) for v, x in views.items()})
+
+
+def _world(n, seed):
     wide = dict(image=72, text=64)
     by_class, by_item = (
         make_class_views(n, wide, dict(image=2.0, text=2.0), seed=seed),
@@ -40,12 +54,13 @@ def new(cls):
 
 @pytest.fixture(scope='module', params=classes, ids=str)
 def fitted(request):
-    return new(classes[request.param]).fit(world())
+    return new(classes[request.param]).fit(world(cls=classes[request.param]))
 
 
-@pytest.fixture(scope='module')
-def test():
-    return world(90, seed=1)
+@pytest.fixture
+def test(request):
+    fitted = request.getfixturevalue('fitted') if 'fitted' in request.fixturenames else None
+    return world(90, seed=1, cls=type(fitted))
 
 
 def sides(m, test, a='image', b='text'):
@@ -121,7 +136,7 @@ def test_bad_input_is_refused(fitted, test):
 
 def test_finds_partners(fitted):
     "Not a benchmark: on its own training rows every method must beat chance clearly, by label at least"
-    train = world()
+    train = world(cls=type(fitted))
     s = fitted.score('image', train['image'].x, 'text', train['text'].x)
     assert (train['text'].y[s.argmax(1)] == train['image'].y).double().mean() > 0.3  # chance is .2
 
@@ -143,7 +158,8 @@ def test_beats_the_null_on_real_data(name, recipes):
     shuffled ranking of the same scores
     """
     relevance, metric = ('label', 'mAP') if getattr(classes[name], 'supervised', False) else ('item', 'R@10')
-    scores = evaluate_rows(new(classes[name]).fit(recipes['train']), recipes['test'], relevance, boot=0, split='test')
+    train, test = (in_one_space(classes[name], recipes['train'], recipes[s]) for s in ('train', 'test'))
+    scores = evaluate_rows(new(classes[name]).fit(train), test, relevance, boot=0, split='test')
     for r in scores:
         if r['metric'] == metric:
             assert r['value'] > r['null_high'], r
@@ -267,7 +283,7 @@ def test_views_dicts_and_lists_are_one(name, tmp_path):
 @pytest.mark.parametrize('name', classes)
 def test_fit_takes_a_dict(name):
     "A dict of `View`s, which also brings labels"
-    m = short(name).fit(dict(world(180)))
+    m = short(name).fit(dict(world(180, cls=classes[name])))
     assert list(m.views) == ['image', 'text']
 
 

@@ -39,7 +39,8 @@ def fit(cache, method, *args, **kwargs):
 
 @pytest.mark.parametrize('name', classes)
 def test_every_method_comes_back_to_the_last_bit(tmp_path, name):
-    cache, train, test = fit_cache.FitCache(tmp_path, {}), world(), world(90, seed=1)
+    cache, cls = fit_cache.FitCache(tmp_path, {}), classes[name]
+    train, test = world(cls=cls), world(90, seed=1, cls=cls)
     trained, restored = new(classes[name]), new(classes[name])
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

@@ -15,12 +15,12 @@ import numpy as np
 from ..core.checks import InputError, check_choice
 from ..core.names import current_name, current_parameters
 from .base import Encoder
+from .names import formats
 from .text import TfIdf
 
 # %% ../../nbs/encoders/12_description.ipynb #0ae68eb3
-_modules = tuple(
-    f'crossmodal_nb.encoders.{m}' for m in ('image', 'text', 'universal_sentence', 'audio', 'mesh', 'video')
-)
+_names = 'image', 'text', 'universal_sentence', 'audio', 'mesh', 'video', *(module for module, _ in formats.values())
+_modules = tuple(f'crossmodal_nb.encoders.{m}' for m in dict.fromkeys(_names))
 
 
 def describe_encoder(e: Encoder) -> dict:  # type, params, key; of `TfIdf` also its words and their weights

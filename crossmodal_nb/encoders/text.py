@@ -46,7 +46,7 @@ def pool(
 class Bert(Encoder):
     "A transformer text encoder: `pooled` (n, d) float32; `tokens` (states) and `ids` (WordPiece numbers), `Ragged`"
 
-    shard, flags = 128, ('truncated', 'unknown', 'unread')
+    shard, flags, prompt = 128, ('truncated', 'unknown', 'unread'), ''
 
     def __init__(
         self,
@@ -108,7 +108,11 @@ class Bert(Encoder):
             return AutoModel.from_config(self.model).float()
 
     def words(self, rows):
-        return self.tokenizer(list(rows), truncation=True, max_length=self.max_tokens)
+        return self.tokenizer([self.prompt + r for r in rows], truncation=True, max_length=self.max_tokens)
+
+    @property
+    def unknown_id(self) -> int | None:  # Of the token that stands for what the vocabulary lacks, if there is one
+        return self.tokenizer.unk_token_id
 
     def count_pieces(
         self,
@@ -120,7 +124,7 @@ class Bert(Encoder):
     def _counts(self, t):
         return dict(
             pieces=torch.tensor([len(i) for i in t['input_ids']]) - self.tokenizer.num_special_tokens_to_add(),
-            unknown=torch.tensor([i.count(self.tokenizer.unk_token_id) for i in t['input_ids']]),
+            unknown=torch.tensor([i.count(self.unknown_id) for i in t['input_ids']]),
             truncated=torch.tensor([bool(e.overflowing) for e in t.encodings]),
         )
 
@@ -129,8 +133,8 @@ class Bert(Encoder):
         text: str,
     ) -> list[str]:  # As they are written, each once
         "What the vocabulary lacks of a text"
-        (e,) = self.words([text]).encodings
-        unknown = [text[slice(*where)] for i, where in zip(e.ids, e.offsets) if i == self.tokenizer.unk_token_id]
+        (e,), whole = self.words([text]).encodings, self.prompt + text
+        unknown = [whole[slice(*where)] for i, where in zip(e.ids, e.offsets) if i == self.unknown_id]
         return list(dict.fromkeys(unknown))
 
     def states(
@@ -149,16 +153,19 @@ class Bert(Encoder):
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
         return ids, torch.arange(ids.shape[1]) < length[:, None]
 
+    def read(self, ids) -> dict:  # `ids` as in `states`; pooled, length, and flat: all states of real tokens
+        h, mask = self.states(ids)
+        return {'pooled': pool(h, mask, self.pooling), 'length': mask.sum(1)} | (
+            {'flat': h[mask].half()} if 'tokens' in self.parts else {}
+        )
+
     def __call__(self, rows):
         _ = self.net  # loaded once, before threads ask for it
         t = self.words(rows)
         order = np.argsort([len(i) for i in t['input_ids']], kind='stable')
 
         def f(i):
-            h, mask = self.states([t['input_ids'][j] for j in i])
-            return {'pooled': pool(h, mask, self.pooling), 'length': mask.sum(1)} | (
-                {'flat': h[mask].half()} if 'tokens' in self.parts else {}
-            )
+            return self.read([t['input_ids'][j] for j in i])
 
         batch, back = 256 if device().type == 'cuda' else 32, torch.from_numpy(order.argsort())
         out = in_batches(f, np.array_split(order, -(-len(order) // batch)))

@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 
+from ..encoders.names import plain_name
 from ..evaluation.comparison import rank_score, unpacked
 from ..metrics.uncertainty import estimate
 from ..runs import record
@@ -173,7 +174,7 @@ def _features(r):
         f'{k} {json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v}'
         for k, v in sorted(options.items())
     ]
-    named = [f'{k} by {v}' for k, v in sorted((r['params'].get('encoders') or {}).items())]
+    named = [f'{k} by {plain_name(v)}' for k, v in sorted((r['params'].get('encoders') or {}).items())]
     return ', '.join(['rich' if r['params'].get('rich') else 'plain', *words, *named])
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.files import digest, notebook_errors
 from ..datasets import data_digest
 from ..datasets.own import own
+from ..encoders.names import class_names
 from .bindings import Names, bindings, is_path
 from .definitions import Scope, Writer
 from .reach import Index, index, package
@@ -87,7 +88,8 @@ def named_definitions(
     encoders = {
         (m, name)
         for m, module in package_index.modules.items()
-        for name in _texts(params.get('encoders'))
+        for text in _texts(params.get('encoders'))
+        for name in class_names(text)
         if m.startswith(f'{package_index.package}.encoders.') and name in module.definitions
     }
     return encoders.union(*(_meant(text, package_index) for text in _texts(params)))
