@@ -1,4 +1,4 @@
-"""What a correction for hubs costs: scoring and searching with kept statistics, and computing them; ratios from one run.
+"""What a correction for hubs costs: scoring and searching with kept statistics, and computing them. Ratios of one run.
 
 python tests/bench_hubness.py [--dim 256] [--queries 1000] [--gallery 5000] [--bank 6000] [--repeats 15]
 """
