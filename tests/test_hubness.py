@@ -99,7 +99,8 @@ def codes_of(name):
     cls = classes[name]
     if issubclass(cls, Hash):
         return 'Hamming'
-    return 'scores pairs' if cls.score_batches is not Method.score_batches else None
+    own_scores = cls.score_batches is not Method.score_batches and not getattr(cls, 'faster_scores', False)
+    return 'scores pairs' if own_scores else None
 
 
 @pytest.fixture(scope='module')
