@@ -76,7 +76,7 @@ def test_five_lines(home):
 
     hits = crossmodal(home, 'search', 'news', 'Regen und Schnee', '-k', 3).splitlines()
     assert len(hits) == 4 and any('Schnee' in hit or 'Regen' in hit for hit in hits)
-    assert 'unknown to MiniLM' in crossmodal(home, 'search', 'news', '🍎', fails=True)
+    assert 'unknown to USE' in crossmodal(home, 'search', 'news', '🍎', fails=True)
     assert 'no such file' in crossmodal(home, 'search', 'news', 'x.tiff', fails=True)
     assert 'no index of emoji yet' in crossmodal(home, 'search', 'emoji', 'an apple', fails=True)
     indexed = crossmodal(home, 'index', 'news', '--view', 'titel', '--view', 'text')
