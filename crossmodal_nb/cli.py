@@ -81,9 +81,7 @@ _unexpected = ArithmeticError, AssertionError, AttributeError, EOFError, LookupE
 def _message(e):
     "An error in words, with what to do"
     if isinstance(e, _unexpected):
-        return (
-            f'{type(e).__name__}: {e}. This should not happen: `crossmodal --traceback …` shows where it did'
-        )
+        return f'{type(e).__name__}: {e}. This should not happen: `crossmodal --traceback …` shows where it did'
     return f'{e}{system_remedy(e)}'
 
 
