@@ -581,7 +581,7 @@ def find_index(
         if (folder / 'index.json').is_file():
             return folder
     if str(name) in entries():
-        raise MissingError(f'there is no index of {name} yet. Make one: `crossmodal index {name}`')
+        raise MissingError(f'there is no index of {name} in {place / name} yet. Make one: `crossmodal index {name}`')
     if Path(name).exists():
         raise MissingError(f'{name} holds no saved index (no index.json). Make one with `crossmodal index`')
     present = [f.parent.name for f in sorted(place.glob('*/index.json'))]

@@ -34,7 +34,7 @@ def _store(folder):
 def _record(path):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
-        if record.read(path) is None:
+        if record.read(path, named=True) is None:
             raise ValueError(str(said[-1].message))
 
 

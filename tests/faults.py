@@ -782,6 +782,12 @@ def stage_book():
     return str(stage(only_mine=True))
 
 
+def stage_shards():
+    from crossmodal_nb.report.staging import shards
+
+    return {name: hashlib.sha256(data).hexdigest() for name, data in shards(['work/explorer']).items()}
+
+
 def see_staged():
     from crossmodal_nb.core.files import digest
 
@@ -811,7 +817,7 @@ class Kind:
     patterns: tuple
     readers: tuple  # (command, what it makes or changes)
     most: int = 3  # So many files
-    deletable: bool = False  # Deleting a record is the way to be rid of it
+    deletions: tuple = ()  # Damages that are the way to be rid of what a file says
     edits: bool = False  # The user's own text: what it says is taken, as long as no score changes
 
 
@@ -827,22 +833,30 @@ def file_kinds():
     records, published = 'work/records/first/', 'book/records/first/'
     index, package = 'work/index/mine/', 'work/data/packages/[!.]*/'
     reads_index = ((search_command, ()), (['explore', 'mine'], (see_explorer,)))
+    shows = ['data', 'show', 'mine'], ()
     plan, publishes = (['plan'], ()), (['publish', 'first'], (see_published,))
     manifest = 'work/experiments.toml', 'work/first.ipynb'
     both = f'{published}*.json', f'{published}*.npz'
     return [
         Kind('features', 'all', ('work/features/*/[!.]*/*',), (read_features,)),
         Kind('unfinished features', 'interrupted', ('work/features/*/*.part/*',), (read_features,)),
-        Kind('records', 'all', (f'{records}*.json', f'{records}*.npz'), (board, plan, staging), deletable=True),
+        Kind('records', 'all', (f'{records}*.json', f'{records}*.npz'), (board, plan, staging), deletions=('gone',)),
         Kind('executed pages', 'all', (f'{records}*.ipynb',), (staging, publishes)),
         Kind('kept fits', 'all', ('work/fitted/*/*.*',), ((run_again, (see_records,)),), 1),
         Kind('indexes', 'all', (f'{index}*.*', f'{index}method/*.*'), reads_index),
-        Kind('explorer', 'all', ('work/explorer/*.js',), (staging,)),
+        Kind('explorer', 'all', ('work/explorer/*.js',), ((guarded(stage_shards), ()),)),
         Kind('checksums', 'all', ('work/digests.sqlite',), (read_features, (search_command, ()))),
-        Kind('own catalogue', 'all', ('work/data.toml',), (read_features, (['data', 'show', 'mine'], ())), edits=True),
+        Kind(
+            'own catalogue',
+            'all',
+            ('work/data.toml',),
+            (read_features, shows),
+            edits=True,
+            deletions=('gone', 'emptied'),
+        ),
         Kind('own manifest', 'all', manifest, (plan, board), edits=True),
-        Kind('published records', 'published', both, (board, staging), 2, deletable=True),
-        Kind('published pages', 'published', ('book/pages/first.ipynb',), (staging,)),
+        Kind('published records', 'published', both, (board, staging), 2, deletions=('gone',)),
+        Kind('published pages', 'published', ('book/pages/first.ipynb',), (staging,), deletions=('gone',)),
         Kind('packages', 'fetched', (f'{package}SHA256.json', f'{package}*/*.json'), ((get_command, (see_package,)),)),
         Kind('saved methods', 'all', ('work/kept/method/*',), ((guarded(see_kept), ()),)),
         Kind('checkpoints', 'all', ('work/kept/training/*',), ((guarded(see_training), ()),)),
@@ -868,7 +882,7 @@ class Damages:
         for suffix, chosen in most.items():
             for f in chosen:
                 siblings = [g for g in by_suffix[suffix] if g != f] or [g for g in files if g != f]
-                possible = [d for d in damages if not (d is gone and kind.deletable and f.suffix == '.json')]
+                possible = [d for d in damages if not (d.__name__ in kind.deletions and f.suffix != '.npz')]
                 for damage in self.c.draw.sample(possible, min(per_file, len(possible))):
                     self.one(row, kind, f, damage, siblings)
         self.c.end(row)
@@ -896,17 +910,16 @@ class Damages:
                 return
             done = self.c.forks.run(task)
             now = self.c.forks.ask(seen(looks))
-            outcomes.append(self.outcome(kind, file, done, expected, now))
+            harmed = [file, *(siblings if damage is swapped else ())]
+            outcomes.append(self.outcome(kind, harmed, done, expected, now))
         worst = max(outcomes, key=lambda o: kinds.index(o[0]))
         row.add(worst[0], f'{place}: {worst[1]}')
 
-    def outcome(self, kind, file, done, expected, now):
+    def outcome(self, kind, harmed, done, expected, now):
         text = done.text
         if 'Traceback' in text:
             return 'unnamed', text
-        told = any(word in text for word in (str(file), file.name, str(file.parent))) and named(
-            text, self.c.forks.world
-        )
+        told = any(w in text for f in harmed for w in (f.name, str(f.parent))) and named(text, self.c.forks.world)
         if done.code:
             return ('refused' if told else 'unnamed'), text
         out, state = expected
@@ -914,7 +927,7 @@ class Damages:
         lost = [k for k in state if k not in now]
         if kind.edits:
             return 'right' if not told else 'refused', text
-        strictly = [k for k in differing if not k.startswith('book/_stage')]  # pages may say that a run is left out
+        strictly = [k for k in differing if not k.startswith(('book/_stage', 'page'))]  # these may say what they lack
         if strictly or (differing and not told):
             return 'wrong', f'{differing}: {str(now[differing[0]])[:200]}: {text}'
         if lost and not told:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from crossmodal_nb.cli import app
 from crossmodal_nb.core import checksums
 from crossmodal_nb.core.checks import InputError, MissingError
-from crossmodal_nb.core.files import atomic, read_notebook, sealed, whole_folder
+from crossmodal_nb.core.files import atomic, read_notebook, sealed, whole_folder, write_notebook
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.synthetic import make_gaussian_views
@@ -446,3 +446,99 @@ def test_words_of_strangers_do_not_steer_the_terminal(home):
     done_wrong = CliRunner().invoke(app, ['data', 'add', 'odd', f'a{odd}.csv', '--text', odd])
     for said in (done.output, done_wrong.output):
         assert '\x1b[2J' not in said and '\u202e' not in said
+
+
+# ---------------------------------------------------------------- what the fault campaign found
+def page_of(path, text='R@1 0.25', **known):
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    cell = new_code_cell('score', outputs=[new_output('stream', text=text)])
+    write_notebook(path, new_notebook(cells=[cell]), **known)
+    return path
+
+
+def test_an_edited_page_is_refused(tmp_path):
+    path = page_of(tmp_path / '0123456789.ipynb', key='0123456789')
+    assert read_notebook(path).cells[0].outputs[0].text == 'R@1 0.25'
+    path.write_text(path.read_text().replace('0.25', '0.95'))
+    with pytest.raises(InputError, match=r'0123456789\.ipynb: .*not what was saved'):
+        read_notebook(path)
+
+
+def test_a_page_of_another_run_is_refused(tmp_path):
+    path = page_of(tmp_path / '0123456789.ipynb', key='0123456789')
+    with pytest.raises(InputError, match='the page of another run, 0123456789'):
+        read_notebook(path.rename(tmp_path / '9876543210.ipynb'))
+
+
+def test_a_record_of_another_run_does_not_count(tmp_path):
+    path = run_record(tmp_path / 'toy')
+    with pytest.warns(UserWarning, match='the record of another run, 0123456789'):
+        assert record.read(path.rename(path.with_name('9876543210.json')), named=True) is None
+
+
+def test_a_run_without_its_page_is_named(tmp_path):
+    from crossmodal_nb.report.pages import good_records, with_pages
+
+    run_record(tmp_path / 'toy')
+    with pytest.warns(UserWarning, match=re.escape(str(tmp_path / 'toy' / '0123456789.ipynb'))):
+        assert with_pages(good_records(tmp_path / 'toy')) == []
+    page_of(tmp_path / 'toy' / '0123456789.ipynb', key='0123456789')
+    assert len(with_pages(good_records(tmp_path / 'toy'))) == 1
+
+
+def test_a_run_that_was_killed_after_its_record_runs_again(checkout, monkeypatch):
+    from crossmodal_nb.runs import runner
+
+    monkeypatch.chdir(checkout)
+    (job,) = runner.plan()
+    run_record(job['path'].parent, key=job['key'], digests=job['digests']).rename(job['path'])
+    assert [j['status'] for j in runner.plan()] == ['kept']
+    job['path'].with_suffix('.part.ipynb').write_text('{}')
+    assert [(j['status'], j['why']) for j in runner.plan()] == [('failed', 'it was interrupted')]
+
+
+@pytest.mark.parametrize('damage', [d for d in damages if d != 'gone'])
+def test_a_damaged_space_of_the_explorer_is_refused(index, damage, tmp_path):
+    from crossmodal_nb import explorer
+    from crossmodal_nb.report.staging import shards
+
+    path = tmp_path / 'toy.js'
+    path.write_text(explorer.shard(index)[0])
+    assert 'toy.js' in shards([tmp_path])
+    damages[damage](path)
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        shards([tmp_path])
+
+
+def test_data_that_is_added_twice_is_the_same_data(home):
+    rows = '\n'.join(f'title {i},words {i} of a text' for i in range(60))
+    (home / 'a.csv').write_text(f'title,text\n{rows}')
+    add = ['data', 'add', 'mine', 'a.csv', '--text', 'title', '--text', 'text']
+    (home / 'work').mkdir()
+    for again in (False, True):
+        assert CliRunner().invoke(app, add).exit_code == 0
+        if not again:
+            (home / 'work' / 'experiments.toml').unlink()  # as if it had been killed before
+    assert (home / 'work' / 'experiments.toml').exists()
+    done = CliRunner().invoke(app, [*add, '--title', 'Mine'])
+    assert done.exit_code == 1 and '--replace' in done.stderr
+
+
+@pytest.mark.parametrize(
+    'error, words',
+    [
+        (OSError(28, 'No space left on device', 'work/x'), 'work/x.*Free some space'),
+        (PermissionError(13, 'Permission denied', 'work/x'), 'work/x.*choose another folder'),
+        (KeyError('rows'), "KeyError: 'rows'.*--traceback"),
+    ],
+)
+def test_the_command_line_shows_no_bare_error(error, words, monkeypatch):
+    def fails(name=''):
+        raise error
+
+    monkeypatch.setattr('crossmodal_nb.verification.verify', fails)
+    done = CliRunner().invoke(app, ['verify'])
+    assert done.exit_code == 1 and re.search(words, done.stderr) and 'Traceback' not in done.stderr
+    done = CliRunner().invoke(app, ['--traceback', 'verify'])
+    assert done.exception is error

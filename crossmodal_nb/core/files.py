@@ -61,8 +61,8 @@ def read_notebook(
     import nbformat
 
     with notebook_errors(path):
-        notebook = nbformat.read(path, 4)
         try:
+            notebook = nbformat.read(path, 4)
             nbformat.validate(notebook)
         except nbformat.ValidationError as e:
             raise ValueError(e.message) from e
@@ -197,7 +197,7 @@ def edit_toml(
         try:
             document = tomlkit.parse(path.read_text(encoding='utf-8') if path.exists() else '')
         except ValueError as e:
-            raise InputError(f'{path}: not valid TOML ({e})') from e
+            raise InputError(f'{path}: not valid TOML ({e}). Mend or restore the file') from e
         yield document
         with atomic(path) as f:
             f.write(tomlkit.dumps(document))

@@ -66,7 +66,9 @@ class Saveable(HyperParameters, ABC):
         `Method.load` takes any"""
         path = Path(path) / 'method.json'
         if not path.exists():
-            raise FileNotFoundError(f'{path.parent} holds no saved method (no method.json)')
+            raise FileNotFoundError(
+                f'{path.parent} holds no saved method (no method.json). Restore it, or save it again'
+            )
         saved, params = saved_class(read_sealed(path, fields=('class', 'params')))
         if not issubclass(saved, cls):
             raise InputError(

@@ -192,7 +192,7 @@ def good_records(
 ) -> list[dict]:
     "Good records of a folder, each with `path`; the best of equal parameters last (see `runs.record.best_last`)"
     files = sorted(folder.glob('*.json'))
-    return best_last([r | dict(path=f) for f in files if (r := read_record(f)) and r['status'] == 'ok'])
+    return best_last([r | dict(path=f) for f in files if (r := read_record(f, named=True)) and r['status'] == 'ok'])
 
 
 def with_pages(

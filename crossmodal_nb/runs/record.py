@@ -307,12 +307,13 @@ _fields_if_present = dict(tables=dict, arrays=str)
 
 def read(
     path: str | Path,  # A record's file
+    named: bool = False,  # Whether it must have the name of its key, as every finished record has
 ) -> dict | None:  # The record; None, with a warning that names the file, where it cannot be used
     "A record under current names, with the arrays from the file beside it; older records hold these as text"
     path = Path(path)
     try:
         wrong = _wrong(r := read_sealed(path, ''))
-        if not wrong and is_key(path.stem) and r['key'] != path.stem:
+        if not wrong and named and is_key(path.stem) and r['key'] != path.stem:
             wrong = f'it is the record of another run, {r["key"]}'
         if not wrong and 'tables' in r:
             r['tables'] = _with_arrays(r['tables'], _arrays(path, r.get('arrays')))
@@ -392,7 +393,7 @@ def runs(
     s, good = settings(), []
     for published, root in ((True, s.book / 'records'), *([(False, s.work / 'records')] if local else [])):
         files = sorted(root.glob(f'{experiment or "*"}/*.json'))
-        read_ = [(f, r) for f in files if (r := read(f)) and r['status'] == 'ok']
+        read_ = [(f, r) for f in files if (r := read(f, named=True)) and r['status'] == 'ok']
         good += [r | dict(published=published, path=str(f)) for f, r in read_]
     return list({(r['experiment'], r['digests']['params']): r for r in best_last(good)}.values())
 

@@ -55,7 +55,7 @@ def _read_manifest(path, others):
     try:
         entries = tomllib.loads(path.read_text(encoding='utf-8'))
     except ValueError as e:
-        raise InputError(f'{path}: not valid TOML ({e})') from e
+        raise InputError(f'{path}: not valid TOML ({e}). Mend or restore the file') from e
     if taken := set(entries) & set(others):
         raise InputError(f'{path}: entry [{sorted(taken)[0]}] exists in the manifest of the project. Rename it')
     for name, e in entries.items():
@@ -89,7 +89,10 @@ def _notebook(manifest, notebook, entry):
             raise InputError(f'{manifest}: entry [{entry}]: the notebook {e}') from None
         if path.is_file():
             return path
-    raise InputError(f'entry [{entry}] of {manifest.name}: no notebook {notebook} beside it or among the experiments')
+    raise InputError(
+        f'entry [{entry}] of {manifest}: no notebook {notebook} beside it or among the experiments. '
+        'Restore the notebook, or take the entry out'
+    )
 
 
 def _checked_parameters(name, e):
@@ -224,7 +227,7 @@ def _status(name, entry, params, read, folder, records, data):
 
 
 def _records(folder):
-    return [r | dict(path=str(f)) for f in sorted(folder.glob('*.json')) if (r := record.read(f))]
+    return [r | dict(path=str(f)) for f in sorted(folder.glob('*.json')) if (r := record.read(f, named=True))]
 
 # %% ../../nbs/runs/03_runner.ipynb #9b9f5947
 backends = ('local', 'dask')
