@@ -283,7 +283,7 @@ def test_what_is_refused(folder, tmp_path):
 
     shutil.copytree(folder / 'vit', tmp_path / 'pickled')
     (tmp_path / 'pickled' / 'model.safetensors').rename(tmp_path / 'pickled' / 'pytorch_model.bin')
-    fails(f'hf:{tmp_path / "pickled"}', 'pytorch_model.bin: weights as a pickle .* save_pretrained')
+    fails(f'hf:{tmp_path / "pickled"}', 'pytorch_model.bin: weights as a pickle .*save_pretrained')
     shutil.copytree(folder / 'vit', tmp_path / 'code')
     config = tmp_path / 'code' / 'config.json'
     config.write_text(json.dumps(json.loads(config.read_text()) | dict(auto_map=dict(AutoModel='mine.Model'))))
@@ -327,7 +327,9 @@ def test_the_key_is_of_the_weights_not_of_the_place(folder, tmp_path):
 
 
 def test_a_pair_is_a_method_without_training(folder, tmp_path):
-    raw = dict(train=Views(image=View(images), text=View(texts[:4])))
+    for i, im in enumerate(images):
+        im.save(tmp_path / f'{i}.png')
+    raw = dict(train=Views(image=View(Images(sorted(tmp_path.glob('*.png')))), text=View(texts[:4])))
     clip, dino = f'hf:{folder / "clip"}', f'hf:{folder / "dinov2"}'
     pair = encoded(raw, dict(image=clip, text=clip), tmp_path)['train']
     m = ZeroShot().fit(pair)
