@@ -47,6 +47,7 @@ formats = dict(
     torchvision=('libraries', dict(image='TorchvisionImage')),
     st=('libraries', dict(text='SentenceTransformerText')),
     open_clip=('libraries', dict(image='OpenClipImage', text='OpenClipText')),
+    onnx=('onnx_files', dict(image='OnnxImage', text='OnnxText')),
 )
 # what a folder of each format holds
 _marks = {'modules.json': 'st', 'open_clip_config.json': 'open_clip', 'config.json': 'hf'}
@@ -119,10 +120,14 @@ def folder_format(
             f'encoder {str(folder)!r}: there is no such folder. A model of a hub has a format before it: '
             f'{", ".join(f"{f}:" for f in formats)}'
         )
+    place = Path(folder).expanduser()
+    if any(place.glob('*.onnx')) and not any(place.glob('*.safetensors')):
+        return 'onnx'
     for mark, format in _marks.items():
         if (file := Path(folder).expanduser() / mark).is_file():
             return 'timm' if format == 'hf' and 'architecture' in read_json(file) else format
-    raise InputError(f'{folder}: no model that is known here. Such a folder holds one of {", ".join(_marks)}')
+    marks = f'{", ".join(_marks)}, or a file .onnx'
+    raise InputError(f'{folder}: no model that is known here. Such a folder holds one of {marks}')
 
 # %% ../../nbs/encoders/10_names.ipynb #35f0f787
 def class_names(
