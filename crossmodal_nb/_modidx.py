@@ -1717,6 +1717,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'crossmodal_nb/encoders/huggingface.py'),
                                                     'crossmodal_nb.encoders.huggingface._model_class': ( 'encoders/huggingface.html#_model_class',
                                                                                                          'crossmodal_nb/encoders/huggingface.py'),
+                                                    'crossmodal_nb.encoders.huggingface._read_config': ( 'encoders/huggingface.html#_read_config',
+                                                                                                         'crossmodal_nb/encoders/huggingface.py'),
                                                     'crossmodal_nb.encoders.huggingface.default_pooling': ( 'encoders/huggingface.html#default_pooling',
                                                                                                             'crossmodal_nb/encoders/huggingface.py'),
                                                     'crossmodal_nb.encoders.huggingface.pool_states': ( 'encoders/huggingface.html#pool_states',

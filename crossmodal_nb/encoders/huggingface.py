@@ -8,12 +8,14 @@ __all__ = ['towers', 'default_pooling', 'pool_states', 'processor', 'Pretrained'
 
 # %% ../../nbs/encoders/14_huggingface.ipynb #bd7c1ce1
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import InputError, MissingError, check_choice
+from ..core.checksums import stamped
 from ..data.rows import take
 from ..data.sounds import Sound
 from .audio import resampled
@@ -39,9 +41,14 @@ _inputs = dict(
 )
 
 
-@lru_cache(8)
 def _config(folder):
-    "The configuration of a model, which tells its class"
+    "The configuration of a model, which tells its class; read again where the file has changed"
+    file = Path(folder) / 'config.json'
+    return _read_config(folder, stamped(file)[1] if file.is_file() else None)
+
+
+@lru_cache(8)
+def _read_config(folder, stamp):
     from transformers import AutoConfig
 
     try:
@@ -171,7 +178,9 @@ class Pretrained(Encoder):
 
     @classmethod
     def kinds(cls, model, revision='') -> tuple[str, ...]:  # Modalities that a model reads
-        return towers(find_checkpoint(model, revision).folder)
+        checkpoint = find_checkpoint(model, revision)
+        check_code(checkpoint)
+        return towers(checkpoint.folder)
 
     @classmethod
     def download(cls, model, revision=''):
