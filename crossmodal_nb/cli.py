@@ -222,7 +222,13 @@ def _fetch(r):
     task = 'reading what is here' if r['ready'] else f'fetching {r["size_mb"]} MB'
     with Progress(f'{r["name"]}: {task}', delay=2 * r['ready']):
         if r['embedded']:
-            load(r['name'])
+            try:
+                load(r['name'])
+            except OSError as e:
+                if e.filename is None and e.errno:
+                    place = settings().work / 'data'
+                    raise OSError(e.errno, f'could not write below {place}: {e.strerror}. Free some space') from e
+                raise
         for package in r.get('debian', ()):
             obtain(package)
     return next(c for c in catalogue() if c['name'] == r['name'])
