@@ -78,7 +78,7 @@ def test_five_lines(home):
     assert len(hits) == 4 and any('Schnee' in hit or 'Regen' in hit for hit in hits)
     assert 'unknown to USE' in crossmodal(home, 'search', 'news', '🍎', fails=True)
     assert 'no such file' in crossmodal(home, 'search', 'news', 'x.tiff', fails=True)
-    assert 'no index of emoji yet' in crossmodal(home, 'search', 'emoji', 'an apple', fails=True)
+    assert 'there is no index of emoji' in crossmodal(home, 'search', 'emoji', 'an apple', fails=True)
     indexed = crossmodal(home, 'index', 'news', '--view', 'titel', '--view', 'text')
     assert 'Ask it: crossmodal search news QUERY' in indexed
     for options, found in (((), 'text'), (('--view', 'text'), 'titel'), (('--in', 'titel'), 'titel')):

@@ -6,6 +6,7 @@
 __all__ = ['describe_encoder', 'build_encoder']
 
 # %% ../../nbs/encoders/12_description.ipynb #2e682331
+import importlib
 import inspect
 import json
 from pathlib import PurePath
@@ -54,6 +55,9 @@ def _encoder(saved):
     if not module.startswith('crossmodal_nb.'):
         check_choice(module, _modules, 'module of an encoder')
     known = {n: cls for n, (cls, _) in shipped().items()}
+    for module, classes in formats.values():
+        if name in classes.values():
+            return getattr(importlib.import_module(f'crossmodal_nb.encoders.{module}'), name)
     return known[name if name in known else check_choice(current_name('names', name), known, 'encoder')]
 
 
@@ -63,7 +67,8 @@ def _parameters(cls, saved, online):
     params = current_parameters(cls, saved)
     for k, v in params.items():
         check_choice(k, [n for n in taken if n not in _saved_apart], f'parameter of {cls.__name__}')
-        if isinstance(v, str) and (PurePath(v).is_absolute() or '..' in PurePath(v).parts):
+        named = k == 'model' and cls.__name__ not in shipped()  # its weights must be those of the declared key
+        if isinstance(v, str) and not named and (PurePath(v).is_absolute() or '..' in PurePath(v).parts):
             raise InputError(
                 f'{cls.__name__}: {k} = {v[:99]!r} is a path, which a saved index may not name. '
                 'Load it in Python, with encoders='
