@@ -40,7 +40,7 @@ def find_checkpoint(
     from huggingface_hub import errors, snapshot_download
 
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             name, revision=revision or None, local_files_only=not online, allow_patterns=list(files)
         )
     except errors.GatedRepoError as e:
@@ -54,7 +54,7 @@ def find_checkpoint(
         raise MissingError(f'{name}: the hub has no model of this name, or it is not open to you') from e
     except Exception as e:  # not in the cache, or no network: each of them has many classes
         raise MissingError(_remedy(name, revision, online, e)) from e
-    return Checkpoint(name, Path(found).name, Path(found))
+    return Checkpoint(name, Path(folder).name, Path(folder))
 
 
 def _own_folder(name, folder, revision):
@@ -69,12 +69,12 @@ def _own_folder(name, folder, revision):
 
 def _remedy(name, revision, online, error):
     "What to download, and how to do without a network"
-    at = f' --revision {revision}' if revision else ''
+    option = f' --revision {revision}' if revision else ''
     tried = f'the hub was not reached ({type(error).__name__}: {" ".join(str(error).split())[:150]})'
     return (
         f'{name}{f" at {revision}" if revision else ""}: '
         + (tried if online else 'the model is not on this machine, and nothing is downloaded unless you say so')
-        + f'. With a network: --online (in Python online=True), or `hf download {name}{at}`. Without one: copy the '
+        + f'. With a network: --online (in Python online=True), or `hf download {name}{option}`. Without one: copy the '
         f'folder of https://huggingface.co/{name} from another machine (its .json, .safetensors, .txt and .model '
         'files), and name that folder instead'
     )
@@ -109,8 +109,8 @@ def weight_files(
     "Its safetensors. An `InputError` where there are only pickles, a `MissingError` where there are none or some lack"
     folder = checkpoint.folder
     index = folder / f'{stem}.safetensors.index.json'
-    if (whole := folder / f'{stem}.safetensors').is_file():
-        return [whole]
+    if (single := folder / f'{stem}.safetensors').is_file():
+        return [single]
     if index.is_file():
         files = [folder / name for name in sorted({*read_json(index)['weight_map'].values()})]
         lost = [f.name for f in files if not f.is_file()]
@@ -124,7 +124,7 @@ def weight_files(
             'Convert them where you trust them: load the model with its library and save it again '
             '(`model.save_pretrained(FOLDER)` writes safetensors), or ask the hub for a revision with safetensors'
         )
-    raise MissingError(f'{folder}: there are no weights ({whole.name}) in this folder')
+    raise MissingError(f'{folder}: there are no weights ({single.name}) in this folder')
 
 
 def weights_digest(

@@ -385,13 +385,13 @@ class TransformersImage(Pretrained):
     def read(self, inputs) -> dict:
         o, mask = self.outputs(inputs), inputs.get('pixel_attention_mask')
         prefix = self._prefix(inputs['pixel_values'], o.last_hidden_state) if mask is None else 0
-        found = self.vectors(o, None if mask is None else mask.bool(), prefix)
+        vectors = self.vectors(o, None if mask is None else mask.bool(), prefix)
         if 'grid' not in self.parts:
-            return found
+            return vectors
         if mask is not None:
             raise InputError(f'{self.checkpoint.name}: pictures keep their shape, so there is no grid of one size')
         h = o.last_hidden_state if self.layer == -1 else o.hidden_states[self.layer]
-        return found | dict(grid=(h.flatten(2).mT if h.dim() == 4 else h[:, prefix:]).half())
+        return vectors | dict(grid=(h.flatten(2).mT if h.dim() == 4 else h[:, prefix:]).half())
 
     def _prefix(self, pixels, h):
         "Tokens before those of the patches: a summary, registers"
@@ -468,11 +468,11 @@ class TransformersText(Pretrained, Bert):
     def read(self, ids) -> dict:
         x, mask = self._batch(ids)
         o = self.outputs(dict(input_ids=x) | ({} if self._fixed else dict(attention_mask=mask.long())))
-        found = self.vectors(o, mask) | dict(length=mask.sum(1))
+        vectors = self.vectors(o, mask) | dict(length=mask.sum(1))
         if 'tokens' in self.parts:
             h = o.last_hidden_state if self.layer == -1 else o.hidden_states[self.layer]
-            found['flat'] = h[mask].half()
-        return found
+            vectors['flat'] = h[mask].half()
+        return vectors
 
     def states(self, ids, net=None):
         "As in `Bert`"
@@ -514,10 +514,10 @@ class TransformersSound(Pretrained):
     @property
     def limit(self) -> int:  # Samples of the longest sound
         p = self.processor
-        own = getattr(p, 'n_samples', None) or getattr(p, 'nb_max_samples', None)
+        samples = getattr(p, 'n_samples', None) or getattr(p, 'nb_max_samples', None)
         if type(p).__name__ == 'ASTFeatureExtractor':
-            own = p.max_length * p.sampling_rate // 100  # a frame every 10 ms
-        return min(n for n in (own, round(self.seconds * p.sampling_rate)) if n)
+            samples = p.max_length * p.sampling_rate // 100  # a frame every 10 ms
+        return min(n for n in (samples, round(self.seconds * p.sampling_rate)) if n)
 
     def prepare(self, row) -> dict:  # Inputs of the network, and `truncated`
         if not isinstance(row, Sound):

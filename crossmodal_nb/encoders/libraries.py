@@ -149,9 +149,9 @@ class TimmImage(LibraryImage):
         wanted = sorted({k % n for k in wanted})
         last, maps = net.forward_intermediates(x, indices=wanted)
         maps = dict(zip(wanted, maps))
-        found = {f'layer_{k}': maps[k % n].mean((2, 3)) for k in self.layers}
+        layers = {f'layer_{k}': maps[k % n].mean((2, 3)) for k in self.layers}
         grid = dict(grid=maps[n - 1].flatten(2).mT.half()) if 'grid' in self.parts else {}
-        return dict(pooled=net.forward_head(last, pre_logits=True)) | found | grid
+        return dict(pooled=net.forward_head(last, pre_logits=True)) | layers | grid
 
 # %% ../../nbs/encoders/15_libraries.ipynb #bfcbc911
 class TorchvisionImage(LibraryImage):
@@ -281,8 +281,8 @@ class SentenceTransformerText(Bert):
 
     def _own_prompt(self):
         file = self.checkpoint.folder / 'config_sentence_transformers.json'
-        own = read_json(file) if file.is_file() else {}
-        return (own.get('prompts') or {}).get(own.get('default_prompt_name')) or ''
+        settings = read_json(file) if file.is_file() else {}
+        return (settings.get('prompts') or {}).get(settings.get('default_prompt_name')) or ''
 
     def _weight_files(self):
         "Of all modules. An `InputError` for pickles, and for a module that is not of the library"
@@ -461,5 +461,5 @@ class OpenClipText(_OpenClip, Encoder):
             return dict(pooled=self.net.encode_text(self.tokenizer(batch).to(device())))
 
         out = in_batches(f, [texts[i : i + size] for i in range(0, len(texts), size)])
-        most = self.tokenizer.context_length - 2
-        return out | dict(truncated=torch.tensor([self._length(t) > most for t in texts]))
+        limit = self.tokenizer.context_length - 2
+        return out | dict(truncated=torch.tensor([self._length(t) > limit for t in texts]))

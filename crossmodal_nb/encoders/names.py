@@ -96,8 +96,8 @@ def _model(target):
         raise InputError(f'encoder {target!r}: a model is missing. {format}:OWNER/NAME or {format}:FOLDER is expected')
     if format in formats:
         name, _, revision = model.rpartition('@')
-        whole = not name or Path(model).expanduser().exists()
-        return dict(target=model, format=format) if whole else dict(target=name, format=format, revision=revision)
+        is_model = not name or Path(model).expanduser().exists()
+        return dict(target=model, format=format) if is_model else dict(target=name, format=format, revision=revision)
     if target in short_names or not (colon or '/' in target or Path(target).is_dir()):
         return dict(target=target)
     if colon:

@@ -65,8 +65,8 @@ def closed_forms(
     "The methods that are not trained by gradients, with a grid for this number of pairs"
     n = len(train.shared_items)
     widths = [(v.x['pooled'] if isinstance(v.x, dict) else v.x).shape[1] for v in train.values()]
-    most = max(1, min(n - 1, *widths))
-    dims = sorted({min(d, most) for d in (10, 50, 100, 250)})
+    maximum = max(1, min(n - 1, *widths))
+    dims = sorted({min(d, maximum) for d in (10, 50, 100, 250)})
     anchors = sorted({min(k, n) for k in (10, 50, 200, 800)})
     grids = {
         'ASIF': (ASIF(k=min(800, n)), dict(k=anchors, power=[1, 4, 8])),
@@ -130,12 +130,12 @@ def crossing(
     differences = [[a - b for a, b in zip(first[n], second[n])] for n in sizes]
     value = np.array([[d.value for d in column] for column in differences])  # (sizes, orders)
     influence = np.array([[d.influence for d in column] for column in differences])  # (sizes, orders, items)
-    g, (_, orders, items), found = np.random.default_rng(seed), influence.shape, []
+    g, (_, orders, items), starts = np.random.default_rng(seed), influence.shape, []
     for _ in range(draws):
         o = g.integers(orders, size=orders)
         weight = np.bincount(g.integers(items, size=items), minlength=items) - 1.0
-        found.append(_ahead_from(sizes, (value[:, o] + influence[:, o] @ weight).mean(1)))
-    low, high = np.quantile(found, [0.025, 0.975], method='inverted_cdf')
+        starts.append(_ahead_from(sizes, (value[:, o] + influence[:, o] @ weight).mean(1)))
+    low, high = np.quantile(starts, [0.025, 0.975], method='inverted_cdf')
     return Crossing(_ahead_from(sizes, value.mean(1)), float(low), float(high))
 
 

@@ -38,11 +38,11 @@ def mutual_knn(
     return float((a[:, :, None] == b[:, None]).any(2).double().mean())
 
 
-def _check_pairs(x, y, least, reason):
+def _check_pairs(x, y, minimum, reason):
     if len(x) != len(y):
         raise InputError(f'row i of both is about one item, but there are {len(x)} and {len(y)} rows')
-    if len(x) < least:
-        raise InputError(f'{reason} need at least {least} rows, and there are {len(x)}')
+    if len(x) < minimum:
+        raise InputError(f'{reason} need at least {minimum} rows, and there are {len(x)}')
 
 # %% ../../nbs/metrics/12_representations.ipynb #52141ea7
 def cka(
