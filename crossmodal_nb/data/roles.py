@@ -244,7 +244,7 @@ def _views(chosen):
 
 def _view_name(column, modality, taken):
     "The name of a column without what has a meaning in pages, paths, formulas or a terminal"
-    name = re.sub(r'[^\w .()+-]+', ' ', column)
+    name = re.sub(r'[^\w .,()+-]+', ' ', column)
     name = re.sub(r'^\W+|\s+$', '', name)[:60] or modality
     return next(n for n in (name, *(f'{name} {i}' for i in range(2, 1000))) if n not in taken)
 
