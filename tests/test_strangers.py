@@ -344,7 +344,7 @@ def read(text):
 def test_views_have_plain_names():
     columns = {c: ['some words here', 'and other words'] for c in phrases[:16]}
     names = list(column_roles(columns, dict(text=list(columns)), Path('x')).views)
-    assert len(names) == len(set(names)) == 16 and all(re.fullmatch(r'[\w .()+-]+', n) for n in names)
+    assert len(names) == len(set(names)) == 16 and all(re.fullmatch(r'[\w .,()+-]+', n) for n in names)
 
 
 @pytest.mark.parametrize('field', ['title', 'licence', 'attribution', 'how', 'views'])
