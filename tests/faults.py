@@ -163,10 +163,14 @@ class Forks:
         raise TimeoutError(f'a command took more than {limit} s')
 
     def _end_children(self):
-        "Kill what a command has left running; how many processes it was"
+        "Kill what a command has left running for some seconds; how many processes it was"
         import psutil
 
-        ended = set()
+        ended, patience = set(), time.time() + 5
+        while time.time() < patience and any(
+            c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in psutil.Process().children(recursive=True)
+        ):
+            time.sleep(0.05)
         while children := psutil.Process().children():
             for c in children:
                 if c.status() != psutil.STATUS_ZOMBIE:
