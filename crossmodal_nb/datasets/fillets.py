@@ -8,7 +8,10 @@ __all__ = ['info', 'spoken', 'languages', 'files', 'dialogue', 'fillets', 'stems
 # %% ../../nbs/datasets/18_fillets.ipynb #946c0ea8
 import collections
 import re
+import warnings
 from pathlib import Path
+
+import soundfile
 
 from ..core.checks import MissingError, check_choice
 from ..data.content import normalise
@@ -78,6 +81,9 @@ def fillets(
         raise MissingError(f'{folder}: there are no recordings. Fetch them again with `crossmodal data get fillets`')
     written = _texts(script, text)
     rows = [n for n in recorded if n in written]
+    if silent := [n for n in rows if not soundfile.info(recorded[n]).frames]:
+        warnings.warn(f'fillets: recordings without samples are left out: {", ".join(silent)}', stacklevel=2)
+        rows = [n for n in rows if n not in silent]
     views = dict(speech=Sounds([recorded[n] for n in rows]), text=[written[n] for n in rows])
     return split(Views({k: View(x, rows) for k, x in views.items()}), 'fillets', stems=stems('fillets', root))
 
