@@ -273,6 +273,7 @@ def table():
 
 encoder = ['--encoder', 'text=TfIdf']
 mine = 'work/records/first'
+tried = ['try', 'mine']
 
 
 def empty_world(world):
@@ -368,6 +369,7 @@ class Worlds:
             'ran': ('one run', [['run', 'first', '-j', '2']]),
             'ran, one book': ('one book', [['run', 'first', '-j', '2']]),
             'all': ('ran', [['explore', 'mine'], keep_method, ['publish', 'first']]),
+            'trained': ('added', [[*tried, *encoder, '--method', 'CLIP', '--epochs', '1', '--seeds', '1']]),
             'published': ('all', [without_records]),
             'fetched': ('empty', [['data', 'get', 'recipes']]),
         }
@@ -435,7 +437,7 @@ def see_features():
 
 
 def scores(record):
-    kept = ('metric', 'query', 'gallery', 'pool', 'split', 'value', 'low', 'high')
+    kept = ('method', 'metric', 'query', 'gallery', 'pool', 'split', 'value', 'low', 'high')
     return sorted(json.dumps([r.get(k) for k in kept]) for r in record['rows'])
 
 
@@ -444,6 +446,12 @@ def see_records(local=True):
 
     where = [r for r in runs('first') if r['published'] != local]
     return {f'{r["experiment"]} {r["params"]["dims"]}': scores(r) for r in where}
+
+
+def see_tried():
+    from crossmodal_nb.runs.record import runs
+
+    return {f'{r["experiment"]} {r["params"]["seed"]}': scores(r) for r in runs('try_mine')}
 
 
 def see_published():
@@ -809,7 +817,7 @@ def see_explorer():
 def run_again():
     "Runs whose records are gone, whose fits are kept"
     shutil.rmtree('work/records')
-    return perform(['run', 'first'])
+    return perform(['run', 'try_mine'])
 
 
 @dataclass
@@ -846,9 +854,9 @@ def file_kinds():
         Kind('unfinished features', 'interrupted', ('work/features/*/*.part/*',), (read_features,)),
         Kind('records', 'all', (f'{records}*.json', f'{records}*.npz'), (board, plan, staging), deletions=('gone',)),
         Kind('executed pages', 'all', (f'{records}*.ipynb',), (staging, publishes)),
-        Kind('kept fits', 'all', ('work/fitted/*/*.*',), ((run_again, (see_records,)),), 1),
+        Kind('kept fits', 'trained', ('work/fitted/*/*.*',), ((run_again, (see_tried,)),), 1),
         Kind('indexes', 'all', (f'{index}*.*', f'{index}method/*.*'), reads_index),
-        Kind('explorer', 'all', ('work/explorer/*.js',), ((guarded(stage_shards), ()),)),
+        Kind('explorer', 'all', ('work/explorer/*.js',), ((guarded(stage_shards), ()),), deletions=('gone',)),
         Kind('checksums', 'all', ('work/digests.sqlite',), (read_features, (search_command, ()))),
         Kind(
             'own catalogue',

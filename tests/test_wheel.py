@@ -1,4 +1,7 @@
-"The built wheel, in a fresh environment that sees only the installed dependencies, works from another folder."
+"""The built wheel, in a fresh environment that sees only the installed dependencies, works from another folder.
+
+CROSSMODAL_FULL=1 python -m pytest tests/test_wheel.py     there also with every way in which people keep pairs
+"""
 
 import os
 import shutil
@@ -12,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_own_gaze import a_file_for_each_picture, pictures
+from test_own_layouts import full, layouts, quick
 
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.extraction import features
@@ -111,6 +116,32 @@ def test_own_data_from_its_files_to_a_report(away):
     built = Path(asked(away, 'crossmodal', 'book').stdout.split(': ')[-1].strip())
     assert built == folder / 'book' / '_build' / 'html' / 'index.html'
     assert 'toys' in (built.parent / 'results' / 'try_toys.html').read_text()
+
+
+@pytest.mark.skipif(not full, reason='every layout from the wheel: only in the whole form, CROSSMODAL_FULL=1')
+@pytest.mark.parametrize('name', [*layouts, 'gaze'])
+def test_every_layout_from_its_files_to_a_report(away, name):
+    folder = away[0]
+    given = folder / 'given' / name
+    if name == 'gaze':
+        pictures(given), a_file_for_each_picture(given)
+        source, query = [given], 'a red square'
+    else:
+        make, _, query = layouts[name]
+        source = make(given)
+    if not (folder / 'work' / 'data').exists() and (root / 'work' / 'data').exists():
+        (folder / 'work').mkdir(exist_ok=True)
+        (folder / 'work' / 'data').symlink_to(root / 'work' / 'data')
+    if query is None:
+        np.save(query := folder / 'first.npy', np.load(given / 'image.npy')[0])
+    view = dict(vectors=['--view', 'image'], questions=['--view', 'question']).get(name, [])
+    asked(away, 'crossmodal', 'data', 'add', name, *source)
+    assert 'begin with' in asked(away, 'crossmodal', 'try', name, '--seeds', 1, *quick).stdout
+    assert len(asked(away, 'crossmodal', 'search', name, query, *view, '-k', 5).stdout.splitlines()) == 6
+    assert f'try_{name}' in asked(away, 'crossmodal', 'board', name).stdout
+    built = Path(asked(away, 'crossmodal', 'book', '--only-mine').stdout.split(': ')[-1].strip())
+    page = (built.parent / 'results' / f'try_{name}.html').read_text()
+    assert 'class="output error"' not in page and 'Traceback' not in page
 
 
 def test_a_saved_index_answers(away):
