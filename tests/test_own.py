@@ -146,12 +146,14 @@ def test_the_own_catalogue_and_manifest_are_checked(home):
     for file, addition, words in (
         (catalogue, '\n[odd]\npth = "x"\n', ('[odd]', 'data.toml')),
         (catalogue, '\n[odd\n', ('data.toml', 'not valid TOML')),
+        (catalogue, f'\n[brief2]\npath = "{home / "pairs.csv"}"\nroles = {{text = ["titl"]}}\n', ('titl', 'data.toml')),
         (manifest, '\n[odd]\nnotebook = "missing.ipynb"\n', ('[odd]', 'missing.ipynb')),
         (manifest, '\n[cca_emoji]\nnotebook = "10_cca.ipynb"\n', ('[cca_emoji]', 'Rename it')),
     ):
         before = file.read_text()
         file.write_text(before + addition)
-        message = crossmodal(home, 'plan', 'try_brief', fails=True)
+        command = ('data', 'show', 'brief2') if 'brief2' in addition else ('plan', 'try_brief')
+        message = crossmodal(home, *command, fails=True)
         assert all(word in message for word in words), message
         file.write_text(before)
     crossmodal(home, 'data', 'remove', 'brief')

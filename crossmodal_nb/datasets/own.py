@@ -134,8 +134,12 @@ def read_own(
     root=None,  # Where its files are now (default: as in the catalogue)
 ) -> tuple[dict, FolderReport]:  # Its splits, and what was found
     "Read an own data set"
-    splits, report = read_folder(_path(name, root), own()[name]['roles'], name=name)
-    report.source = own()[name]['source'] or report.source
+    entry = own()[name]
+    try:
+        splits, report = read_folder(_path(name, root), entry['roles'], name=name)
+    except InputError as e:
+        raise type(e)(f'{e} (its roles: [{name}] of {own_file()})' if entry['roles'] else str(e)) from e
+    report.source = entry['source'] or report.source
     return splits, report
 
 

@@ -137,9 +137,9 @@ def phrase(
     "A comparison in words: every printed verdict comes from this function"
 
     def f(v):
-        return f'{times * v:.{digits}f}'
+        return f'{times * v:z.{digits}f}'
 
-    text = f'{times * c.difference:+.{digits}f} [{f(c.low)}, {f(c.high)}]'
+    text = f'{times * c.difference:z+.{digits}f} [{f(c.low)}, {f(c.high)}]'
     if c.verdict == 'undecided':
         alone = abs(c.difference) < c.smallest  # else the correction for many comparisons leaves it open
         reason = f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons'

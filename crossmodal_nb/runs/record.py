@@ -223,10 +223,11 @@ def machine() -> dict:
     import torch
 
     names = ('torch', 'numpy', 'scikit-learn', 'cca-zoo', 'transformers')
+    threads = torch.get_num_threads()
     device = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
-        else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+        else f'{platform.machine()} CPU, {threads} thread{"s" * (threads > 1)}'
     )
     return dict(device=device, versions=dict(python=platform.python_version(), **{n: version(n) for n in names}))
 
