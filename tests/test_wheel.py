@@ -119,11 +119,11 @@ def test_own_data_from_its_files_to_a_report(away):
 
 
 @pytest.mark.skipif(not full, reason='every layout from the wheel: only in the whole form, CROSSMODAL_FULL=1')
-@pytest.mark.parametrize('name', [*layouts, 'gaze'])
+@pytest.mark.parametrize('name', [*layouts, 'gazed'])
 def test_every_layout_from_its_files_to_a_report(away, name):
     folder = away[0]
     given = folder / 'given' / name
-    if name == 'gaze':
+    if name == 'gazed':
         pictures(given), a_file_for_each_picture(given)
         source, query = [given], 'a red square'
     else:

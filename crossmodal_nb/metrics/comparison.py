@@ -139,7 +139,7 @@ def phrase(
     def f(v):
         return f'{times * v:z.{digits}f}'
 
-    text = f'{times * c.difference:z+.{digits}f} [{f(c.low)}, {f(c.high)}]'
+    text = f'{times * c.difference:+z.{digits}f} [{f(c.low)}, {f(c.high)}]'
     if c.verdict == 'undecided':
         alone = abs(c.difference) < c.smallest  # else the correction for many comparisons leaves it open
         reason = f'(from {f(c.smallest)} on it would show)' if alone else 'among so many comparisons'
