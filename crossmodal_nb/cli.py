@@ -215,6 +215,7 @@ def data(ctx: typer.Context):
 def _fetch(r):
     "Fetch a data set of the catalogue that is not here but may be fetched; its row of the catalogue afterwards"
     from crossmodal_nb.core.debian import obtain
+    from crossmodal_nb.core.files import writing_below
     from crossmodal_nb.datasets import catalogue, load
 
     if not r['embedded'] and (r['ready'] or 'debian' not in r):
@@ -222,13 +223,8 @@ def _fetch(r):
     task = 'reading what is here' if r['ready'] else f'fetching {r["size_mb"]} MB'
     with Progress(f'{r["name"]}: {task}', delay=2 * r['ready']):
         if r['embedded']:
-            try:
+            with writing_below(settings().work / 'data'):
                 load(r['name'])
-            except OSError as e:
-                if e.filename is None and e.errno:
-                    place = settings().work / 'data'
-                    raise OSError(e.errno, f'could not write below {place}: {e.strerror}. Free some space') from e
-                raise
         for package in r.get('debian', ()):
             obtain(package)
     return next(c for c in catalogue() if c['name'] == r['name'])

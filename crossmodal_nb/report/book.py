@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ..core.files import atomic, locked, read_notebook, whole_folder, write_notebook
+from ..core.files import atomic, locked, read_notebook, whole_folder, write_notebook, writing_below
 from ..core.progress import Progress, say
 from ..core.settings import settings
 from ..core.supervision import supervised
@@ -37,7 +37,7 @@ def build(
 ) -> Path:  # `book/_build/html/index.html`
     "Stage and compile the book; a `RuntimeError` contains the builder's messages"
     s = settings(start)
-    with locked(s.output / '_build', 'builds this report'):
+    with locked(s.output / '_build', 'builds this report'), writing_below(s.output / '_build'):
         folder, log = stage(start, catalogue, only_mine), s.output / '_build' / 'log.txt'
         built, index = s.output / '_build' / 'next', s.output / '_build' / 'html' / 'index.html'
         shutil.rmtree(built, ignore_errors=True)  # pages that are no longer in the book, or what a killed build left
