@@ -27,9 +27,11 @@ from crossmodal_nb.encoders.names import plain_name
 from crossmodal_nb.encoders.presets import download, encoded, encoder, view_encoders
 from crossmodal_nb.encoders.store import store
 from crossmodal_nb.methods.pretrained_pairs import ZeroShot
+from crossmodal_nb.runs import keys, record
 from crossmodal_nb.runs.keys import named_definitions
 from crossmodal_nb.runs.reach import index
 
+root = Path(__file__).parent.parent
 small = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2)
 seen = dict(small, image_size=32, patch_size=8)
 square = dict(size=dict(height=32, width=32), crop_size=dict(height=32, width=32))
@@ -324,6 +326,32 @@ def test_the_key_is_of_the_weights_not_of_the_place(folder, tmp_path):
     file = tmp_path / 'vit' / 'model.safetensors'
     save_file({k: v + 1 for k, v in load_file(file).items()}, file, metadata=dict(format='pt'))
     assert encoder(f'hf:{tmp_path / "vit"}', 'image').key != first
+
+
+def test_a_run_is_stale_when_the_weights_of_a_folder_change(folder, tmp_path):
+    "The folder may move, its name may stay: the digest is of what is in it. Runs with the package's encoders have none"
+    from safetensors.torch import load_file, save_file
+
+    notebook = root / 'nbs' / 'experiments' / '10_cca.ipynb'
+
+    def now(**encoders):
+        return keys.digests(notebook, record.parameters(notebook) | dict(encoders=encoders))
+
+    shutil.copytree(folder / 'clip', tmp_path / 'clip')
+    here = f'hf:{tmp_path / "clip"}'
+    first = now(image=here)
+    assert 'encoders' not in now(image='lite2', text='minilm+tfidf') and first['encoders']
+    assert first['encoders'] == now(image=f'hf:{folder / "clip"}')['encoders'] != now(image=here, text=here)['encoders']
+    file = tmp_path / 'clip' / 'model.safetensors'
+    save_file({k: v + 1 for k, v in load_file(file).items()}, file, metadata=dict(format='pt'))
+    made = dict(digests=first)
+    assert keys.differs(made, now(image=here)) == ['encoders'] and keys.key(now(image=here)) != keys.key(first)
+    config = tmp_path / 'clip' / 'preprocessor_config.json'
+    changed = now(image=here)
+    config.write_text(json.dumps(json.loads(config.read_text()) | dict(image_mean=[0.1, 0.1, 0.1])))
+    assert keys.differs(dict(digests=changed), now(image=here)) == ['encoders']
+    shutil.rmtree(tmp_path / 'clip')
+    assert now(image=here)['encoders'] is None and keys.differs(made, now(image=here)) == []  # absent: not compared
 
 
 def test_a_pair_is_a_method_without_training(folder, tmp_path):
