@@ -47,7 +47,7 @@ formats = dict(
     torchvision=('libraries', dict(image='TorchvisionImage')),
     st=('libraries', dict(text='SentenceTransformerText')),
     open_clip=('libraries', dict(image='OpenClipImage', text='OpenClipText')),
-    onnx=('onnx_files', dict(image='OnnxImage', text='OnnxText')),
+    onnx=('onnx_files', dict(image='OnnxImage', text='OnnxText', sound='OnnxSound')),
 )
 # what a folder of each format holds
 _marks = {'modules.json': 'st', 'open_clip_config.json': 'open_clip', 'config.json': 'hf'}
