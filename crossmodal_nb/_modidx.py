@@ -1609,6 +1609,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'crossmodal_nb/encoders/extraction.py'),
                                                    'crossmodal_nb.encoders.extraction.features': ( 'encoders/extraction.html#features',
                                                                                                    'crossmodal_nb/encoders/extraction.py')},
+            'crossmodal_nb.encoders.families': { 'crossmodal_nb.encoders.families.Family': ( 'encoders/families.html#family',
+                                                                                             'crossmodal_nb/encoders/families.py')},
             'crossmodal_nb.encoders.huggingface': { 'crossmodal_nb.encoders.huggingface.Pretrained': ( 'encoders/huggingface.html#pretrained',
                                                                                                        'crossmodal_nb/encoders/huggingface.py'),
                                                     'crossmodal_nb.encoders.huggingface.Pretrained.__call__': ( 'encoders/huggingface.html#pretrained.__call__',
