@@ -191,7 +191,8 @@ class OnnxText(OnnxModel, Bert):
 
 
 class OnnxSound(OnnxModel):
-    "A sound network in ONNX, of waves (`input_values`) or frames (`input_features`): `pooled` (n, d)"
+    """A sound network in ONNX, of waves (`input_values`) or frames (`input_features`): `pooled` (n, d). States are
+    pooled over all frames, also those of padding"""
 
     kind, beside, flags = 'sound', 'preprocessor_config.json', ('truncated',)
 
@@ -214,7 +215,10 @@ class OnnxSound(OnnxModel):
         return processor(self._folder, 'AutoFeatureExtractor')
 
     def prepare(self, row):
-        return sound_inputs(row, self.processor, self.seconds) if isinstance(row, Sound) else row
+        if not isinstance(row, Sound):
+            return row
+        masked = 'attention_mask' in [i.name for i in self.net.get_inputs()]
+        return sound_inputs(row, self.processor, self.seconds, masked)
 
     def read(self, inputs) -> dict:
         return dict(pooled=self.run(inputs), truncated=inputs['truncated'])
