@@ -408,26 +408,26 @@ def test_untuned_cca_is_not_the_bar(ranks):
 
 
 def test_other_features_are_named_and_are_not_the_bar(ranks):
-    plain, rich = (
+    plain, other = (
         made('plain', dict(CCA=ranks['CCA'])),
-        made('rich', dict(net=ranks['better'], CCA=ranks['same']), rich=True),
+        made('other', dict(net=ranks['better'], CCA=ranks['same']), options=dict(text='lda')),
     )
-    of = named(*ranked(plain, rich).values())
+    of = named(*ranked(plain, other).values())
     assert (
-        of['rich', 'net']['versus']['cca']['rival'] is of['rich', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
+        of['other', 'net']['versus']['cca']['rival'] is of['other', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
     )
-    shown = leaderboard_tables.table(ranked(plain, rich))
+    shown = leaderboard_tables.table(ranked(plain, other))
     assert (
         '>features<' in shown
-        and '<td>rich</td>' in shown
+        and '<td>plain, text lda</td>' in shown
         and '>features<' not in leaderboard_tables.table(ranked(plain))
     )
     assert (
         leaderboard_lines._features(made('one', {}, options=dict(text='lda', fold=1, label='category')))
         == 'plain, text lda'
     )
-    del rich['rows'][5:], rich['tables']['ranks']['CCA']
-    assert named(*ranked(plain, rich).values())['rich', 'net']['versus']['cca']['why'] == 'none'
+    del other['rows'][5:], other['tables']['ranks']['CCA']
+    assert named(*ranked(plain, other).values())['other', 'net']['versus']['cca']['why'] == 'none'
 
 
 def test_a_wrong_record_does_not_stop_the_board(ranks):
@@ -462,6 +462,42 @@ def test_other_galleries_and_queries_are_other_rankings(ranks):
     for r in harder['rows']:
         r['chance'] = 0.01
     assert len(ranked(made('one', ranks), fewer, harder, made('far', ranks, dataset='another'))) == 4
+
+
+def test_lines_of_other_encoders_are_other_rankings(ranks):
+    "Each is the best of its own ranking, beside its encoders; equal encoders meet in one ranking, whoever ran them"
+    from crossmodal_nb.encoders.image import EfficientNetLite
+    from crossmodal_nb.encoders.suitability import identity
+    from crossmodal_nb.encoders.text import MiniLM, TfIdf
+
+    def read(experiment, method, values, **by_view):
+        noted = [dict(view=v, encoder='?', warnings=[], **identity(e)) for v, e in by_view.items()]
+        return made(experiment, {'CCA': ranks['CCA'], method: values}, closed=forms) | dict(suitability=noted)
+
+    words = TfIdf().fit(['a red pear', 'a green apple']), TfIdf().fit(['another fold'])
+    records = [
+        read('small', 'better', ranks['better'], image=EfficientNetLite(), text=MiniLM(), title=TfIdf(9).fit(['red'])),
+        read('large', 'same', ranks['same'], image=EfficientNetLite(version=2), text=MiniLM()),
+        read('words', 'same', ranks['same'], image=EfficientNetLite(), text=words[0]),
+        read('fold', 'better', ranks['better'], image=EfficientNetLite(), text=words[1]),
+        read('short', 'same', ranks['same'], image=EfficientNetLite(), text=MiniLM(max_tokens=9)),
+    ]
+    found = ranked(*records)
+    together = [sorted({line['experiment'] for line in v}) for v in found.values()]
+    assert sorted(together) == [['fold', 'words'], ['large'], ['short'], ['small']]
+    for key, lines in found.items():
+        assert {line['encoders'] for line in lines} == {key[-1]}
+        assert all(line['versus']['best']['rival'] is lines[0] for line in lines)
+        assert all(line['versus']['cca']['rival'] in lines for line in lines)  # nor is linear CCA of others a bar
+    assert len({k[-1] for k in found}) == 4 and not any('title' in k[-1] for k in found)
+    shown = leaderboard_tables.table(found)
+    assert shown.count('<b>') == 1 + len(found)  # the name of the table, and the best of each ranking
+    assert all(name in shown for name in ('EfficientNet-Lite2', 'EfficientNet-Lite0', 'all-MiniLM-L6-v2', 'TF-IDF'))
+    rows = leaderboard_tables.flat([line for v in found.values() for line in v])
+    assert {r['encoders'] for r in rows} == {k[-1] for k in found}
+    # older records hold no digests: what is known of them are their parameters
+    old = [made(str(k), ranks, **p) for k, p in enumerate([{}, dict(rich=True), dict(encoders=dict(text='TfIdf'))])]
+    assert [k[-1] for k in ranked(*old)] == ['', 'rich', 'text tfidf']
 
 
 def test_values_under_another_name_must_agree_to_the_digit(ranks):

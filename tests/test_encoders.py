@@ -5,6 +5,8 @@ small random weights. No hub is reached: sockets are closed.
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from crossmodal_nb.core.checks import InputError, MissingError
+from crossmodal_nb.core.settings import settings
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.sounds import Sound
 from crossmodal_nb.data.views import View, Views
@@ -27,9 +30,11 @@ from crossmodal_nb.encoders.names import plain_name
 from crossmodal_nb.encoders.presets import download, encoded, encoder, view_encoders
 from crossmodal_nb.encoders.store import store
 from crossmodal_nb.methods.pretrained_pairs import ZeroShot
+from crossmodal_nb.runs import keys, record
 from crossmodal_nb.runs.keys import named_definitions
 from crossmodal_nb.runs.reach import index
 
+root = Path(__file__).parent.parent
 small = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2)
 seen = dict(small, image_size=32, patch_size=8)
 square = dict(size=dict(height=32, width=32), crop_size=dict(height=32, width=32))
@@ -324,6 +329,81 @@ def test_the_key_is_of_the_weights_not_of_the_place(folder, tmp_path):
     file = tmp_path / 'vit' / 'model.safetensors'
     save_file({k: v + 1 for k, v in load_file(file).items()}, file, metadata=dict(format='pt'))
     assert encoder(f'hf:{tmp_path / "vit"}', 'image').key != first
+
+
+def test_a_run_is_stale_when_the_weights_of_a_folder_change(folder, tmp_path):
+    "The folder may move, its name may stay: the digest is of what is in it. Runs with the package's encoders have none"
+    from safetensors.torch import load_file, save_file
+
+    notebook = root / 'nbs' / 'experiments' / '10_cca.ipynb'
+
+    def now(**encoders):
+        return keys.digests(notebook, record.parameters(notebook) | dict(encoders=encoders))
+
+    shutil.copytree(folder / 'clip', tmp_path / 'clip')
+    here = f'hf:{tmp_path / "clip"}'
+    first = now(image=here)
+    assert 'encoders' not in now(image='lite2', text='minilm+tfidf') and first['encoders']
+    assert first['encoders'] == now(image=f'hf:{folder / "clip"}')['encoders'] != now(image=here, text=here)['encoders']
+    file = tmp_path / 'clip' / 'model.safetensors'
+    save_file({k: v + 1 for k, v in load_file(file).items()}, file, metadata=dict(format='pt'))
+    made = dict(digests=first)
+    assert keys.differs(made, now(image=here)) == ['encoders'] and keys.key(now(image=here)) != keys.key(first)
+    config = tmp_path / 'clip' / 'preprocessor_config.json'
+    changed = now(image=here)
+    config.write_text(json.dumps(json.loads(config.read_text()) | dict(image_mean=[0.1, 0.1, 0.1])))
+    assert keys.differs(dict(digests=changed), now(image=here)) == ['encoders']
+    shutil.rmtree(tmp_path / 'clip')
+    assert now(image=here)['encoders'] is None and keys.differs(made, now(image=here)) == []  # absent: not compared
+
+
+def test_papermill_and_the_manifest_take_the_same_encoders(house):
+    "One run, whichever way it was asked for: equal scores under one key, and the record says what read which view"
+    data = settings(root).work / 'data'
+    if not (data / 'packages').is_dir():
+        pytest.skip('no packages of data here: crossmodal data get embedded')
+    notebook = house / 'nbs' / 'experiments' / '10_cca.ipynb'
+    shutil.copy(root / 'nbs' / 'experiments' / notebook.name, notebook)
+    (house / 'work').mkdir()
+    (house / 'work' / 'data').symlink_to(data.resolve())
+    entry = 'notebook = "10_cca.ipynb"\n[mine.params]\ndataset = "emoji"\nsample = 60\n'
+    entry += 'encoders = {image = "lite2", text = "minilm+tfidf"}\n'
+    (house / 'work' / 'experiments.toml').write_text(f'[mine]\n{entry}')
+    given = ['-p', 'dataset', 'emoji', '-p', 'sample', '60', '-y', 'encoders: {image: lite2, text: "minilm+tfidf"}']
+    bin, page = Path(sys.executable).parent, house / 'page.ipynb'
+    for command in (['papermill', notebook, page, *given], ['crossmodal', 'run', 'mine']):
+        ran = subprocess.run([bin / command[0], *command[1:]], cwd=house, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+    by_hand, by_entry = (
+        json.loads(next((house / 'work' / 'records' / name).glob('*.json')).read_text()) for name in ('10_cca', 'mine')
+    )
+    assert by_hand['key'] == by_entry['key'] and by_hand['rows'] == by_entry['rows'] != []
+    for r in (by_hand, by_entry):
+        assert [(e['view'], e['model']) for e in r['suitability']] == [
+            ('image', 'EfficientNet-Lite2'),
+            ('name', 'all-MiniLM-L6-v2'),
+            ('name', 'TF-IDF'),
+        ]
+        assert all(len(e['digest']) == 12 for e in r['suitability'])
+
+
+def test_gaze_takes_pictures_by_a_string(folder, tmp_path, monkeypatch):
+    "The cells of the notebook, up to the encoded pictures: plain and masked ones are read by the model that is named"
+    monkeypatch.chdir(tmp_path)
+    notebook = root / 'nbs' / 'experiments' / '40_gaze.ipynb'
+    model = f'hf:{folder / "dinov2"}'
+    given = record.parameters(notebook) | dict(encoders=dict(image=model), sample=60)
+    names = dict(display=lambda shown: None)
+    for cell in keys.notebook_code(notebook):
+        exec(cell['source'], names)
+        if 'parameters' in cell['metadata'].get('tags', ()):
+            names.update(given)
+        if 'data' in names:
+            break
+    views = names['data'][None]['train']['image']
+    assert {'pooled', 'gaze', 'pooled_flip', 'gaze_flip'} <= {*views.x} and views.x['pooled'].shape[1] == 16
+    e, raw = encoder(model, 'image'), names['raw'][None]['train']['image']
+    assert torch.allclose(views.x['pooled'][:3], e([names['Squared'](raw.x, e.size)[i] for i in range(3)])['pooled'])
 
 
 def test_a_pair_is_a_method_without_training(folder, tmp_path):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['short_names', 'short_options', 'formats', 'EncoderName', 'split_names', 'parse_name', 'folder_format', 'class_names',
-           'plain_name']
+           'is_pretrained', 'plain_name']
 
 # %% ../../nbs/encoders/10_names.ipynb #d6da0e26
 import difflib
@@ -47,7 +47,7 @@ formats = dict(
     torchvision=('libraries', dict(image='TorchvisionImage')),
     st=('libraries', dict(text='SentenceTransformerText')),
     open_clip=('libraries', dict(image='OpenClipImage', text='OpenClipText')),
-    onnx=('onnx_files', dict(image='OnnxImage', text='OnnxText')),
+    onnx=('onnx_files', dict(image='OnnxImage', text='OnnxText', sound='OnnxSound')),
 )
 # what a folder of each format holds
 _marks = {'modules.json': 'st', 'open_clip_config.json': 'open_clip', 'config.json': 'hf'}
@@ -139,6 +139,16 @@ def class_names(
     except InputError:  # of a folder that is not here any more
         return []
     return [cls for n in parsed for cls in (formats[n.format][1].values() if n.format else [_class_of(n.target)])]
+
+
+def is_pretrained(
+    text: str,  # As a parameter names encoders
+) -> bool:
+    "Whether a string names a model that is not of this package, here or not"
+    try:
+        return any(parse_name(name).format for name in split_names(text))
+    except MissingError:  # a folder that is not here any more
+        return True
 
 
 def _class_of(target):

@@ -5,7 +5,7 @@ or clipped sounds, equal codes."""
 
 # %% auto #0
 __all__ = ['limits', 'declared_languages', 'text_languages', 'names_of', 'sample_rows', 'suitability', 'remedy', 'complaints',
-           'warn_unsuitable', 'noted', 'equal_codes']
+           'warn_unsuitable', 'identity', 'noted', 'equal_codes']
 
 # %% ../../nbs/encoders/09_suitability.ipynb #cf9d9243
 import collections
@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from ..core.checks import InputError, MissingError
+from ..core.files import digest
 from ..data.modality import modality, single_row
 from ..data.views import View
 from ..datasets.audit import languages, pictures
@@ -193,7 +194,8 @@ def warn_unsuitable(
     if badly_read and instead != 'minilm' and type(encoder).__name__ != {'use': 'USE', 'tfidf:char': 'TfIdf'}[instead]:
         advice = f'. Rather use the encoder {instead!r}'
     kept = {k: v for k, v in figures.items() if k != 'examples'}
-    _noted[name, encoder.key] = dict(view=name, encoder=type(encoder).__name__, **kept, warnings=issues)
+    who = dict(view=name, encoder=type(encoder).__name__, **identity(encoder))
+    _noted[name, encoder.key] = who | kept | dict(warnings=issues)
     if issues:
         message = f'view {name!r}, {type(encoder).__name__}: {"; ".join(issues)}{advice}'
         warnings.warn(message, stacklevel=stacklevel + 1)
@@ -203,7 +205,19 @@ def warn_unsuitable(
 _noted = {}
 
 
-def noted() -> list[dict]:  # view, encoder, rows, total, shares, warnings
+def identity(
+    encoder: Encoder,  # Fitted, where it must be
+) -> dict:  # `model`: its name; `digest`: of all else that can change a number
+    """Which encoder this is: two with equal identities read the same rows alike.
+
+    Which of its parts are kept does not count, nor what an encoder such as TF-IDF has learnt from the training rows"""
+    spec = getattr(encoder, 'spec', dict(name=type(encoder).__name__, key=encoder.key))
+    learnt = {'parts', 'weights'} if hasattr(encoder, 'fit') else {'parts'}
+    counted = {k: v for k, v in spec.items() if k not in learnt}
+    return dict(model=spec.get('name', type(encoder).__name__), digest=digest(counted))
+
+
+def noted() -> list[dict]:  # view, encoder, model, digest, rows, total, shares, warnings
     "What was found of each view and encoder in this process"
     return list(_noted.values())
 

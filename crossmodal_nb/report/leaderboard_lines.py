@@ -27,7 +27,7 @@ def lines(
     pool='all',  # Which galleries: `'all'`, or a number of items
 ) -> list[dict]:  # One per method, entry and direction
     """The board's lines: `scores` (metric: row), `found` (one `Score` per run, or `why` there is none),
-    `random`, `features`, `seconds`, `learning` (seconds of epochs) and `parameters`"""
+    `random`, `features`, `encoders`, `seconds`, `learning` (seconds of epochs) and `parameters`"""
     by_entry, out = {}, []
     for r in sorted(records, key=lambda r: r['key']):
         if _readable(r, pool):
@@ -108,6 +108,7 @@ def _line(scores, by_metric):
         scores=scores,
         versus={},
         features=_features(ran[0]),
+        encoders=_encoders(ran, line),
         seconds=_mean([r.get('seconds') for r in ran]),
         learning=_mean([_learning(r, first['method']) for r in ran]),
         parameters=_parameters(ran[0], first['method']),
@@ -180,6 +181,24 @@ def _features(r):
     ]
     named = [f'{k} by {plain_name(v)}' for k, v in sorted((r['params'].get('encoders') or {}).items())]
     return ', '.join(['rich' if r['params'].get('rich') else 'plain', *words, *named])
+
+
+def _encoders(ran, line):
+    """The encoders of a line's two views, in words: names, with the first digits of their digests.
+
+    Of a record that names none of these views, all its encoders; of one that holds no digests, what its parameters say
+    of them"""
+    noted = [e for r in ran for e in r.get('suitability', ()) if 'digest' in e]
+    if not noted:
+        named = ran[0]['params'].get('encoders') or {}
+        words = ['rich'] * bool(ran[0]['params'].get('rich')) + [f'{k} {plain_name(v)}' for k, v in named.items()]
+        return ', '.join(sorted(words))
+    views, own = {e['view'] for e in noted}, {line['query'], line['gallery']}
+    by_view = {}
+    for e in noted:
+        if e['view'] in own or not own <= views:
+            by_view.setdefault(e['view'], set()).add(f'{e["model"]} {e["digest"][:6]}')
+    return ', '.join(f'{view} {" + ".join(sorted(names))}' for view, names in sorted(by_view.items()))
 
 
 def _mean(values):

@@ -26,17 +26,16 @@ def score(line):
 
 def rankings(
     lines: list[dict],  # As `lines` gives them
-) -> dict:  # (dataset, on, relevance, query, gallery, n, chance): its lines, the best first
+) -> dict:  # (dataset, on, relevance, query, gallery, n, chance, encoders): its lines, the best first
     "Groups of lines that may be ranked together"
     out = {}
     for line in lines:
-        out.setdefault(
-            (*(line[k] for k in ('dataset', 'on', 'relevance', 'query', 'gallery', 'n')), f'{line["chance"]:.2g}'), []
-        ).append(line)
+        protocol = (line[k] for k in ('dataset', 'on', 'relevance', 'query', 'gallery', 'n'))
+        out.setdefault((*protocol, f'{line["chance"]:.2g}', line['encoders']), []).append(line)
     position = {v: i for i, v in enumerate(ordered(x for line in lines for x in (line['query'], line['gallery'])))}
 
     def place(k):
-        return (k[0], k[1] or '', k[2], -k[5], position[k[3]], position[k[4]], k[6])
+        return (k[0], k[1] or '', k[2], -k[5], position[k[3]], position[k[4]], *k[6:])
 
     return {k: sorted(out[k], key=lambda line: -score(line)) for k in sorted(out, key=place)}
 

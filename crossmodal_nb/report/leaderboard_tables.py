@@ -91,7 +91,7 @@ def table(
         'stale',
     ]
     body, plain, whys = '', [], set()
-    for (_, _, _, query, gallery, n, _), ranked in rankings.items():
+    for (_, _, _, query, gallery, n, _, _), ranked in rankings.items():
         notes = _ranking_facts(ranked, n, chief)
         body += (
             f'<tr class="cm-group"><th colspan="{len(head)}"><span>{esc(query)} → {esc(gallery)} '
@@ -162,6 +162,7 @@ def _ranking_facts(ranked, n, chief):
         f'{n:,} queries',
         f'chance {100 * ranked[0]["chance"]:.3g} %',
         ceilings and f'ceiling {", ".join(sorted(ceilings))} %',
+        ranked[0]['encoders'] and f'encoders: {esc(ranked[0]["encoders"])}',
         pairs
         and f'{pairs:,} pair{"s" * (pairs > 1)} compared: '
         f'{false_ahead(2 * pairs):.2g} false “ahead” expected before the correction',
@@ -217,6 +218,7 @@ def flat(
                     'experiment',
                     'method',
                     'features',
+                    'encoders',
                 )
             }
             r |= dict(metric=m, value=row['value'], runs=line['runs'], design=line['design'], random=line['random'])

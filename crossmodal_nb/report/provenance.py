@@ -31,7 +31,8 @@ def card(
         return ', '.join(f'{k} = {v!r}' if not isinstance(v, str) else f'{k} = {v}' for k, v in (d or {}).items())
 
     unsuited = [f'{s["view"]}, {s["encoder"]}: {w}' for s in r.get('suitability', []) for w in s['warnings']]
-    lines_ |= {'encoders and data': '; '.join(unsuited)}
+    encoders = [f'{s["view"]}: {s["model"]} {s["digest"]}' for s in r.get('suitability', []) if 'digest' in s]
+    lines_ |= {'encoders': '; '.join(dict.fromkeys(encoders)), 'encoders and data': '; '.join(unsuited)}
     lines_ |= {'parameters': small(r.get('params')), 'versions': small(r.get('versions'))}
     body = ''.join(
         f'<tr><th style="text-align:left">{esc(k)}</th><td style="text-align:left">{esc(str(v))}</td></tr>'
