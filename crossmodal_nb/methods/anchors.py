@@ -53,7 +53,7 @@ class ASIF(Method):
 
     derived_params = 'k', 'power', 'negatives'
     block = 512  # rows whose cosines with all anchors are in memory at once
-    faster_scores = True  # `score_batches` is the cosine of codes, by sparse products
+    compares_codes = True  # `score_batches` is the cosine of codes, by sparse products
 
     def __init__(
         self,

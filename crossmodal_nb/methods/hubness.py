@@ -272,10 +272,10 @@ def _check_codes(method):
     name, kind = type(method).__name__, type(method)
     if kind.code_scores is not Method.code_scores:
         raise InputError(f'{name} is corrected already: correct the method inside it')
-    if kind.score_batches is not Method.score_batches and not getattr(kind, 'faster_scores', False):
+    if not method.compares_codes:
         raise InputError(
             f'{name} scores pairs, not codes. A cross-encoder is corrected in its first stage: '
-            'Rerank(Corrected(first), second)'
+            "Rerank(Corrected(first), second). CVS compares codes if mode='context'"
         )
     if isinstance(method, Hash):
         raise InputError(f'{name} compares bits by their Hamming distance, for which there is no correction here')
