@@ -49,8 +49,8 @@ def _largest(s, k, groups=16):
     s, width = s.numpy(), s.shape[1] // groups
     if width > 2 * k:
         folded, rest = s[:, : groups * width].reshape(len(s), groups, width), s[:, groups * width :]
-        best = np.argpartition(folded.max(1), -k, axis=1)[:, None, -k:]
-        s = np.concatenate([np.take_along_axis(folded, best, 2).reshape(len(s), -1), rest], 1)
+        best = np.argpartition(folded.max(1), -k, axis=1)[:, -k:]
+        s = np.concatenate([folded[np.arange(len(s))[:, None], :, best].reshape(len(s), -1), rest], 1)
     return torch.from_numpy(np.partition(s, -k, axis=1)[:, -k:])
 
 
