@@ -4,6 +4,7 @@ python tests/bench_hubness.py [--dim 256] [--queries 1000] [--gallery 5000] [--b
 """
 
 import argparse
+import statistics
 import time
 
 import torch
@@ -15,7 +16,7 @@ from crossmodal_nb.search import nearest
 
 
 def compared(bare, corrected, repeats):
-    "Seconds of the processor of both, the smallest of several, in turns: other processes disturb both alike"
+    "Seconds of the processor of both, medians of several, in turns: other processes disturb both alike"
     seconds = [], []
     for i in range(repeats + 1):
         for f, out in zip((bare, corrected), seconds):
@@ -23,7 +24,7 @@ def compared(bare, corrected, repeats):
             f()
             if i:  # the first warms up
                 out.append(time.process_time() - start)
-    return tuple(map(min, seconds))
+    return tuple(map(statistics.median, seconds))
 
 
 def main():

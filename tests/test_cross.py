@@ -16,10 +16,12 @@ from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.methods import masked_pretraining
 from crossmodal_nb.methods.base import Method, check_score_invariance
-from crossmodal_nb.methods.hard_negatives import HardNegative, random_negatives
+from crossmodal_nb.methods.dual_encoder import CLIP, SigLIP, Triplet
+from crossmodal_nb.methods.hard_negatives import HardNegative, nearest_items, random_negatives
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.masked_pretraining import hidden_cells, hidden_words
 from crossmodal_nb.methods.rerank import Rerank
+from crossmodal_nb.methods.similarity import unit
 from crossmodal_nb.methods.vilbert import ViLBERT
 from crossmodal_nb.nn.layers import Attention, Block, CoAttention, box_code, spatial_code
 
@@ -167,6 +169,34 @@ def test_says_what_it_lacks(mined):
         mined.encode('image', views['image'].x)
     with pytest.raises(InputError, match="'image'"):
         mined.score('imaje', views['image'].x, 'text', views['text'].x)
+
+
+def test_unknown_pairs():
+    "None where the cosine is 1; every pair where it is nearly -1, and then nothing is left to tell apart"
+    views = world()
+    for cls in (CLIP, SigLIP, Triplet):
+        plain, none, every = (
+            cls(dim=4, unknown=u, trainer=quick | dict(epochs=1)).fit(views).history[-1]['loss']
+            for u in (None, {'text': 1.0}, {'text': -0.9999})
+        )
+        assert plain == none > every and (cls is SigLIP or every == 0)
+    with pytest.raises(InputError, match='did you mean'):
+        CLIP(unknown={'texts': 0.9}, trainer=quick).fit(views)
+    with pytest.raises(InputError, match='a cosine'):
+        CLIP(unknown={'text': 1.5}, trainer=quick).fit(views)
+
+
+def test_unknown_negatives_of_a_cross_encoder():
+    views, first = world(), CCA(dim=2).fit(world())
+    m = ViLBERT(**small, unknown={'text': 0.5}, trainer=quick | dict(epochs=1)).mine(first, views)
+    text = unit(views['text'].x['pooled'].view(64, 2, -1).mean(1))
+    assert not (text @ text.T >= 0.5)[torch.arange(len(text))[:, None], m.near['image']].any()
+    assert (nearest_items(first, views, 5)['image'] != m.near['image']).any()
+    assert m.fit(views).history[-1]['loss'] > 0
+    with pytest.raises(InputError, match='higher cosine'):
+        ViLBERT(**small, unknown={'text': -0.99}, trainer=quick).fit(views)
+    with pytest.raises(InputError, match='no negatives'):
+        ViLBERT(**small, unknown={'text': -0.99}).mine(first, views)
 
 
 def test_laws_and_both_directions(mined):

@@ -1,5 +1,7 @@
 "Correcting hubs: against plain loops, for every method, within an index, on bad input."
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from crossmodal_nb import search
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.evaluation.classics import classics
 from crossmodal_nb.evaluation.retrieval import evaluate_rows, query_ranks, score_function
 from crossmodal_nb.evaluation.selection import checker, grid_search
 from crossmodal_nb.methods.base import Method, check_score_invariance
@@ -94,13 +97,14 @@ def test_recall_rises_and_hubs_fall(hubs, corrected):
     assert (k_occurrences(s) == often).all() and antihubs(s) == (often == 0).mean() > 0
 
 
-def codes_of(name):
+scores_pairs = {'rerank:Rerank', 'vilbert:ViLBERT'}  # all others compare codes, or bits
+
+
+def why_not(name):
     "The reason why a class has no codes to correct, if it has none"
-    cls = classes[name]
-    if issubclass(cls, Hash):
+    if issubclass(classes[name], Hash):
         return 'Hamming'
-    own_scores = cls.score_batches is not Method.score_batches and not getattr(cls, 'faster_scores', False)
-    return 'scores pairs' if own_scores else None
+    return 'scores pairs' if name in scores_pairs else None
 
 
 @pytest.fixture(scope='module')
@@ -112,7 +116,7 @@ def views():
 def test_every_method(name, views, tmp_path):
     "Both laws hold, with a bank; without one the second fails. What is kept is saved"
     train, test = (in_one_space(classes[name], views[0], v) for v in views)
-    if reason := codes_of(name):
+    if reason := why_not(name):
         with pytest.raises(InputError, match=reason):
             Corrected(short(name))
         return
@@ -129,6 +133,17 @@ def test_every_method(name, views, tmp_path):
     assert torch.equal(again.score(*sides(again, test)[1:]), m.score(*sides(m, test)[1:]))
     with pytest.raises(InputError, match='fit again'):
         again.with_params(bank=101)
+
+
+@pytest.mark.parametrize('name', ['cvs:CVS', 'multistage_cvs:MCVS', 'multistage_cvs:RVS'])
+def test_partners_at_test(name, views):
+    "With contexts as partners CVS compares codes, whose scores are its own; with every item as partner it does not"
+    m = short(name).fit(views[0])
+    c, queries = Corrected(m, bank=100).fill_bank(views[0]), sides(m, views[1])[1:]
+    offset = c.hub_statistics('image', 'text', m.encode('text', views[1]['text'].x, target='image'))['offset']
+    assert torch.allclose(c.score(*queries), m.score(*queries) - offset, atol=1e-6)
+    with pytest.raises(InputError, match="mode='context'"):
+        Corrected(short(name).set_params(mode='all_pairs'))
 
 
 def test_a_cross_encoder_in_its_first_stage(tmp_path):
@@ -189,6 +204,20 @@ def test_the_epoch_and_the_correction_are_chosen_on_validation(hubs):
     assert len({id(m.method) for m in tried.fits}) == 1 and len(tried.method.history) == 2  # one fit, with checks
     assert 'check' in tried.method.history[0] and clip.views is None
     assert tried.scores == [checker(hubs['valid'])(m) for m in tried.fits]
+
+
+def test_a_trial_corrects_cca(hubs):
+    "With few rows, too; its chosen settings are plain data, from which the index is made"
+    for train in (hubs['train'], hubs['train'].subset(torch.arange(6))):
+        method, settings = classics(train)['CCA with correction']
+        tried = grid_search(method, settings, train, hubs['valid'])
+        assert len(tried.fits) == 4 and tried.method.k == min(10, len(train['a']))
+        again = Corrected(**json.loads(json.dumps(tried.method.plain_params()))).fit(train)
+        assert again.method.ridge == tried.setting['method__ridge']
+        assert torch.equal(
+            again.score(*sides(again, hubs['valid'], 'a', 'b')[1:]),
+            tried.method.score(*sides(again, hubs['valid'], 'a', 'b')[1:]),
+        )
 
 
 def test_transductive_scores_are_labelled_and_never_ranked(hubs, corrected):

@@ -32,6 +32,10 @@ def masked(a, b, item):
     return masked_region_kl(a, target.to(torch.promote_types(a.dtype, torch.float32)), item % 2 == 0)
 
 
+def unknown(item):
+    return (item[:, None] - item).abs() <= 1  # also pairs of one item, which stay matches
+
+
 def kept(b):
     return (
         torch.randn(9, b.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -61,6 +65,12 @@ LOSSES = {  # name: f(codes, codes, item)
     'rerank_nce': lambda a, b, item: rerank_nce(a, b, kept(b), 5, 14.0, item, torch.arange(9)),
     'info_nce distinct': lambda a, b, item: info_nce(a, b, 14.0),
     'sigmoid_pairs': lambda a, b, item: sigmoid_pairs(a, b, 10.0, -10.0, item),
+    'triplet unknown': lambda a, b, item: triplet(a, b, 0.3, 'max', item, unknown(item)),
+    **{
+        f'info_nce unknown {p}': lambda a, b, item, p=p: info_nce(a, b, 14.0, item, p, unknown=unknown(item))
+        for p in POSITIVES
+    },
+    'sigmoid_pairs unknown': lambda a, b, item: sigmoid_pairs(a, b, 10.0, -10.0, item, unknown(item)),
     'masked_region_kl': masked,
     **{
         f'semi_hard_triplet {k}': lambda a, b, item, k=k: semi_hard_triplet(a, item % 3, b, item % 3, kind=k)

@@ -17,6 +17,7 @@ from ..methods.cvs import CVS
 from ..methods.dcmh import DCMH
 from ..methods.dscmr import DSCMR
 from ..methods.dual_encoder import CLIP, Triplet
+from ..methods.hubness import Corrected
 from ..methods.linear import CCA
 from ..methods.maps import CSA, Procrustes, RidgeMap
 from ..methods.semantic import SM
@@ -59,9 +60,11 @@ def classics(
     rows = min(map(len, train.values()))
     dim = max(1, min(100, rows - 1, *(_width(v.x) for v in train.values())))
     network = dict(trainer=dict(epochs=epochs, batch=min(256, rows), seed=seed))
+    ridges = [0.01, 0.1, 1.0, 10.0]
     by_item = {
-        'CCA': (CCA(dim=dim), dict(ridge=[0.01, 0.1, 1.0, 10.0])),
-        **_few_pairs(len(train.shared_items), dim),
+        'CCA': (CCA(dim=dim), dict(ridge=ridges)),
+        **_few_pairs(len(train.shared_items), dim, ridges),
+        'CCA with correction': (Corrected(CCA(dim=dim), k=min(10, rows)), dict(method__ridge=ridges)),
         'Triplet': (Triplet(**network), dict(dropout=[0.2, 0.5], ridge=[1.0, 10.0])),
         'CLIP': (CLIP(**network), dict(dropout=[0.2, 0.5], ridge=[1.0, 10.0])),
     }
@@ -78,9 +81,9 @@ def classics(
     return {name: (method, list(ParameterGrid(grid))) for name, (method, grid) in methods.items()}
 
 
-def _few_pairs(n, dim):
+def _few_pairs(n, dim, ridges):
     "Closed forms that need few pairs"
-    ridges, anchors = [0.01, 0.1, 1.0, 10.0], min(800, n)
+    anchors = min(800, n)
     return {
         'Ridge map': (RidgeMap(), dict(ridge=ridges)),
         'Procrustes': (Procrustes(), dict(dim=[max(1, dim // 4), dim], whiten=[False, True])),

@@ -86,7 +86,7 @@ def marks(
     checks = [r['check'] for r in getattr(method, 'history', []) if 'check' in r]
     epochs = getattr(method, 'epochs', None) or getattr(getattr(method, 'trainer', None), 'epochs', 0)
     conditions = {
-        f'edge of its grid: {", ".join(at_end)}': at_end,
+        f'edge of its grid: {", ".join(k.rpartition("__")[2] for k in at_end)}': at_end,
         'best at the last epoch': len(checks) > 1 and checks.index(max(checks)) == len(checks) - 1,
         f'short budget: {epochs} of {published} epochs': epochs < published,
         'fewer settings tried': len(tried) < max_settings,

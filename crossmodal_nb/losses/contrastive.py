@@ -42,14 +42,17 @@ def triplet_hinge(
     margin: float = 0.2,  # In the unit of the scores
     mining: str = 'mean',  # `'mean'` (over n²), `'sum'`, `'max'` (over n), `'adaptive'` or `'semi-hard'` (over n)
     item: Tensor = None,  # (n,) item of each row (default all distinct): rows of one item are not negatives
+    unknown: Tensor = None,  # (n, n) bool: pairs of different items that may match, and are no negatives either
 ) -> Tensor:  # 0 or more
     "Triplet loss of a score matrix, with rows and columns as anchors"
     check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
-    n, same_item = len(s), _same_item(len(s), item, s.device)
+    n, left_out = len(s), _same_item(len(s), item, s.device)
+    if unknown is not None:
+        left_out = left_out | unknown
     total = active = 0
     for dim in (1, 0):  # anchors are the rows, then the columns
         excess = s - s.diagonal().unsqueeze(dim)  # score of a negative minus that of the pair
-        cost = (margin + excess).relu().masked_fill(same_item, 0)
+        cost = (margin + excess).relu().masked_fill(left_out, 0)
         if mining == 'semi-hard':
             cost = cost.masked_fill(excess >= 0, 0)
         if mining == 'adaptive':
@@ -64,9 +67,10 @@ def triplet(
     margin: float = 0.2,  # In cosines
     mining: str = 'mean',  # As in `triplet_hinge`
     item: Tensor = None,  # (n,) item of each row (default all distinct)
+    unknown: Tensor = None,  # As in `triplet_hinge`
 ) -> Tensor:  # 0 or more
     "Bidirectional triplet loss on cosines"
-    return triplet_hinge(pairwise_cosine(a, b), margin, mining, item)
+    return triplet_hinge(pairwise_cosine(a, b), margin, mining, item, unknown)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #f3c580a8
 def info_nce(
@@ -76,11 +80,14 @@ def info_nce(
     item: Tensor = None,  # (n,) item of each row (default all distinct)
     positives: str = 'mask',  # Rows of one item: `'mask'` · `'supcon'` · `'inside'`
     direction: str = 'both',  # `'ab'`: classify rows of a among b · `'ba'` · `'both'`: the mean of the two
+    unknown: Tensor = None,  # (n, n) bool: pairs of different items that may match, and are left out
 ) -> Tensor:  # 0 or more; ln n if all scores are equal
     "Cross entropy of the matching row in the batch (Radford et al., 2021, figure 3)"
     check_choice(positives, ('mask', 'supcon', 'inside'), 'positives')
     check_choice(direction, ('both', 'ab', 'ba'), 'direction')
     logits, same_item = scale * pairwise_cosine(a, b), _same_item(len(a), item, a.device)
+    if unknown is not None:
+        logits = logits.masked_fill(unknown & ~same_item, -torch.inf)
     if same_item.sum() == len(a):
         positives = 'one'  # no shared items: the three variants are equal
     elif positives == 'mask':
@@ -143,10 +150,15 @@ def sigmoid_pairs(
     scale: Tensor | float,  # eᵗ, factor of the cosines
     bias: Tensor | float,  # β, added to the scaled cosines
     item: Tensor = None,  # (n,) item of each row (default all distinct): rows of one item match
+    unknown: Tensor = None,  # (n, n) bool: pairs of different items that may match, and are left out
 ) -> Tensor:  # 0 or more: the sum over all n² pairs, divided by n
     "Binary cross entropy of every pair (Zhai et al., 2023, section 3.2)"
-    z = 2 * _same_item(len(a), item, a.device).to(at_least_float32(a).dtype) - 1
-    return -F.logsigmoid(z * (scale * pairwise_cosine(a, b) + bias)).sum() / len(a)
+    same_item = _same_item(len(a), item, a.device)
+    z = 2 * same_item.to(at_least_float32(a).dtype) - 1
+    likelihood = F.logsigmoid(z * (scale * pairwise_cosine(a, b) + bias))
+    if unknown is not None:
+        likelihood = likelihood.masked_fill(unknown & ~same_item, 0)
+    return -likelihood.sum() / len(a)
 
 # %% ../../nbs/losses/02_contrastive.ipynb #df4a6eba
 def sigmoid_positives(

@@ -53,7 +53,7 @@ class ASIF(Method):
 
     derived_params = 'k', 'power', 'negatives'
     block = 512  # rows whose cosines with all anchors are in memory at once
-    faster_scores = True  # `score_batches` is the cosine of codes, by sparse products
+    compares_codes = True  # `score_batches` is the cosine of codes, by sparse products
 
     def __init__(
         self,
@@ -145,13 +145,13 @@ class ASIF(Method):
         return torch.from_numpy(self.relative(view, x).toarray())
 
     def score_batches(self, a, xa, b, xb, rows=1024):
+        from sklearn.utils.extmath import safe_sparse_dot
+
         gallery = self.relative(b, xb).T.tocsr()
         queries = self.relative(a, xa)
         for i in range(0, max(queries.shape[0], 1), rows):
-            yield (
-                slice(i, min(i + rows, queries.shape[0])),
-                torch.from_numpy((queries[i : i + rows] @ gallery).toarray()),
-            )
+            scores = safe_sparse_dot(queries[i : i + rows], gallery, dense_output=True)
+            yield slice(i, min(i + rows, queries.shape[0])), torch.from_numpy(scores)
 
     def state(self):
         return {f'anchors.{v}': x for v, x in self.anchors.items()} | dict(item=self.item), {}

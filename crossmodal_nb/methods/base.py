@@ -68,6 +68,11 @@ class Method(Schema, Saveable):
         "Codes of rows"
         raise TypeError(f'{type(self).__name__} scores pairs and has no codes: use score or score_batches')
 
+    @property
+    def compares_codes(self) -> bool:
+        "Whether every score is the similarity of two codes; False of a method that scores pairs"
+        return type(self).score_batches is Method.score_batches
+
     def transform(
         self,
         views,  # As in `fit`; a list holds the views in the order of `fit`

@@ -189,6 +189,10 @@ class ClassLosses:
 class PartneredCodes:
     "Codes and scores of aligned heads: each depends on a partner"
 
+    @property
+    def compares_codes(self):
+        return self.mode == 'context'  # else a code depends on what it is compared with
+
     @torch.no_grad()
     def encode(self, view, x, target=None):
         "Codes to be compared with view `target` (itself: only its head); without it, the mean code over all partners"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.checks import check_choice
 from ..data.views import Views
 from ..losses.contrastive import info_nce, sigmoid_pairs, triplet
+from .hard_negatives import unknown_pairs
 from .inputs import parts_of
 from .linear import CCA, MCCA
 from .neural import Neural
@@ -101,6 +102,8 @@ class Dual(Neural):
         parts=('pooled',),  # Parts that are read of each row, if present: `pooled`, `grid`, `tokens`
         similarity: str = 'cosine',  # How codes are compared
         trainer=None,  # A `Trainer`, or a dict of its fields
+        # view: cosine of frozen features from which rows of other items are unknown, not negative (see `unknown_pairs`)
+        unknown: dict | None = None,
     ):
         super().__init__(trainer)
         self.store(locals())
@@ -114,6 +117,11 @@ class Dual(Neural):
 
     def net(self, view, x):
         return self.heads[view](x)
+
+    def unknown_in(self, batch):
+        "As in `unknown_pairs`, on the device of the heads"
+        unknown = unknown_pairs(batch, self.unknown)
+        return None if unknown is None else unknown.to(next(self.parameters()).device)
 
     def init_from_data(self, train):
         "Set the scale of every part (from at most 4,096 rows), and the linear parts to CCA"
@@ -169,8 +177,9 @@ class Triplet(Dual):
         parts=('pooled',),
         similarity: str = 'cosine',
         trainer=None,  # As in `Dual`
+        unknown: dict | None = None,  # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer, unknown)
         self.margin, self.warmup_epochs = margin, warmup_epochs
         self.mining = check_choice(mining, ('mean', 'sum', 'max', 'adaptive', 'semi-hard'), 'mining')
 
@@ -179,7 +188,8 @@ class Triplet(Dual):
         return 'mean' if self.epoch < self.warmup_epochs else self.mining
 
     def losses(self, z, batch):
-        return dict(loss=sum_pairs(z, lambda a, b: triplet(a, b, self.margin, self.now, batch.item)))
+        unknown = self.unknown_in(batch)
+        return dict(loss=sum_pairs(z, lambda a, b: triplet(a, b, self.margin, self.now, batch.item, unknown)))
 
     def collapse_loss(self, n):
         return 2 * self.margin * math.comb(len(self.views), 2) if self.now == 'max' else None
@@ -200,8 +210,9 @@ class CLIP(Dual):
         parts=('pooled',),
         similarity: str = 'cosine',
         trainer=None,  # As in `Dual`
+        unknown: dict | None = None,  # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer, unknown)
         self.scale, self.positives = scale, check_choice(positives, ('mask', 'supcon', 'inside'), 'positives')
 
     def build(self):
@@ -209,8 +220,9 @@ class CLIP(Dual):
         self.log_scale = nn.Parameter(torch.tensor(math.log(self.scale)))
 
     def losses(self, z, batch):
-        loss = sum_pairs(z, lambda a, b: info_nce(a, b, self.log_scale.exp(), batch.item, self.positives))
-        return dict(loss=loss, scale=self.log_scale.exp())
+        scale, unknown = self.log_scale.exp(), self.unknown_in(batch)
+        loss = sum_pairs(z, lambda a, b: info_nce(a, b, scale, batch.item, self.positives, unknown=unknown))
+        return dict(loss=loss, scale=scale)
 
     @torch.no_grad()
     def after_step(self):
@@ -235,8 +247,9 @@ class SigLIP(Dual):
         parts=('pooled',),
         similarity: str = 'cosine',
         trainer=None,  # As in `Dual`
+        unknown: dict | None = None,  # As in `Dual`
     ):
-        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer)
+        super().__init__(dim, hidden, dropout, init, ridge, parts, similarity, trainer, unknown)
         self.scale, self.bias = scale, bias
 
     def build(self):
@@ -247,8 +260,9 @@ class SigLIP(Dual):
         )
 
     def losses(self, z, batch):
-        loss = sum_pairs(z, lambda a, b: sigmoid_pairs(a, b, self.log_scale.exp(), self.shift, batch.item))
-        return dict(loss=loss, scale=self.log_scale.exp(), bias=self.shift)
+        scale, unknown = self.log_scale.exp(), self.unknown_in(batch)
+        loss = sum_pairs(z, lambda a, b: sigmoid_pairs(a, b, scale, self.shift, batch.item, unknown))
+        return dict(loss=loss, scale=scale, bias=self.shift)
 
     @torch.no_grad()
     def after_step(self):

@@ -49,8 +49,8 @@ def _largest(s, k, groups=16):
     s, width = s.numpy(), s.shape[1] // groups
     if width > 2 * k:
         folded, rest = s[:, : groups * width].reshape(len(s), groups, width), s[:, groups * width :]
-        best = np.argpartition(folded.max(1), -k, axis=1)[:, None, -k:]
-        s = np.concatenate([np.take_along_axis(folded, best, 2).reshape(len(s), -1), rest], 1)
+        best = np.argpartition(folded.max(1), -k, axis=1)[:, -k:]
+        s = np.concatenate([folded[np.arange(len(s))[:, None], :, best].reshape(len(s), -1), rest], 1)
     return torch.from_numpy(np.partition(s, -k, axis=1)[:, -k:])
 
 
@@ -272,10 +272,10 @@ def _check_codes(method):
     name, kind = type(method).__name__, type(method)
     if kind.code_scores is not Method.code_scores:
         raise InputError(f'{name} is corrected already: correct the method inside it')
-    if kind.score_batches is not Method.score_batches and not getattr(kind, 'faster_scores', False):
+    if not method.compares_codes:
         raise InputError(
             f'{name} scores pairs, not codes. A cross-encoder is corrected in its first stage: '
-            'Rerank(Corrected(first), second)'
+            "Rerank(Corrected(first), second). CVS compares codes if mode='context'"
         )
     if isinstance(method, Hash):
         raise InputError(f'{name} compares bits by their Hamming distance, for which there is no correction here')

@@ -16,7 +16,7 @@ from ..core.checks import InputError, check_choice
 from ..core.processes import gather, rank_and_world_size
 from ..data.rows import rows as count
 from ..data.views import View, Views
-from .hard_negatives import HardNegative, nearest_items, random_negatives
+from .hard_negatives import HardNegative, nearest_items, random_negatives, unknown_pairs
 from .inputs import as_views, parts_of
 from .linear import CCA
 from .masked_pretraining import MaskedPretraining
@@ -90,7 +90,7 @@ class MultipleChoice(InitFromCCA, MaskedPretraining, TwoStream):
     ):
         "Take the hard negatives of the next `fit` from the ranking of `first`; returns self"
         train = as_views(train)
-        self.near, self.near_items = nearest_items(first, train, self.pool), train.shared_items
+        self.near, self.near_items = nearest_items(first, train, self.pool, self.unknown), train.shared_items
         return self
 
     def fit(self, train, validate=None):
@@ -138,17 +138,17 @@ class MultipleChoice(InitFromCCA, MaskedPretraining, TwoStream):
         return (
             self.guessing(x, batch.item, mine, g)
             if self.phase == 'pretrain'
-            else self.choosing(x, batch.item, mine, g, chunk)
+            else self.choosing(x, batch.item, mine, g, chunk, unknown_pairs(batch, self.unknown, len(batch.item)))
         )
 
-    def choosing(self, x, item, mine, g, chunk):
+    def choosing(self, x, item, mine, g, chunk, unknown=None):
         "Multiple choice: the matching pair comes first"
         n, (picture, text) = len(item), self.roles
         mined = count(x[text]) > n
         hard = n + torch.arange(n * self.hard * mined).view(n, -1)
 
         def negatives():
-            return torch.cat([random_negatives(item, self.random + self.hard * (not mined), g), hard], 1)
+            return torch.cat([random_negatives(item, self.random + self.hard * (not mined), g, unknown), hard], 1)
 
         position, texts, pictures = torch.arange(n)[:, None], negatives(), negatives()
         i = torch.cat([position, position.expand_as(texts), pictures], 1)[mine]
@@ -197,6 +197,8 @@ class ViLBERT(PairScores, MultipleChoice):
         init='cca',  # Begin as ridge CCA of the mean vectors (blocks and connections add nothing), or `'random'`
         ridge=1.0,  # Of that CCA, in units of the mean variance
         trainer=None,  # A `Trainer`, or a dict of its fields (default: batch=64, lr=3e-4, warmup=.1)
+        # view: cosine of frozen features from which other items are unknown, and no negatives (see `unknown_pairs`)
+        unknown: dict | None = None,
     ):
         super().__init__(trainer)
         self.store(locals())
