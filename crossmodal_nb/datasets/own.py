@@ -138,7 +138,7 @@ def read_own(
     try:
         splits, report = read_folder(_path(name, root), entry['roles'], name=name)
     except InputError as e:
-        raise type(e)(f'{e} (its roles: [{name}] of {own_file()})' if entry['roles'] else str(e)) from e
+        raise type(e)(f'{e} (mend its roles: [{name}] of {own_file()})' if entry['roles'] else str(e)) from e
     report.source = entry['source'] or report.source
     return splits, report
 
