@@ -366,11 +366,12 @@ def try_methods(
     with Progress(f'{name}: looking what is there'):
         from crossmodal_nb import trial
         from crossmodal_nb.datasets import entries
+        from crossmodal_nb.encoders.names import placed
         from crossmodal_nb.runs import record, runner
 
         check_choice(name, entries(), 'dataset')
     given = dict(views=view, relevance=by, methods=method, epochs=epochs if epochs != 30 else 0, sample=sample)
-    params = {k: v for k, v in (given | dict(encoders=_encoders(encoder, online))).items() if v}
+    params = {k: v for k, v in (given | dict(encoders=placed(_encoders(encoder, online), '.'))).items() if v}
     with Progress(f'{name}: what it will cost'):
         cost = trial.estimate(name, params, seeds)
     seconds = 60 * cost['minutes']
@@ -402,8 +403,9 @@ def new(
 ):
     "Write a small experiment of your own, and its entry in your manifest."
     from crossmodal_nb import trial
+    from crossmodal_nb.encoders.names import placed
 
-    path = trial.new(name, data, _encoders(encoder, online))
+    path = trial.new(name, data, placed(_encoders(encoder, online), '.'))
     print(f'{path}\nOpen it in JupyterLab, or run it: crossmodal run {name}')
 
 # %% ../nbs/cli.ipynb #d15916a2

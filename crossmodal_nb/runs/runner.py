@@ -24,6 +24,7 @@ from ..core.settings import settings
 from ..core.supervision import end_with, lifeline
 from ..datasets import data_digest
 from ..datasets.audit import files_asked
+from ..encoders.names import placed
 from . import fit_cache, keys, record
 
 # %% ../../nbs/runs/03_runner.ipynb #33862112
@@ -126,10 +127,12 @@ def expand(
 
 
 def _placed(params):
-    "With `root` as an absolute path: kernels have other working directories"
+    "With `root` and models in `encoders` as absolute paths: kernels have other working directories"
+    s = settings()
+    if encoders := params.get('encoders'):
+        params = params | dict(encoders=placed(encoders, s.root))
     if not params.get('root'):
         return params
-    s = settings()
     places = [folder / Path(params['root']).expanduser() for folder in (s.root, *s.data)]
     return params | dict(root=str(next((p for p in places if p.exists()), places[0]).absolute()))
 
