@@ -4655,6 +4655,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages.pages': ( 'report/pages.html#pages',
                                                                                   'crossmodal_nb/report/pages.py'),
+                                            'crossmodal_nb.report.pages.readable': ( 'report/pages.html#readable',
+                                                                                     'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages.relinked': ( 'report/pages.html#relinked',
                                                                                      'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages.staged': ( 'report/pages.html#staged',

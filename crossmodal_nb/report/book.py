@@ -24,7 +24,7 @@ from ..core.progress import Progress, say
 from ..core.settings import settings
 from ..core.supervision import supervised
 from .contents import lessons
-from .pages import good_records, kernel, staged_code, with_pages
+from .pages import good_records, kernel, readable, staged_code, with_pages
 from .staging import checkout_settings, stage
 from ..runs.record import write as write_record
 
@@ -176,7 +176,7 @@ def _public(nb, record, publishable, root):
                 else []
             )
         c.source = _nameless(c.source, root)
-        c.outputs = [nbformat.from_dict(json.loads(_nameless(json.dumps(o), root))) for o in c.outputs]
+        c.outputs = [nbformat.from_dict(json.loads(_nameless(json.dumps(o), root))) for o in readable(c.outputs)]
     shown = [json.dumps(o.get('data', {})) for c in nb.cells if c.cell_type == 'code' for o in c.outputs]
     pictures = sum(o.count('cm-thumb') for o in shown)
     if pictures > 200:
@@ -211,7 +211,8 @@ def _nameless(text, root):
     for folder, name in {root: '.', sys.prefix: 'venv', sys.base_prefix: 'python', Path.home(): '~'}.items():
         text = text.replace(str(folder), name)
     text = re.sub(r' \(process \d+ on [^()]*, since [^()]*\)', '', text)  # who held a lock, see `locked`
-    return re.sub(r"Path\('/[^']*/([^'/]+/[^'/]+)'\)", r"Path('\1')", text)  # a record in another checkout
+    text = re.sub(r'\bout = "/[^"]*/(?=work/records/)', 'out = "./', text)  # a record in another checkout, twice
+    return re.sub(r"Path\('/[^']*/([^'/]+/[^'/]+)'\)", r"Path('\1')", text)
 
 # %% ../../nbs/report/18_book.ipynb #38466cb4
 def markdown(
