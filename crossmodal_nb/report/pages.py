@@ -83,26 +83,28 @@ def _asked(cells):
 
 
 _progress = re.compile(r'.*( …|: [\d,]+ of [\d,]+ .*( left| s| min)|: \d+ (s|min))$')
-_place = re.compile(r'^\S+:\d+: (?=\w*Warning: )')
+_place, _warned = re.compile(r'^\S+:\d+: (?=\w*Warning: )'), re.compile(r'\w*Warning: ')
 _folder = re.compile(r"(?<![\w.~/])/(?:[^\s/:,'\"<>]+/)+(?=[^\s/:,'\"<>]+)")
 
 
 def readable(
     outputs: list,  # Of a cell
 ) -> list:  # Those that a reader needs
-    """Without lines of progress, and each warning once: without its line of code, and without folders of the machine
-    where it was made"""
+    """Without lines of progress; of warnings the first five, each once, without its line of code; without folders of
+    the machine where it was made"""
     known, kept = set(), []
     for o in outputs:
         if o['output_type'] == 'stream':
-            lines, after_warning = [], False
+            before, lines, after_warning = len(known), [], False
             for line in o['text'].splitlines():
-                warning = _place.search(line)
-                code, after_warning = after_warning and line.startswith('  '), bool(warning)
                 line = _folder.sub('', _place.sub('', line))
-                if not (code or _progress.fullmatch(line) or (warning and line in known)):
+                code, after_warning = after_warning and line.startswith('  '), bool(_warned.match(line))
+                new = not after_warning or (line not in known and len(known) < 5)
+                if new and not code and not _progress.fullmatch(line):
                     lines.append(line)
-                known.add(line)
+                known |= {line} if after_warning else set()
+            if (more := len(known) - max(before, 5)) > 0:
+                lines.append(f'… and {more} more warnings')
             if not any(lines):
                 continue
             o = NotebookNode(o | dict(text='\n'.join(lines) + '\n'))
