@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,7 @@ def started(folder, *args, path='', program=cli):
     "The program in a process, which is killed at the end, with the processes that it has then"
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([path, str(root)]))
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes['preexec_fn'] = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # nohup may be around these tests
     with subprocess.Popen([*program, *args], cwd=folder, env=environment, **pipes) as p:
         try:
             yield p
