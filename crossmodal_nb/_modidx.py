@@ -927,6 +927,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'crossmodal_nb/datasets/emoji.py')},
             'crossmodal_nb.datasets.fillets': { 'crossmodal_nb.datasets.fillets._name': ( 'datasets/fillets.html#_name',
                                                                                           'crossmodal_nb/datasets/fillets.py'),
+                                                'crossmodal_nb.datasets.fillets._samples': ( 'datasets/fillets.html#_samples',
+                                                                                             'crossmodal_nb/datasets/fillets.py'),
                                                 'crossmodal_nb.datasets.fillets._texts': ( 'datasets/fillets.html#_texts',
                                                                                            'crossmodal_nb/datasets/fillets.py'),
                                                 'crossmodal_nb.datasets.fillets.dialogue': ( 'datasets/fillets.html#dialogue',

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import soundfile
 
-from ..core.checks import MissingError, check_choice
+from ..core.checks import InputError, MissingError, check_choice
 from ..data.content import normalise
 from ..data.sounds import Sounds
 from ..data.splits import split
@@ -81,11 +81,19 @@ def fillets(
         raise MissingError(f'{folder}: there are no recordings. Fetch them again with `crossmodal data get fillets`')
     written = _texts(script, text)
     rows = [n for n in recorded if n in written]
-    if silent := [n for n in rows if not soundfile.info(recorded[n]).frames]:
+    if silent := [n for n in rows if not _samples(recorded[n])]:
         warnings.warn(f'fillets: recordings without samples are left out: {", ".join(silent)}', stacklevel=2)
         rows = [n for n in rows if n not in silent]
     views = dict(speech=Sounds([recorded[n] for n in rows]), text=[written[n] for n in rows])
     return split(Views({k: View(x, rows) for k, x in views.items()}), 'fillets', stems=stems('fillets', root))
+
+
+def _samples(path):
+    try:
+        return soundfile.info(path).frames
+    except soundfile.LibsndfileError as e:
+        remedy = 'Delete it and fetch it again with `crossmodal data get fillets`'
+        raise InputError(f'{path}: not a readable sound ({e.error_string}). {remedy}') from e
 
 
 def stems(name, root):
