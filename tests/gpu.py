@@ -1,8 +1,8 @@
 """What a GPU computes, and how fast: equality with the CPU, rates, memory. One table, at most 8 minutes on one GPU.
 
 `python tests/gpu.py` needs nothing but the checkout: weights are random, data is made here. Without a GPU it says so
-and ends with 0; `--device cpu --toy` walks through every part at toy sizes. `--out FILE` keeps the rows as JSON. The
-exit status is 1 if a difference is larger than its tolerance, or a part failed.
+and ends with 0; `--device cpu --toy` walks through every part at toy sizes. `--out book/measured/gpu.json` keeps
+the rows for the page on costs. The exit status is 1 if a difference is larger than its tolerance, or a part failed.
 """
 
 import argparse
@@ -318,7 +318,8 @@ def main():
         return print('there is no GPU here: nothing was measured (`--device cpu --toy` walks through every part)')
     warnings.filterwarnings('ignore', '.*training correlations say nothing')  # of few pairs: only speed is asked for
     r, start, failed = Report(a.device), time.perf_counter(), []
-    print(torch.cuda.get_device_name() if a.device == 'cuda' else 'CPU', '· torch', torch.__version__)
+    named = torch.cuda.get_device_name() if a.device == 'cuda' else 'CPU'
+    print(named, '· torch', torch.__version__)
     for name in a.only:
         print(f'— {name}: {parts[name].__doc__}', flush=True)
         try:
@@ -329,7 +330,8 @@ def main():
     wrong = [row['what'] for row in r.rows if row.get('holds') is False]
     print(f'{len(r.rows)} figures in {time.perf_counter() - start:.0f} s; outside their tolerance: {wrong or "none"}')
     if a.out:
-        a.out.write_text(json.dumps(r.rows, indent=1) + '\n', encoding='utf-8')
+        measured = dict(device=named, torch=torch.__version__, rows=r.rows)
+        a.out.write_text(json.dumps(measured, indent=1) + '\n', encoding='utf-8')
     sys.exit(bool(wrong or failed) and f'failed: {", ".join(failed + wrong)}')
 
 
