@@ -17,7 +17,7 @@ from crossmodal_nb.evaluation.selection import checker, grid_search
 from crossmodal_nb.methods.base import Method, check_score_invariance
 from crossmodal_nb.methods.dual_encoder import CLIP
 from crossmodal_nb.methods.hashing import Hash
-from crossmodal_nb.methods.hubness import Corrected, corrections
+from crossmodal_nb.methods.hubness import Corrected, corrections, hub_offsets
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.rerank import Ensemble, Rerank
 from crossmodal_nb.methods.similarity import compare
@@ -83,6 +83,30 @@ def test_offsets_equal_an_independent_loop(hubs, how):
         expected = (5 * s).exp() / torch.stack([(5 * row).exp().mean() for row in near])
         made = (5 * c.score('b', test['b'].x, 'a', test['a'].x).double()).exp()
     assert torch.allclose(made, expected, atol=1e-5)
+
+
+def test_the_offsets_of_a_gallery_are_computed_once(hubs, monkeypatch):
+    asked = []
+    monkeypatch.setattr('crossmodal_nb.methods.hubness.hub_offsets', lambda *a: asked.append(a) or hub_offsets(*a))
+    c, (a, b) = Corrected(CCA(20, 0.1), bank=500).fit(hubs['train']), hubs['test'].values()
+
+    def asked_by(m, gallery=b.x):
+        before = len(asked)
+        return m.score('a', a.x, 'b', gallery), len(asked) - before
+
+    first, n = asked_by(c)
+    again, m = asked_by(c)
+    assert torch.equal(first, again) and (n, m) == (1, 0)
+    assert asked_by(c, b.x[:50])[1] == 1 and asked_by(c.with_params(k=3))[1] == 1 and asked_by(c)[1] == 0
+    changed = b.x.clone()
+    changed[3] += 1
+    assert asked_by(c, changed)[1] == 1  # another content of the same size
+    other, n = asked_by(c.fill_bank(hubs['valid']))
+    assert n == 1 and not torch.equal(first, other)
+    assert [asked_by(c.with_params(how=how))[1] for how in ('inverted', 'inverted')] == [1, 0]
+    for n in range(20):
+        asked_by(c, b.x[: 20 + n])
+    assert len(c.offsets) == 8
 
 
 def test_recall_rises_and_hubs_fall(hubs, corrected):
