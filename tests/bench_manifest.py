@@ -6,7 +6,9 @@
 
 Both builds run the first run of an entry (first seed, first fold) through papermill, each its own notebook with the
 parameters of its own manifest, in turns, with one thread. Long entries are reduced as `reduced` says, alike in both
-builds: a parameter of that name replaces the manifest's (`a.b`: the field b of a). Nothing is restored from kept fits.
+builds: a parameter of that name, if the build's manifest has it, is replaced (`a.b`: the field b of a). Nothing is
+restored from kept fits.
+
 CPU seconds are those of papermill, its kernel and their children (`os.wait4`). A run is counted as often as the entry
 runs in this build. Data must be there, and encoded once in both builds (`--turns 2` takes the faster of two turns).
 """
@@ -30,7 +32,7 @@ labels = {
     'lams': [1.0],
     'etas': [0.1],
     'more': [],
-} | {'refit': ['SM', 'DSCMR']}
+} | {'refit': ['SM', 'DSCMR'], 'released': {}}
 # entry: what is smaller than in the manifest, in both builds
 reduced = {
     'gaze_didec': {'folds': [0], 'trainer.epochs': 10},
@@ -82,7 +84,8 @@ def first_run(root, name):
     if entry.get('final'):
         params['final'] = True
     for key, value in reduced.get(name, {}).items():
-        put(params, key, value)
+        if key.partition('.')[0] in params:
+            put(params, key, value)
     return root / 'nbs/experiments' / entry['notebook'], params, len(list(itertools.product(*sweep.values())))
 
 
@@ -123,7 +126,8 @@ def show(results):
             f'{name:26} {n:4} {a["cpu"]:9.1f} {b["cpu"]:9.1f} {b["cpu"] / a["cpu"]:6.2f} {a["mb"]:9.0f} {b["mb"]:7.0f}'
             f'  {less[:70]}'
         )
-    print(f'{"all, weighted by runs":31} {before:9.0f} {now:9.0f} {now / before:6.2f}')
+    if results:
+        print(f'{"all, weighted by runs":31} {before:9.0f} {now:9.0f} {now / before:6.2f}')
 
 
 def main():

@@ -99,11 +99,11 @@ def _by_item(rows_of, perms, metrics):
         step = max(1, PERMUTED // max(1, len(block) * max(1, len(rows) // len(sizes))))
         values = [[] for _ in metrics]
         for i in range(0, labels.shape[1], step):
-            some = labels[:, i : i + step]
-            c = _counts_of(v, position, some.ravel(), sizes, rows)
-            for f, found in zip(metrics.values(), values):
-                found.append(np.asarray(f(c, mean=False)).reshape(some.shape))
-        return [np.concatenate(found, 1) for found in values], None
+            part = labels[:, i : i + step]
+            c = _counts_of(v, position, part.ravel(), sizes, rows)
+            for f, pieces in zip(metrics.values(), values):
+                pieces.append(np.asarray(f(c, mean=False)).reshape(part.shape))
+        return [np.concatenate(pieces, 1) for pieces in values], None
 
     return judge
 
@@ -150,8 +150,8 @@ def _counts_of(v, position, labels, sizes, rows):
     "Counts if queries had these labels, as many in a row for each query; `rows` holds the positives of label 0, 1, …"
     (b, m), R = v.shape, sizes[labels]
     query = np.repeat(np.arange(b), len(labels) // b)
-    within = np.arange(R.sum()) - np.repeat(np.cumsum(R) - R, R)
-    row = rows[np.repeat((np.cumsum(sizes) - sizes)[labels], R) + within]
+    offset = np.arange(R.sum()) - np.repeat(np.cumsum(R) - R, R)
+    row = rows[np.repeat((np.cumsum(sizes) - sizes)[labels], R) + offset]
     place = position[row + np.repeat(query * m, R)] - np.repeat(query * m, R)
     positives = place + np.repeat(np.arange(len(labels)) * m, R)
     return group_counts(v, positives if R.max() == 1 else np.sort(positives), R, m, query)

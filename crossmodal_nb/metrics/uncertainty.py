@@ -82,9 +82,9 @@ def _resampled_medians(values, times, code, rows=64):
     order, out = np.argsort(values, kind='stable'), []  # NaN last
     unknown = np.isnan(values)
     for i in range(0, len(times), rows):
-        below = times[i : i + rows, code[order]].cumsum(1, dtype=np.int64)
-        last = below[:, -1:]
-        low, high = ((below <= p).sum(1) for p in ((last - 1) // 2, last // 2))
+        cumulative = times[i : i + rows, code[order]].cumsum(1, dtype=np.int64)
+        last = cumulative[:, -1:]
+        low, high = ((cumulative <= p).sum(1) for p in ((last - 1) // 2, last // 2))
         middle = (values[order[low]] + values[order[high]]) / 2
         out.append(np.where(times[i : i + rows, code[unknown]].any(1), np.nan, middle))
     return np.concatenate(out)
