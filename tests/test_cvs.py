@@ -648,3 +648,38 @@ def test_no_group_of_the_household_crosses_a_split():
         assert all(not a & b for a, b in itertools.combinations(parts, 2)) and all(
             len(v.y.unique()) == 12 for v in splits['train'].values()
         )
+
+
+def all_negatives(a, y, b, margin, excluded):
+    "Every negative of every anchor and positive looked at, as the triplet was first written"
+    d = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
+    same = y[:, None] == y
+    positive = same if excluded is None else same & ~excluded
+    i, p = (positive & (~same).any(1, keepdim=True)).nonzero(as_tuple=True)
+    near, far, negative = d[i, p][:, None], d[i], ~same[i]
+    nearest = torch.where(negative & (far > near), far, torch.inf).amin(1)
+    farthest = torch.where(negative, far, -torch.inf).amax(1)
+    return (near[:, 0] - torch.where(nearest.isfinite(), nearest, farthest) + margin).relu().mean()
+
+
+@pytest.mark.parametrize('own', [False, True])
+@pytest.mark.parametrize('scale', [0.3, 1.0, 10.0])
+def test_the_triplet_and_its_gradient_are_those_of_all_negatives(own, scale):
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 6, (48,), generator=g)
+    y[:4] = torch.arange(4) % 2  # every class is there more than once
+    x, w = (scale * torch.randn(48, 12, generator=g) + 0.2 * y[:, None] for _ in range(2))
+    excluded = torch.eye(48, dtype=torch.bool) if own else None
+    results = []
+    losses = (
+        lambda a, b: class_triplet(a, y, b, y, 1.0, 'tf', excluded),
+        lambda a, b: all_negatives(a, y, b, 1.0, excluded),
+    )
+    for f in losses:
+        a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
+        value = f(a, a if own else b)
+        value.backward()
+        results.append((value.detach(), a.grad, torch.zeros_like(b) if own else b.grad))
+    assert results[0][0] > 0
+    for new, old in zip(*results):
+        assert torch.allclose(new, old, rtol=1e-6, atol=1e-7)

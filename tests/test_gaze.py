@@ -15,15 +15,17 @@ from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.data.gaze_maps import Maps, given
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.datasets import data_digest, load
-from crossmodal_nb.datasets.gaze_masks import Attended, mean_map, views_of
+from crossmodal_nb.datasets import data_digest, gaze_masks, load
+from crossmodal_nb.datasets.gaze_masks import Attended, cells, mean_map, views_of
 from crossmodal_nb.datasets.shapes import colours
 from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import WordPieces
+from crossmodal_nb.evaluation.small_pools import SmallPoolEvaluation
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.gaze import Gaze
 from crossmodal_nb.methods.gaze_masking import GazeMasked, ways_of
+from crossmodal_nb.methods.similarity import unit
 from crossmodal_nb.nn.trainer import Trainer
 
 
@@ -421,3 +423,51 @@ def test_bad_settings(how, says):
 def test_a_probability_needs_something_to_see_through():
     with pytest.raises(InputError, match="no view has a part 'gaze'"):
         Gaze(mask_prob=0.5).fit(make_gaussian_views(60))
+
+
+def test_a_map_is_drawn_once_for_each_size(monkeypatch):
+    monkeypatch.setattr(gaze_masks, '_kept', {})
+    monkeypatch.setattr(gaze_masks, 'REDUCED', 6)
+    drawn = []
+
+    def draw(row):
+        drawn.append(row)
+        return np.random.default_rng(row).random((48, 64), np.float32)
+
+    maps = Maps(draw, [1, 2, 3])
+    means, shares = [mean_map(maps, (12, 16)) for _ in range(2)], [cells(maps, 4) for _ in range(2)]
+    assert sorted(drawn) == [1, 1, 2, 2, 3, 3] and np.array_equal(*means) and np.array_equal(*shares)
+    small = np.stack([draw(row).reshape(12, 4, 16, 4).mean((1, 3)) for row in (1, 2, 3)])
+    assert np.allclose(means[0], small.sum(0) / small.sum(0).max(), atol=1e-6)
+    assert shares[0].shape == (3, 16) and np.allclose(shares[0].sum(1), 1)
+    mean_map(Maps(draw, [4]), (12, 16))  # the oldest goes
+    assert len(gaze_masks._kept) == 6
+    drawn.clear()
+    mean_map(maps, (12, 16))
+    assert drawn[0] == 1
+
+
+@pytest.mark.parametrize('rows_an_item', [1, 3])
+def test_pools_encode_equal_draws_once(rows_an_item):
+    g, n = torch.Generator().manual_seed(0), 24
+    item = torch.arange(n).repeat_interleave(rows_an_item)
+    views = Views(
+        image=View(dict(pooled=torch.randn(n, 8, generator=g), gaze=torch.randn(n, 8, generator=g))),
+        text=View(torch.randn(len(item), 6, generator=g), item=item),
+    )
+    method = Gaze(dim=4, hidden=8, trainer=dict(epochs=1, batch=8, accelerator='cpu')).fit(views)
+    pools, asked, encode = SmallPoolEvaluation(views, 6, draws=3), [], method.encode
+    method.encode = lambda v, x, target=None: asked.append(v) or encode(v, x, target)
+    got = pools.scores(method)
+    assert asked.count('image') == 1 and asked.count('text') == (1 if rows_an_item == 1 else 3)
+    for d in range(3):
+        batch = views.batch(pools.item, seed=d)
+        a, b = (unit(encode(v, batch[v].x)).double().unflatten(0, (-1, 6)) for v in ('image', 'text'))
+        assert torch.equal(got[d], a @ b.mT)
+    assert not any(name in dict(method.named_modules()) for name in ('slow', 'kept'))
+
+
+def test_what_only_training_needs_is_gone_after_it():
+    for how in (dict(sampler='queue', size=8), dict(sampler='rerank', size=4)):
+        method = fit(how)
+        assert not {'slow', 'kept'} & set(dict(method.named_children())) and 'steps' not in method.state_dict()

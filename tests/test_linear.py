@@ -9,9 +9,10 @@ import torch
 from crossmodal_nb.core.files import sealed
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views
+from crossmodal_nb.methods import linear as linear_module
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.linear import CCA, MCCA, PLS, aligned
-from crossmodal_nb.methods.moments import Moments, correlations, stream
+from crossmodal_nb.methods.moments import Kept, Moments, correlations, kept_moments, kept_solutions, stream
 from crossmodal_nb.methods.saving import find
 from crossmodal_nb.methods.similarity import arithmetic, compare, nearest
 
@@ -287,3 +288,50 @@ def test_the_precision_of_rows_is_remembered(tmp_path):
     assert CCA(1).fit(views).fit(fine).moments.eps == torch.finfo(torch.double).eps
     mixed = Views(a=View(views['a'].x), b=View(fine['b'].x))
     assert rank(CCA(1).fit(mixed)) == 30
+
+
+def test_equal_pairs_are_summed_up_and_solved_once(monkeypatch):
+    train, solved, cca = make_gaussian_views(300, dtype=torch.double), [], linear_module.cca
+    again = Views({k: View(v.x.clone(), item=v.item) for k, v in train.items()})
+    monkeypatch.setattr(linear_module, 'cca', lambda *args: solved.append(args) or cca(*args))
+    for kept in (kept_moments, kept_solutions):
+        monkeypatch.setattr(kept, 'values', {})
+    first, second = CCA(3, ridge=0.1).fit(train), CCA(2, ridge=0.1).fit(again)
+    assert first.moments is second.moments
+    assert torch.equal(first.solution.W[0], second.solution.W[0]) and len(solved) == 1
+    name = next(iter(train))
+    plain = Moments()
+    for xa, xb, w in stream(train):
+        plain.update(xa, xb, weight=w)
+    assert torch.equal(plain.M2, first.moments.M2) and torch.equal(plain.mean, first.moments.mean)
+    assert torch.equal(plain.cov, (plain.M2.triu() + plain.M2.triu(1).T) / (plain.weight - 1))
+    before, codes = first.moments.M2.clone(), second.encode(name, train[name].x)
+    first.partial_fit(again)  # rows are added to a copy
+    assert first.moments.weight == 600 and second.moments.weight == 300
+    assert torch.equal(second.moments.M2, before) and torch.equal(second.encode(name, train[name].x), codes)
+    assert first.solution.rho[0] > 0
+    assert len(solved) == 2 and first.moments.content is None
+    weighted = CCA(2, ridge=0.1).fit(train, weight=torch.ones(300))
+    assert weighted.moments is not second.moments
+
+
+def test_what_is_kept_stays_within_its_limit():
+    kept, made = Kept(100), []
+    for key in ('a', 'b', 'a', 'c', 'a', 'b', None, 'large'):
+        assert kept(key, lambda key=key: made.append(key) or key or 'none', lambda v: 500 if v == 'large' else 50)
+    assert made == ['a', 'b', 'c', 'b', None, 'large'] and 'large' not in kept.values
+
+
+def test_correlations_encode_a_row_of_many_pairs_once():
+    g = torch.Generator().manual_seed(0)
+    views = Views(
+        a=View(torch.randn(40, 6, generator=g)), b=View(torch.randn(200, 5, generator=g), item=torch.arange(200) // 5)
+    )
+    m, rows = CCA(3, ridge=0.1).fit(views), []
+    encode = m.encode
+    m.encode = lambda v, x, target=None: rows.append((v, len(x))) or encode(v, x, target)
+    got = correlations(m, views)
+    za, zb = (encode(v, views[v].x.double()) for v in views)
+    za, zb = (z - z.mean(0) for z in (za.repeat_interleave(5, 0), zb))
+    assert torch.allclose(got, (za * zb).sum(0) / (za.norm(dim=0) * zb.norm(dim=0)))
+    assert rows == [('a', 40), ('b', 200)]

@@ -221,6 +221,20 @@ def test_the_null_of_queries_is_the_loop():
     assert 10 < permutation_null(S[:30], None, median_rank, 50).mean < 30
 
 
+def test_the_null_of_items_is_the_loop():
+    g = torch.Generator().manual_seed(1)
+    item = torch.arange(12)
+    for gallery in (item, item.repeat_interleave(torch.arange(12) % 4 + 1)):  # one positive each; one to four
+        S = torch.randint(0, 5, (12, len(gallery)), generator=g).float()  # many ties
+        for n in (7, 20):
+            rng = np.random.default_rng(2)
+            perms = [torch.from_numpy(rng.permutation(12)) for _ in range(n)]
+            for name, f in METRICS.items():
+                want = [f(S, relevant=(p, gallery)) for p in perms]
+                got = null_draws(cut(S, 5), (item, gallery), {name: f, 'rank': median_rank}, n, 2)[name][0]
+                assert np.allclose(got, want, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize('exact', [True, False])
 def test_the_null_of_the_gallery_is_as_wide_as_a_loop(exact, monkeypatch):
     S, (q, b), _ = world(6, 150, 200, 4)
@@ -280,6 +294,23 @@ def test_bootstrap_clusters():
     assert np.allclose(bootstrap(v, n=300, cluster=c), np.quantile(loop, [0.025, 0.975]))
     p = torch.randperm(60)
     assert np.allclose(bootstrap(v[p], cluster=c[p]), bootstrap(v, cluster=c))
+
+
+@pytest.mark.parametrize('clustered', [False, True])
+@pytest.mark.parametrize('unknown', [False, True])
+def test_the_bootstrap_is_the_loop_over_resampled_rows(clustered, unknown):
+    rng = np.random.default_rng(3)
+    code = rng.integers(12, size=50) if clustered else np.arange(50)
+    for values in (rng.integers(1, 9, 50).astype(float), (rng.random(50) < 0.4).astype(float), rng.random(50)):
+        values[[3, 7]] = np.nan if unknown else 1.0
+        groups = [np.flatnonzero(code == c) for c in np.unique(code)]
+        again = np.random.default_rng(5)
+        drawn = [again.integers(len(groups), size=len(groups)) for _ in range(200)]
+        resamples = [np.concatenate([groups[k] for k in d]) for d in drawn]
+        for metric in (np.nanmean, np.median, lambda v: float(np.nanmax(v))):
+            want = bootstrap(values, metric, resamples=resamples)
+            got = bootstrap(values, metric, n=200, seed=5, cluster=code if clustered else None)
+            assert np.allclose(got, want, rtol=1e-14, atol=0, equal_nan=True)
 
 
 S, Y, ITEMS = world(0)

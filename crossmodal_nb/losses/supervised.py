@@ -39,13 +39,22 @@ def class_triplet(
     i, p = (positive & (~same_class).any(1, keepdim=True)).nonzero(as_tuple=True)
     if not len(i):
         return 0.0 * d.sum()
-    near, far, negative = d[i, p][:, None], d[i], ~same_class[i]  # (pairs, m)
     if select == 'tf':
-        nearest = torch.where(negative & (far > near), far, torch.inf).amin(1)
-        farthest = torch.where(negative, far, -torch.inf).amax(1)
-        return (near[:, 0] - torch.where(nearest.isfinite(), nearest, farthest) + margin).relu().mean()
+        places = i * len(b) + p, _semi_hard(d.detach(), i, p, ~same_class)
+        near, far = (d.flatten().index_select(0, k) for k in places)
+        return (near - far + margin).relu().mean()
+    near, far, negative = d[i, p][:, None], d[i], ~same_class[i]  # (pairs, m)
     chosen = negative & (far > near) & (far - near < margin) if select == 'semi_mean' else negative
     return torch.where(chosen, near - far + margin, 0.0).relu().sum() / chosen.sum().clamp(min=1)
+
+
+def _semi_hard(d, i, p, negative):
+    """Of each anchor and positive, the nearest negative that is farther than the positive, else the farthest negative:
+    its place in the flattened `d`"""
+    far = torch.where(negative, d, -torch.inf)
+    candidates = far[i]
+    nearest, j = torch.where(candidates > d[i, p][:, None], candidates, torch.inf).min(1)
+    return i * d.shape[1] + torch.where(nearest.isfinite(), j, far.argmax(1)[i])
 
 # %% ../../nbs/losses/03_supervised.ipynb #8aad794c
 def semi_hard_triplet(

@@ -251,6 +251,9 @@ class Gaze(StoredNegatives, Students):
             return super().fit(GazeMasked(train, self.mask_prob, self.mask_type), validate)
         finally:
             self.candidates = self.last = self.proposers = None
+            for name in ('kept', 'slow'):  # of the training alone, and as large as the method itself
+                self._modules.pop(name, None)
+            self._buffers.pop('steps', None)
 
     def losses(self, z, batch):
         if self.sampler == 'batch':

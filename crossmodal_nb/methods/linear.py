@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core.checks import check_choice
 from .base import Method
 from .inputs import as_views, parts_of
-from .moments import Moments, cca, correlations, ridge_units, stream
+from .moments import Moments, cca, correlations, kept_solutions, pair_moments, ridge_units, stream
 from .similarity import similarities
 
 # %% ../../nbs/methods/03_linear.ipynb #0e0735d8
@@ -47,6 +47,9 @@ class StreamedFit:
         if earlier not in (None, self.views):
             self.views, now = earlier, self.views
             raise ValueError(f'these views are {now}, but the earlier ones were {earlier}')
+        if self.moments.M2 is None:
+            self.moments = pair_moments(views, weight)
+            return self
         for xa, xb, w in stream(views, weight):
             self.moments.update(xa, xb, weight=w)
         return self
@@ -64,7 +67,7 @@ class StreamedFit:
         return self
 
     def _fresh(self):
-        if self._shared:
+        if self._shared or self.moments.content:  # others may have these moments, too
             self.moments, self._shared = self.moments.copy(), False
         self._solved = {}
 
@@ -123,11 +126,16 @@ class CCA(StreamedFit, Method):
                     '(without a ridge they are 1); read the held-out ones',
                     stacklevel=2,
                 )
-            s = cca(self.moments.cov, p, self.ridges, self.ridge_unit, (a, b), self.moments.eps)
-            n_directions = max(int(n + 1e-6) - 1, 1)
-            self._solved[key] = SimpleNamespace(
-                W=tuple(W[:, :n_directions] for W in s.W), sigma=s.sigma[:n_directions], rho=s.rho[:n_directions]
-            )
+
+            def solve():
+                s = cca(self.moments.cov, p, self.ridges, self.ridge_unit, (a, b), self.moments.eps)
+                n_directions = max(int(n + 1e-6) - 1, 1)
+                return SimpleNamespace(
+                    W=tuple(W[:, :n_directions] for W in s.W), sigma=s.sigma[:n_directions], rho=s.rho[:n_directions]
+                )
+
+            known = self.moments.content and (self.moments.content, p, key)
+            self._solved[key] = kept_solutions(known, solve, lambda s: sum(W.nbytes for W in s.W))
         return self._solved[key]
 
     @property
@@ -165,11 +173,12 @@ class CCA(StreamedFit, Method):
     def state(self):
         m, s = self.moments, self.solution
         return dict(mean=m.mean, M2=m.M2, Wx=s.W[0], Wy=s.W[1], sigma=s.sigma, rho=s.rho), dict(
-            weight=m.weight, eps=m.eps
+            weight=m.weight, eps=m.eps, content=m.content
         )
 
     def restore(self, tensors, data):
-        t = tensors
+        t, self.moments = tensors, Moments()
+        self.moments.content = data.get('content')
         self.moments.weight, self.moments.mean, self.moments.M2 = data['weight'], t['mean'], t['M2']
         self.moments.eps = data.get('eps', 0.0)
         self._solved = {

@@ -54,11 +54,13 @@ class MomentsMap(StreamedFit, Method):
         return j, x - self.moments.mean.split(self._widths)[j].to(x)
 
     def state(self):
-        return dict(mean=self.moments.mean, M2=self.moments.M2), dict(weight=self.moments.weight, eps=self.moments.eps)
+        m = self.moments
+        return dict(mean=m.mean, M2=m.M2), dict(weight=m.weight, eps=m.eps, content=m.content)
 
     def restore(self, tensors, data):
-        m = self.moments
+        m = self.moments = Moments()
         m.mean, m.M2, m.weight, m.eps = tensors['mean'], tensors['M2'], data['weight'], data['eps']
+        m.content = data.get('content')
 
 # %% ../../nbs/methods/04_maps.ipynb #f83f3b70
 class RidgeMap(MomentsMap):

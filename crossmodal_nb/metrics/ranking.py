@@ -257,18 +257,20 @@ def group_counts(
     positives: np.ndarray,  # (p,) flat positions of the positives in the sorted rows, ascending
     R: np.ndarray,  # (b,) positives of each query
     m: int,  # Size of the gallery
+    source: np.ndarray | None = None,  # (b,) the row of `v` that a query looks at (default: its own)
 ) -> Counts:  # Of all groups
     "`counts` of sorted rows"
     b, lo = len(R), np.cumsum(R) - R
     row = np.repeat(np.arange(b), R)
     g, h = positives - row * m, np.arange(len(positives)) - lo[row]
     e = r = np.ones(len(positives), int)
-    t = () if v is None else np.flatnonzero(_tied(v, row, g, m))
+    source = np.arange(b) if source is None else source
+    t = () if v is None else np.flatnonzero(_tied(v, source[row], g, m))
     if len(t):  # only in rows with ties: find the bounds of the runs
         rows = np.flatnonzero(np.bincount(row[t], minlength=b))
         tied_row = np.searchsorted(rows, row[t])
         new = np.ones((len(rows), m), bool)
-        new[:, 1:] = v[rows, 1:] != v[rows, :-1]
+        new[:, 1:] = v[source[rows], 1:] != v[source[rows], :-1]
         start = np.append(np.flatnonzero(new), new.size)
         run = np.cumsum(new).take(tied_row * m + g[t]) - 1
         e = e.copy()
@@ -320,11 +322,12 @@ def recall_at(
         raise ValueError(f'recall at k={k}: k starts at 1')
     c = _best(scores, relevant)
     m = np.clip(k - c.g, 0, c.e)
-    if (c.r == 1).all():
-        return mean_over_queries(m / c.e, mean)
-    from scipy.stats import hypergeom
+    values, tied = m / c.e, np.flatnonzero(c.r > 1)
+    if len(tied):
+        from scipy.stats import hypergeom
 
-    return mean_over_queries(1 - hypergeom.pmf(0, c.e, c.r, m), mean)
+        values[tied] = 1 - hypergeom.pmf(0, c.e[tied], c.r[tied], m[tied])
+    return mean_over_queries(values, mean)
 
 
 def mean_over_queries(

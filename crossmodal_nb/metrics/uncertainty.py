@@ -43,26 +43,51 @@ def bootstrap(
 ) -> Interval:
     "Percentile bootstrap interval of a metric over queries (Efron and Tibshirani, 1993, chapter 13)"
     values = torch.as_tensor(values)
-    rows = _resamples(len(values), n, seed, cluster) if resamples is None else map(torch.as_tensor, resamples)
-    draws = [float(metric(values[i])) for i in rows]
+    if resamples is not None:
+        draws = [float(metric(values[torch.as_tensor(i)])) for i in resamples]
+    else:
+        code = np.arange(len(values)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+        if len(code) != len(values):
+            raise ValueError(f'{len(code)} cluster codes for {len(values)} values')
+        times = _times_drawn(int(code.max()) + 1 if len(code) else 0, n, seed)
+        reduce = {np.nanmean: _resampled_means, np.median: _resampled_medians}.get(metric)
+        if reduce and values.dim() == 1:
+            draws = reduce(values.double().numpy(), times, code)
+        else:
+            draws = [float(metric(values[torch.from_numpy(np.repeat(np.arange(len(code)), k[code]))])) for k in times]
     return Interval(*map(float, np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])))
 
+# %% ../../nbs/metrics/07_uncertainty.ipynb #res4draw
+@functools.lru_cache(maxsize=4)
+def _times_drawn(m, n, seed):
+    "(n, m) how often each of m clusters is in each of n resamples of m"
+    rng, counts = np.random.default_rng(seed), np.zeros((n, m), np.uint16)
+    for row in counts:
+        row += np.bincount(rng.integers(m, size=m), minlength=m).astype(np.uint16)
+    return counts
 
-def _resamples(m, n, seed, cluster):
-    rng = np.random.default_rng(seed)
-    if cluster is None:
-        for _ in range(n):
-            yield torch.from_numpy(rng.integers(m, size=m))
-        return
-    code = np.unique(np.asarray(cluster), return_inverse=True)[1]
-    if len(code) != m:
-        raise ValueError(f'{len(code)} cluster codes for {m} values')
-    order, size = np.argsort(code, kind='stable'), np.bincount(code)
-    start = np.cumsum(size) - size
-    for _ in range(n):
-        c = rng.integers(len(size), size=len(size))
-        k = size[c]
-        yield torch.from_numpy(order[np.repeat(start[c] - np.cumsum(k) + k, k) + np.arange(k.sum())])
+
+def _resampled_means(values, times, code):
+    "(n,) means of the resampled values that are not NaN"
+    m, known = times.shape[1], ~np.isnan(values)
+    total = np.bincount(code, np.where(known, values, 0.0), m)
+    number = np.bincount(code, known, m)
+    weights = times.astype(float)
+    with np.errstate(invalid='ignore'):
+        return weights @ total / (weights @ number)
+
+
+def _resampled_medians(values, times, code, rows=64):
+    "(n,) medians of the resampled values"
+    order, out = np.argsort(values, kind='stable'), []  # NaN last
+    unknown = np.isnan(values)
+    for i in range(0, len(times), rows):
+        cumulative = times[i : i + rows, code[order]].cumsum(1, dtype=np.int64)
+        last = cumulative[:, -1:]
+        low, high = ((cumulative <= p).sum(1) for p in ((last - 1) // 2, last // 2))
+        middle = (values[order[low]] + values[order[high]]) / 2
+        out.append(np.where(times[i : i + rows, code[unknown]].any(1), np.nan, middle))
+    return np.concatenate(out)
 
 # %% ../../nbs/metrics/07_uncertainty.ipynb #f6bec657
 # Random signs of every item, by which interactions of pairs are summed up without a matrix of pairs
