@@ -30,7 +30,6 @@ from ..core.names import current_record
 from ..core.settings import settings
 from ..evaluation import tidy
 from ..metrics import uncertainty
-from . import fit_cache
 from .bindings import bindings
 from .keys import differs, digests, key, notebook_code, silent
 
@@ -134,6 +133,8 @@ def check_parameters(
 ):
     """Convert the values that replace the declared defaults to the types of these, or refuse them. From here on, fits
     are looked up in the cache that the runner has named (see `fit_cache`)"""
+    from crossmodal_nb.runs import fit_cache
+
     path = experiment(notebook)
     injected = [
         ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')
@@ -214,6 +215,8 @@ def cost() -> dict:
 
     Shown on the run card, never part of a key"""
     import psutil
+
+    from crossmodal_nb.runs import fit_cache
 
     return fit_cache.with_training(dict(seconds=time.time() - psutil.Process().create_time(), **fit_cache.usage()))
 
