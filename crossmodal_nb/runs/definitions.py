@@ -44,6 +44,7 @@ presentation = (
     'runs.reach',
     'runs.fingerprint',
     'runs.fit_cache',
+    'runs.packing',
     'runs.record.cost',
     'runs.record.machine',
 )  # changes no number of a record

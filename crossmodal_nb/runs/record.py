@@ -32,6 +32,7 @@ from ..evaluation import tidy
 from ..metrics import uncertainty
 from .bindings import bindings
 from .keys import differs, digests, key, notebook_code, silent
+from .packing import unpacked
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
@@ -316,7 +317,7 @@ def read(
     "A record under current names, with the arrays from the file beside it; older records hold these as text"
     path = Path(path)
     try:
-        wrong = _wrong(r := read_sealed(path, ''))
+        wrong = _wrong(r := unpacked(read_sealed(path, ''), path.parent))
         if not wrong and named and is_key(path.stem) and r['key'] != path.stem:
             wrong = f'it is the record of another run, {r["key"]}'
         if not wrong and 'tables' in r:
