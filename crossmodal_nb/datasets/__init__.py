@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from ..core.checks import InputError, MissingError, check_choice
-from ..core.checksums import look_at, sums_at
+from ..core.checksums import file_states, state_sums
 from ..core.files import digest
 from ..core.settings import settings
 from ..data.views import View, Views
@@ -240,8 +240,8 @@ def data_digest(
     for p in paths:
         if p.is_dir():
             manifest += _sizes(p, folder)
-    looked = {str(p): at for p, at in zip(paths, look_at(map(str, paths))) if at}
-    sums = zip(looked.items(), sums_at(looked.values()))
+    states = {str(p): state for p, state in zip(paths, file_states(map(str, paths))) if state}
+    sums = zip(states.items(), state_sums(states.values()))
     return digest(name, manifest, [[os.path.relpath(p, folder), s.st_size, sha] for (p, (_, s)), sha in sums])
 
 
@@ -250,14 +250,14 @@ read_whole = 4e9  # bytes of a folder up to which the content of its files count
 
 def _sizes(place, folder):
     "[path as seen from `folder`, size, and sha256 unless there is much] of all files below a place, in their order"
-    found = {}  # as seen from `folder`, in parts: the file itself
+    files = {}  # as seen from `folder`, in parts: the file itself
     for inner, _, names in os.walk(place):
         parts = os.path.relpath(inner, folder).split(os.sep)
         parts = () if parts == ['.'] else (*parts,)
-        looked = zip(names, look_at(os.path.join(inner, name) for name in names))
-        found |= {(*parts, name): at for name, at in looked if at}
-    found = dict(sorted(found.items()))
-    manifest = [[os.sep.join(parts), s.st_size] for parts, (_, s) in found.items()]
+        states = zip(names, file_states(os.path.join(inner, name) for name in names))
+        files |= {(*parts, name): state for name, state in states if state}
+    files = dict(sorted(files.items()))
+    manifest = [[os.sep.join(parts), s.st_size] for parts, (_, s) in files.items()]
     if sum(size for _, size in manifest) > read_whole:
         return manifest
-    return [entry + [sha] for entry, sha in zip(manifest, sums_at(found.values()))]
+    return [entry + [sha] for entry, sha in zip(manifest, state_sums(files.values()))]

@@ -94,11 +94,11 @@ def named_definitions(
         if m.startswith(f'{package_index.package}.encoders.') and name in module.definitions
     }
     texts = {*_texts(params)}
-    own_names = texts & own().keys() if package_index.package == package else ()  # known at run time only
+    catalogued = texts & own().keys() if package_index.package == package else ()  # known at run time only
     place = f'{package}.datasets.own'
     hooks = {(place, hook) for hook in ('read_own', 'files', 'class_names')}
     meant = {text: _meant(text, package_index) for text in texts}
-    return encoders.union(*(meant[text] or (hooks if text in own_names else ()) for text in texts))
+    return encoders.union(*(meant[text] or (hooks if text in catalogued else ()) for text in texts))
 
 
 def _texts(value):
@@ -167,7 +167,7 @@ def digests(
     data=data_digest,  # Function that gives the digest of a data set
 ) -> dict:  # notebook, params, fit, measure, data, and maybe encoders (None where data or a model is absent here)
     "The digests of a run"
-    return _without_data(notebook, params, index()) | _data_digests(params, data)
+    return _run_digests(notebook, params, index()) | _data_digests(params, data)
 
 
 def known_digests(
@@ -175,14 +175,14 @@ def known_digests(
     code: str,  # What `code_state` gives
 ):  # A function like `digests`
     "`digests` for many runs: what has been computed for the same code, notebook and parameters is not computed again"
-    package_index, own_names = functools.cache(index), sorted(own())
+    package_index, catalogued = functools.cache(index), sorted(own())
     sha256 = functools.cache(lambda notebook: sums_of([notebook])[0])
 
     def known(notebook, params, data=data_digest):
-        question = [code, sha256(notebook), params, own_names]
+        question = [code, sha256(notebook), params, catalogued]
         subject = f'{notebook} {digest(params)}'
-        found = ask(subject, question, lambda: _without_data(notebook, params, package_index()))
-        return found | _data_digests(params, data)
+        code_parts = ask(subject, question, lambda: _run_digests(notebook, params, package_index()))
+        return code_parts | _data_digests(params, data)
 
     return known
 
@@ -193,7 +193,7 @@ def _options(params):
     return options, options.pop('root', None)
 
 
-def _without_data(notebook, params, package_index):
+def _run_digests(notebook, params, package_index):
     options, root = _options(params)
     counted = params | (dict(options=options) if root else {})
     counted = {k: v for k, v in counted.items() if k not in silent and (k not in neutral or v != neutral[k])}

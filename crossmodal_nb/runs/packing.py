@@ -33,20 +33,20 @@ class _Numbers:
         "Where the numbers of an array are from now on, as text; equal ones are stored once"
         stored, decimals = _smallest(x)
         kind = stored.dtype.str[1:]
-        same = kind, decimals, stored.tobytes()
-        if same not in self.known:
+        entry = kind, decimals, stored.tobytes()
+        if entry not in self.known:
             start = self.lengths.get(kind, 0)
             self.parts.setdefault(kind, []).append(stored)
             self.lengths[kind] = start + len(stored)
-            self.known[same] = f'{kind} {start} {len(stored)} {decimals}'
-        return self.known[same]
+            self.known[entry] = f'{kind} {start} {len(stored)} {decimals}'
+        return self.known[entry]
 
     def arrays(self) -> dict:
         return {kind: np.concatenate(parts) for kind, parts in self.parts.items()}
 
 
 def _smallest(x):
-    "The same numbers in the smallest type, and with how many decimals they are multiplied"
+    "The entry numbers in the smallest type, and with how many decimals they are multiplied"
     if x.dtype.kind in 'iu':
         return _whole(x), 0
     if x.dtype != np.float64:
@@ -69,7 +69,7 @@ def _whole(x):
     return x.astype(np.min_scalar_type(min(x.min(), -1 - x.max())))  # the signed type for the larger of both
 
 
-def _from_place(place, arrays):
+def _take(place, arrays):
     "Numbers, as integers, or with decimals, or as they are stored"
     kind, start, length, decimals = place.split()
     x = arrays[kind][int(start) : int(start) + int(length)]
@@ -101,14 +101,14 @@ def _figures(text):
     if not re.fullmatch(r'-?\d+(\.\d+)?( -?\d+(\.\d+)?){7,}', text):
         return None
     x = np.array(text.split(), float)
-    return x if _as_text(x, _decimals(text)) == text else None
+    return x if _spelled(x, _decimals(text)) == text else None
 
 
 def _decimals(text):
     return len(text.split(maxsplit=1)[0].partition('.')[2])
 
 
-def _as_text(x, decimals):
+def _spelled(x, decimals):
     return ' '.join(f'{v:.{decimals}f}' for v in x.tolist())
 
 
@@ -152,19 +152,19 @@ def _unpacked(v, arrays):
     match list(v):
         case ['numbers']:
             words = v['numbers'].split()
-            x, decimals = _from_place(' '.join(words[:4]), arrays)
+            x, decimals = _take(' '.join(words[:4]), arrays)
             return (x / 10.0**decimals if decimals else x).astype(words[4]).reshape([*map(int, words[5:])])
         case ['figures']:
             place, _, digits = v['figures'].rpartition(' ')
-            x, decimals = _from_place(place, arrays)
-            return _as_text(x / 10.0**decimals, int(digits))
+            x, decimals = _take(place, arrays)
+            return _spelled(x / 10.0**decimals, int(digits))
         case ['floats']:
-            x, decimals = _from_place(v['floats'], arrays)
+            x, decimals = _take(v['floats'], arrays)
             return (x / 10.0**decimals).tolist() if decimals else x.astype(float).tolist()
         case ['ints']:
-            return _from_place(v['ints'], arrays)[0].tolist()
+            return _take(v['ints'], arrays)[0].tolist()
         case ['words', 'index']:
-            return [copy.copy(v['words'][i]) for i in _from_place(v['index'], arrays)[0].tolist()]
+            return [copy.copy(v['words'][i]) for i in _take(v['index'], arrays)[0].tolist()]
         case ['columns', 'fields', 'order']:
             return _rows(v, arrays)
     return {k: _unpacked(w, arrays) for k, w in v.items()}
@@ -177,7 +177,7 @@ def _rows(v, arrays):
         return [dict(zip(names, values)) for values in zip(*(columns[k] for k in names), strict=True)]
     following = {k: iter(values).__next__ for k, values in columns.items()}
     fields = [[(k, following[k]) for k in names] for names in v['fields']]
-    return [{k: take() for k, take in fields[i]} for i in _from_place(v['order'], arrays)[0].tolist()]
+    return [{k: take() for k, take in fields[i]} for i in _take(v['order'], arrays)[0].tolist()]
 
 # %% ../../nbs/runs/09_packing.ipynb #efb60036
 def write_packed(

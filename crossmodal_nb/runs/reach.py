@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core.checksums import look_at, sums_at
+from ..core.checksums import file_states, state_sums
 from ..core.files import digest
 from .bindings import Names, Target, bindings
 from .definitions import Writer, has_effect, is_private, part_of, positions
@@ -216,8 +216,8 @@ def code_state(
 ) -> str:  # 12 hexadecimal digits
     "A digest of the files that an index is made from, comments included"
     folder = Path(folder or package_folder())
-    looked = dict(zip(_sources(folder), look_at(_sources(folder))))
-    return digest([[os.path.relpath(f, folder), sha] for f, sha in zip(looked, sums_at(looked.values()))])
+    states = dict(zip(_sources(folder), file_states(_sources(folder))))
+    return digest([[os.path.relpath(f, folder), sha] for f, sha in zip(states, state_sums(states.values()))])
 
 
 @functools.lru_cache(4)

@@ -187,7 +187,7 @@ def _with_needs(entries, names):
 def _once(look, ask, code):
     "The same function with a cache: a data set is read once, and not at all if nothing below its folder has changed"
     known, options_asked = {}, functools.cache(lambda name, options: files_asked(name, json.loads(options)))
-    states = functools.cache(_state_of_data)
+    states = functools.cache(_data_state)
 
     def asked(name, root=None, **options):
         options_text = json.dumps(options, sort_keys=True, default=str)
@@ -200,7 +200,7 @@ def _once(look, ask, code):
     return asked
 
 
-def _state_of_data(name, root, limit=200_000):
+def _data_state(name, root, limit=200_000):
     """Digest of the names, sizes and times of all files below the folder of a data set. None where that is not all that
     its digest depends on: data of one's own, links to other folders; or where there are too many files"""
     entry = find_entry(name)[1]
