@@ -29,6 +29,7 @@ import typer
 from typer.core import TyperGroup
 
 from .core.checks import InputError, check_choice, literal, printable, system_remedy
+from .core.deferred import defer
 from .core.names import current_parameters
 from .core.progress import Progress, duration
 from .core.settings import settings
@@ -119,6 +120,7 @@ app = typer.Typer(
 
 @app.callback()
 def _main(traceback: bool = typer.Option(False, '--traceback', help='Show where an error came from.')):
+    defer('torch', 'pandas')
     if traceback:
         sys.excepthook = _print_traceback
 
@@ -525,7 +527,7 @@ def plan(names: list[str] = names_, smoke: bool = typer.Option(False, help='The 
         + (' (`--stale` runs them again)' if stale else '')
     )
     if not names and not smoke:
-        report = runner.plan(report=True)
+        report = [j for j in jobs if j['report']]
         print(f'`make report` computes {len(report)} here: {_minutes(report)}; it aims at 15 min on two cores.')
 
 # %% ../nbs/cli.ipynb #27d65b3a

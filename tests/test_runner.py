@@ -171,3 +171,52 @@ if not begun.exists():
 
 def test_outside_a_checkout_the_experiments_are_those_of_the_package(tmp_path):
     assert 'cca_emoji' in crossmodal(tmp_path, 'plan', 'cca_emoji', check=0)
+
+
+def test_a_second_plan_reads_only_what_has_changed(house, monkeypatch):
+    crossmodal(house, 'run', check=0)
+    first, reads, read = crossmodal(house, 'plan', check=0), [], record.read
+    monkeypatch.setattr(record, 'read', lambda *args, **more: reads.append(args) or read(*args, **more))
+    monkeypatch.setattr(keys, 'index', lambda: pytest.fail('the code is looked at'))
+    assert crossmodal(house, 'plan', check=0) == first and ' kept ' in first and not reads
+    (file,) = (house / 'work' / 'records' / 'toy').glob('*.json')
+    text, state = file.read_text(), file.stat()
+    file.write_text(text.replace('"ok"', '"no"'))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # of equal size and age
+    assert 'is left out' in crossmodal(house, 'plan', check=0) and reads
+    file.write_text(text)
+    assert crossmodal(house, 'plan', check=0) == first
+
+
+def test_a_data_set_is_read_again_when_a_byte_below_its_folder_has_changed(tmp_path, monkeypatch):
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    folder, entry = tmp_path / 'set', dict(embedded=False)
+    (folder / 'inner').mkdir(parents=True)
+    file = folder / 'inner' / 'a'
+    file.write_text('12')
+    monkeypatch.setattr(runner, 'find_entry', lambda name: (None, entry))
+    monkeypatch.setattr(runner, 'find_folder', lambda entry, root: (folder, []))
+    monkeypatch.setattr(runner, 'files_asked', lambda name, options: options)
+    reads = []
+
+    def look(name, root=None, **options):
+        reads.append(name)
+        return file.read_text()
+
+    def digest(**options):
+        with runner.answers('test') as ask:
+            return runner._once(look, ask, 'code')('set', **options)
+
+    assert [digest(), digest(), digest(part=1), digest(part=1)] == ['12'] * 4 and len(reads) == 2
+    state = file.stat()
+    file.write_text('21')
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert digest() == '21' and len(reads) == 3
+    (folder / 'b').write_text('')
+    assert digest() == '21' and len(reads) == 4
+    (folder / 'elsewhere').symlink_to(tmp_path)  # what is there is not watched
+    assert digest() == digest() == '21' and len(reads) == 6
+    (folder / 'elsewhere').unlink()
+    entry['own'] = True
+    assert digest() == digest() == '21' and len(reads) == 8

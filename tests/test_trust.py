@@ -383,6 +383,32 @@ def test_a_damaged_cache_of_checksums_begins_anew(tmp_path, monkeypatch):
         checksums.remember({tmp_path / f'{i}': [i, i, i, i, 'x' * 64] for i in range(300)})
 
 
+def test_an_answer_counts_only_for_its_question_and_while_it_is_whole(tmp_path, monkeypatch):
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    found = []
+
+    def ask(question, answer, kind='plans', subject='a'):
+        with checksums.answers(kind) as asked:
+            return asked(subject, question, lambda: found.append(answer) or answer)
+
+    assert [ask([1], 'x'), ask([1], 'y'), ask([1], 'y', 'others'), ask([1], 'z', subject='b')] == ['x', 'x', 'y', 'z']
+    assert [ask([2], 'new'), ask([2], 'newer'), ask([1], 'old')] == ['new', 'new', 'old']
+    store = settings().work / 'digests.sqlite'
+    with contextlib.closing(sqlite3.connect(store)) as database, database:
+        database.execute("UPDATE answers SET answer = '\"bad\"' WHERE kind = 'plans' AND subject = 'a'")
+    assert ask([1], 'again') == 'again' and ask([1], 'unasked', subject='b') == 'z'
+    for damage in damages.values():
+        damage(store)
+        assert ask([1], 'found anew', subject='c') == 'found anew'
+        assert ask([1], 'not asked', subject='c') in ('found anew', 'not asked')
+    store.unlink()
+    store.mkdir()  # there can be no cache
+    assert [ask([1], 'x'), ask([1], 'y')] == ['x', 'y']
+    with pytest.raises(KeyError), checksums.answers('plans') as asked:
+        asked('d', [1], dict().popitem)
+
+
 def test_checksums_without_a_cache(tmp_path, monkeypatch):
     "The cache is held by others, or cannot be made: files are read, and a good cache stays"
     (tmp_path / 'settings.ini').write_text('[crossmodal]\n')

@@ -7,23 +7,20 @@ __all__ = ['info', 'read_whole', 'gaussian', 'classes', 'entries', 'find_entry',
            'class_names', 'catalogue', 'data_digest']
 
 # %% ../../nbs/datasets/32_registry.ipynb #imports0
-import contextlib
 import hashlib
 import importlib
 import inspect
 import os
 import pkgutil
-import stat
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from ..core.checks import InputError, MissingError, check_choice
-from ..core.checksums import sums_of
+from ..core.checksums import file_states, state_sums
 from ..core.files import digest
 from ..core.settings import settings
-from ..data.synthetic import make_class_views, make_gaussian_views
 from ..data.views import View, Views
 
 # %% ../../nbs/datasets/32_registry.ipynb #dd735b2a
@@ -65,6 +62,8 @@ def gaussian(
     seed: int = 0,  # The three samples
 ) -> dict[str, Views]:
     "`make_gaussian_views` in three splits"
+    from crossmodal_nb.data.synthetic import make_gaussian_views
+
     return _three(make_gaussian_views, n, seed, dims=dict(dims), rho=rho)
 
 
@@ -78,6 +77,8 @@ def classes(
     seed: int = 0,  # The three samples
 ) -> dict[str, Views]:
     "`make_class_views` in three splits"
+    from crossmodal_nb.data.synthetic import make_class_views
+
     return _three(make_class_views, n, seed, dims=dict(dims), signal=dict(signal), classes=classes, sizes=sizes)
 
 # %% ../../nbs/datasets/32_registry.ipynb #e5123353
@@ -239,10 +240,9 @@ def data_digest(
     for p in paths:
         if p.is_dir():
             manifest += _sizes(p, folder)
-    from crossmodal_nb.core.checksums import sha256s
-
-    shas = sha256s([p for p in paths if p.is_file()])
-    return digest(name, manifest, [[os.path.relpath(p, folder), p.stat().st_size, s] for p, s in shas.items()])
+    states = {str(p): state for p, state in zip(paths, file_states(map(str, paths))) if state}
+    sums = zip(states.items(), state_sums(states.values()))
+    return digest(name, manifest, [[os.path.relpath(p, folder), s.st_size, sha] for (p, (_, s)), sha in sums])
 
 
 read_whole = 4e9  # bytes of a folder up to which the content of its files counts, above it only their sizes
@@ -250,16 +250,14 @@ read_whole = 4e9  # bytes of a folder up to which the content of its files count
 
 def _sizes(place, folder):
     "[path as seen from `folder`, size, and sha256 unless there is much] of all files below a place, in their order"
-    sizes, places = [], {}
+    files = {}  # as seen from `folder`, in parts: the file itself
     for inner, _, names in os.walk(place):
         parts = os.path.relpath(inner, folder).split(os.sep)
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
-                s = os.stat(os.path.join(inner, name))
-                if stat.S_ISREG(s.st_mode):
-                    sizes.append([[*parts, name] if parts != ['.'] else [name], s.st_size])
-                    places[os.sep.join(sizes[-1][0])] = os.path.join(inner, name)
-    manifest = [[os.sep.join(parts), size] for parts, size in sorted(sizes)]
+        parts = () if parts == ['.'] else (*parts,)
+        states = zip(names, file_states(os.path.join(inner, name) for name in names))
+        files |= {(*parts, name): state for name, state in states if state}
+    files = dict(sorted(files.items()))
+    manifest = [[os.sep.join(parts), s.st_size] for parts, (_, s) in files.items()]
     if sum(size for _, size in manifest) > read_whole:
         return manifest
-    return [entry + [sha] for entry, sha in zip(manifest, sums_of([places[name] for name, _ in manifest]))]
+    return [entry + [sha] for entry, sha in zip(manifest, state_sums(files.values()))]

@@ -26,7 +26,7 @@ from ..core.supervision import supervised
 from .contents import lessons
 from .pages import good_records, kernel, readable, staged_code, with_pages
 from .staging import checkout_settings, stage
-from ..runs.record import write as write_record
+from ..runs.packing import write_packed
 
 # %% ../../nbs/report/18_book.ipynb #b51a8c2e
 def build(
@@ -145,7 +145,7 @@ def publish(
         for f in earlier:
             shutil.copy2(f, new)  # until the page is there, too
         for r in latest.values():
-            write_record(new / r['path'].name, {k: v for k, v in r.items() if k != 'path'})
+            write_packed(new / r['path'].name, {k: v for k, v in r.items() if k != 'path'})
         written = {f.name for r in latest.values() for f in new.glob(f'{r["path"].stem}.*')}
     write_notebook(page, nb)
     for f in earlier:

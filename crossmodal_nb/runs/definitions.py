@@ -7,6 +7,7 @@ __all__ = ['learning', 'presentation', 'part_of', 'has_effect', 'is_private', 'p
 
 # %% ../../nbs/runs/05_definitions.ipynb #50196426
 import ast
+import functools
 from typing import NamedTuple
 
 from fastcore.basics import patch
@@ -43,11 +44,13 @@ presentation = (
     'runs.reach',
     'runs.fingerprint',
     'runs.fit_cache',
+    'runs.packing',
     'runs.record.cost',
     'runs.record.machine',
 )  # changes no number of a record
 
 
+@functools.cache
 def part_of(
     module: str,  # `'crossmodal_nb.losses'`
     name: str = '',  # A definition in it

@@ -5,7 +5,7 @@ place."""
 
 # %% auto #0
 __all__ = ['silent', 'neutral', 'compared', 'optional', 'notebook_code', 'named_definitions', 'notebook_digest', 'code_digests',
-           'digests', 'key', 'differs']
+           'digests', 'known_digests', 'key', 'differs']
 
 # %% ../../nbs/runs/01_keys.ipynb #imports0
 import ast
@@ -13,6 +13,7 @@ import functools
 import json
 from pathlib import Path
 
+from ..core.checksums import sums_of
 from ..core.files import digest, notebook_errors
 from ..datasets import data_digest
 from ..datasets.own import own
@@ -92,7 +93,12 @@ def named_definitions(
         for name in class_names(text)
         if m.startswith(f'{package_index.package}.encoders.') and name in module.definitions
     }
-    return encoders.union(*(_meant(text, package_index) for text in _texts(params)))
+    texts = {*_texts(params)}
+    catalogued = texts & own().keys() if package_index.package == package else ()  # known at run time only
+    place = f'{package}.datasets.own'
+    hooks = {(place, hook) for hook in ('read_own', 'files', 'class_names')}
+    meant = {text: _meant(text, package_index) for text in texts}
+    return encoders.union(*(meant[text] or (hooks if text in catalogued else ()) for text in texts))
 
 
 def _texts(value):
@@ -102,6 +108,7 @@ def _texts(value):
     return [text for v in inside for text in _texts(v)]
 
 
+@functools.lru_cache(4096)
 def _meant(text, package_index):
     if is_path(text):
         module, _, name = package_index.names.path(text, package_index.names.now).partition(':')
@@ -111,9 +118,6 @@ def _meant(text, package_index):
     for m, module in package_index.modules.items():
         if 'info' in module.definitions and (target := package_index.member(m, name)) and target.ours and target.name:
             definitions |= {target[:2]} | {(m, hook) for hook in ('files', 'class_names') if hook in module.definitions}
-    if not definitions and package_index.package == package and text in own():  # known at run time only
-        place = f'{package}.datasets.own'
-        return {(place, hook) for hook in ('read_own', 'files', 'class_names')}
     return definitions
 
 # %% ../../nbs/runs/01_keys.ipynb #be5a902f
@@ -163,15 +167,46 @@ def digests(
     data=data_digest,  # Function that gives the digest of a data set
 ) -> dict:  # notebook, params, fit, measure, data, and maybe encoders (None where data or a model is absent here)
     "The digests of a run"
-    options, package_index = dict(params.get('options') or {}), index()
-    root = options.pop('root', None)  # of a notebook without the parameter `root`
+    return _run_digests(notebook, params, index()) | _data_digests(params, data)
+
+
+def known_digests(
+    ask,  # Function that `answers` gives
+    code: str,  # What `code_state` gives
+):  # A function like `digests`
+    "`digests` for many runs: what has been computed for the same code, notebook and parameters is not computed again"
+    package_index, catalogued = functools.cache(index), sorted(own())
+    sha256 = functools.cache(lambda notebook: sums_of([notebook])[0])
+
+    def known(notebook, params, data=data_digest):
+        question = [code, sha256(notebook), params, catalogued]
+        subject = f'{notebook} {digest(params)}'
+        code_parts = ask(subject, question, lambda: _run_digests(notebook, params, package_index()))
+        return code_parts | _data_digests(params, data)
+
+    return known
+
+
+def _options(params):
+    "The options of the data set, and its folder where they name it: in a notebook without the parameter `root`"
+    options = dict(params.get('options') or {})
+    return options, options.pop('root', None)
+
+
+def _run_digests(notebook, params, package_index):
+    options, root = _options(params)
     counted = params | (dict(options=options) if root else {})
     counted = {k: v for k, v in counted.items() if k not in silent and (k not in neutral or v != neutral[k])}
-    dataset = params.get('dataset')
     return dict(
         notebook=notebook_digest(notebook, package_index),
         params=digest(package_index.names.value(counted)),
         **code_digests(notebook, params, package_index),
+    )
+
+
+def _data_digests(params, data):
+    (options, root), dataset = _options(params), params.get('dataset')
+    return dict(
         data=data(dataset, root=params.get('root') or root, **options) if dataset else 'none',
         **_pretrained(params.get('encoders')),
     )

@@ -30,9 +30,9 @@ from ..core.names import current_record
 from ..core.settings import settings
 from ..evaluation import tidy
 from ..metrics import uncertainty
-from . import fit_cache
 from .bindings import bindings
 from .keys import differs, digests, key, notebook_code, silent
+from .packing import unpacked
 
 # %% ../../nbs/runs/02_record.ipynb #e70c8454
 def parameters(
@@ -134,6 +134,8 @@ def check_parameters(
 ):
     """Convert the values that replace the declared defaults to the types of these, or refuse them. From here on, fits
     are looked up in the cache that the runner has named (see `fit_cache`)"""
+    from crossmodal_nb.runs import fit_cache
+
     path = experiment(notebook)
     injected = [
         ast.parse(cell) for cell in given.get('In', ()) if cell.startswith('# Parameters\n')
@@ -214,6 +216,8 @@ def cost() -> dict:
 
     Shown on the run card, never part of a key"""
     import psutil
+
+    from crossmodal_nb.runs import fit_cache
 
     return fit_cache.with_training(dict(seconds=time.time() - psutil.Process().create_time(), **fit_cache.usage()))
 
@@ -313,7 +317,7 @@ def read(
     "A record under current names, with the arrays from the file beside it; older records hold these as text"
     path = Path(path)
     try:
-        wrong = _wrong(r := read_sealed(path, ''))
+        wrong = _wrong(r := unpacked(read_sealed(path, ''), path.parent))
         if not wrong and named and is_key(path.stem) and r['key'] != path.stem:
             wrong = f'it is the record of another run, {r["key"]}'
         if not wrong and 'tables' in r:

@@ -7,6 +7,7 @@ __all__ = ['fields', 'chapters', 'backends', 'own_manifest', 'manifest', 'expand
 
 # %% ../../nbs/runs/03_runner.ipynb #imports0
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -18,14 +19,16 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
+from ..core.checksums import answers, stamped
 from ..core.files import digest, file_below, locked, read_notebook, write_notebook
 from ..core.progress import Progress, duration, say
 from ..core.settings import settings
 from ..core.supervision import end_with, lifeline
-from ..datasets import data_digest
+from ..datasets import data_digest, find_entry, find_folder
 from ..datasets.audit import files_asked
 from ..encoders.names import placed
-from . import fit_cache, keys, record
+from . import keys, record
+from .reach import code_state, package_folder
 
 # %% ../../nbs/runs/03_runner.ipynb #33862112
 fields = dict(
@@ -153,21 +156,23 @@ def plan(
     smoke: bool = False,
     report: bool = False,  # Only entries marked `report`
     into: Path | None = None,  # Folder of records (default: `work/records`, or `work/smoke`)
-) -> list[
-    dict
-]:  # Each: exp, params, digests, key, status, why, seconds (of an earlier record, or None), path (of its record)
+) -> list[dict]:  # Each: exp, report, params, digests, key, status, why; seconds and path of an earlier record, or None
     "Every run of the manifest, in order, with its status"
-    all_, s, jobs = manifest(), settings(), {}
+    all_, s = manifest(), settings()
     chosen = [
         n for n in all_ if (n in _with_needs(all_, names) if names else True) and (all_[n]['report'] or not report)
     ]
     into = Path(into or s.work / ('smoke' if smoke else 'records'))
     folders = dict(kept=into) | ({} if smoke else dict(published=s.book / 'records'))
-    data = _once(data_digest)
-    for n in [n for n in all_ if n in _with_needs(all_, chosen)]:
-        read = [j['key'] for m in all_[n]['needs'] for j in jobs[m]]
-        records = [(good, r) for good, folder in folders.items() for r in _records(folder / n)]
-        jobs[n] = [_status(n, all_[n], p, read, into, records, data) for p in expand(all_[n], smoke)]
+    needed = {*_with_needs(all_, chosen)}
+    code, jobs = code_state(), {}
+    with answers(f'plans of {package_folder()}') as ask:
+        digests = functools.partial(keys.known_digests(ask, code), data=_once(data_digest, ask, code))
+        for n in [n for n in all_ if n in needed]:
+            read = [j['key'] for m in all_[n]['needs'] for j in jobs[m]]
+            records = [(good, r) for good, folder in folders.items() for r in _headers(folder / n, ask, code)]
+            each = [(p, digests(all_[n]['path'], p)) for p in expand(all_[n], smoke)]
+            jobs[n] = [_status(n, all_[n], p, d, read, into, records) for p, d in each]
     return [j for n in chosen for j in jobs[n]]
 
 
@@ -179,26 +184,51 @@ def _with_needs(entries, names):
     return out
 
 
-def _once(look):
-    "The same function with a cache: the files of a data set are read once"
-    known = {}
+def _once(look, ask, code):
+    "The same function with a cache: a data set is read once, and not at all if nothing below its folder has changed"
+    known, options_asked = {}, functools.cache(lambda name, options: files_asked(name, json.loads(options)))
+    states = functools.cache(_data_state)
 
     def asked(name, root=None, **options):
-        key = json.dumps([name, root, files_asked(name, options)], sort_keys=True, default=str)
+        options_text = json.dumps(options, sort_keys=True, default=str)
+        key = json.dumps([name, root, options_asked(name, options_text)], sort_keys=True)
         if key not in known:
-            known[key] = look(name, root=root, **options)
+            find, state = functools.partial(look, name, root=root, **options), states(name, root)
+            known[key] = ask(f'data set {key}', [code, state], find) if state else find()
         return known[key]
 
     return asked
 
+
+def _data_state(name, root, limit=200_000):
+    """Digest of the names, sizes and times of all files below the folder of a data set. None where that is not all that
+    its digest depends on: data of one's own, links to other folders; or where there are too many files"""
+    entry = find_entry(name)[1]
+    folder = None if entry['embedded'] or entry.get('own') else find_folder(entry, root)[0]
+    if folder is None:
+        return None
+    todo, states = [str(folder.resolve())], []
+    while todo:
+        with os.scandir(todo.pop()) as inside:
+            for f in inside:
+                if f.is_dir(follow_symlinks=False):
+                    todo.append(f.path)
+                elif f.is_dir() or len(states) == limit:
+                    return None
+                try:
+                    states.append([f.path, *stamped(f.path)])
+                except FileNotFoundError:  # a link that leads nowhere
+                    states.append([f.path])
+    return digest(sorted(states))
+
 # %% ../../nbs/runs/03_runner.ipynb #2b6ceeeb
-def _status(name, entry, params, read, folder, records, data):
-    d = keys.digests(entry['path'], params, data)
+def _status(name, entry, params, d, read, folder, records):
     if read:
         d['data'] = digest(read)  # records of other entries are its data
     k = keys.key(d)
     job = dict(
         exp=name,
+        report=entry['report'],
         notebook=entry['path'],
         params=params,
         digests=d,
@@ -231,6 +261,24 @@ def _status(name, entry, params, read, folder, records, data):
 
 def _records(folder):
     return [r | dict(path=str(f)) for f in sorted(folder.glob('*.json')) if (r := record.read(f, named=True))]
+
+
+def _headers(folder, ask, code):
+    "What plans need of the records of a folder; a file is read when it, its arrays or the code have changed"
+    if not folder.is_dir():
+        return []
+    states = {}
+    for f in sorted(folder.iterdir()):
+        if f.suffix in ('.json', '.npz') and not f.name.startswith('.'):
+            states.setdefault(f.name.partition('.')[0], []).append([f.name, *stamped(f)])
+    files = sorted(folder.glob('*.json'))
+    known = [(f, ask(str(f), [code, states[f.name.partition('.')[0]]], functools.partial(_header, f))) for f in files]
+    return [r | dict(path=str(f)) for f, r in known if r]
+
+
+def _header(file):
+    r = record.read(file, named=True)
+    return r and {k: r[k] for k in ('digests', 'status', 'seconds', 'key') if k in r}
 
 # %% ../../nbs/runs/03_runner.ipynb #9b9f5947
 backends = ('local', 'dask')
@@ -453,6 +501,8 @@ def _compute(job):
     "Execute the notebook of a run, which saves its record"
     import papermill as pm
 
+    from crossmodal_nb.runs.fit_cache import folder_variable
+
     path = Path(job['path'])
     half = path.with_suffix('.part.ipynb')
     declared = record.parameters(job['notebook'])
@@ -460,7 +510,7 @@ def _compute(job):
     modified = path.exists() and path.stat().st_mtime_ns
     watch = f'__import__("crossmodal_nb.core.supervision", fromlist=[""]).end_with({lifeline()!r})'
     own_watch = ['--IPKernelApp.parent_handle=0'] if lifeline() else []  # it would end the kernel without its children
-    with _environment(**{fit_cache.folder_variable: job.get('fitted', '')}, **_data_folders()):
+    with _environment(**{folder_variable: job.get('fitted', '')}, **_data_folders()):
         pm.execute_notebook(
             job['notebook'],
             half,
