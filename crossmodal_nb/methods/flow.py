@@ -87,8 +87,6 @@ class Flow(nn.Module, TrainingHooks, HyperParameters):
         self.shape = tuple(shape)
         self.read = Standard(code_width)
         self.velocity = Velocity(self.shape, code_width, self.widths, self.context)
-        if len(self.shape) == 3:
-            self.velocity.to(memory_format=torch.channels_last)
         self.register_buffer('steps', torch.zeros(()))
         self.names = [name for name, _ in self.velocity.named_parameters()]
         for k, p in enumerate(self.velocity.parameters()):

@@ -84,7 +84,7 @@ class UNet(nn.Module):
                 f'pictures are {x.shape[-2]} × {x.shape[-1]}; they must be square, and the side divisible by '
                 f'{2 ** (len(self.widths) - 1)} for {len(self.widths)} widths'
             )
-        x, kept = self.begin(x), []
+        x, kept = self.begin(x.contiguous(memory_format=torch.channels_last)), []
         for k, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if k else x, context)
             kept.append(x)
