@@ -18,7 +18,7 @@ from crossmodal_nb.methods.translation import (
     MLPTranslator,
     NearestMixture,
     RidgeTranslator,
-    TranslatedScores,
+    Translated,
     paired_codes,
 )
 
@@ -148,7 +148,7 @@ def test_translated_retrieval_is_by_cosines_around_the_mean(space, pairs):
         for s, t in (('image', 'text'), ('text', 'image'))
     }
     means = {v: views[v].x.float().mean(0) for v in wide}
-    scores = TranslatedScores(space, both, means)
+    scores = Translated(space, both, means)
     blocks = list(scores.score_batches('text', test['text'].x, 'image', test['image'].x, rows=7))
     x = both['text', 'image'].predict(space.encode('text', test['text'].x)) - means['image']
     y = test['image'].x.float() - means['image']

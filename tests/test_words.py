@@ -15,7 +15,7 @@ from crossmodal_nb.methods.captioner import (
     UNKNOWN,
     Captioner,
     Vocabulary,
-    most_frequent_caption,
+    frequent_caption,
     nearest_captions,
     write,
 )
@@ -199,7 +199,7 @@ def test_training_is_resumed_exactly(fitted, tmp_path):
 def test_baselines():
     known = torch.eye(3)
     assert nearest_captions(torch.tensor([[0.1, 2.0, 0.3]]), known, ['a', 'b', 'c']) == ['b']
-    assert most_frequent_caption(['x', 'y', 'y', 'x', 'z']) == 'x'
+    assert frequent_caption(['x', 'y', 'y', 'x', 'z']) == 'x'
 
 
 def test_bad_input_to_the_captioner(fitted):

@@ -5,7 +5,7 @@ network, or a mixture of the nearest training rows."""
 
 # %% auto #0
 __all__ = ['CodePairs', 'paired_codes', 'Translator', 'MeanFeatures', 'RidgeTranslator', 'ConditionalMean', 'NearestMixture',
-           'MLPTranslator', 'TranslatedScores']
+           'MLPTranslator', 'Translated']
 
 # %% ../../nbs/methods/19_translation.ipynb #d8f68860
 from abc import abstractmethod
@@ -228,8 +228,8 @@ class MLPTranslator(nn.Module, TrainingHooks, Translator):
     def translate(self, codes):
         return torch.cat([self.net(self.read(z)) * self.written.sd + self.written.mean for z in codes.split(4096)])
 
-# %% ../../nbs/methods/19_translation.ipynb #81a5f3f6
-class TranslatedScores:
+# %% ../../nbs/methods/19_translation.ipynb #15cd4056
+class Translated:
     "Scores of predicted features against true ones, for `evaluate`"
 
     def __init__(
