@@ -47,8 +47,8 @@ class Velocity(nn.Module):
         known: Tensor,  # (n,) bool: False where nothing is said
     ) -> Tensor:  # (n, *shape)
         "The velocity"
-        said = torch.where(known[:, None], self.code(code), self.nothing)
-        context = self.mix(said + self.time(time_code(t, self.width)))
+        text = torch.where(known[:, None], self.code(code), self.nothing)
+        context = self.mix(text + self.time(time_code(t, self.width)))
         return self.net(x, context) if self.is_picture else self.net(torch.cat([x, context], 1))
 
 # %% ../../nbs/methods/23_flow.ipynb #ce56fbf9
@@ -205,5 +205,5 @@ def _guided(flow, x, t, z, guidance):
     if guidance in (0, 1):
         return flow.averaged(x, t, z, torch.full((len(x),), guidance == 1, device=x.device))
     known = torch.arange(2, device=x.device).repeat_interleave(len(x)) == 1
-    without, given = flow.averaged(*(torch.cat([v, v]) for v in (x, t, z)), known).chunk(2)
-    return without + guidance * (given - without)
+    free, given = flow.averaged(*(torch.cat([v, v]) for v in (x, t, z)), known).chunk(2)
+    return free + guidance * (given - free)

@@ -150,10 +150,10 @@ class ConditionalMean(Translator):
             raise InputError(f'source is {self.source!r}, but the views of this CCA are {", ".join(names)}')
         j = names.index(self.source)
         p = m.views[names[0]]['pooled']
-        own, rest = (slice(0, p), slice(p, None)) if j == 0 else (slice(p, None), slice(0, p))
+        known, rest = (slice(0, p), slice(p, None)) if j == 0 else (slice(p, None), slice(0, p))
         S, W = m.moments.cov, m.solution.W[j][:, : m.dim] * m.rho.clamp(min=0) ** m.rho_power
-        inverse = torch.linalg.pinv(W.T @ S[own, own] @ W, hermitian=True, rtol=1e-10)
-        self.map, self.mean = (inverse @ W.T @ S[own, rest]).float(), m.moments.mean[rest].float()
+        inverse = torch.linalg.pinv(W.T @ S[known, known] @ W, hermitian=True, rtol=1e-10)
+        self.map, self.mean = (inverse @ W.T @ S[known, rest]).float(), m.moments.mean[rest].float()
         if pairs.features.shape[1] != len(self.mean) or pairs.codes.shape[1] != m.dim:
             raise InputError(
                 f'pairs of codes {pairs.codes.shape[1]} wide and features {pairs.features.shape[1]} wide, but this CCA '
