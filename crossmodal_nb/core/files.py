@@ -341,7 +341,7 @@ def save_tensors(
     "Save tensors and metadata atomically: both or neither. `load_tensors` notices if either is changed afterwards"
     from safetensors.torch import save
 
-    path, blob = Path(path), save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    path, blob = Path(path), save(_apart(tensors))
     name = f'{digest(np.frombuffer(blob, np.uint8))}.safetensors'
     with locked(path.parent):
         previous = _tensors_of(path)
@@ -351,6 +351,17 @@ def save_tensors(
             json.dump(sealed(metadata | dict(tensors=name)), f, indent=1)
         if previous != name and not any(_tensors_of(p) == previous for p in path.parent.glob('*.json')):
             (path.parent / previous).unlink(missing_ok=True)
+
+
+def _apart(tensors):
+    "Contiguous, on the CPU, each in memory of its own: the format holds no tensors that share it"
+    out, taken = {}, set()
+    for k, v in tensors.items():
+        v = v.detach().cpu().contiguous()
+        place = v.untyped_storage().data_ptr()
+        out[k] = v.clone() if place in taken else v
+        taken.add(place)
+    return out
 
 
 def _tensors_of(path):
