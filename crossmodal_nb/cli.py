@@ -8,6 +8,7 @@ __all__ = ['app', 'data_app', 'encoder_option', 'online_option', 'names_', 'root
            'plan', 'run', 'board', 'index', 'search', 'explore', 'verify', 'book', 'publish', 'readme']
 
 # %% ../nbs/cli.ipynb #imports0
+import collections
 import contextlib
 import importlib
 import inspect
@@ -577,8 +578,9 @@ def run(
 
 # %% ../nbs/cli.ipynb #8dbd79af
 @app.command()
-def board(names: list[str] = typer.Argument(None, help='Only these data sets or entries (default: all).')):
-    "The leaderboard: means over seeds, chance and intervals."
+def board(names: list[str] = typer.Argument(None, help='Only these data sets or entries.')):
+    """The leaderboard: means over seeds, chance and intervals. Of more than 300 scores only the data sets and entries
+    are listed: name some of them."""
     with Progress('reading the records', delay=1):
         from crossmodal_nb.runs import record
 
@@ -598,6 +600,9 @@ def _print_board(rows, names=None):
     if not rows:
         print('No final run yet: `crossmodal run`.')
         return
+    if not names and len(rows) > 300:
+        _print_contents(rows)
+        return
     width = screen_width()
     for i, (name, grid) in enumerate(score_grids(rows).items()):
         print(('\n' if i else '') + name)
@@ -613,6 +618,13 @@ def _print_board(rows, names=None):
     notes += ['* published, not run here'] if any(r.get('published') for r in rows) else []
     for note in [*notes, *filter(None, [legend(rows)])]:
         print(textwrap.fill(note, width) if width else note)
+
+
+def _print_contents(rows):
+    "Data sets and entries, each with its number of scores"
+    count = collections.Counter((r.get('dataset') or '-', r['experiment']) for r in rows)
+    print_table([['data set', 'entry', 'scores'], *([*names, n] for names, n in sorted(count.items()))])
+    print(f'\n{len(rows):,} scores. Those of a data set or an entry: crossmodal board {min(count)[0]}')
 
 # %% ../nbs/cli.ipynb #59721c6f
 def _learner(cls, given):

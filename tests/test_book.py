@@ -1,6 +1,8 @@
 "The book: a strict build of a small one, escaping, no network, formulas in a real browser, what may be published."
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -8,9 +10,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.report import book, galleries, page_data, pages, staging, tables
@@ -491,3 +496,18 @@ def test_hostile_captions_are_words_and_formulas_are_set_in_a_browser(built, bro
         'return [document.querySelectorAll("mjx-container").length, document.querySelectorAll("mjx-mfrac").length]'
     ) == [2, 1]
     assert not b.complaints()
+
+
+def test_published_figures_have_few_colours():
+    def read(text):
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert('RGB')).astype(int)
+
+    figure, axes = plt.subplots()
+    axes.plot(np.random.default_rng(0).normal(size=(50, 5)).cumsum(0))
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8))
+    for save, gains in ((figure.savefig, True), (photo.save, False)):
+        save(out := io.BytesIO(), format='png')
+        png = base64.b64encode(out.getvalue()).decode()
+        small = pages.small_picture(png)
+        assert (len(small) < len(png) / 2) == gains == (small != png) and np.abs(read(small) - read(png)).mean() <= 1
+    plt.close(figure)

@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import manifest
 
+from crossmodal_nb import cli
+
 
 def process(*args, at):
     "The program as a process of its own"
@@ -280,3 +282,15 @@ def test_the_manifest_is_checked_before_anything_runs(checkout, bad, said):
     manifest(checkout, f'[toy]\nnotebook = "10_toy.ipynb"\n{bad}\n')
     done = crossmodal('run', at=checkout)
     assert done.exit_code == 1 and said in done.stderr and not (checkout / 'work').exists()
+
+
+def test_a_long_leaderboard_is_listed_first(capsys):
+    rows = [
+        dict(dataset=f'set{k % 2}', experiment='many', query='a', gallery='b', metric='R@1', value=0.5, method=str(k))
+        for k in range(301)
+    ]
+    cli._print_board(rows)
+    said = capsys.readouterr().out
+    assert 'set0      many      151' in said and '301 scores' in said and 'board set0' in said and '50.0' not in said
+    cli._print_board(rows, ['set1'])
+    assert capsys.readouterr().out.count('50.0') == 150

@@ -24,7 +24,7 @@ from ..core.progress import Progress, say
 from ..core.settings import settings
 from ..core.supervision import supervised
 from .contents import lessons
-from .pages import good_records, kernel, readable, staged_code, with_pages
+from .pages import good_records, kernel, readable, small_picture, staged_code, with_pages
 from .staging import checkout_settings, stage
 from ..runs.packing import write_packed
 
@@ -177,6 +177,9 @@ def _public(nb, record, publishable, root):
             )
         c.source = _nameless(c.source, root)
         c.outputs = [nbformat.from_dict(json.loads(_nameless(json.dumps(o), root))) for o in readable(c.outputs)]
+        for o in c.outputs:
+            if png := o.get('data', {}).get('image/png'):
+                o.data['image/png'] = small_picture(png)
     shown = [json.dumps(o.get('data', {})) for c in nb.cells if c.cell_type == 'code' for o in c.outputs]
     pictures = sum(o.count('cm-thumb') for o in shown)
     if pictures > 200:

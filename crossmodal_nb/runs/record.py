@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from ..core.checks import InputError, check_choice, typed
+from ..core.checksums import answers
 from ..core.files import atomic, digest, is_key, read_sealed, sealed
-from ..core.names import current_record
+from ..core.names import current_record, names
 from ..core.settings import settings
 from ..evaluation import tidy
 from ..metrics import uncertainty
@@ -392,15 +393,29 @@ def _wrong(r):
 def runs(
     experiment: str | None = None,  # An entry of the manifest (default: all)
     local: bool = True,  # Also this machine's runs
+    brief: bool = False,  # Only scores and what says which run they are of; kept, so quick where files are as before
 ) -> list[dict]:  # Records, each with `published` (bool) and `path`
     """One good record for each experiment and parameters: one that is valid now, else this machine's, else the one that
     was made last"""
     s, good = settings(), []
-    for published, root in ((True, s.book / 'records'), *([(False, s.work / 'records')] if local else [])):
-        files = sorted(root.glob(f'{experiment or "*"}/*.json'))
-        read_ = [(f, r) for f in files if (r := read(f, named=True)) and r['status'] == 'ok']
-        good += [r | dict(published=published, path=str(f)) for f, r in read_]
+    with answers('scores') if brief else contextlib.nullcontext() as ask:
+        for published, root in ((True, s.book / 'records'), *([(False, s.work / 'records')] if local else [])):
+            files = sorted(root.glob(f'{experiment or "*"}/*.json'))
+            read_ = [(f, r) for f in files if (r := _brief(f, ask) if brief else read(f, named=True))]
+            good += [r | dict(published=published, path=str(f)) for f, r in read_ if r['status'] == 'ok']
     return list({(r['experiment'], r['digests']['params']): r for r in best_last(good)}.values())
+
+
+def _brief(path, ask):
+    "What `board` needs of a record"
+    fields = ('experiment', 'notebook', 'status', 'digests', 'params', 'selected_by', 'started', 'rows')
+
+    def find():
+        r = read(path, named=True)
+        return {k: r[k] for k in fields if k in r} if r else {}
+
+    state = path.stat()
+    return ask(str(path.absolute()), [state.st_size, state.st_mtime_ns, digest(names())], find)
 
 
 def best_last(
@@ -442,7 +457,7 @@ def board(
     Its interval covers items and runs together (`design` is `'seeds'`), `'folds'`, or `'seeds alone'` where rows have
     no standard error of items"""
     groups = {}
-    for r in runs() if records is None else records:
+    for r in runs(brief=True) if records is None else records:
         for row in r['rows']:
             if row['split'] != split or row.get('transductive'):
                 continue
