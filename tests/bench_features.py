@@ -136,6 +136,13 @@ if __name__ == '__main__':
             paths.append(d / f'{i:05}.jpg')
             small.save(paths[-1], quality=90)
         images(paths, 'photos 500 x 375, EfficientNet', d, net, encoder)
+        onnx = EfficientNetLite(engine='onnx')
+        images(paths, 'the same, ONNX Runtime', d, net, onnx)
+        large = []
+        for i, p in enumerate(paths[:32]):
+            large.append(d / f'large{i:05}.jpg')
+            Image.open(p).resize((4000, 3000), Image.BICUBIC).save(large[-1], quality=90)
+        images(large, 'photos 4000 x 3000, EfficientNet', d, net, encoder)
         again(paths, d, EfficientNetLite())
         flickr = next(
             (r / 'flickr8k' / 'Flicker8k_Dataset' for r in settings().data if (r / 'flickr8k').exists()), None

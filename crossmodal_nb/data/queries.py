@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..core.checks import InputError, MissingError
-from .images import Cutouts, open_image
+from .images import Cutouts, Images, open_image
 from .meshes import Meshes
 from .sounds import Sounds
 from .videos import Videos
@@ -37,7 +37,7 @@ def opened(
         return [query]
     path = _existing(query)
     if sort == 'image' and path.suffix.lower() != '.svg':
-        return [open_image(path)]
+        return [open_image(path, least=Images.least)]
     return dict(image=Cutouts, sound=Sounds, mesh=Meshes, video=Videos)[sort]([path])[torch.tensor([0])]
 
 
