@@ -327,7 +327,8 @@ def recall_at(
     if len(tied):
         from scipy.stats import hypergeom
 
-        values[tied] = 1 - hypergeom.pmf(0, c.e[tied], c.r[tied], m[tied])
+        groups, which = np.unique(np.stack([c.e[tied], c.r[tied], m[tied]]), axis=1, return_inverse=True)
+        values[tied] = 1 - hypergeom.pmf(0, *groups)[which]  # a random ranking ties all rows, of every query alike
     return mean_over_queries(values, mean)
 
 
