@@ -138,7 +138,7 @@ def test_the_loss_of_every_network_is_that_of_a_loop(fitted):
     m, codes, drawn = fitted
     m.w_kl, m.w_consistency = 3.0, 7.0
     out = m(batch_of(codes, drawn))
-    m.w_kl, m.w_consistency = 2.0, 10.0
+    m.w_kl, m.w_consistency = 2.0, 32.0
     h = torch.Generator().manual_seed(7)
     z = (codes[:8] - codes.mean(0)) / codes.std(0, correction=0)
     fake, mean, log_variance = m.generator(z, torch.randn(8, 10, generator=h))

@@ -6,7 +6,7 @@
 __all__ = ['Generator', 'condition_kl', 'strided_convolutions', 'Critic', 'augment', 'AdversarialTrainer', 'GAN', 'cosine_loss',
            'patch_statistics', 'generate']
 
-# %% ../../nbs/methods/24_gan.ipynb #6a4df730
+# %% ../../nbs/methods/24_gan.ipynb #900e94fa
 import copy
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ..nn.layers import Standard
 from ..nn.trainer import Trainer
 from ..nn.unet import ContextBlock
 
-# %% ../../nbs/methods/24_gan.ipynb #d772832b
+# %% ../../nbs/methods/24_gan.ipynb #b7ee98f5
 class Generator(nn.Module):
     "From a code and noise to a picture"
 
@@ -69,7 +69,7 @@ def condition_kl(
     "Kullback–Leibler divergence of N(μ, σ²) from N(0, 1), mean over rows and coordinates (StackGAN, Zhang 2017)"
     return (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
 
-# %% ../../nbs/methods/24_gan.ipynb #02dfcbaa
+# %% ../../nbs/methods/24_gan.ipynb #da548977
 def strided_convolutions(
     widths,  # As in `Generator`: the first size is that of the picture itself
 ) -> nn.Sequential:  # (n, 3, side, side) → (n, last width · smallest side²)
@@ -103,7 +103,7 @@ class Critic(nn.Module):
         seen = self.hidden(self.features(pixels.view(-1, *self.shape)))
         return self.real(seen) + (self.fits(seen) * code).sum(1, keepdim=True) / code.shape[1] ** 0.5
 
-# %% ../../nbs/methods/24_gan.ipynb #b23078e8
+# %% ../../nbs/methods/24_gan.ipynb #835f3e43
 def augment(
     x: Tensor,  # (n, 3, side, side), −1 … 1
     generator: torch.Generator,  # Draws, in this order: brightness, saturation, contrast, shifts, places of the holes
@@ -130,7 +130,7 @@ def augment(
     down, across = ((pixel >= corner) & (pixel < corner + hole)).unbind(1)
     return x.permute(0, 3, 1, 2) * ~(down[:, :, None] & across[:, None])[:, None]
 
-# %% ../../nbs/methods/24_gan.ipynb #3ea8e49e
+# %% ../../nbs/methods/24_gan.ipynb #7a05fc79
 @dataclass
 class AdversarialTrainer(Trainer):
     "A `Trainer` whose gradients are averaged over fewer steps: those of before point at what the opponent has left"
@@ -154,7 +154,7 @@ class GAN(nn.Module, TrainingHooks, HyperParameters):
         noise: int = 64,  # Width of the noise
         condition: int = 64,  # Width of the conditioning code
         w_kl: float = 2.0,  # Weight of the Kullback–Leibler term (ACME's release: 2)
-        w_consistency: float = 10.0,  # Weight of the retrieval consistency (X-MRS: 32, of cross entropies)
+        w_consistency: float = 32.0,  # Weight of the retrieval consistency (X-MRS: 32)
         penalty: float = 10.0,  # Of the critic's slope
         critic_lr_scale: float = 2.0,  # Factor of the critic's learning rate
         average: float = 0.995,  # Decay of the moving average of the generator; less in the first steps
@@ -298,7 +298,7 @@ def patch_statistics(
     mean, square = F.avg_pool2d(x, wide), F.avg_pool2d(x.square(), wide)
     return torch.cat([mean, (square - mean.square()).clamp(min=1e-8).sqrt()], 1).flatten(1)
 
-# %% ../../nbs/methods/24_gan.ipynb #b50f6fba
+# %% ../../nbs/methods/24_gan.ipynb #11926910
 @torch.no_grad()
 def generate(
     gan: GAN,  # Fitted
