@@ -24,9 +24,11 @@ def pixels(
     "Pictures as numbers"
     from PIL import Image
 
-    rows = [images[i] for i in range(len(images))]
-    small = [np.asarray(im.convert('RGB').resize((size, size), Image.Resampling.LANCZOS)) for im in rows]
-    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    def small(im):
+        return np.asarray(im.convert('RGB').resize((size, size), Image.Resampling.LANCZOS))
+
+    rows = [small(images[i]) for i in range(len(images))]  # one at a time: a data set of photos is large
+    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def as_images(
