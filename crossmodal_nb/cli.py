@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'encoder_option', 'online_option', 'names_', 'root_option', 'MessageGroup', 'table_text',
            'screen_width', 'print_table', 'data', 'get', 'add', 'show', 'remove', 'try_methods', 'new', 'features',
-           'plan', 'run', 'board', 'index', 'search', 'explore', 'verify', 'book', 'publish', 'readme']
+           'plan', 'run', 'board', 'index', 'search', 'imagine', 'describe', 'explore', 'verify', 'book', 'publish',
+           'readme']
 
 # %% ../nbs/cli.ipynb #imports0
 import collections
@@ -660,12 +661,20 @@ def index(
     correct: str = typer.Option(
         '', help='Correct scores for hubs by training queries: csls, querybank or inverted (default: none).'
     ),
+    translate: bool = typer.Option(
+        False, '--translate', help='Also learn to draw from texts and to write about pictures: `imagine`, `describe`.'
+    ),
+    flow: int = typer.Option(
+        0, metavar='EPOCHS', min=0, help='Also train a flow, which draws sharper pictures, so long (with --translate).'
+    ),
     into: Path = typer.Option(None, help='Where to (default: work/index/NAME).'),
 ):
     "Train a method and save it with its gallery, for `search`."
     check_choice(by, ('item', 'label'), '--by')
     if correct:
         check_choice(correct, ('csls', 'querybank', 'inverted'), '--correct')
+    if flow and not translate:
+        raise InputError('--flow is for drawing: give --translate, too')
     with Progress(f'{name}: reading'):
         from crossmodal_nb import datasets
         from crossmodal_nb.methods.saving import find
@@ -679,11 +688,17 @@ def index(
         max_dim = 100 if method == 'linear:CCA' and 'dim' not in given else None
         title = f'{name}, {method.split(":")[-1]}'
         encoders = _encoders(encoder, online)
-        options = dict(dataset=name, root=root, correct=correct)
+        options = dict(dataset=name, root=root, correct=correct, translate=None)
+        if translate:
+            known = datasets.find_entry(name)[1]
+            options['translate'] = dict(flow_epochs=flow, about=f'{known["licence"]}; {known["attribution"]}')
         built = build_index(learner, raw, split, by, title, classes, encoders, max_dim, **options)
         built.save(into := into or settings().work / 'index' / name)
     print(f'{built}: {into}')
     print(f'Ask it: crossmodal search {name} QUERY')
+    if built.decoders:
+        print(f'It draws and writes: {", ".join(map(repr, built.decoders.parts.values()))}')
+        print(f'Ask that: crossmodal imagine {name} WORDS; crossmodal describe {name} PICTURE')
 
 # %% ../nbs/cli.ipynb #38289510
 root_option = typer.Option(
@@ -725,6 +740,78 @@ def search(
     shown = [asked.file(h['view'], h['row']) or line(h['shown']) for h in hits]
     cells = [[h['rank'], f'{h["score"]:.3f}', h['id'], text] for h, text in zip(hits, shown)]
     print_table([['rank', 'score', 'id', hits[0]['view']], *cells])
+
+# %% ../nbs/cli.ipynb #e78bdab5
+@app.command()
+def imagine(
+    name: str = typer.Argument(..., help='A data set whose index has --translate, or a folder.'),
+    words: str = typer.Argument(..., help='What to draw.'),
+    into: Path = typer.Option(None, metavar='PNG', help='Where to (default: named by the words, in this folder).'),
+    by: str = typer.Option('', help='linear or flow (default: the flow, where there is one).'),
+    seed: list[int] = typer.Option([0], help='Of the noise of the flow (may be repeated: pictures side by side).'),
+    guidance: float = typer.Option(2.0, min=0, help='How strongly the flow follows the words; 1: as it has learnt.'),
+    steps: int = typer.Option(20, min=1, help='Of the flow.'),
+    scale: int = typer.Option(8, min=1, help='Pixels of the file for one that is drawn, each way.'),
+    replace: bool = typer.Option(False, '--replace', help='Replace the file if it is there.'),
+    online: bool = online_option,
+):
+    "Draw the picture that words ask for in a trained space."
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from crossmodal_nb.core.files import atomic
+
+    into = into or Path((re.sub(r'\W+', '-', words).strip('-')[:60] or 'picture') + '.png')
+    if into.suffix.lower() != '.png':
+        raise InputError(f'--into {into}: the name of a PNG file is expected, as picture.png')
+    if into.exists() and not replace:
+        raise InputError(f'{into} is there already. Give another name, --into FILE, or --replace')
+    with Progress(f'{name}: loading the index', delay=1):
+        from crossmodal_nb.search import Index, find_index
+
+        asked = Index.load(find_index(name), online=online)
+        kind = by or ('flow' if asked.decoders and 'flow' in asked.decoders.parts else 'linear')
+        seeds = seed if kind == 'flow' else seed[:1]
+        drawn = asked.imagine(words, seeds, by=by, steps=steps, guidance=guidance)
+    side = asked.decoders.size
+    sheet = Image.new('RGB', (len(drawn) * side, side))
+    for k, im in enumerate(drawn):
+        sheet.paste(im, (k * side, 0))
+    notes = PngInfo()
+    notes.add_itxt('Description', words)
+    notes.add_itxt('Copyright', asked.decoders.about)
+    large = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
+    with atomic(into, 'wb') as f:
+        large.save(f, 'PNG', pnginfo=notes)
+    chosen = f', {steps} steps, guidance {guidance:g}, seeds {", ".join(map(str, seeds))}' if kind == 'flow' else ''
+    print(f'{into}: {side} × {side} pixels, enlarged {scale} times, by {asked.decoders.parts[kind]!r}{chosen}')
+    _print_licence(asked)
+
+
+def _print_licence(index):
+    "What was learnt from, and what follows for what is drawn"
+    about = index.decoders.about
+    if about:
+        print(f'Learnt from {index.dataset}: {about}')
+    if 'BY-SA' in about:
+        print('That licence is share-alike: give what is drawn from it on under the same one, with this attribution.')
+
+
+@app.command()
+def describe(
+    name: str = typer.Argument(..., help='A data set whose index has --translate, or a folder.'),
+    picture: str = typer.Argument(..., help='The path of a picture.'),
+    beam: int = typer.Option(5, min=1, help='Beginnings of the caption that are kept; 1: greedy.'),
+    online: bool = online_option,
+):
+    "Say in words what a trained space takes a picture for."
+    with Progress(f'{name}: loading the index', delay=1):
+        from crossmodal_nb.search import Index, find_index
+
+        asked = Index.load(find_index(name), online=online)
+        said = asked.describe(picture, beam=beam)
+    print(said['caption'] or '(the captioner says nothing)')
+    print('words: ' + ', '.join(f'{word} {100 * p:.0f} %' for word, p in said['words'].items()))
 
 # %% ../nbs/cli.ipynb #ce8489ba
 @app.command()

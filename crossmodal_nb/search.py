@@ -26,6 +26,14 @@ from .datasets.roots import data_root, names_below, shown_file
 from .encoders.description import build_encoder, describe_encoder
 from .encoders.suitability import declared_languages, names_of, text_languages
 from .methods.base import Method
+from crossmodal_nb.methods.decoders import (
+    SpaceDecoders,
+    draw_codes,
+    load_decoders,
+    picture_and_text,
+    save_decoders,
+    write_codes,
+)
 from .methods.hubness import Corrected
 from .methods.similarity import arithmetic, product, sides, unit
 from .report import galleries, tables
@@ -111,9 +119,10 @@ class Index:
         classes=None,  # Names of the classes, if rows have labels
         dataset: str = '',  # The data set of the rows: a saved index looks for its files there
         root: str | Path | None = None,  # The folder of its files (default: the innermost one that holds them all)
+        decoders: SpaceDecoders | None = None,  # What `imagine` and `describe` need
     ):
         self.method, self.encoders, self.name, self.classes = method, encoders or {}, name, classes
-        self.dataset, self.online = dataset, True
+        self.dataset, self.online, self.decoders = dataset, True, decoders
         if not method.views:
             raise RuntimeError(f'{type(method).__name__} is not fitted: call fit first')
         for v in [*gallery, *self.encoders]:
@@ -447,6 +456,43 @@ def _answers(index, z, view, gallery, k):
         offset = None
     return nearest(z, codes, k, similarity, offset=offset)
 
+# %% ../nbs/search.ipynb #a4655182
+def _decoders(index):
+    "The decoders of an index; an `InputError` says how to make one that has them"
+    if index.decoders is None:
+        picture_and_text({v: index.kinds[v] for v in index.method.views})
+        again = f'crossmodal index {index.dataset or "NAME"} --translate'
+        raise InputError(f'this index has learnt neither to draw nor to write. Make it again with `{again}`')
+    return index.decoders
+
+
+@patch
+def imagine(
+    self: Index,
+    words: str,
+    seeds=(0,),  # One picture of each, by the flow
+    **options,  # Of `draw_codes`: by, steps, guidance
+) -> list:  # PIL images
+    "Pictures of what the space takes words for"
+    decoders = _decoders(self)
+    if modality(words) != 'text':
+        raise InputError(f'{words}: a picture is drawn from words, and this is the name of a {modality(words)}')
+    code = self.encode(words, decoders.text, decoders.image)
+    return [im for seed in seeds for im in draw_codes(decoders, code, seed=seed, **options)]
+
+
+@patch
+def describe(
+    self: Index,
+    picture,  # A path, or a PIL image
+    **options,  # Of `write_codes`
+) -> dict:  # `caption`, and `words`
+    "What the space takes a picture for, in words"
+    decoders = _decoders(self)
+    if modality(picture) != 'image':
+        raise InputError(f'{str(picture)[:80]!r} is no picture: give the path of one, as photo.png')
+    return write_codes(decoders, self.encode(picture, decoders.image, decoders.text), **options)[0]
+
 # %% ../nbs/search.ipynb #585d8312
 @patch
 def save(
@@ -478,6 +524,7 @@ def _write(self, path):
             sums=self.sums,
             dataset=self.dataset,
             encoders={v: [describe_encoder(e) for e in _several(es)] for v, es in self.encoders.items()},
+            decoders=save_decoders(self.decoders, path / 'decoders') if self.decoders else None,
             files=folder_sums(path / 'method', [f.name for f in (path / 'method').iterdir() if f.name[0] != '.']),
         ),
     )
@@ -523,6 +570,8 @@ def load(
     self.embeddings = {v: {q: tensors[f'code.{v}.{q}'] for q in self.method.views if q != v} for v in self.ids}
     self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
     self.hubs = _loaded_statistics(tensors, self.embeddings)
+    kept = info.get('decoders')
+    self.decoders = load_decoders(path.parent / 'decoders', kept) if kept is not None else None
     return self
 
 # %% ../nbs/search.ipynb #38a61b2d
@@ -538,6 +587,7 @@ def build_index(
     dataset: str = '',  # The data set, by its name
     root: str | Path | None = None,  # Its folder, where that is not the usual one
     correct: str = '',  # A correction for hubs, by its default settings: one of `methods.hubness.corrections`
+    translate: dict | None = None,  # Also learn to draw and write, by these options of `SpaceDecoders.fit`
 ) -> Index:
     "Fit a method on a data set, with the preset of each kind of rows or the named encoder, and index one split"
     from crossmodal_nb.encoders.extraction import features
@@ -547,6 +597,8 @@ def build_index(
     check_choice(split, [*raw, 'all'], 'split')
     found = list(raw) if split == 'all' else [split]
     check_choice(relevance, ('item', 'label'), 'relevance')
+    if translate is not None:
+        picture_and_text({v: modality(x.x) for v, x in raw['train'].items()})
     encoders = view_encoders(raw, encoders)
     data = {
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
@@ -563,8 +615,9 @@ def build_index(
     if correct:
         method = Corrected(method, correct, k=min(10, *map(len, data['train'].values())))
     fitted = method.fit(data['train'], check if 'valid' in data else None)
+    decoders = None if translate is None else SpaceDecoders.fit(fitted, raw, data, **translate)
     folder = _common_root([raw[s] for s in found], _root_here(dataset, root))
-    index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes, dataset, folder)
+    index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes, dataset, folder, decoders)
     for s in found[1:]:
         index.extend(data[s], raw[s])
     return index

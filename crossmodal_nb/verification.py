@@ -15,6 +15,7 @@ from .core.checksums import check_files
 from .core.files import load_tensors, read_notebook, read_sealed
 from .core.settings import settings
 from .encoders.store import check_store
+from .methods.decoders import check_decoders
 from .runs import record
 
 # %% ../nbs/verification.ipynb #verif004
@@ -42,6 +43,8 @@ def _index(folder):
     _, content = load_tensors(folder / 'index.json')
     check_files(folder / 'method', content.get('files', {}), 'Make the index again with `crossmodal index`')
     load_tensors(folder / 'method' / 'method.json')
+    if content.get('decoders') is not None:
+        check_decoders(folder / 'decoders', content['decoders'])
 
 
 def _package(folder):

@@ -64,6 +64,8 @@ long_commands = [
     ('plan',),
     ('board',),
     ('search', 'emoji', 'a red apple'),
+    ('imagine', 'emoji', 'a red apple'),
+    ('describe', 'emoji', 'apple.png'),
 ]
 
 

@@ -17,6 +17,7 @@ from ..data.rows import take
 from ..data.views import View, Views, check_finite
 from .neural import TrainingHooks
 from .parameters import Converted, HyperParameters
+from .saving import Decoder
 from .similarity import unit
 from ..metrics.captions import words
 from ..nn.layers import Standard
@@ -72,7 +73,7 @@ class Vocabulary:
         return ' '.join(self.words[i - UNKNOWN - 1] for i in map(int, numbers) if i > UNKNOWN)
 
 # %% ../../nbs/methods/21_captioner.ipynb #8d0c14fb
-class Captioner(nn.Module, TrainingHooks, HyperParameters):
+class Captioner(nn.Module, TrainingHooks, Decoder):
     "A causal transformer whose prefix is a code"
 
     epoch = 0
@@ -113,6 +114,16 @@ class Captioner(nn.Module, TrainingHooks, HyperParameters):
             self.width, self.heads, 4 * self.width, self.dropout, 'gelu', batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(layer, self.layers, nn.LayerNorm(self.width), enable_nested_tensor=False)
+
+    def state(self):
+        if self.vocabulary is None:
+            raise RuntimeError('Captioner is not fitted: call fit before save')
+        return self.state_dict(), dict(vocabulary=self.vocabulary.words)
+
+    def restore(self, tensors, data):
+        self.build(len(tensors['read.mean']), Vocabulary(data['vocabulary']))
+        self.load_state_dict(tensors)
+        self.eval()
 
     def next_words(
         self,

@@ -15,6 +15,7 @@ from ..core.checks import InputError
 from ..data.views import View, Views, check_finite
 from .neural import TrainingHooks
 from .parameters import Converted, HyperParameters
+from .saving import Decoder
 from ..nn.layers import Standard, mlp
 from ..nn.trainer import Trainer
 from ..nn.unet import UNet, time_code
@@ -52,7 +53,7 @@ class Velocity(nn.Module):
         return self.net(x, context) if self.is_picture else self.net(torch.cat([x, context], 1))
 
 # %% ../../nbs/methods/23_flow.ipynb #ce56fbf9
-class Flow(nn.Module, TrainingHooks, HyperParameters):
+class Flow(nn.Module, TrainingHooks, Decoder):
     "A rectified flow from noise to pictures, conditioned on codes"
 
     epoch = 0
@@ -91,6 +92,16 @@ class Flow(nn.Module, TrainingHooks, HyperParameters):
         self.names = [name for name, _ in self.velocity.named_parameters()]
         for k, p in enumerate(self.velocity.parameters()):
             self.register_buffer(f'average_{k}', p.detach().clone())
+
+    def state(self):
+        if self.shape is None:
+            raise RuntimeError('Flow is not fitted: call fit before save')
+        return self.state_dict(), dict(shape=list(self.shape))
+
+    def restore(self, tensors, data):
+        self.build(data['shape'], len(tensors['read.mean']))
+        self.load_state_dict(tensors)
+        self.eval()
 
     def after_step(self):
         self.steps += 1

@@ -24,9 +24,11 @@ def pixels(
     "Pictures as numbers"
     from PIL import Image
 
-    rows = [images[i] for i in range(len(images))]
-    small = [np.asarray(im.convert('RGB').resize((size, size), Image.Resampling.LANCZOS)) for im in rows]
-    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    def small(im):
+        return np.asarray(im.convert('RGB').resize((size, size), Image.Resampling.LANCZOS))
+
+    rows = [small(images[i]) for i in range(len(images))]  # one at a time: a data set of photos is large
+    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def as_images(
@@ -42,6 +44,8 @@ def as_images(
 class PCADecoder(Translator):
     "Linear, through principal components of the features"
 
+    learnt = 'center', 'map', 'components', 'mean'
+
     def __init__(
         self,
         dim: int = 64,  # Principal components, at most as many as rows and columns
@@ -56,11 +60,12 @@ class PCADecoder(Translator):
 
         pca = PCA(min(self.dim, *pairs.features.shape), random_state=0)
         scores = torch.from_numpy(pca.fit_transform(pairs.features.double().numpy())).float()
-        self.map = RidgeTranslator(self.ridge).fit(pairs._replace(features=scores))
-        self.components, self.mean = (torch.from_numpy(a).float() for a in (pca.components_, pca.mean_))
+        ridge = RidgeTranslator(self.ridge).fit(pairs._replace(features=scores))
+        self.center, self.map, self.components = ridge.center, ridge.map, torch.from_numpy(pca.components_).float()
+        self.mean = torch.from_numpy(pca.mean_).float() + ridge.mean @ self.components
 
     def translate(self, codes):
-        return self.mean + self.map.predict(codes) @ self.components
+        return self.mean + (codes - self.center) @ self.map @ self.components
 
 # %% ../../nbs/methods/22_pictures.ipynb #43bce963
 def check_spread(

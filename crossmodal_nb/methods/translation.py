@@ -23,6 +23,8 @@ from .linear import CCA
 from .moments import Moments, regularised
 from .neural import TrainingHooks
 from .parameters import Converted, HyperParameters
+from .rerank import build_method
+from .saving import Decoder
 from .similarity import product, sides, unit
 from ..nn.layers import Standard, mlp
 from ..nn.trainer import Trainer
@@ -58,7 +60,7 @@ def paired_codes(
     return CodePairs(take(codes, i), take(features, j), weight, views[target].item[j])
 
 # %% ../../nbs/methods/19_translation.ipynb #6eb77e16
-class Translator(HyperParameters):
+class Translator(Decoder):
     "From codes to features"
 
     code_width = None  # learnt in fit
@@ -92,6 +94,16 @@ class Translator(HyperParameters):
         check_finite(codes, range(len(codes)), 'codes')
         return self.translate(codes)
 
+    def state(self):
+        tensors, data = super().state()
+        if self.code_width is None:
+            raise RuntimeError(f'{type(self).__name__} is not fitted: call fit before save')
+        return tensors, data | dict(code_width=self.code_width)
+
+    def restore(self, tensors, data):
+        super().restore(tensors, data)
+        self.code_width = data['code_width']
+
     @abstractmethod
     def learn(self, pairs: CodePairs):
         "What `fit` does after its checks"
@@ -104,6 +116,8 @@ class Translator(HyperParameters):
 class MeanFeatures(Translator):
     "The weighted mean of the training features, whatever the code: the lower bound"
 
+    learnt = ('mean',)
+
     def learn(self, pairs):
         w = pairs.weight / pairs.weight.sum()
         self.mean = (w @ pairs.features.double()).float()
@@ -114,6 +128,8 @@ class MeanFeatures(Translator):
 # %% ../../nbs/methods/19_translation.ipynb #3d3e7de2
 class RidgeTranslator(Translator):
     "Linear, by ridge regression"
+
+    learnt = 'center', 'mean', 'map'
 
     def __init__(
         self,
@@ -137,9 +153,12 @@ class RidgeTranslator(Translator):
 class ConditionalMean(Translator):
     "E[features | code] under the Gaussian model of a fitted CCA"
 
+    method = Converted(build_method)
+    learnt = 'mean', 'map'
+
     def __init__(
         self,
-        method: CCA,  # Fitted; its codes are translated
+        method: CCA,  # Fitted; its codes are translated. Of a loaded translator it is not fitted
         source: str,  # Which of its two views the codes are of
     ):
         self.store(locals())
@@ -166,6 +185,8 @@ class ConditionalMean(Translator):
 # %% ../../nbs/methods/19_translation.ipynb #4aa93ef2
 class NearestMixture(Translator):
     "A mixture of the features of the nearest training codes"
+
+    learnt = 'codes', 'features', 'weight'
 
     def __init__(
         self,
@@ -210,11 +231,29 @@ class MLPTranslator(nn.Module, TrainingHooks, Translator):
         d, q = pairs.codes.shape[1], pairs.features.shape[1]
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed)
-            self.read, self.written, self.net = Standard(d), Standard(q), mlp(d, self.hidden, q, dropout=self.dropout)
+            self.build(d, q)
             self.read.fit(pairs.codes)
             self.written.fit(pairs.features)
             rows = View(dict(code=pairs.codes, features=pairs.features), item=pairs.item)
             self.history = self.trainer.fit(self, Views(pair=rows))
+        self.eval()
+
+    def build(
+        self,
+        code_width: int,
+        width: int,  # Of the features
+    ):
+        "Make the layers"
+        self.read, self.written = Standard(code_width), Standard(width)
+        self.net = mlp(code_width, self.hidden, width, dropout=self.dropout)
+
+    def state(self):
+        return self.state_dict(), super().state()[1]
+
+    def restore(self, tensors, data):
+        super().restore(tensors, data)
+        self.build(len(tensors['read.mean']), len(tensors['written.mean']))
+        self.load_state_dict(tensors)
         self.eval()
 
     def forward(self, batch, chunk=0):

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.checks import InputError
 from ..data.views import View, check_finite
 from .acme import set_scores, threshold
-from .parameters import HyperParameters
+from .saving import Decoder
 
 # %% ../../nbs/methods/20_words.ipynb #8bb6ad64
 class WordLabels:
@@ -65,8 +65,10 @@ class WordLabels:
         return items, ['\n'.join(t) for t in texts]
 
 # %% ../../nbs/methods/20_words.ipynb #dd95d9ee
-class WordsHead(HyperParameters):
+class WordsHead(Decoder):
     "Words from codes: a logistic regression for each"
+
+    learnt = 'weight', 'bias', 'mean', 'sd'
 
     def __init__(
         self,
