@@ -595,14 +595,14 @@ def build_index(
     from crossmodal_nb.evaluation.selection import checker
 
     check_choice(split, [*raw, 'all'], 'split')
-    found = list(raw) if split == 'all' else [split]
+    splits = list(raw) if split == 'all' else [split]
     check_choice(relevance, ('item', 'label'), 'relevance')
     if translate is not None:
         picture_and_text({v: modality(x.x) for v, x in raw['train'].items()})
     encoders = view_encoders(raw, encoders)
     data = {
         s: features(raw[s], {v: e for v, e in encoders.items() if v in raw[s]})
-        for s in {'train', 'valid', *found} & set(raw)
+        for s in {'train', 'valid', *splits} & set(raw)
     }
 
     def check(m):
@@ -616,9 +616,9 @@ def build_index(
         method = Corrected(method, correct, k=min(10, *map(len, data['train'].values())))
     fitted = method.fit(data['train'], check if 'valid' in data else None)
     decoders = None if translate is None else SpaceDecoders.fit(fitted, raw, data, **translate)
-    folder = _common_root([raw[s] for s in found], _root_here(dataset, root))
-    index = Index(fitted, data[found[0]], encoders, raw[found[0]], name, classes, dataset, folder, decoders)
-    for s in found[1:]:
+    folder = _common_root([raw[s] for s in splits], _root_here(dataset, root))
+    index = Index(fitted, data[splits[0]], encoders, raw[splits[0]], name, classes, dataset, folder, decoders)
+    for s in splits[1:]:
         index.extend(data[s], raw[s])
     return index
 

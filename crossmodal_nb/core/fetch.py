@@ -169,12 +169,12 @@ def network(
     global _network
     from huggingface_hub import constants
 
-    before, _network = (_network, constants.HF_HUB_OFFLINE), allowed
+    earlier, _network = (_network, constants.HF_HUB_OFFLINE), allowed
     constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE or not allowed
     try:
         yield
     finally:
-        _network, constants.HF_HUB_OFFLINE = before
+        _network, constants.HF_HUB_OFFLINE = earlier
 
 # %% ../../nbs/core/06_fetch.ipynb #fetchfun
 def fetch(

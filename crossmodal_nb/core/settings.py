@@ -16,11 +16,11 @@ from types import SimpleNamespace
 def settings(
     start: str | Path | None = None,  # Folder where the search starts (default: the working directory)
 ) -> SimpleNamespace:  # `root, checkout, lib_name, nbs_path, book, output, work, data (list of folders), device`
-    "Settings of this machine, from the nearest `settings.ini` in `start` or above, else defaults"
+    "Settings of this machine, from the nearest `settings.ini` in `start` or folders, else defaults"
     start = Path(start or Path.cwd()).resolve()
-    above = (start, *start.parents)
-    checkout = next((d for d in above if _is_checkout(d)), None)
-    root = checkout or next((d for d in above if (d / 'work' / 'data.toml').is_file()), start)
+    folders = (start, *start.parents)
+    checkout = next((d for d in folders if _is_checkout(d)), None)
+    root = checkout or next((d for d in folders if (d / 'work' / 'data.toml').is_file()), start)
     package = Path(importlib.util.find_spec('crossmodal_nb').origin).parent
     sources = checkout or next(d for d in (package.parent, package) if d == package or _is_checkout(d))
     ini = configparser.ConfigParser()

@@ -113,14 +113,14 @@ def stoppable():
         yield
         return
     names = [name for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name)]
-    before = {s: signal.getsignal(s) for s in (getattr(signal, name) for name in names)}
-    for s, handler in before.items():
+    handlers = {s: signal.getsignal(s) for s in (getattr(signal, name) for name in names)}
+    for s, handler in handlers.items():
         if handler != signal.SIG_IGN:
             signal.signal(s, _stop)
     try:
         yield
     finally:
-        for s, handler in before.items():
+        for s, handler in handlers.items():
             signal.signal(s, handler)
 
 

@@ -24,9 +24,9 @@ from .rows import take
 # %% ../../nbs/data/06_images.ipynb #fcf5de68
 class Images:
     """A lazy sequence of image files: `x[LongTensor] -> list` of upright RGB PIL images, large JPEG photos in the
-    smallest form that their decoder gives with sides of `least` or more"""
+    smallest form that their decoder gives with sides of `min_side` or more"""
 
-    least = 512  # Pixels; encoders read less
+    min_side = 512  # Pixels; encoders read less
 
     def __init__(self, paths):
         self.paths = [Path(p) for p in paths]
@@ -36,8 +36,8 @@ class Images:
 
     def __getitem__(self, i):
         if isinstance(i, (int, np.integer)):
-            return open_image(self.paths[i], least=self.least)
-        return [open_image(p, least=self.least) for p in take(self.paths, i)]
+            return open_image(self.paths[i], min_side=self.min_side)
+        return [open_image(p, min_side=self.min_side) for p in take(self.paths, i)]
 
     def take(self, i):
         return Images(take(self.paths, i))
@@ -59,15 +59,15 @@ def open_image(
     path,  # A file that Pillow reads, or an SVG drawing
     background: str | None = None,  # Behind transparent parts (default: white, or grey if what is visible is white)
     size: int = 512,  # Width of an SVG drawing, pixels
-    least: int | None = None,  # A JPEG is decoded at 1/2, 1/4 or 1/8 if both sides keep so many pixels (default: whole)
+    min_side: int | None = None,  # A JPEG is decoded at 1/2, 1/4 or 1/8 if both sides keep so many (default: whole)
 ):
     "An upright RGB PIL image. Raises an `InputError` that names the file if it is unreadable"
     from PIL import ImageOps
 
     try:
         with _opened(_drawn(path, size) if Path(path).suffix.lower() == '.svg' else path) as im:
-            if least and im.format == 'JPEG':
-                im.draft(None, (least, least))
+            if min_side and im.format == 'JPEG':
+                im.draft(None, (min_side, min_side))
             im.load()
             return to_rgb(ImageOps.exif_transpose(im), background)
     except MissingError:

@@ -37,7 +37,7 @@ def opened(
         return [query]
     path = _existing(query)
     if sort == 'image' and path.suffix.lower() != '.svg':
-        return [open_image(path, least=Images.least)]
+        return [open_image(path, min_side=Images.min_side)]
     return dict(image=Cutouts, sound=Sounds, mesh=Meshes, video=Videos)[sort]([path])[torch.tensor([0])]
 
 

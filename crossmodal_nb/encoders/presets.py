@@ -114,17 +114,17 @@ def pretrained_digest(
     text: str,  # As a parameter names encoders
 ) -> str | None:  # None where one of them is not on this machine; empty if it names none
     "Digest of the weights and the preprocessing of the pretrained models that a string names"
-    found = []
+    digests = []
     try:
         for name in map(parse_name, split_names(text)):
             if name.format:
                 given = dict(model=name.target) | (dict(revision=name.revision) if name.revision else {})
                 first, *_ = _classes(name.format).values()
                 cls, _ = _format_class(name, first.kinds(**given)[0])
-                found.append(cls(**given).key)
+                digests.append(cls(**given).key)
     except InputError:
         return None
-    return digest(found) if found else ''
+    return digest(digests) if digests else ''
 
 
 def _typed_options(name, cls, given):

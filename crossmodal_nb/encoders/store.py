@@ -142,7 +142,7 @@ def row_keys(
     if lazy and hasattr(x, 'keys'):
         salt, contents = 'key', x.keys
     elif isinstance(x, Images):
-        salt, contents = f'file, sides of {x.least}', lambda i: files(take(x.paths, i))
+        salt, contents = f'file, sides of {x.min_side}', lambda i: files(take(x.paths, i))
     elif isinstance(x, Tensor):
         salt, contents = f'{x.dtype}{list(x.shape[1:])}', lambda i: [r.tobytes() for r in x[i].numpy()]
     elif modality(x) == 'text':

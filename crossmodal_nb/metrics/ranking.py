@@ -327,8 +327,8 @@ def recall_at(
     if len(tied):
         from scipy.stats import hypergeom
 
-        groups, which = np.unique(np.stack([c.e[tied], c.r[tied], m[tied]]), axis=1, return_inverse=True)
-        values[tied] = 1 - hypergeom.pmf(0, *groups)[which]  # a random ranking ties all rows, of every query alike
+        groups, group = np.unique(np.stack([c.e[tied], c.r[tied], m[tied]]), axis=1, return_inverse=True)
+        values[tied] = 1 - hypergeom.pmf(0, *groups)[group]  # a random ranking ties all rows, of every query alike
     return mean_over_queries(values, mean)
 
 

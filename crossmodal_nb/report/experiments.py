@@ -54,8 +54,8 @@ def analogy_ranks(
     b: str,  # The view whose difference is added
 ) -> dict:  # name: median_rank, and control
     "Median ranks of the targets of arithmetic, in the space of each method"
-    found = {name: pd.DataFrame(analogies(m, views, a, b)) for name, m in methods.items()}
+    frames = {name: pd.DataFrame(analogies(m, views, a, b)) for name, m in methods.items()}
     return {
         name: dict(median_rank=float(f['rank'].median()), control=float(f['control'].median()))
-        for name, f in found.items()
+        for name, f in frames.items()
     }

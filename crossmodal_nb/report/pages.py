@@ -97,7 +97,7 @@ def readable(
     known, kept = set(), []
     for o in outputs:
         if o['output_type'] == 'stream':
-            before, lines, after_warning = len(known), [], False
+            n_known, lines, after_warning = len(known), [], False
             for line in o['text'].splitlines():
                 line = _folder.sub('', _place.sub('', line))
                 code, after_warning = after_warning and line.startswith('  '), bool(_warned.match(line))
@@ -105,7 +105,7 @@ def readable(
                 if new and not code and not _progress.fullmatch(line):
                     lines.append(line)
                 known |= {line} if after_warning else set()
-            if (more := len(known) - max(before, 5)) > 0:
+            if (more := len(known) - max(n_known, 5)) > 0:
                 lines.append(f'… and {more} more warnings')
             if not any(lines):
                 continue
@@ -196,8 +196,8 @@ def pages(
     s, out = settings(start), []
     file = s.nbs_path / 'experiments' / 'experiments.toml'
     manifest = tomllib.loads(file.read_text()) if file.exists() else {}
-    own = s.work / 'experiments.toml'
-    mine = tomllib.loads(own.read_text()) if own.exists() else {}
+    own_file = s.work / 'experiments.toml'
+    mine = tomllib.loads(own_file.read_text()) if own_file.exists() else {}
     manifest |= mine
     for exp, _ in sorted(manifest.items(), key=lambda e: e[1]['notebook']):
         ran = with_pages(good_records(s.work / 'records' / exp))
@@ -225,7 +225,7 @@ def pages(
             title=_title(p, p['exp'] in mine or shared.count(manifest[p['exp']]['notebook']) > 1),
             notebook=Path(n := manifest[p['exp']]['notebook']).stem,
             needs=manifest[p['exp']].get('needs', []),
-            stale=_stale(own.parent / n if (own.parent / n).exists() else file.parent / n, p['record']),
+            stale=_stale(own_file.parent / n if (own_file.parent / n).exists() else file.parent / n, p['record']),
             mine=p['exp'] in mine,
             at=f'{manifest[p["exp"]].get("chapter", "results")}/{p["exp"]}',
         )

@@ -150,8 +150,8 @@ def experiment(
     notebook: str,  # Its stem
 ) -> Path:
     "The file of an experiment notebook: the user's own, else one of the project"
-    own = settings().work / f'{notebook}.ipynb'
-    return own if own.exists() else settings().nbs_path / 'experiments' / own.name
+    file = settings().work / f'{notebook}.ipynb'
+    return file if file.exists() else settings().nbs_path / 'experiments' / file.name
 
 # %% ../../nbs/runs/02_record.ipynb #2105dde3
 @dataclass

@@ -171,8 +171,8 @@ def plan(
         for n in [n for n in all_ if n in needed]:
             read = [j['key'] for m in all_[n]['needs'] for j in jobs[m]]
             records = [(good, r) for good, folder in folders.items() for r in _headers(folder / n, ask, code)]
-            each = [(p, digests(all_[n]['path'], p)) for p in expand(all_[n], smoke)]
-            jobs[n] = [_status(n, all_[n], p, d, read, into, records) for p, d in each]
+            runs = [(p, digests(all_[n]['path'], p)) for p in expand(all_[n], smoke)]
+            jobs[n] = [_status(n, all_[n], p, d, read, into, records) for p, d in runs]
     return [j for n in chosen for j in jobs[n]]
 
 
@@ -477,15 +477,15 @@ def _execute(job):
         try:
             stack.enter_context(locked(path, f'computes {job["exp"]} {job["key"]}'))
             t0 = time.time()  # the wait for another process costs nothing
-            made = _is_made(job)
-            if not made:
+            done = _is_made(job)
+            if not done:
                 saved = _compute(job)
                 _note(path, job, seconds=time.time() - t0 + saved)
                 _keep_notebook(path, job)
         except Exception as e:  # a notebook may raise anything: reported, recorded, counted
             failure = _failure(job, e, time.time() - t0)
             return True, f'{name}  FAILED: {failure}', (job['exp'], job['key'])
-    return False, f'{name}  {time.time() - t0:.0f} s{", of another process" if made else ""}', (job['exp'], job['key'])
+    return False, f'{name}  {time.time() - t0:.0f} s{", of another process" if done else ""}', (job['exp'], job['key'])
 
 
 def _is_made(job):
