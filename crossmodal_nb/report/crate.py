@@ -134,9 +134,10 @@ def write_crate(
     with whole_folder(folder) as new:
         _describe(crate, s, records)
         _add_project(crate, s)
-        runs = _add_records(crate, s, records)
+        changed = changes(records)
+        runs = _add_records(crate, records, changed)
         _add_pages(crate, s, records)
-        _add_board(crate, records, new)
+        _add_board(crate, records, changed, new)
         crate.crate.root_dataset['mentions'] = runs
         crate.crate.write(new)
     return Path(folder)
@@ -190,9 +191,9 @@ def _add_project(crate, s):
         crate.file(f, f'measured/{f.name}', f'Measurements of {f.stem}, which a record reads')
 
 # %% ../../nbs/report/21_crate.ipynb #6dab7c7e
-def _add_records(crate, s, records):
+def _add_records(crate, records, changed):
     "Records as results of runs; the runs"
-    changed, actions, by_entry = changes(records), [], {}
+    actions, by_entry = [], {}
     for r in records:
         by_entry.setdefault(r['experiment'], []).append(r)
     datasets = {e: entry_datasets(e, ran, crate.known, crate.entries) for e, ran in by_entry.items()}
@@ -253,8 +254,8 @@ def _add_pages(crate, s, records):
         )
 
 
-def _add_board(crate, records, folder):
-    ranked, stale = leaderboard(records)
+def _add_board(crate, records, changed, folder):
+    ranked, stale = leaderboard(records, changed)
     for name, text in (('leaderboard.csv', board_csv), ('leaderboard.json', board_json)):
         (folder / name).write_text(text(ranked, stale), encoding='utf-8')
         about = 'Every line of the leaderboard in every metric, with intervals, comparisons and what has changed since'

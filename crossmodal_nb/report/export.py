@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['columns', 'mteb_format', 'modalities', 'formats', 'leaderboard', 'board_csv', 'board_json', 'mteb_results', 'export']
 
-# %% ../../nbs/report/20_export.ipynb #c25ef8d3
+# %% ../../nbs/report/20_export.ipynb #cd55ef62
 import json
 import math
 import re
@@ -21,20 +21,20 @@ from .leaderboard_tables import as_csv, flat
 from .trace import changes
 from ..runs import record
 
-# %% ../../nbs/report/20_export.ipynb #5c8fd609
+# %% ../../nbs/report/20_export.ipynb #3d604400
 def leaderboard(
-    records: list[dict] | None = None,  # As `record.runs` gives them (default: all)
+    records: list[dict],  # As `record.runs` gives them
+    changed: dict | None = None,  # As `changes` gives it (default: found out)
 ) -> tuple[list[dict], dict]:  # Lines after `significance`; entry: what has changed since, in words
     "The lines of the board, and which of them are stale"
-    records = record.runs() if records is None else records
     ranked = significance(lines(records))
     entries, stale = {line['experiment'] for line in ranked}, {}
-    for path, names in changes([r for r in records if r['experiment'] in entries]).items():
-        entry = Path(path).parent.name
+    changed = changes(records) if changed is None else changed
+    for entry, names in ((r['experiment'], changed[r['path']]) for r in records if r['experiment'] in entries):
         stale[entry] = dict.fromkeys([*stale.get(entry, ()), *names])
     return ranked, {entry: ', '.join(names) for entry, names in stale.items() if names}
 
-# %% ../../nbs/report/20_export.ipynb #73491f78
+# %% ../../nbs/report/20_export.ipynb #b4a507fc
 columns = {  # of the CSV, and fields of a row in the JSON
     'dataset': 'data set that was trained on, as `crossmodal data` lists it',
     'on': 'data set that was tested on, where it is another one',
@@ -109,7 +109,7 @@ def board_json(
 def _finite(v):
     return None if isinstance(v, float) and not math.isfinite(v) else v
 
-# %% ../../nbs/report/20_export.ipynb #76260359
+# %% ../../nbs/report/20_export.ipynb #57b02488
 mteb_format = '2.26.24'  # version of mteb whose files these are
 modalities = dict(image='image', icon='image', picture='image', audio='audio', speech='audio', video='video') | {
     view: 'text' for view in ('text', 'name', 'title', 'ingredients', 'instructions', 'caption')
@@ -215,7 +215,7 @@ def _model_meta(model, revision, line):
         model_type=[],
     )
 
-# %% ../../nbs/report/20_export.ipynb #56f52fbd
+# %% ../../nbs/report/20_export.ipynb #d50c6c80
 formats = {  # what `crossmodal export` writes: the name of its file or folder
     'csv': 'leaderboard.csv',
     'json': 'leaderboard.json',
