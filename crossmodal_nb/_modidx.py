@@ -4771,6 +4771,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'crossmodal_nb/report/crate.py'),
                                             'crossmodal_nb.report.crate._describe': ( 'report/crate.html#_describe',
                                                                                       'crossmodal_nb/report/crate.py'),
+                                            'crossmodal_nb.report.crate._home': ( 'report/crate.html#_home',
+                                                                                  'crossmodal_nb/report/crate.py'),
                                             'crossmodal_nb.report.crate._how': ('report/crate.html#_how', 'crossmodal_nb/report/crate.py'),
                                             'crossmodal_nb.report.crate._person': ( 'report/crate.html#_person',
                                                                                     'crossmodal_nb/report/crate.py'),

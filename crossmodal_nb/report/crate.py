@@ -163,9 +163,8 @@ def _describe(crate, s, records):
     root['version'] = cited['version']
     root['isBasedOn'] = crate.add(
         '#crossmodal_nb',
-        ['SoftwareApplication'],
+        'SoftwareSourceCode',
         name='crossmodal_nb',
-        softwareVersion=cited['version'],
         version=cited['version'],
         license=crate.licences([spdx_entity(cited['license'])]),
     )
@@ -184,7 +183,7 @@ def _add_project(crate, s):
     manifest = experiments / 'experiments.toml'
     crate.file(manifest, 'notebooks/experiments.toml', 'The manifest: entries and their parameters')
     for f in sorted(experiments.glob('*.ipynb')):
-        language = crate.add('#python', 'ComputerLanguage', name='Python', url='https://www.python.org')
+        language = crate.add('#python', 'ComputerLanguage', name='Python', version='3.11', url='https://www.python.org')
         title = f'Experiment {f.stem}: the notebook that is executed'
         crate.file(f, f'notebooks/{f.name}', title, kind=['File', 'SoftwareSourceCode'], programmingLanguage=language)
     for f in sorted((s.book / 'measured').glob('*.json')):
@@ -209,7 +208,7 @@ def _add_records(crate, records, changed):
             files.append(crate.file(f, f'records/{entry}/{f.name}', f'Numbers of {title}', **about))
         notebook = crate.crate.dereference(f'notebooks/{r["notebook"]}.ipynb')
         versions = [
-            crate.add(f'#{name}-{v}', 'SoftwareApplication', name=name, softwareVersion=v, version=v)
+            crate.add(f'#{name}-{v}', 'SoftwareApplication', name=name, softwareVersion=v, version=v, url=_home(name))
             for name, v in r.get('versions', {}).items()
         ]
         begun = datetime.fromisoformat(r['started']) if r.get('started') else None
@@ -220,6 +219,10 @@ def _add_records(crate, records, changed):
         instruments = [*filter(None, [notebook]), *versions]
         actions.append(crate.crate.add_action(instruments, f'#run-{entry}-{r["key"]}', sources, files, about))
     return actions
+
+
+def _home(name):
+    return 'https://www.python.org' if name == 'python' else f'https://pypi.org/project/{name}/'
 
 
 def _how(r):
