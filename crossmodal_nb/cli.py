@@ -780,16 +780,16 @@ def trace(
 
 @app.command()
 def export(
-    what: str = typer.Argument(..., help='csv, json or mteb: the leaderboard; ro-crate: the whole published report.'),
-    into: Path = typer.Option(None, help='The file or folder (default: in work/export).'),
+    kind: str = typer.Argument(..., help='csv, json or mteb: the leaderboard; ro-crate: the whole published report.'),
+    target: Path = typer.Option(None, '--into', help='The file or folder (default: in work/export).'),
     replace: bool = typer.Option(False, help='Replace what is there.'),
 ):
     "Write the leaderboard as a table or as results of mteb, or the published report as an RO-Crate."
-    with Progress(f'{what}: reading the records', delay=1):
+    with Progress(f'{kind}: reading the records', delay=1):
         from crossmodal_nb.report.export import export
 
-        path = export(what, into, replace)
-    print(f'{what}: {path}')
+        path = export(kind, target, replace)
+    print(f'{kind}: {path}')
 
 # %% ../nbs/cli.ipynb #89f4596f
 @app.command()

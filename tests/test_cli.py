@@ -45,7 +45,8 @@ def test_help_is_quick_and_complete(tmp_path):
         == 'set()'
     )
     said = process('--help', at=tmp_path).stdout
-    assert all(f'\n  {c} ' in said for c in ('data', 'features', 'plan', 'run', 'board', 'trace', 'export', 'book', 'publish', 'readme'))
+    commands = ('data', 'features', 'plan', 'run', 'board', 'trace', 'export', 'book', 'publish', 'readme')
+    assert all(f'\n  {c} ' in said for c in commands)
 
 
 long_commands = [

@@ -1,4 +1,4 @@
-"""The wheel built from the sdist, in a fresh environment with the installed dependencies only, works from another folder.
+"""The wheel built from the sdist, in a fresh environment with the installed dependencies, works from another folder.
 
 CROSSMODAL_FULL=1 python -m pytest tests/test_wheel.py     there also with every way in which people keep pairs
 """

@@ -101,8 +101,8 @@ def board_json(
     "The rows of the CSV, and what their fields are; an empty cell is null"
     rows = [{k: _finite(v) for k, v in r.items()} for r in flat(ranked, stale)]
     used = dict.fromkeys(k for r in rows for k in r)
-    about = dict(software='crossmodal_nb', version=crossmodal_nb.__version__, license='Apache-2.0')
-    content = about | dict(fields={k: columns[k] for k in used}, rows=[{k: r.get(k) for k in used} for r in rows])
+    head = dict(software='crossmodal_nb', version=crossmodal_nb.__version__, license='Apache-2.0')
+    content = head | dict(fields={k: columns[k] for k in used}, rows=[{k: r.get(k) for k in used} for r in rows])
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n'
 
 
@@ -196,9 +196,9 @@ def _mteb_scores(line, stale):
     for m, r in line['scores'].items():
         if r.get('value') is not None:
             out |= {m: r['value']} | ({f'hit_rate_at_{m[2:]}': r['value']} if m.startswith('R@') else {})
-    about = {k: line[k] for k in ('n', 'runs', 'design', 'group', 'method', 'experiment', 'features', 'encoders')}
-    about |= dict(marks=', '.join(row.get('marks', ())), stale=stale.get(line['experiment']))
-    return {k: _finite(v) for k, v in (out | about).items() if v not in (None, '')}
+    details = {k: line[k] for k in ('n', 'runs', 'design', 'group', 'method', 'experiment', 'features', 'encoders')}
+    details |= dict(marks=', '.join(row.get('marks', ())), stale=stale.get(line['experiment']))
+    return {k: _finite(v) for k, v in (out | details).items() if v not in (None, '')}
 
 
 def _model_meta(model, revision, line):
@@ -222,53 +222,65 @@ formats = {  # what `crossmodal export` writes: the name of its file or folder
     'mteb': 'mteb',
     'ro-crate': 'ro-crate',
 }
-_markers = {'mteb': {'results'}, 'ro-crate': {'ro-crate-metadata.json'}}  # what a folder holds that may be replaced
+_contents = {  # a folder that holds anything else is never replaced
+    'mteb': {'results'},
+    'ro-crate': {
+        'CITATION.cff',
+        'LICENSE',
+        'THIRD_PARTY.md',
+        'leaderboard.csv',
+        'leaderboard.json',
+        'measured',
+        'notebooks',
+        'pages',
+        'records',
+        'ro-crate-metadata.json',
+    },
+}
 
 
 def export(
-    what: str,  # One of `formats`
-    into: str | Path | None = None,  # The file or folder to write (default: in `work/export`)
+    kind: str,  # One of `formats`
+    target: str | Path | None = None,  # The file or folder to write (default: in `work/export`)
     replace: bool = False,  # What is there may be replaced
 ) -> Path:  # Where it was written
     """Write the leaderboard as CSV or JSON, as results of mteb, or the whole published report as an RO-Crate.
 
     Raises an `InputError` if something is there and must not be replaced"""
-    check_choice(what, formats, 'format')
-    into = Path(into or settings().work / 'export' / formats[what])
-    _check_place(into, what, replace)
-    if what == 'ro-crate':
+    check_choice(kind, formats, 'format')
+    target = Path(target or settings().work / 'export' / formats[kind])
+    _check_place(target, kind, replace)
+    if kind == 'ro-crate':
         from crossmodal_nb.report.crate import write_crate
 
-        return write_crate(into)
+        return write_crate(target)
     records = record.runs()
     ranked, stale = leaderboard(records)
     if not ranked:
         raise InputError('no final run yet, so the leaderboard is empty: crossmodal run')
-    if what == 'mteb':
-        with whole_folder(into) as new:
+    if kind == 'mteb':
+        with whole_folder(target) as new:
             for name, content in mteb_results(ranked, stale, records).items():
                 (new / 'results' / name).parent.mkdir(parents=True, exist_ok=True)
                 text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
                 (new / 'results' / name).write_text(text, encoding='utf-8')
-        return into
-    text = (board_csv if what == 'csv' else board_json)(ranked, stale)
-    with atomic(into, 'wb') as f:
+        return target
+    text = (board_csv if kind == 'csv' else board_json)(ranked, stale)
+    with atomic(target, 'wb') as f:
         f.write(text.encode())
-    return into
+    return target
 
 
-def _check_place(into, what, replace):
+def _check_place(target, kind, replace):
     "Refuse to overwrite silently, and to replace a folder that holds something else"
-    if not into.exists():
+    if not target.exists():
         return
-    folder = what in _markers
-    if into.is_dir() != folder:
-        raise InputError(f'{into} is {"no folder" if folder else "a folder"}. Name a {"folder" if folder else "file"}')
-    if folder and not any(into.iterdir()):
+    folder = kind in _contents
+    if target.is_dir() != folder:
+        raise InputError(f'{target} is a file. Name a folder' if folder else f'{target} is a folder. Name a file')
+    if folder and not any(target.iterdir()):
         return
     if not replace:
-        raise InputError(f'{into} exists. Choose another place, or replace it: --replace')
-    if folder:
-        names = {p.name for p in into.iterdir()}
-        if not names >= _markers[what] or what == 'mteb' and len(names) > 1:
-            raise InputError(f'{into} holds something else than an export, and is not replaced. Choose another folder')
+        raise InputError(f'{target} exists. Choose another place, or replace it: --replace')
+    if folder and {p.name for p in target.iterdir()} - _contents[kind]:
+        raise InputError(f'{target} holds something else than an export, and is not replaced. Choose another folder')

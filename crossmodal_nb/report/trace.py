@@ -30,8 +30,8 @@ def changes(
     entries = sorted({r['experiment'] for r in records} & set(runner.manifest()))
     jobs = runner.plan(entries) if entries else []
     now = {(j['exp'], j['digests']['params']): j['digests'] for j in jobs}
-    found = {r['path']: now.get((r['experiment'], r['digests']['params'])) for r in records}
-    return {r['path']: keys.differs(r, d) if (d := found[r['path']]) else ['manifest'] for r in records}
+    current = {r['path']: now.get((r['experiment'], r['digests']['params'])) for r in records}
+    return {r['path']: keys.differs(r, d) if (d := current[r['path']]) else ['manifest'] for r in records}
 
 # %% ../../nbs/report/19_trace.ipynb #3f0f4f3b
 def named_datasets(
@@ -56,12 +56,12 @@ def entry_datasets(
     entries: dict,  # The manifest
 ) -> list[str]:
     "The data sets that an entry was made from, directly or by way of the entries that it needs"
-    todo, names, seen = [entry], {n for r in records for n in named_datasets(r['params'], known)}, set()
+    todo, names, visited = [entry], {n for r in records for n in named_datasets(r['params'], known)}, set()
     while todo:
         e = todo.pop()
-        if e in seen or e not in entries:
+        if e in visited or e not in entries:
             continue
-        seen.add(e)
+        visited.add(e)
         names |= set().union(*(named_datasets(p, known) for p in runner.expand(entries[e])))
         todo += entries[e]['needs']
     return sorted(names)
@@ -98,26 +98,26 @@ def _scores(records):
 _verdict = re.compile(r'(^|: )(ahead|behind|as good|undecided|one run)\b')
 
 
-def _parts(v, path='', about=None):
+def _parts(v, path='', context=None):
     "(place, part, what its neighbours say of it) of everything in the tables of a record that claims something"
     if isinstance(v, dict):
         if {'low', 'high'} <= set(v) or any(str(k).endswith('verdict') for k in v):
-            yield path, v, about or {}
+            yield path, v, context or {}
             return
         facts = {k: w for k, w in v.items() if isinstance(w, (int, float)) or isinstance(w, str) and len(w) < 60}
         for k, w in v.items():
-            yield from _parts(w, f'{path}/{k}', (about or {}) | {f: x for f, x in facts.items() if f != k})
+            yield from _parts(w, f'{path}/{k}', (context or {}) | {f: x for f, x in facts.items() if f != k})
     elif isinstance(v, list):
         for k, w in enumerate(v):
-            yield from _parts(w, f'{path}/{k}', about)
+            yield from _parts(w, f'{path}/{k}', context)
     elif isinstance(v, str) and _verdict.search(v):
-        yield path, v, about or {}
+        yield path, v, context or {}
 
 
 def _table_claims(records):
     for i, r in enumerate(records):
-        for path, part, about in _parts(r['tables']):
-            claim = dict(sources=[dict(record=i, key=f'tables{path}')], **(dict(about=about) if about else {}))
+        for path, part, context in _parts(r['tables']):
+            claim = dict(sources=[dict(record=i, key=f'tables{path}')], **(dict(about=context) if context else {}))
             if isinstance(part, str):
                 yield claim | dict(kind='verdict', text=part, correction='see its comparisons')
             elif any(str(k).endswith('verdict') for k in part) or 'difference' in part:
@@ -293,16 +293,16 @@ def _record_lines(letter, r):
 
 
 def _data_lines(d):
-    where = 'on this machine' if d['ready'] else f'not on this machine: {d["how"]}'
-    return [f'{d["name"]}: {d["title"]}', f'licence: {d["licence"]}; {d["attribution"]}', where]
+    place = 'on this machine' if d['ready'] else f'not on this machine: {d["how"]}'
+    return [f'{d["name"]}: {d["title"]}', f'licence: {d["licence"]}; {d["attribution"]}', place]
 
 
 def _budget_lines(b):
     chosen = {'valid': 'chosen on validation', '': 'not chosen in this entry'}
-    by = ', '.join(chosen.get(s, f'chosen by record {s}') for s in b['selected_by'])
+    selection = ', '.join(chosen.get(s, f'chosen by record {s}') for s in b['selected_by'])
     trials, epochs = (', '.join(f'{k} {v:,}'.strip() for k, v in b[x].items()) for x in ('trials', 'epochs'))
     return [
-        f'settings: {by}',
+        f'settings: {selection}',
         f'settings tried: {trials or "not recorded"}',
         f'epochs, at most: {epochs or "none, or not recorded"}',
         *([f'marks: {"; ".join(b["marks"])}'] if b['marks'] else []),
