@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'encoder_option', 'online_option', 'names_', 'root_option', 'MessageGroup', 'table_text',
            'screen_width', 'print_table', 'data', 'get', 'add', 'show', 'remove', 'try_methods', 'new', 'features',
-           'plan', 'run', 'board', 'index', 'search', 'imagine', 'describe', 'explore', 'verify', 'book', 'publish',
-           'readme']
+           'plan', 'run', 'board', 'index', 'search', 'imagine', 'describe', 'explore', 'verify', 'trace', 'export',
+           'book', 'publish', 'readme']
 
 # %% ../nbs/cli.ipynb #imports0
 import collections
@@ -856,6 +856,38 @@ def verify(
     print(', '.join(f'{n:,} {kind}' for kind, n in counts.items()) or 'nothing is kept here')
     print(f'{problems:,} damaged' if problems else 'all as it was written')
     raise typer.Exit(int(problems > 0))
+
+# %% ../nbs/cli.ipynb #18aaa7f6
+@app.command()
+def trace(
+    name: str = typer.Argument(..., help='An entry of the manifest, or its page.'),
+    as_json: bool = typer.Option(False, '--json', help='As JSON, with the parameters of every run.'),
+):
+    "Every claim of an entry: its record, split, interval, correction, budget, data and licence, and how to compute it."
+    with Progress(f'{name}: reading its records', delay=1):
+        import json
+
+        from crossmodal_nb.report.trace import trace, trace_text
+
+        traced = trace(name)
+    if as_json:
+        print(json.dumps(traced, indent=1, ensure_ascii=False, default=str))
+    else:
+        print(trace_text(traced, min(screen_width() or 80, 120)))
+
+
+@app.command()
+def export(
+    kind: str = typer.Argument(..., help='csv, json or mteb: the leaderboard; ro-crate: the whole published report.'),
+    target: Path = typer.Option(None, '--into', help='The file or folder (default: in work/export).'),
+    replace: bool = typer.Option(False, help='Replace what is there.'),
+):
+    "Write the leaderboard as a table or as results of mteb, or the published report as an RO-Crate."
+    with Progress(f'{kind}: reading the records', delay=1):
+        from crossmodal_nb.report.export import export
+
+        path = export(kind, target, replace)
+    print(f'{kind}: {path}')
 
 # %% ../nbs/cli.ipynb #89f4596f
 @app.command()

@@ -53,6 +53,8 @@ def main():
         for f in ('pyproject.toml', 'settings.ini'):
             shutil.copy(root / f, folder)
         shutil.copytree(root / 'nbs', Path(folder) / 'nbs', ignore=skip)
+        (Path(folder) / 'crossmodal_nb').mkdir()
+        shutil.copy(root / 'crossmodal_nb' / '__init__.py', Path(folder) / 'crossmodal_nb')  # the version's only home
         environment = os.environ | dict(PYTHONPATH=folder)
         for command in ('nbdev-export', 'nbdev-clean'):
             subprocess.run([Path(sys.executable).with_name(command)], cwd=folder, check=True, env=environment)

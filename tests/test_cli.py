@@ -47,7 +47,8 @@ def test_help_is_quick_and_complete(tmp_path):
         == 'set()'
     )
     said = process('--help', at=tmp_path).stdout
-    assert all(f'\n  {c} ' in said for c in ('data', 'features', 'plan', 'run', 'board', 'book', 'publish', 'readme'))
+    commands = ('data', 'features', 'plan', 'run', 'board', 'trace', 'export', 'book', 'publish', 'readme')
+    assert all(f'\n  {c} ' in said for c in commands)
 
 
 long_commands = [
@@ -63,6 +64,8 @@ long_commands = [
     ('data',),
     ('plan',),
     ('board',),
+    ('trace', 'cca_emoji'),
+    ('export', 'csv'),
     ('search', 'emoji', 'a red apple'),
     ('imagine', 'emoji', 'a red apple'),
     ('describe', 'emoji', 'apple.png'),

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import in_sync
 import pytest
+import yaml
 
+import crossmodal_nb
 from crossmodal_nb.report import contents
 from crossmodal_nb.runs import keys, record
 
@@ -104,6 +106,27 @@ def test_settings_and_pyproject_agree():
     assert {k: ini['crossmodal'][k] for k in ('lib_name', 'nbs_path')} == {
         k: nbdev[k] for k in ('lib_name', 'nbs_path')
     }
+
+
+def test_the_version_is_the_same_everywhere():
+    "Its home is `crossmodal_nb/__init__.py`; the build reads it there"
+    pyproject = tomllib.loads((root / 'pyproject.toml').read_text())
+    assert pyproject['project']['dynamic'] == ['version'] and 'version' not in pyproject['project']
+    assert pyproject['tool']['setuptools']['dynamic']['version'] == {'attr': 'crossmodal_nb.__version__'}
+    cited = yaml.safe_load((root / 'CITATION.cff').read_text())
+    released = re.findall(r'^## (\d\S*)', (root / 'CHANGELOG.md').read_text(), re.M)
+    assert crossmodal_nb.__version__ == cited['version'] == released[0]
+
+
+def test_the_citation_has_the_fields_of_its_format():
+    "Citation File Format 1.2.0: required fields, and those of GitHub and Zenodo"
+    cited = yaml.safe_load((root / 'CITATION.cff').read_text())
+    assert {'cff-version', 'message', 'title', 'authors'} <= set(cited) and cited['cff-version'] == '1.2.0'
+    assert all('name' in a or 'family-names' in a for a in cited['authors']) and cited['type'] == 'software'
+    project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
+    assert cited['license'] == project['license'] and [a['name'] for a in cited['authors']] == [
+        a['name'] for a in project['authors']
+    ]
 
 
 def test_import_is_light():

@@ -1,4 +1,4 @@
-"""The built wheel, in a fresh environment that sees only the installed dependencies, works from another folder.
+"""The wheel built from the sdist, in a fresh environment with the installed dependencies, works from another folder.
 
 CROSSMODAL_FULL=1 python -m pytest tests/test_wheel.py     there also with every way in which people keep pairs
 """
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from test_own_gaze import a_file_for_each_picture, pictures
 from test_own_layouts import full, layouts, quick
 
+import crossmodal_nb
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import TfIdf
@@ -42,8 +44,8 @@ def away(tmp_path_factory):
     "A folder with an environment of its own, the wheel in it, and nothing of the checkout"
     folder = tmp_path_factory.mktemp('away')
 
-    def run(*command, **how):
-        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, cwd=folder, **how)
+    def run(*command, from_=folder):
+        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, cwd=from_)
 
     shutil.copytree(
         root / 'crossmodal_nb', folder / 'source' / 'crossmodal_nb'
@@ -52,8 +54,11 @@ def away(tmp_path_factory):
     for f in ('pyproject.toml', 'README.md', 'LICENSE', *carried('book', '_static', 'reported')):
         (folder / 'source' / f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / f, folder / 'source' / f)
-    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, folder / 'source')
+    sdist = 'from setuptools.build_meta import build_sdist; import sys; build_sdist(sys.argv[1])'
+    run(sys.executable, '-c', sdist, folder, from_=folder / 'source')
     shutil.rmtree(folder / 'source')
+    (archive,) = folder.glob('*.tar.gz')
+    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', folder, archive)
     venv.create(folder / 'env', with_pip=False)
     python = folder / 'env' / 'bin' / 'python'
     site = Path(run(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').stdout.strip())
@@ -83,6 +88,18 @@ def test_the_wheel_holds_the_package_and_its_licence(away):
     assert produced == {n for n in names if n.startswith('crossmodal_nb/')} and any(
         n.endswith('LICENSE') for n in names
     )
+
+
+def test_the_sdist_holds_what_the_wheel_does(away):
+    (archive,) = away[0].glob('*.tar.gz')
+    version = crossmodal_nb.__version__
+    assert archive.name == f'crossmodal_nb-{version}.tar.gz' and away[1].name.startswith(f'crossmodal_nb-{version}-')
+    with tarfile.open(archive) as sdist:
+        names = {n.partition('/')[2] for n in sdist.getnames()}
+    expected = {'pyproject.toml', 'README.md', 'LICENSE', *carried('nbs/experiments')}
+    expected |= set(carried('book', '_static', 'reported'))
+    expected |= {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
+    assert expected <= names, expected - names
 
 
 def test_it_is_imported_from_there(away):
