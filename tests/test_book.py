@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,11 +15,12 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from crossmodal_nb.core.settings import settings
-from crossmodal_nb.report import book, galleries, page_data, pages, staging, tables
+from crossmodal_nb.report import book, contents, galleries, page_data, pages, staging, tables
 from crossmodal_nb.runs.keys import notebook_digest
 
 root = settings(Path(__file__).parent).root
@@ -192,6 +194,84 @@ def test_the_ladder_links_to_what_exists(built):
         and '<!--' not in re.findall(r'<article.*?</article>', landing, re.S)[0]
     )
     assert 'Toy experiment' in landing
+
+
+class Sidebar(HTMLParser):
+    "Links of the sidebar: all, and those that no fold hides"
+
+    def __init__(self, html):
+        super().__init__()
+        self.nav, self.folds, self.all, self.open = False, [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        if tag == 'nav':
+            self.nav = 'bd-docs-nav' in a.get('class', '')
+        if tag == 'details' and self.nav:
+            self.folds.append('open' not in a)
+        if tag == 'a' and self.nav:
+            self.all.append(a['href'])
+            self.open += [] if any(self.folds) else [a['href']]
+
+    def handle_endtag(self, tag):
+        if tag == 'details' and self.nav:
+            self.folds.pop()
+        if tag == 'nav':
+            self.nav = False
+
+
+def test_the_sidebar_folds_what_stands_below_an_overview(built):
+    bar = Sidebar(html_pages(built)['index.html'])
+    assert len(bar.all) == len(set(bar.all)) > len(bar.open) > 3
+    assert 'overview/linear.html' in bar.open and 'how/methods-linear.html' in set(bar.all) - set(bar.open)
+    overview = html_pages(built)['overview/results.html']
+    assert 'href="../results/toy.html"' in overview and 'Toy experiment' in overview
+
+
+def test_the_sidebar_of_the_whole_report_is_short(real_book):
+    bar = Sidebar((real_book / 'index.html').read_text())
+    assert len(bar.open) <= 25 and len(bar.all) == len(set(bar.all)) > 150
+
+
+def every_page():
+    "All entries of the manifest, as if each had a page"
+    entries = tomllib.loads((root / 'nbs' / 'experiments' / 'experiments.toml').read_text())
+    return [
+        dict(
+            exp=e,
+            at=f'{v.get("chapter", "results")}/{e}',
+            notebook=v['notebook'],
+            needs=v.get('needs', []),
+            title=e,
+            record=None,
+            runs=[],
+        )
+        for e, v in sorted(entries.items(), key=lambda e: e[1]['notebook'])
+    ]
+
+
+def test_the_contents_hold_every_page_once_and_few_are_open():
+    results, lessons = every_page(), contents.lessons(root / 'nbs')
+    toc = yaml.safe_load(contents.table_of_contents((root / 'book' / '_toc.yml').read_text(), lessons, results))
+    listed = contents._flat(c for part in toc['parts'] for c in part['chapters'])
+    files = [e['file'] for e in listed]
+    assert len(files) == len(set(files))
+    assert {p['at'] for p in results} | {f'how/{contents.slug(room)}' for room in lessons} <= set(files)
+    assert sum(len(part['chapters']) for part in toc['parts']) <= 25
+    titles = [e['title'] for e in listed if 'title' in e]
+    assert len(titles) == len(set(titles))
+
+
+def test_no_two_pages_of_the_contents_have_one_name():
+    "A lesson that is called as another page has a title of its own in the contents"
+    lessons = contents.lessons(root / 'nbs')
+    toc = yaml.safe_load(contents.table_of_contents((root / 'book' / '_toc.yml').read_text(), lessons, []))
+    listed = contents._flat(c for part in toc['parts'] for c in part['chapters'])
+    headings = {f'how/{contents.slug(room)}': contents._introduced(f).split('\n')[0] for room, f in lessons.items()}
+    headings |= {f.stem: re.search(r'^# +(.+)', f.read_text(), re.M)[1] for f in root.glob('book/*.md')}
+    names = [e.get('title') or headings.get(e['file'], e['file']) for e in listed]
+    assert not {n for n in names if names.count(n) > 1}
 
 
 def test_no_page_loads_anything_from_elsewhere(built):

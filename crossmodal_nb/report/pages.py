@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from ..core.files import read_notebook
 from ..core.settings import settings
 from .tables import Html
+from .terms import with_term_links
 from ..runs.keys import notebook_digest
 from ..runs.record import best_last
 from ..runs.record import read as read_record
@@ -37,6 +38,7 @@ def staged(
     end: Html | None = None,  # HTML at the end: the run card
     # Function: path of a linked notebook without `.ipynb` -> its address in the book, or None
     link=lambda path: None,
+    terms=None,  # Abbreviations to be linked to the glossary, as `terms.abbreviations` gives them
 ) -> NotebookNode:
     "A copy of a notebook in the form that the book's builder needs"
     cells, heading, introduction = [], title or 'page', ''
@@ -49,6 +51,10 @@ def staged(
             c, introduction = staged_code(c, fold, _alt(heading, introduction, c.source)), ''
         if c is not None:
             cells.append(c)
+    seen = set()
+    for c in cells:
+        if c.cell_type == 'markdown':
+            c.source = with_term_links(c.source, terms, seen)
     cells = _titled(cells, title, note)
     cells = cells[:1] + [c for c in cells[1:] if _answers(c)] + [c for c in cells[1:] if not _answers(c)]
     if end:

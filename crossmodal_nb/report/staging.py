@@ -16,18 +16,14 @@ import nbformat
 from ..core.checks import InputError
 from ..core.files import check_seal, read_notebook
 from ..core.settings import settings
-from crossmodal_nb.report.contents import (
-    data_page,
-    landing_page,
-    lessons,
-    slug,
-    table_of_contents,
-)
+from .contents import data_page, lessons, overviews, slug, table_of_contents
+from .landing import landing_page
 from .own_report import board_page, contents_text, landing_text
 from .page_data import data_links, page_data
 from .pages import page_note, pages, relinked, staged
 from .provenance import card
 from .tables import Html
+from .terms import abbreviations
 from ..runs.record import runs
 
 # %% ../../nbs/report/17_staging.ipynb #5def9af1
@@ -59,7 +55,7 @@ def stage(
     files |= {n: relinked(x.decode(), link(s.book, '.')).encode() for n, x in files.items() if n.endswith('.md')}
     for room, f in notebooks.items():
         files[f'how/{slug(room)}.ipynb'] = _bytes(staged(read_notebook(f), link=link(f.parent, 'how')))
-    data = {p['exp']: page_data(p['exp'], p['runs']) for p in results}
+    data, terms = {p['exp']: page_data(p['exp'], p['runs']) for p in results}, _terms(files)
     for p in results:
         files |= {f'_static/data/{n}': x for n, (_, _, x) in data[p['exp']].items()}
         read = {e for r in p['runs'] if isinstance(es := r.get('tables', {}).get('entries'), dict) for e in es}
@@ -78,6 +74,7 @@ def stage(
                 page_note(p),
                 end,
                 link(s.nbs_path / 'experiments', p['at'].split('/')[0]),
+                terms,
             )
         )
     if catalogue is None:
@@ -90,13 +87,18 @@ def stage(
         files['index.md'], files['_toc.yml'] = landing_text(by_entry).encode(), contents_text(by_entry).encode()
         if board := board_page(by_entry):
             files['results/own_board.ipynb'] = _bytes(staged(board, fold=True))
+    contents = files['_toc.yml'].decode()
+    files |= {f'{n}.md': x.encode() for n, x in overviews(contents, notebooks, results).items()}
     if 'index.md' in files:
-        files['index.md'] = landing_page(files['index.md'].decode(), notebooks, results).encode()
+        spaces = {} if only_mine else {m: s.book / 'explorer' / f'emoji-{m.lower()}.js' for m in ('CCA', 'CLIP')}
+        first_page = landing_page(files['index.md'].decode(), notebooks, results, spaces, terms)
+        files['index.md'] = first_page.encode()
     files |= {
         f'_extra/shards/{n}': x
         for n, x in shards([] if only_mine else [s.book / 'explorer', s.work / 'explorer']).items()
     }
-    files['_toc.yml'] = table_of_contents(files['_toc.yml'].decode(), notebooks, results).encode()
+    own_board = {n.removesuffix('.ipynb') for n in files if n == 'results/own_board.ipynb'}
+    files['_toc.yml'] = table_of_contents(contents, notebooks, results, own_board).encode()
     return _sync(s.output / '_stage', files)
 
 
@@ -122,6 +124,10 @@ def _handwritten(book):
         and not {'_stage', '_build', 'records', 'pages', 'explorer'} & set(f.relative_to(book).parts)
         and not f.name.startswith('.')
     ]
+
+
+def _terms(files):
+    return abbreviations(files['glossary.md'].decode()) if 'glossary.md' in files else {}
 
 
 def _bytes(nb):
