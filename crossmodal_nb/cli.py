@@ -691,7 +691,7 @@ def index(
         options = dict(dataset=name, root=root, correct=correct, translate=None)
         if translate:
             known = datasets.find_entry(name)[1]
-            options['translate'] = dict(flow_epochs=flow, about=f'{known["licence"]}; {known["attribution"]}')
+            options['translate'] = dict(flow_epochs=flow, attribution=f'{known["licence"]}; {known["attribution"]}')
         built = build_index(learner, raw, split, by, title, classes, encoders, max_dim, **options)
         built.save(into := into or settings().work / 'index' / name)
     print(f'{built}: {into}')
@@ -746,8 +746,8 @@ def search(
 def imagine(
     name: str = typer.Argument(..., help='A data set whose index has --translate, or a folder.'),
     words: str = typer.Argument(..., help='What to draw.'),
-    into: Path = typer.Option(None, metavar='PNG', help='Where to (default: named by the words, in this folder).'),
-    by: str = typer.Option('', help='linear or flow (default: the flow, where there is one).'),
+    file: Path = typer.Option(None, '--into', metavar='PNG', help='Where to (default: named by the words, here).'),
+    kind: str = typer.Option('', '--by', help='linear or flow (default: the flow, where there is one).'),
     seed: list[int] = typer.Option([0], help='Of the noise of the flow (may be repeated: pictures side by side).'),
     guidance: float = typer.Option(2.0, min=0, help='How strongly the flow follows the words; 1: as it has learnt.'),
     steps: int = typer.Option(20, min=1, help='Of the flow.'),
@@ -756,44 +756,43 @@ def imagine(
     online: bool = online_option,
 ):
     "Draw the picture that words ask for in a trained space."
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    from crossmodal_nb.core.files import atomic
-
-    into = into or Path((re.sub(r'\W+', '-', words).strip('-')[:60] or 'picture') + '.png')
-    if into.suffix.lower() != '.png':
-        raise InputError(f'--into {into}: the name of a PNG file is expected, as picture.png')
-    if into.exists() and not replace:
-        raise InputError(f'{into} is there already. Give another name, --into FILE, or --replace')
+    file = file or Path((re.sub(r'\W+', '-', words).strip('-')[:60] or 'picture') + '.png')
+    if file.suffix.lower() != '.png':
+        raise InputError(f'--into {file}: the name of a PNG file is expected, as picture.png')
+    if file.exists() and not replace:
+        raise InputError(f'{file} is there already. Give another name, --into FILE, or --replace')
     with Progress(f'{name}: loading the index', delay=1):
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
+
+        from crossmodal_nb.core.files import atomic
         from crossmodal_nb.search import Index, find_index
 
         asked = Index.load(find_index(name), online=online)
-        kind = by or ('flow' if asked.decoders and 'flow' in asked.decoders.parts else 'linear')
+        kind = kind or ('flow' if asked.decoders and 'flow' in asked.decoders.parts else 'linear')
         seeds = seed if kind == 'flow' else seed[:1]
-        drawn = asked.imagine(words, seeds, by=by, steps=steps, guidance=guidance)
+        drawn = asked.imagine(words, seeds, kind=kind, steps=steps, guidance=guidance)
     side = asked.decoders.size
     sheet = Image.new('RGB', (len(drawn) * side, side))
     for k, im in enumerate(drawn):
         sheet.paste(im, (k * side, 0))
     notes = PngInfo()
     notes.add_itxt('Description', words)
-    notes.add_itxt('Copyright', asked.decoders.about)
+    notes.add_itxt('Copyright', asked.decoders.attribution)
     large = sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
-    with atomic(into, 'wb') as f:
+    with atomic(file, 'wb') as f:
         large.save(f, 'PNG', pnginfo=notes)
     chosen = f', {steps} steps, guidance {guidance:g}, seeds {", ".join(map(str, seeds))}' if kind == 'flow' else ''
-    print(f'{into}: {side} × {side} pixels, enlarged {scale} times, by {asked.decoders.parts[kind]!r}{chosen}')
+    print(f'{file}: {side} × {side} pixels, enlarged {scale} times, by {asked.decoders.parts[kind]!r}{chosen}')
     _print_licence(asked)
 
 
 def _print_licence(index):
     "What was learnt from, and what follows for what is drawn"
-    about = index.decoders.about
-    if about:
-        print(f'Learnt from {index.dataset}: {about}')
-    if 'BY-SA' in about:
+    licence = index.decoders.attribution
+    if licence:
+        print(f'Learnt from {index.dataset}: {licence}')
+    if 'BY-SA' in licence:
         print('That licence is share-alike: give what is drawn from it on under the same one, with this attribution.')
 
 
@@ -809,9 +808,9 @@ def describe(
         from crossmodal_nb.search import Index, find_index
 
         asked = Index.load(find_index(name), online=online)
-        said = asked.describe(picture, beam=beam)
-    print(said['caption'] or '(the captioner says nothing)')
-    print('words: ' + ', '.join(f'{word} {100 * p:.0f} %' for word, p in said['words'].items()))
+        answer = asked.describe(picture, beam=beam)
+    print(answer['caption'] or '(the captioner says nothing)')
+    print('words: ' + ', '.join(f'{word} {100 * p:.0f} %' for word, p in answer['words'].items()))
 
 # %% ../nbs/cli.ipynb #ce8489ba
 @app.command()
@@ -836,6 +835,11 @@ def explore(
         + ', '.join(f'{100 * v:.0f} % ({k})' for k, v in summary['shared'].items())
         + '. `crossmodal book` shows it'
     )
+    if 'decoder_error' in summary:
+        print(
+            f'It draws what lies between points: {summary["decoder_bytes"]:,} of these bytes, rank {summary["rank"]}; '
+            f'pixels differ from those of the whole decoder by {summary["decoder_error"]:.2g} of their range (rms)'
+        )
 
 # %% ../nbs/cli.ipynb #verifcl1
 @app.command()

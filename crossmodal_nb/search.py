@@ -471,7 +471,7 @@ def imagine(
     self: Index,
     words: str,
     seeds=(0,),  # One picture of each, by the flow
-    **options,  # Of `draw_codes`: by, steps, guidance
+    **options,  # Of `draw_codes`: kind, steps, guidance
 ) -> list:  # PIL images
     "Pictures of what the space takes words for"
     decoders = _decoders(self)

@@ -192,12 +192,17 @@ def checkout(tmp_path):
 def page(tmp_path_factory):
     "A page as the book has it, with one shard of three modalities, and its views"
     import numpy as np
+    import torch
     from test_explorer import hostile, root
 
     from crossmodal_nb.data.synthetic import make_class_views
     from crossmodal_nb.data.views import View, Views
     from crossmodal_nb.explorer import write
+    from crossmodal_nb.methods.decoders import SpaceDecoders
     from crossmodal_nb.methods.linear import MCCA
+    from crossmodal_nb.methods.pictures import PCADecoder
+    from crossmodal_nb.methods.similarity import unit
+    from crossmodal_nb.methods.translation import CodePairs
     from crossmodal_nb.report import staging
     from crossmodal_nb.search import Index
 
@@ -205,6 +210,10 @@ def page(tmp_path_factory):
     world = make_class_views(40, dict(image=12, text=10, audio=8), dict(image=2.0, text=2.0, audio=2.0))
     world = Views({k: View(v.x, [f'{k} {i}' for i in range(len(v))], y=v.y) for k, v in world.items()})
     index = Index(MCCA(6).fit(world), world, name='a <b> world', classes=hostile)
+    codes = [unit(index.embeddings[v][next(iter(index.embeddings[v]))].float()) for v in ('image', 'text')]
+    pictures = torch.tanh(torch.cat(codes) @ torch.randn(6, 192, generator=torch.Generator().manual_seed(0)))
+    pairs = CodePairs(torch.cat(codes), pictures, torch.ones(80).double(), torch.arange(80))
+    index.decoders = SpaceDecoders('image', 'text', size=8, linear=PCADecoder(6, 0.01).fit(pairs))
     index.kinds['text'], index.shown['text'] = 'text', [hostile[i % 5] + f' {i}' for i in range(40)]
     for f in ('explorer.js', 'book.css'):
         (folder / '_static').mkdir(exist_ok=True)

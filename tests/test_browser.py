@@ -3,6 +3,7 @@ explorer finds what Python finds, by mouse and by keyboard, wide, narrow and dar
 """
 
 import base64
+import itertools
 import json
 import re
 import shutil
@@ -410,6 +411,44 @@ def test_the_whole_path_by_keyboard(real, real_book):
 
 
 # ------------------------------------------------------------------ hostile words, sounds
+
+
+def test_what_lies_between_points_is_drawn(browser, page):
+    "By a click, by the key D, and as Python draws it"
+    from test_explorer import decoder_of
+
+    folder, views = page
+    x = Explorer(browser, folder / 'index.html', folder / 'shards', '#shard=a-b-world.js')
+    decoder = decoder_of(folder)
+    for place in ((500, 500), (31.5, 900), (700, 10)):
+        code, near = explorer.code_between(views, *place)
+        theirs = browser.js(
+            'const s = crossmodal.known["a-b-world.js"], b = crossmodal.between(s, ...arguments[0]); '
+            'return [Array.from(b.code), b.rows, Array.from(crossmodal.pixels(s, b.code))]',
+            place,
+        )
+        assert np.allclose(theirs[0], code, atol=1e-9) and [tuple(r) for r in theirs[1]] == near
+        assert abs(np.array(theirs[2]) - explorer.drawn(decoder, code)).max() < 1e-4
+    _, _, w, h = x.canvas()
+    full, far = (1, 0, 0), []
+    for px, py in itertools.product(range(20, int(w), 15), range(20, int(h), 15)):
+        far.append((min(float(np.hypot(*(places(v, full, w, h) - (px, py)).T).min()) for v in views), px, py))
+    _, px, py = max(far)
+    assert not x.all('.cm-x-drawn img')
+    x.click(px, py)
+    assert x.one('.cm-x-drawn img').is_displayed() and x.said().startswith('Drawn between ')
+    words = x.one('.cm-x-drawn figcaption').get_property('textContent')
+    assert words.startswith(x.said()) and 'spot=' in x.d.current_url
+    drawn = x.one('.cm-x-drawn img').get_attribute('src')
+    x.d.refresh()
+    x.wait()
+    assert x.one('.cm-x-drawn img').is_displayed()
+    x.all('.cm-x-list button')[0].click()
+    assert not x.all('.cm-x-drawn img')
+    browser.js('document.querySelector("#cm-explorer canvas").focus()')
+    x.press('d')
+    assert x.one('.cm-x-drawn img').get_attribute('src') != drawn and x.said().startswith('Drawn between ')
+    assert not browser.complaints()
 
 
 def test_hostile_words_are_shown_as_words(browser, page):

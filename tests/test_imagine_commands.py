@@ -136,11 +136,11 @@ def test_saved_decoders_answer_as_before(home, kept, tmp_path):
     first.save(tmp_path / 'again')
     again = Index.load(tmp_path / 'again')
     code = first.embeddings[first.decoders.text][first.decoders.image][:3]
-    for by in ('linear', 'flow'):
-        pictures = [draw_codes(d, code, by, steps=2) for d in (first.decoders, again.decoders)]
+    for kind in ('linear', 'flow'):
+        pictures = [draw_codes(d, code, kind, steps=2) for d in (first.decoders, again.decoders)]
         assert [p.tobytes() for p in pictures[0]] == [p.tobytes() for p in pictures[1]]
     assert write_codes(first.decoders, code) == write_codes(again.decoders, code)
-    assert repr(first.decoders) == repr(again.decoders) and again.decoders.about == 'CC BY-SA 4.0; yours'
+    assert repr(first.decoders) == repr(again.decoders) and again.decoders.attribution == 'CC BY-SA 4.0; yours'
 
 
 @pytest.mark.parametrize('part', ['linear', 'flow', 'head', 'captioner'])

@@ -51,11 +51,11 @@ class SpaceDecoders:
         size: int = 32,  # Side of the pictures, pixels
         words=(),  # Of the words head, in its order
         level: float = 0.0,  # Log-odds from which a word is said
-        about: str = '',  # Licence and attribution of what was learnt from
+        attribution: str = '',  # Licence and attribution of what was learnt from
         **parts,  # Fitted: some of `classes`, by name
     ):
         self.image, self.text, self.similarity, self.size = image, text, similarity, size
-        self.words, self.level, self.about, self.parts = list(words), level, about, parts
+        self.words, self.level, self.attribution, self.parts = list(words), level, attribution, parts
 
     def __repr__(self):
         return f'SpaceDecoders({self.image}, {self.text}: {", ".join(map(repr, self.parts.values()))})'
@@ -79,11 +79,11 @@ class SpaceDecoders:
         caption_epochs: int = 20,  # Of the captioner, at most
         max_items: int = 8000,  # Training items, at most: more are drawn from
         seed: int = 0,
-        about: str = '',  # Licence and attribution of the data
+        attribution: str = '',  # Licence and attribution of the data
     ) -> 'SpaceDecoders':
         "Learn from the training rows that have both views. An `InputError` where there are none"
         image, text = picture_and_text({v: modality(raw['train'][v].x) for v in method.views})
-        self = cls(image, text, method.similarity, size, about=about)
+        self = cls(image, text, method.similarity, size, attribution=attribution)
         train, *valid = (
             _split(self, method, raw[s], data[s], max_items, seed) for s in ('train', 'valid') if s in data
         )
@@ -123,8 +123,8 @@ def _split(self, method, raw, data, max_items, seed):
 
 
 def _linear(train, valid):
-    both = CodePairs(*(torch.cat(x) for x in zip(train['text'], train['image'])))
-    fitted = [PCADecoder(64, ridge).fit(both) for ridge in ((0.3, 1.0, 3.0) if valid else (1.0,))]
+    joint = CodePairs(*(torch.cat(x) for x in zip(train['text'], train['image'])))
+    fitted = [PCADecoder(64, ridge).fit(joint) for ridge in ((0.3, 1.0, 3.0) if valid else (1.0,))]
     errors = [(t.predict(valid['text'].codes) - valid['text'].features).square().mean() for t in fitted if valid]
     return fitted[int(torch.stack(errors).argmin())] if errors else fitted[0]
 
@@ -166,16 +166,16 @@ def _captioner(train, valid, epochs, seed):
 def draw_codes(
     decoders: SpaceDecoders,
     codes: Tensor,  # (n, d) of the space
-    by: str = '',  # `'linear'` or `'flow'` (default: the flow, if there is one)
+    kind: str = '',  # `'linear'` or `'flow'` (default: the flow, if there is one)
     steps: int = 20,
     guidance: float = 2.0,
     seed: int = 0,  # As in `draw`, for the flow
 ) -> list:  # n PIL images
     "Pictures of codes"
     have = [name for name in ('flow', 'linear') if name in decoders.parts]
-    by = check_choice(by or have[0], have, 'decoder of pictures here')
+    kind = check_choice(kind or have[0], have, 'decoder of pictures here')
     z, shape = decoders.read(codes), (-1, 3, decoders.size, decoders.size)
-    if by == 'linear':
+    if kind == 'linear':
         return as_images(decoders.parts['linear'].predict(z).view(shape))
     return as_images(draw(decoders.parts['flow'], z, steps, guidance, seed).view(shape))
 
@@ -191,8 +191,8 @@ def write_codes(
     logits, out = decoders.parts['head'].logits(z), []
     for caption, row in zip(write(decoders.parts['captioner'], z, beam), logits):
         order = row.argsort(descending=True, stable=True)
-        said = order[: max(min_words, int((row >= decoders.level).sum()))].tolist()
-        out.append(dict(caption=caption, words={decoders.words[k]: float(row[k].sigmoid()) for k in said}))
+        likely = order[: max(min_words, int((row >= decoders.level).sum()))].tolist()
+        out.append(dict(caption=caption, words={decoders.words[k]: float(row[k].sigmoid()) for k in likely}))
     return out
 
 # %% ../../nbs/methods/25_decoders.ipynb #a5719846
@@ -209,7 +209,7 @@ def save_decoders(
         part.save(Path(folder) / name)
         files = [f.name for f in (Path(folder) / name).iterdir() if f.name[0] != '.']
         sums[name] = folder_sums(Path(folder) / name, files)
-    shared = {k: getattr(decoders, k) for k in ('image', 'text', 'similarity', 'size', 'words', 'level', 'about')}
+    shared = {k: getattr(decoders, k) for k in ('image', 'text', 'similarity', 'size', 'words', 'level', 'attribution')}
     return shared | dict(files=sums)
 
 
@@ -218,7 +218,7 @@ def check_decoders(
     info: dict,  # As `save_decoders` gave it
 ):
     "Raise an `InputError` unless the files are those that were saved, and nothing else is named"
-    kinds = dict(image=str, text=str, similarity=str, size=int, words=list, level=float, about=str, files=dict)
+    kinds = dict(image=str, text=str, similarity=str, size=int, words=list, level=float, attribution=str, files=dict)
     wrong = [k for k, kind in kinds.items() if not isinstance(info, dict) or not isinstance(info.get(k), kind)]
     if wrong:
         raise InputError(f'{folder}: {", ".join(wrong)} cannot be read. {_remedy}')

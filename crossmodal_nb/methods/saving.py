@@ -164,6 +164,6 @@ class Decoder(HyperParameters, ABC):
 
 def _concrete(cls):
     "The class and all that stand on it, of the package, that can be made"
-    below = [c for child in cls.__subclasses__() for c in _concrete(child)]
+    derived = [c for child in cls.__subclasses__() for c in _concrete(child)]
     ours = cls.__module__.startswith('crossmodal_nb.methods.') and not inspect.isabstract(cls)
-    return [cls, *below] if ours and cls is not Decoder else below
+    return [cls, *derived] if ours and cls is not Decoder else derived
