@@ -72,6 +72,7 @@ def _counts(row, pool):
         and row.get('stage', 'baseline') == 'baseline'
         and row.get('database', 'test') == 'test'
         and 'ties' not in row['metric']
+        and not row.get('transductive')
         and 'class partners' not in row['method']
     )
 
