@@ -665,7 +665,7 @@ def index(
         False, '--translate', help='Also learn to draw from texts and to write about pictures: `imagine`, `describe`.'
     ),
     flow: int = typer.Option(
-        0, metavar='EPOCHS', min=0, help='Also train a flow, which draws sharper pictures, so long (with --translate).'
+        0, metavar='EPOCHS', min=0, help='Also train a flow, with --translate: minutes an epoch on few cores.'
     ),
     into: Path = typer.Option(None, help='Where to (default: work/index/NAME).'),
 ):
