@@ -95,8 +95,8 @@ def _begin(tables):
     named = [f'{m} in {starts.count(m)}' for m in dict.fromkeys(starts) if starts.count(m) > 1]
     default = f': {" and ".join(named)}' if named else ''
     return (
-        f'Of {len(rows)} kinds of data, validation singles out one method in {clear}; elsewhere several remain '
-        f'possible, and the simplest of them is the default, not a finding{default}.'
+        f'Validation singles out one method for {clear or "none"} of {len(rows)} kinds of data. Elsewhere several '
+        f'remain possible, and the simplest of them is a default, not a finding{default}.'
     )
 
 
@@ -113,12 +113,11 @@ def _ladder(tables):
         for r in rows
         if r['verdict'] == 'ahead'
     ]
-    gains = f'; ahead, in points of mean recall: {", ".join(map(interval_text, ahead))}' if ahead else ''
-    return (
-        f'Of {len(rows)} comparisons with linear CCA on the same frozen features, {", ".join(counts)}{gains}.'
-        if rows
-        else ''
-    )
+    gains = f' Ahead, in points of mean recall: {", ".join(map(interval_text, ahead))}.' if ahead else ''
+    if not rows:
+        return ''
+    head = f'{len(rows)} comparisons of other methods with linear CCA on the same frozen features'
+    return f'{head}: {", ".join(counts)}.{gains}'
 
 
 def _few(tables):
@@ -136,8 +135,8 @@ def _few(tables):
             for r in (first, last)
         )
         dataset = data.split(',')[0]
-        parts.append(f'{recall} pairs of {dataset}, by when {over} of {len(rivals)} other methods have overtaken it')
-    return f'With few pairs linear CCA reaches a mean recall of {"; ".join(parts)}.' if parts else ''
+        parts.append(f'{recall} pairs of {dataset} ({over or "none"} of {len(rivals)} other methods overtake it)')
+    return f'With few pairs, linear CCA reaches a mean recall of {"; of ".join(parts)}.' if parts else ''
 
 # %% ../../nbs/report/16_findings.ipynb #5ac8a2aa
 def findings(
