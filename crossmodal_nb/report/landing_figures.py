@@ -163,7 +163,7 @@ def strip(
 
     bottom = step * len(rows) + 4
     parts = [_line(x(0), 0, x(0), bottom, 'cm-reference'), _text(x(0), bottom + 11, '0', 'cm-note', 'middle')]
-    for i, r in enumerate(rows):
+    for i, r in enumerate(sorted(rows, key=lambda r: r['difference'])):
         y, kind = step * i + 8, 'cm-mark' if r['verdict'] in ('ahead', 'behind') else 'cm-mark cm-open'
         parts += [
             _line(x(r['low']), y, x(r['high']), y, kind),

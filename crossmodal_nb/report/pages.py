@@ -51,12 +51,9 @@ def staged(
             c, introduction = staged_code(c, fold, _alt(heading, introduction, c.source)), ''
         if c is not None:
             cells.append(c)
-    seen = set()
-    for c in cells:
-        if c.cell_type == 'markdown':
-            c.source = with_term_links(c.source, terms, seen)
     cells = _titled(cells, title, note)
     cells = cells[:1] + [c for c in cells[1:] if _answers(c)] + [c for c in cells[1:] if not _answers(c)]
+    _link_terms(cells, terms)
     if end:
         cells.append(
             new_code_cell(
@@ -70,6 +67,18 @@ def staged(
     return new_notebook(
         cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name='python', pygments_lexer='ipython3'))
     )
+
+
+def _link_terms(cells, terms):
+    "Link the first use of each abbreviation, in text cells and in outputs that are Markdown"
+    seen = set()
+    for c in cells:
+        if c.cell_type == 'markdown':
+            c.source = with_term_links(c.source, terms, seen)
+        for o in c.get('outputs', ()):
+            if 'text/markdown' in o.get('data', {}):
+                text = o['data']['text/markdown']
+                o['data']['text/markdown'] = with_term_links(text, terms, seen, '../glossary.html')
 
 
 def _answers(c):

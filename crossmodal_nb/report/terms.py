@@ -19,7 +19,8 @@ def abbreviations(
 
 
 _skipped = re.compile(  # formulas, code, links, HTML, roles, headings
-    r'```.*?```|:::.*?:::|\$\$.*?\$\$|\$[^$\n]+\$|(?:\{\w[^}\n]*\})?`[^`\n]*`|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|^#.*$|^\|.*$',
+    r'```.*?```|:::.*?:::|\$\$.*?\$\$|\$[^$\n]+\$|(?:\{\w[^}\n]*\})?`[^`\n]*`'
+    r'|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|^[#|][^\n]*',
     re.M | re.S,
 )
 
@@ -28,6 +29,7 @@ def with_term_links(
     text: str,  # Markdown
     terms: dict,  # As `abbreviations` gives them
     seen: set,  # Terms that the page has used already; those that are linked here are added
+    glossary: str = '',  # Address of the glossary's page: for plain Markdown, as outputs are, which knows no roles
 ) -> str:
     "The text with a link to the glossary at the first use of each term"
     if not terms:
@@ -40,6 +42,8 @@ def with_term_links(
         if term in seen:
             return m[0]
         seen.add(term)
+        if glossary:
+            return f'[{m[0]}]({glossary}#term-{re.sub(r"[^A-Za-z0-9.]+", "-", term).strip("-")})'
         return f'{{term}}`{m[0]} <{term}>`' if term != m[0] else f'{{term}}`{term}`'
 
     out, end = [], 0
