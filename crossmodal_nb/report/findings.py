@@ -135,8 +135,11 @@ def _few(tables):
             for r in (first, last)
         )
         dataset = data.split(',')[0]
-        parts.append(f'{recall} pairs of {dataset} ({over or "none"} of {len(rivals)} other methods overtake it)')
-    return f'With few pairs, linear CCA reaches a mean recall of {"; of ".join(parts)}.' if parts else ''
+        parts.append((f'{recall} pairs of {dataset}', f'{over} of {len(rivals)} on {dataset}'))
+    if not parts:
+        return ''
+    overtaken = ', '.join(counts for _, counts in parts)
+    return f'With few pairs, linear CCA reaches a mean recall of {parts[0][0]}. Other methods overtake it: {overtaken}.'
 
 # %% ../../nbs/report/16_findings.ipynb #5ac8a2aa
 def findings(
