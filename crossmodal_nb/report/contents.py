@@ -37,13 +37,13 @@ def table_of_contents(
     text: str,  # YAML with globs and overviews: `book/_toc.yml`
     notebooks: dict,  # As `lessons` gives them
     results: list[dict],  # As `pages` gives them
-    others=(),  # Addresses of other pages in folders
+    further=(),  # Addresses of other pages in folders
 ) -> str:  # YAML
     """The table of contents: globs are replaced by existing pages that no other entry names; an entry of a page that
     does not exist, and a part or overview without pages, is left out.
 
     `how/methods/*` are the notebooks of a folder, `how/*` those in none; `results/*` and `data/*` are experiments"""
-    toc, parts, _ = _expanded(text, notebooks, results, others)
+    toc, parts, _ = _expanded(text, notebooks, results, further)
 
     def plain(entry):
         sections = dict(sections=[plain(e) for e in entry['sections']]) if entry.get('sections') else {}
@@ -54,7 +54,7 @@ def table_of_contents(
     )
 
 
-def _expanded(text, notebooks, results, others=()):
+def _expanded(text, notebooks, results, further=()):
     "The contents, its parts with existing pages only, and all pages by their glob"
     toc = yaml.safe_load(text)
     entries = _flat(c for part in toc['parts'] for c in part['chapters'])
@@ -65,7 +65,7 @@ def _expanded(text, notebooks, results, others=()):
         by_glob.setdefault(folder, []).append(dict(file=f'how/{slug(room)}'))
     for chapter in ('results', 'data'):
         by_glob[f'{chapter}/*'] = nested([p for p in results if p['at'].startswith(f'{chapter}/')])
-    known = {e['file']: e for pages in by_glob.values() for e in _flat(pages)} | {f: {} for f in others}
+    known = {e['file']: e for pages in by_glob.values() for e in _flat(pages)} | {f: {} for f in further}
 
     def unnamed(pages):
         pages = [e | dict(sections=unnamed(e.get('sections', ()))) for e in pages]
@@ -74,14 +74,15 @@ def _expanded(text, notebooks, results, others=()):
     def expand(entry):
         if 'glob' in entry:
             return unnamed(by_glob[check_choice(entry['glob'], by_glob, 'glob')])
-        below = [e for section in entry.get('sections', ()) for e in expand(section)]
+        sections = [e for section in entry.get('sections', ()) for e in expand(section)]
         if 'overview' in entry:
             address = f'overview/{entry["overview"]}'
-            return [entry | dict(file=address, sections=below)] if below or by_glob.get(entry.get('lists')) else []
+            listed = sections or by_glob.get(entry.get('lists'))
+            return [entry | dict(file=address, sections=sections)] if listed else []
         if '/' in entry['file'] and entry['file'] not in known:
-            return below  # its parent is not in this book
-        own = unnamed(known.get(entry['file'], {}).get('sections', ()))
-        return [entry | dict(sections=own + below)]
+            return sections  # its parent is not in this book
+        runs = unnamed(known.get(entry['file'], {}).get('sections', ()))
+        return [entry | dict(sections=runs + sections)]
 
     parts = [p | dict(chapters=[e for c in p['chapters'] for e in expand(c)]) for p in toc['parts']]
     return toc, [p for p in parts if p['chapters']], by_glob
@@ -99,9 +100,9 @@ def nested(
     notebooks, readers = {p['exp']: p['notebook'] for p in pages}, {}
     for n in notebooks:
         reading = [p for p in pages if n in p['needs']]
-        after = [p for p in reading if p['notebook'] > notebooks[n]]  # a summary stands behind what it sums up
+        later = [p for p in reading if p['notebook'] > notebooks[n]]  # a summary stands behind what it sums up
         if reading:
-            readers[n] = (after or reading)[0]['exp']
+            readers[n] = (later or reading)[0]['exp']
     alike = {p['notebook']: readers[p['exp']] for p in reversed(pages) if p['exp'] in readers and not p['needs']}
     parents = {p['exp']: readers.get(p['exp'], alike.get(p['notebook'])) for p in pages if not p['needs']}
 
@@ -127,8 +128,8 @@ def overviews(
         if linked is None:
             words = f'[{link_text(entry.get("title", ""))}](../{entry["file"]}.md)'
         else:
-            title, _, said = linked.partition('\n')
-            words = f'[{title}](../{entry["file"]}.ipynb)' + (f': {said}' if said else '')
+            title, _, description = linked.partition('\n')
+            words = f'[{title}](../{entry["file"]}.ipynb)' + (f': {description}' if description else '')
         return '\n'.join([f'{indent}- {words}', *(line(e, indent + '  ') for e in entry.get('sections', ()))])
 
     return {
@@ -147,8 +148,8 @@ def _introduced(notebook):
     first = cells[0].source if cells and cells[0].cell_type == 'markdown' else ''
     heading = re.match(r'# +(.+)', first)
     quoted = ' '.join(re.findall(r'^> ?(.*)$', first, re.M))
-    said = re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', ' '.join(re.sub(r'\{cite:\w\}`[^`]*`', '', quoted).split()))
-    return f'{heading[1].strip() if heading else notebook.stem}\n{said}'
+    description = re.sub(r'\[([^\]]+)\]\([^)]*\)', r'\1', ' '.join(re.sub(r'\{cite:\w\}`[^`]*`', '', quoted).split()))
+    return f'{heading[1].strip() if heading else notebook.stem}\n{description}'
 
 # %% ../../nbs/report/16_contents.ipynb #738fa27a
 def data_page(

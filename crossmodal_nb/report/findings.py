@@ -26,8 +26,8 @@ def ladder_scores(
 ) -> dict:  # data: rows of `method`, `value`, `low`, `high` (mean recall, %), `group`, `runs`, `items`
     "Mean recall on the test split, its 95 % interval of items and runs, and the rank group among all methods"
     out = {}
-    for data, of in entries.items():
-        scores, design = scores_of([r for r in records if r['experiment'] in of], of, 'item', 'test')
+    for data, names in entries.items():
+        scores, design = scores_of([r for r in records if r['experiment'] in names], names, 'item', 'test')
         if len(scores) < 2:
             continue
         estimates = {m: estimate(s, design) for m, s in scores.items()}
@@ -56,23 +56,23 @@ def interval_text(row: dict) -> str:
 
 def verdict_text(
     rows: list[dict],  # Each: `name`, `difference`, `low`, `high` (points), `verdict`
-    most: int = 4,  # At most so many intervals of a verdict are printed
+    max_shown: int = 4,  # At most so many intervals of a verdict are printed
 ) -> str:
     """Comparisons in words: those *ahead* and *behind* with their intervals, or their extremes where they are many; the
     others as well if nothing else is to be told, else counted"""
-    told, by_verdict = [], {}
+    parts, by_verdict = [], {}
     for row in rows:
         by_verdict.setdefault(row['verdict'], []).append(row)
     for verdict in ('ahead', 'behind', 'as good', 'undecided', 'one run'):
-        same = sorted(by_verdict.get(verdict, ()), key=lambda r: r['difference'])
-        if not same:
+        group = sorted(by_verdict.get(verdict, ()), key=lambda r: r['difference'])
+        if not group:
             continue
-        share = f'{verdict} in {len(same)} of {len(rows)}' if len(rows) > 1 else verdict
-        if verdict in ('ahead', 'behind') or len(rows) <= most:
-            shown = same if len(same) <= most else [same[0], same[-1]]
-            share += f': {(", " if len(same) <= most else " to ").join(map(interval_text, shown))}'
-        told.append(share)
-    return '; '.join(told)
+        share = f'{verdict} in {len(group)} of {len(rows)}' if len(rows) > 1 else verdict
+        if verdict in ('ahead', 'behind') or len(rows) <= max_shown:
+            shown = group if len(group) <= max_shown else [group[0], group[-1]]
+            share += f': {(", " if len(group) <= max_shown else " to ").join(map(interval_text, shown))}'
+        parts.append(share)
+    return '; '.join(parts)
 
 # %% ../../nbs/report/16_findings.ipynb #d9167624
 def answer(
@@ -135,8 +135,11 @@ def _few(tables):
             for r in (first, last)
         )
         dataset = data.split(',')[0]
-        parts.append(f'{recall} pairs of {dataset} ({over or "none"} of {len(rivals)} other methods overtake it)')
-    return f'With few pairs, linear CCA reaches a mean recall of {"; of ".join(parts)}.' if parts else ''
+        parts.append((f'{recall} pairs of {dataset}', f'{over} of {len(rivals)} on {dataset}'))
+    if not parts:
+        return ''
+    overtaken = ', '.join(counts for _, counts in parts)
+    return f'With few pairs, linear CCA reaches a mean recall of {parts[0][0]}. Other methods overtake it: {overtaken}.'
 
 # %% ../../nbs/report/16_findings.ipynb #5ac8a2aa
 def findings(

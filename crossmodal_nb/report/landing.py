@@ -49,7 +49,7 @@ def method_map(
 
 # %% ../../nbs/report/16_landing.ipynb #7660115d
 def finding_list(
-    found: list[dict],  # As `findings.findings` gives them
+    rows: list[dict],  # As `findings.findings` gives them
     pages: set,  # Entries that have a page, to which a finding may link
 ) -> str:  # Html
     "A sentence for each finding, and a drawing of its differences"
@@ -67,7 +67,7 @@ def finding_list(
         'Points with 95 % intervals of items and runs, on test splits. Filled: ahead or behind after the correction '
         'for many comparisons. Hollow: as good, undecided or one run.'
     )
-    return f'<div class="cm-findings">{"".join(map(item, found))}<p class="cm-caption">{caption}</p></div>'
+    return f'<div class="cm-findings">{"".join(map(item, rows))}<p class="cm-caption">{caption}</p></div>'
 
 # %% ../../nbs/report/16_landing.ipynb #5ebdb0e3
 def landing_page(
@@ -82,11 +82,11 @@ def landing_page(
     for room, f in notebooks.items():
         if room.startswith('methods/'):
             chapters |= {c: f'how/{slug(room)}.html' for c in re.findall(r'^\s*"class (\w+)', f.read_text(), re.M)}
-    seen = set()
-    text = with_term_links(text, terms, seen)
+    linked = set()
+    text = with_term_links(text, terms, linked)
     marks = dict(
         example=lambda: _example(spaces or {}),
-        answer=lambda: with_term_links(_answer(_records(results)), terms, seen),
+        answer=lambda: with_term_links(_answer(_records(results)), terms, linked),
         ladder=lambda: _ladder(_records(results)),
         few=lambda: _few(_records(results)),
         findings=lambda: _findings(results),
@@ -143,10 +143,10 @@ def _few(records):
 
 
 def _findings(results):
-    found = findings(_records(results))
-    if not found:
+    rows = findings(_records(results))
+    if not rows:
         return 'Nothing has been compared yet.'
-    return finding_list(found, {p['exp'] for p in results if p['at'].startswith('results/')})
+    return finding_list(rows, {p['exp'] for p in results if p['at'].startswith('results/')})
 
 
 def _which(results):

@@ -39,10 +39,10 @@ def _line(x1, y1, x2, y2, kind):
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _ticks(low, high, most=4):
+def _ticks(low, high, max_ticks=4):
     "Round numbers within an interval"
     steps = [m * 10.0**k for k in range(-3, 4) for m in (1, 2, 5)]
-    step = next((s for s in steps if (high - low) / s <= most), high - low)
+    step = next((s for s in steps if (high - low) / s <= max_ticks), high - low)
     return [t for t in (np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step).tolist()]
 
 
@@ -205,8 +205,8 @@ def example(
     head = ''.join(f'<th scope="col">{esc(m)} finds</th>' for m in spaces)
 
     def cell(m, q):
-        found = _found(views[m][query], views[m][gallery], q, ranks[m][q], k)
-        return f'<td data-method="{esc(m)}">{found}</td>'
+        pictures = _found(views[m][query], views[m][gallery], q, ranks[m][q], k)
+        return f'<td data-method="{esc(m)}">{pictures}</td>'
 
     body = ''.join(
         f'<tr><th scope="row"><span class="cm-asked">{esc(views[first][query]["shown"][q])}</span>'

@@ -71,14 +71,14 @@ def staged(
 
 def _link_terms(cells, terms):
     "Link the first use of each abbreviation, in text cells and in outputs that are Markdown"
-    seen = set()
+    linked = set()
     for c in cells:
         if c.cell_type == 'markdown':
-            c.source = with_term_links(c.source, terms, seen)
+            c.source = with_term_links(c.source, terms, linked)
         for o in c.get('outputs', ()):
             if 'text/markdown' in o.get('data', {}):
                 text = o['data']['text/markdown']
-                o['data']['text/markdown'] = with_term_links(text, terms, seen, '../glossary.html')
+                o['data']['text/markdown'] = with_term_links(text, terms, linked, '../glossary.html')
 
 
 def _answers(c):

@@ -28,7 +28,7 @@ _skipped = re.compile(  # formulas, code, links, HTML, roles, headings
 def with_term_links(
     text: str,  # Markdown
     terms: dict,  # As `abbreviations` gives them
-    seen: set,  # Terms that the page has used already; those that are linked here are added
+    linked: set,  # Terms that the page has used already; those that are linked here are added
     glossary: str = '',  # Address of the glossary's page: for plain Markdown, as outputs are, which knows no roles
 ) -> str:
     "The text with a link to the glossary at the first use of each term"
@@ -39,9 +39,9 @@ def with_term_links(
 
     def link(m):
         term = terms[m[0]]
-        if term in seen:
+        if term in linked:
             return m[0]
-        seen.add(term)
+        linked.add(term)
         if glossary:
             return f'[{m[0]}]({glossary}#term-{re.sub(r"[^A-Za-z0-9.]+", "-", term).strip("-")})'
         return f'{{term}}`{m[0]} <{term}>`' if term != m[0] else f'{{term}}`{term}`'
