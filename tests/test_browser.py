@@ -231,6 +231,19 @@ def test_every_shard_of_the_book_gives_pythons_neighbours(real, real_book):
     assert not real.b.complaints()
 
 
+def test_another_method_is_asked_the_same(real):
+    Select(real.one('#cm-x-data')).select_by_visible_text('emoji')
+    methods = [o.text for o in Select(real.one('#cm-x-method')).options]
+    Select(real.one('#cm-x-method')).select_by_visible_text('CCA')
+    real.wait('emoji-cca.js')
+    real.all('.cm-x-list button')[20].click()
+    name = real.views[0]['ids'][20]
+    assert 'CLIP' in methods
+    Select(real.one('#cm-x-method')).select_by_visible_text('CLIP')
+    real.wait('emoji-clip.js')
+    real.agrees([(1, 0, real.views[0]['ids'].index(name))])
+
+
 def test_items_are_added_and_taken_away_by_clicks_and_stay_after_a_reload(real):
     real.all('.cm-x-list button')[0].click()
     real.agrees([(1, 0, 0)])

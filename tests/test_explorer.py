@@ -112,6 +112,23 @@ def test_the_true_partner_is_marked_and_a_screen_reader_is_told(page):
 
 
 @needs_browser
+def test_it_opens_with_an_example_and_a_far_match_has_its_rank(page):
+    folder, views = page
+
+    def rank(b, row, a):
+        "Of the first match of a row of view b, in view a"
+        found = [i for i, _ in neighbours(views, [(1, b, row)], a, len(views[a]['ids']))]
+        return 1 + next(k for k, i in enumerate(found) if views[a]['item'][i] == views[b]['item'][row])
+
+    last = len(views) - 1
+    example = next(row for row in range(len(views[last]['ids'])) if rank(last, row, 0) == 1)
+    said = [re.search(r'class="cm-x-said"[^>]*>([^<]*)', dom(folder, t))[1] for t in ('', f'%2Baudio:{example}')]
+    assert said[0] == said[1] and said[0].startswith('audio ')
+    row, far = next((row, r) for row in range(len(views[0]['ids'])) if (r := rank(0, row, 1)) > 8)
+    assert f'✓ rank {far} of {len(views[1]["ids"])}' in dom(folder, f'%2Bimage:{row}')
+
+
+@needs_browser
 def test_what_cannot_be_loaded_is_said(page):
     folder, _ = page
     kept = (folder / 'shards' / 'list.js').read_bytes()

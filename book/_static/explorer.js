@@ -3,7 +3,7 @@
 'use strict';
 window.crossmodal = window.crossmodal || (() => {      // a page may load this twice
   const known = {};                                   // address of a shard: the shard
-  let shards = [], here = null, latest = '', terms = [], spot = null, view = {k: 1, x: 0, y: 0};   // spot: a place of the map, of which a picture is drawn
+  let shards = [], here = null, latest = '', terms = [], kept = null, spot = null, view = {k: 1, x: 0, y: 0};   // kept: the query by names, while the method changes; spot: a place of the map, of which a picture is drawn
   const root = () => document.getElementById('cm-explorer');
   const make = (tag, put = {}, ...inside) => {        // an element; properties, or attributes where the name has a dash
     const e = document.createElement(tag);
@@ -90,6 +90,15 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
     show();
   }
 
+  function matchBeyond(s, b, items, k) {              // the first match that is not among the k nearest: its row and rank; null where one of these is a match, or none is there
+    const rows = neighbours(s, terms, b, Infinity).map(n => n[0]), at = rows.findIndex(i => items.has(s.views[b].item[i]));
+    return at >= k ? [rows[at], at + 1] : null;
+  }
+  function example(s) {                               // by rule: the first row of the last modality whose nearest row in the first one is its match
+    const b = s.views.length - 1, v = s.views[b], i = b ? v.ids.findIndex((_, i) => { const [n] = neighbours(s, [[1, b, i]], 0, 1); return n && s.views[0].item[n[0]] === v.item[i]; }) : -1;
+    return i < 0 ? [] : [[1, b, i]];
+  }
+
   function show() {
     const s = here, chips = root().querySelector('.cm-x-terms'), out = root().querySelector('.cm-x-found'), was = document.activeElement;
     const section = [...out.children].findIndex(e => e.contains(was)), chip = [...chips.querySelectorAll('button')].indexOf(was);     // where the keyboard is: the next lines put new buttons there
@@ -104,6 +113,8 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
         button.dataset.row = i; button.dataset.score = score;
         list.append(make('li', {}, button, ...heard(s, b, i)));
       }
+      const far = terms.length === 1 && matchBeyond(s, b, items, 8);
+      if (far) list.append(make('li', {value: far[1]}, make('button', {type: 'button', className: 'cm-x-far', onclick: () => choose(b, far[0])}, look(s, b, far[0]), make('small', {textContent: `✓ rank ${far[1]} of ${v.ids.length}`}))));
       return make('section', {}, make('h3', {textContent: v.name}), list);
     }) : [make('p', {textContent: 'Choose a point of the map, or an item of the list.'})]));
     const left = chips.querySelectorAll('button');
@@ -164,6 +175,9 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
   function open(s, wanted, at) {
     here = s; view = {k: 1, x: 0, y: 0}; spot = /^-?\d+,-?\d+$/.test(at || '') ? at.split(',').map(Number) : null;
     terms = (wanted || '').split(',').map(t => /^([+-])([^:]+):(\d+)$/.exec(t)).filter(Boolean).map(([, g, n, i]) => [g === '-' ? -1 : 1, s.views.findIndex(v => v.name === n), +i]).filter(([, a, i]) => a >= 0 && i < s.views[a].ids.length);
+    if (kept) terms = kept.map(([g, name, id]) => { const a = s.views.findIndex(v => v.name === name); return [g, a, a < 0 ? -1 : s.views[a].ids.indexOf(id)]; }).filter(t => t[2] >= 0);
+    if (!terms.length && !spot) terms = example(s);
+    kept = null;
     root().querySelector('.cm-x-about').textContent = s.about;
     root().querySelector('#cm-x-view').replaceChildren(...s.views.map((v, a) => make('option', {value: a, textContent: `${v.name} (${v.ids.length})`})));
     const colour = root().querySelector('#cm-x-colour'); colour.replaceChildren(make('option', {value: 'view', textContent: 'modality'}), ...(s.classes ? [make('option', {value: 'class', textContent: 'class'})] : []));
@@ -181,7 +195,7 @@ window.crossmodal = window.crossmodal || (() => {      // a page may load this t
     root().dataset.started = 'yes';
     if (!shards.length) { root().append(make('p', {textContent: 'No space has been published or saved yet.'})); return; }
     const field = (label, e) => make('label', {}, label + ' ', e), part = s => { const i = s.name.indexOf(', '); return i < 0 ? [s.name, 'as saved'] : [s.name.slice(0, i), s.name.slice(i + 2)]; };
-    const data = make('select', {id: 'cm-x-data', onchange: () => { methods(method.selectedOptions[0].textContent); load(method.value); }}, ...[...new Set(shards.map(s => part(s)[0]))].map(n => make('option', {value: n, textContent: n}))), method = make('select', {id: 'cm-x-method', onchange: () => load(method.value)});
+    const data = make('select', {id: 'cm-x-data', onchange: () => { methods(method.selectedOptions[0].textContent); load(method.value); }}, ...[...new Set(shards.map(s => part(s)[0]))].map(n => make('option', {value: n, textContent: n}))), method = make('select', {id: 'cm-x-method', onchange: () => { kept = here && terms.map(([g, a, i]) => [g, here.views[a].name, here.views[a].ids[i]]); load(method.value); }});
     const methods = wanted => { const own = shards.filter(s => part(s)[0] === data.value); method.replaceChildren(...own.map(s => make('option', {value: s.address, textContent: part(s)[1], selected: part(s)[1] === wanted}))); };
     const restore = () => { const asked = new URLSearchParams(location.hash.slice(1)), s = shards.find(s => s.address === asked.get('shard')) || shards[0];
       data.value = part(s)[0]; methods(part(s)[1]); method.value = s.address; load(s.address, asked.get('terms') || s.terms, asked.get('spot')); };
