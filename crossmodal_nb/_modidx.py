@@ -5152,6 +5152,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages._asked': ( 'report/pages.html#_asked',
                                                                                    'crossmodal_nb/report/pages.py'),
+                                            'crossmodal_nb.report.pages._is_raw': ( 'report/pages.html#_is_raw',
+                                                                                    'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages._link_terms': ( 'report/pages.html#_link_terms',
                                                                                         'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages._origin': ( 'report/pages.html#_origin',

@@ -591,3 +591,26 @@ def test_published_figures_have_few_colours():
         small = pages.small_picture(png)
         assert (len(small) < len(png) / 2) == gains == (small != png) and np.abs(read(small) - read(png)).mean() <= 1
     plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    'text, raw',
+    [
+        ("{'train': 3} · the space: CCA(dim=2)", True),
+        ("read: {'a': '5 runs'} · absent: []", True),
+        ('the evaluator: CCA(dim=100, ridge=1.0)', True),
+        ('UserWarning: 1328 items for views', True),
+        ('True', True),
+        ('rank nan of 5', True),
+        ('3,558,387 parameters · 100 epochs', False),
+        ('flickr8k, 50 pairs: CCA (see below) is the simplest', False),
+    ],
+)
+def test_raw_output_of_results_is_folded_with_its_code(text, raw):
+    def tags(*outputs, fold=True):
+        return pages.staged_code(new_code_cell('x', outputs=list(outputs)), fold, '').metadata['tags']
+
+    stream = new_output('stream', text=text)
+    assert tags(stream) == (['hide-cell'] if raw else ['hide-input']) and tags(stream, fold=False) == []
+    assert tags(new_output('execute_result', {'text/plain': text})) == tags(stream)
+    assert tags(stream, new_output('display_data', {'text/html': '<p>a table</p>'})) == ['hide-input']

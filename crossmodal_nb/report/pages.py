@@ -143,6 +143,17 @@ def small_picture(
     return min(png, base64.b64encode(out.getvalue()).decode(), key=len)
 
 
+_raw = re.compile(r"\{['\d]|^\S*Warning: |(^|[:,] )\w+\(\w+=|^(True|False|None)$|\bnan\b", re.M)
+
+
+def _is_raw(output):
+    "Whether an output is what Python prints of its objects (dicts, calls, truth values), and not a text for readers"
+    shown = output.get('data', {})
+    if set(shown) - {'text/plain'}:
+        return False
+    return bool(_raw.search(output.get('text') or shown.get('text/plain', '')))
+
+
 def staged_code(
     c,  # A code cell
     fold: bool,  # Fold its code
@@ -157,6 +168,8 @@ def staged_code(
         return None
     if fold or 'injected-parameters' in tags:
         tags.add('hide-input')
+    if fold and c.outputs and all(map(_is_raw, c.outputs)):
+        tags = tags - {'hide-input'} | {'hide-cell'}  # code and output in one fold
     for o in c.outputs:
         o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
     c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=alt)))
