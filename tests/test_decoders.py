@@ -70,6 +70,14 @@ def answers(decoder):
     return (decoder.logits if isinstance(decoder, WordsHead) else decoder.predict)(codes).tolist()
 
 
+def assert_equal(some, others):
+    "Texts are the same; numbers too, but for the rounding of products whose operands lie elsewhere in memory"
+    if isinstance(some[0], str):
+        assert some == others
+    else:
+        assert torch.allclose(torch.tensor(some), torch.tensor(others), rtol=1e-5, atol=1e-5)
+
+
 @pytest.fixture(scope='module', params=classes, ids=lambda c: c.__name__)
 def fitted(request):
     return fit(new(request.param))
@@ -85,7 +93,8 @@ def test_what_was_saved_comes_back(fitted, tmp_path):
     assert {f.suffix for f in (tmp_path / 'd').iterdir() if f.name[0] != '.'} == {'.json', '.safetensors'}
     for cls in (type(fitted), Decoder):
         again = cls.load(tmp_path / 'd')
-        assert type(again) is type(fitted) and answers(again) == answers(fitted)
+        assert type(again) is type(fitted)
+        assert_equal(answers(again), answers(fitted))
         assert json.dumps(again.plain_params()) == json.dumps(fitted.plain_params())
         assert list(again.history) == list(fitted.history)
 
