@@ -467,6 +467,7 @@ def test_what_lies_between_points_is_drawn(browser, page):
 def test_hostile_words_are_shown_as_words(browser, page):
     folder, views = page
     x = Explorer(browser, folder / 'index.html', folder / 'shards')
+    x.one('.cm-x-chip').click()  # the example
     Select(x.one('#cm-x-view')).select_by_value('1')
     x.mode('plus')
     for h in hostile:

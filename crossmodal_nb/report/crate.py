@@ -79,7 +79,7 @@ class _Crate:
                 "an RO-Crate needs the package rocrate, which is not installed here: pip install 'crossmodal_nb[crate]'"
             ) from e
         self.crate, self.entity = ROCrate(), ContextEntity
-        self.known, self.entries = known, runner.manifest()
+        self.catalogue, self.entries = known, runner.manifest()
 
     def add(self, identifier, kind, **properties):
         "A described thing, once"
@@ -92,7 +92,7 @@ class _Crate:
 
     def dataset(self, name):
         "The description of a data set, with its licence"
-        row = self.known[name]
+        row = self.catalogue[name]
         return self.add(
             f'#data-{name}',
             ['Dataset', 'CreativeWork'],
@@ -195,10 +195,10 @@ def _add_records(crate, records, changed):
     actions, by_entry = [], {}
     for r in records:
         by_entry.setdefault(r['experiment'], []).append(r)
-    datasets = {e: entry_datasets(e, ran, crate.known, crate.entries) for e, ran in by_entry.items()}
+    datasets = {e: entry_datasets(e, ran, crate.catalogue, crate.entries) for e, ran in by_entry.items()}
     for r in records:
         path, entry = Path(r['path']), r['experiment']
-        sources = [crate.dataset(n) for n in named_datasets(r['params'], crate.known) or datasets[entry]]
+        sources = [crate.dataset(n) for n in named_datasets(r['params'], crate.catalogue) or datasets[entry]]
         title = f'Record {r["key"]} of {entry}'
         details = dict(isBasedOn=sources)
         if changed[r['path']]:
@@ -241,17 +241,17 @@ def _add_pages(crate, s, records):
         if not page.exists():
             continue
         ran = [r for r in records if r['experiment'] == entry]
-        names = entry_datasets(entry, ran, crate.known, crate.entries)
-        visible = [n for n in names if crate.known[n].get('publishable')]
-        licences = {e['@id']: e for n in visible for e in licence_entities(crate.known[n])}
-        parts = '; '.join(f'{crate.known[n]["title"]} ({crate.known[n]["licence"]})' for n in visible)
+        names = entry_datasets(entry, ran, crate.catalogue, crate.entries)
+        visible = [n for n in names if crate.catalogue[n].get('publishable')]
+        licences = {e['@id']: e for n in visible for e in licence_entities(crate.catalogue[n])}
+        parts = '; '.join(f'{crate.catalogue[n]["title"]} ({crate.catalogue[n]["licence"]})' for n in visible)
         crate.file(
             page,
             f'pages/{page.name}',
             f'Page of {entry}: the executed notebook',
             licences=['Apache-2.0', *crate.licences(e for k, e in licences.items() if not k.endswith('/Apache-2.0'))],
             isBasedOn=[crate.dataset(n) for n in names],
-            creditText='; '.join(crate.known[n]['attribution'] for n in visible) or 'The crossmodal_nb developers',
+            creditText='; '.join(crate.catalogue[n]['attribution'] for n in visible) or 'The crossmodal_nb developers',
             description='Own text, figures and numbers are under Apache-2.0.'
             + (f' Items that it may show keep the licences of their data sets: {parts}.' if visible else ''),
         )

@@ -189,12 +189,15 @@ def write_packed(
     numbers = _Numbers()
     record = _packed({k: v for k, v in record.items() if k not in ('arrays', 'packed', 'content')}, numbers)
     blob = io.BytesIO()
-    np.savez_compressed(blob, **numbers.arrays())
+    with zipfile.ZipFile(blob, 'w', zipfile.ZIP_LZMA) as inside:  # three quarters of what `savez_compressed` makes
+        for name, values in numbers.arrays().items():
+            np.save(file := io.BytesIO(), values)
+            inside.writestr(zipfile.ZipInfo(f'{name}.npy'), file.getvalue(), zipfile.ZIP_LZMA)
     record['packed'] = f'{path.stem}.{digest(np.frombuffer(blob.getbuffer(), np.uint8))}.npz'
     with atomic(path.parent / record['packed'], 'wb') as f:
         f.write(blob.getbuffer())
     with atomic(path) as f:
-        f.write(json.dumps(sealed(record), indent=1, ensure_ascii=False))
+        f.write(json.dumps(sealed(record), ensure_ascii=False, separators=(',', ':')))
     for old in path.parent.iterdir():
         if old.suffix == '.npz' and old.name.startswith(f'{path.stem}.') and old.name != record['packed']:
             old.unlink()
