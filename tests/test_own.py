@@ -88,6 +88,7 @@ def test_five_lines(home):
     assert 'did you mean' in crossmodal(home, 'board', 'newz', fails=True)
 
     built = Path(crossmodal(home, 'book', '--only-mine').split(': ')[-1].strip())
+    assert '{term}' not in built.read_text()  # its table is HTML, which knows no roles
     assert 'The classic methods on one data set · news' in built.read_text()
     assert 'Der Bericht' in (built.parent / 'results' / 'try_news.html').read_text()
     assert 'Which method to begin with' in built.read_text()
