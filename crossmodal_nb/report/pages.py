@@ -15,6 +15,7 @@ import tomllib
 import warnings
 from pathlib import Path
 
+from .page_tables import dataframe_table, is_dataframe
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -171,7 +172,10 @@ def staged_code(
     if fold and c.outputs and all(map(_is_raw, c.outputs)):
         tags = tags - {'hide-input'} | {'hide-cell'}  # code and output in one fold
     for o in c.outputs:
-        o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+        shown = o.get('data', {})
+        shown.pop('application/vnd.jupyter.widget-view+json', None)
+        if is_dataframe(shown.get('text/html', '')):
+            shown['text/html'] = dataframe_table(shown['text/html'])
     c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=alt)))
     return c
 

@@ -91,7 +91,7 @@ def stage(
     files |= {f'{n}.md': x.encode() for n, x in overviews(contents, notebooks, results).items()}
     if 'index.md' in files:
         spaces = {} if only_mine else {m: s.book / 'explorer' / f'emoji-{m.lower()}.js' for m in ('CCA', 'CLIP')}
-        first_page = landing_page(files['index.md'].decode(), notebooks, results, spaces, {} if only_mine else terms)
+        first_page = landing_page(files['index.md'].decode(), notebooks, results, spaces, terms)
         files['index.md'] = first_page.encode()
     files |= {
         f'_extra/shards/{n}': x

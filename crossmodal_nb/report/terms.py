@@ -18,8 +18,8 @@ def abbreviations(
     return {n: t for n, t in names.items() if re.search(r'\w[A-Z]|-[A-Z]', n) or n == 'rsum'}
 
 
-_skipped = re.compile(  # formulas, code, links, HTML, roles, headings
-    r'```.*?```|:::.*?:::|\$\$.*?\$\$|\$[^$\n]+\$|(?:\{\w[^}\n]*\})?`[^`\n]*`'
+_skipped = re.compile(  # blocks of HTML, formulas, code, links, tags, roles, headings
+    r'^<(?:table|div|p|figure|svg|details|ul|ol)\b.*?(?=\n\s*\n|\Z)|```.*?```|:::.*?:::|\$\$.*?\$\$|\$[^$\n]+\$|(?:\{\w[^}\n]*\})?`[^`\n]*`'
     r'|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|^[#|][^\n]*',
     re.M | re.S,
 )
