@@ -29,7 +29,12 @@ class Reading(NamedTuple):
     ) -> str:
         "What was read, in one line"
         counts = counts or {e: f'{len(r)} runs' for e, r in self.runs.items()}
-        return f'read: {counts} · absent: {self.absent} · too old, to be run again: {self.too_old}'
+        parts = {
+            'read': [f'{e} ({n})' for e, n in counts.items()],
+            'absent': self.absent,
+            'too old, to be run again': self.too_old,
+        }
+        return ' · '.join(f'{what}: {", ".join(entries) or "none"}' for what, entries in parts.items())
 
 
 def read_entries(
