@@ -65,7 +65,7 @@ def answers_on(page):
 
 
 def executed_pages():
-    "Executed pages, of the book and of smoke runs, that today's notebooks have made; those without `in_short` fail above"
+    "Executed pages, of the book and of smoke runs, that today's notebooks have made"
     digests, s = {f.stem: notebook_digest(f) for f in experiments if answer_cells(f)}, settings(root)
     published = {p: s.book / 'records' / p.stem for p in sorted((s.book / 'pages').glob('*.ipynb'))}
     smoke = {p: p.parent for p in sorted((s.work / 'smoke').glob('*/*.ipynb'))}
