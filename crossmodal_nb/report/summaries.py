@@ -5,7 +5,7 @@ and differences as a mean recall."""
 
 # %% auto #0
 __all__ = ['Reading', 'read_entries', 'marks_over_runs', 'fold_overlap', 'as_mean_recall', 'comparison_fields', 'in_short',
-           'numbers']
+           'numbers', 'differences', 'consequence', 'listed']
 
 # %% ../../nbs/report/12_summaries.ipynb #a96b6ede
 import re
@@ -27,9 +27,14 @@ class Reading(NamedTuple):
         self,
         counts: dict | None = None,  # entry: how many runs, in words (default: `'5 runs'`)
     ) -> str:
-        "What was read, in one line"
-        counts = counts or {e: f'{len(r)} runs' for e, r in self.runs.items()}
-        return f'read: {counts} · absent: {self.absent} · too old, to be run again: {self.too_old}'
+        "What was read, in a sentence or more"
+        counts = counts or {e: f'{len(r)} {"run" if len(r) == 1 else "runs"}' for e, r in self.runs.items()}
+        parts = {
+            'Read': [f'{e} ({count})' for e, count in counts.items()],
+            'Without a record': self.absent,
+            'Too old, to be run again': self.too_old,
+        }
+        return ' '.join(f'{what}: {", ".join(names)}.' for what, names in parts.items() if names)
 
 
 def read_entries(
@@ -104,3 +109,50 @@ def numbers(
 ) -> list[str]:  # Its numbers; an interval, in square brackets, belongs to the number before it
     "The numbers of an answer"
     return re.findall(r'(?<![\w.@])[-+−]?\d[\d,]*(?:\.\d+)?', re.sub(r'\[[^\]]*\]', '', answer))
+
+# %% ../../nbs/report/12_summaries.ipynb #0199df90
+def differences(
+    comparisons: dict,  # name: `Comparison`
+    times: float = 100,  # What differences are multiplied by, as in `phrase`
+    most: int = 3,  # Of more than so many, the smallest and the largest are shown
+) -> str:
+    "Differences with their intervals, without verdicts"
+
+    def text(name, c):
+        return f'{name} {times * c.difference:+z.1f} [{times * c.low:z.1f}, {times * c.high:z.1f}]'
+
+    parts = [text(name, c) for name, c in sorted(comparisons.items(), key=lambda item: item[1].difference)]
+    if len(parts) > most:
+        return f'from {parts[0]} to {parts[-1]}'
+    return ', '.join(text(name, c) for name, c in comparisons.items())
+
+
+_advice = {
+    'ahead': 'prefer {names} to {base}',
+    'behind': 'prefer {base} to {names}',
+    'as good': 'between {base} and {names} the difference is too small to matter, take the simpler',
+    'undecided': 'these queries do not decide between {base} and {names}; the simpler is a default, not a finding',
+    'one run': 'one run claims nothing about {names} against {base}',
+}
+
+
+def consequence(
+    comparisons: dict,  # name: `Comparison` with `base`
+    base: str,  # What they are compared with
+) -> str:  # One clause for each verdict among them, without a full stop
+    "What follows for a reader who must choose"
+    clauses = []
+    for verdict, clause in _advice.items():
+        names = [name for name, c in comparisons.items() if c.verdict == verdict]
+        if names:
+            clauses.append(clause.format(names=listed(names, 'or' if verdict == 'undecided' else 'and'), base=base))
+    return '; '.join(clauses)
+
+
+def listed(
+    names: list[str],
+    word: str = 'and',  # Before the last one
+) -> str:
+    "Names as a sentence has them"
+    *head, last = names
+    return f'{", ".join(head)} {word} {last}' if head else last
