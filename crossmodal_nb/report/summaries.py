@@ -132,7 +132,7 @@ _advice = {
     'behind': 'prefer {base} to {names}',
     'as good': 'between {base} and {names} the difference is too small to matter, take the simpler',
     'undecided': 'these queries do not decide between {base} and {names}; the simpler is a default, not a finding',
-    'one run': 'one run claims nothing about {names} against {base}',
+    'one run': 'from one run nothing follows about {names} against {base}',
 }
 
 
