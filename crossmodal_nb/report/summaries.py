@@ -27,14 +27,14 @@ class Reading(NamedTuple):
         self,
         counts: dict | None = None,  # entry: how many runs, in words (default: `'5 runs'`)
     ) -> str:
-        "What was read, in a sentence or more"
-        counts = counts or {e: f'{len(r)} {"run" if len(r) == 1 else "runs"}' for e, r in self.runs.items()}
+        "What was read, in one line"
+        counts = counts or {e: f'{len(r)} runs' for e, r in self.runs.items()}
         parts = {
-            'Read': [f'{e} ({count})' for e, count in counts.items()],
-            'Without a record': self.absent,
-            'Too old, to be run again': self.too_old,
+            'read': [f'{e} ({n})' for e, n in counts.items()],
+            'absent': self.absent,
+            'too old, to be run again': self.too_old,
         }
-        return ' '.join(f'{what}: {", ".join(names)}.' for what, names in parts.items() if names)
+        return ' · '.join(f'{what}: {", ".join(entries) or "none"}' for what, entries in parts.items())
 
 
 def read_entries(
