@@ -9,6 +9,7 @@ __all__ = ['select_cases', 'thumbnail', 'gallery', 'shown_rows', 'label_text', '
 # %% ../../nbs/report/06_galleries.ipynb #imports0
 import base64
 import io
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -275,7 +276,7 @@ def image_grid(
                 ax.set_yticks([])
                 ax.grid(False)
             line[0].set_ylabel(escape_math(name))
-        add_title(fig, title)
+        add_title(fig, textwrap.fill(title, 15 * n))  # letters that are as wide as the images
     return fig
 
 # %% ../../nbs/report/06_galleries.ipynb #951f72d8
