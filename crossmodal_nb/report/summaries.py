@@ -5,7 +5,7 @@ and differences as a mean recall."""
 
 # %% auto #0
 __all__ = ['Reading', 'read_entries', 'marks_over_runs', 'fold_overlap', 'as_mean_recall', 'comparison_fields', 'in_short',
-           'numbers', 'differences', 'consequence', 'listed']
+           'numbers', 'differences', 'consequence', 'listed', 'brief', 'by_verdict']
 
 # %% ../../nbs/report/12_summaries.ipynb #a96b6ede
 import re
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from IPython.display import Markdown
 
+from ..metrics.comparison import phrase
 from ..runs.record import runs
 
 # %% ../../nbs/report/12_summaries.ipynb #b0e2c2e8
@@ -156,3 +157,23 @@ def listed(
     "Names as a sentence has them"
     *head, last = names
     return f'{", ".join(head)} {word} {last}' if head else last
+
+# %% ../../nbs/report/12_summaries.ipynb #5289f830
+def brief(
+    comparison,  # A `Comparison`
+    times: float = 100,  # What differences are multiplied by: fractions become points
+    digits: int = 1,  # Decimals
+) -> str:  # E.g. `+1.3 [-0.2, 2.8]: undecided`
+    "A comparison as an answer has it: difference, interval, verdict"
+    return f'{phrase(comparison, times, digits).partition("]")[0]}]: {comparison.verdict}'
+
+
+def by_verdict(
+    verdicts_of: dict,  # name: one of `metrics.comparison.verdicts`
+    meanings: dict,  # verdict: what it means here
+    every: str = '',  # What all names are called where they share a verdict
+) -> str:  # E.g. `'M-CVS, RVS: not judged, for there is one run'`
+    "Verdicts in words, in the order of `meanings`"
+    names = {v: [n for n, verdict in verdicts_of.items() if verdict == v] for v in meanings}
+    shared = {v: every if every and len(n) == len(verdicts_of) > 1 else ', '.join(n) for v, n in names.items() if n}
+    return '; '.join(f'{shared[v]}: {meaning}' for v, meaning in meanings.items() if v in shared)
