@@ -14,11 +14,15 @@ from crossmodal_nb.encoders.base import Ragged
 from crossmodal_nb.encoders.extraction import features
 from crossmodal_nb.encoders.text import GloVe
 from crossmodal_nb.encoders.text_lines import Lines, LineWords
+from crossmodal_nb.evaluation.retrieval import random_run
 from crossmodal_nb.evaluation.selection import checker
 from crossmodal_nb.losses.contrastive import triplet
 from crossmodal_nb.methods.base import Method, check_score_invariance
+from crossmodal_nb.methods.dual_encoder import CLIP
+from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.methods.recipe_network import average
 from crossmodal_nb.methods.recipe_transformer import HT, together
+from crossmodal_nb.methods.score_fusion import RawFeatures, ScoreFusion
 from crossmodal_nb.methods.similarity import unit
 
 
@@ -394,3 +398,9 @@ def test_names_are_checked():
         HT(form='light')
     with pytest.raises(RuntimeError, match='not fitted'):
         HT().encode('title+ingredients', {})
+
+
+def test_a_sum_of_methods_is_random_if_one_of_them_is():
+    "A fusion with a trained network varies from run to run, so one run of it allows no verdict"
+    assert random_run(ScoreFusion(RawFeatures(), CLIP()))
+    assert not random_run(ScoreFusion(RawFeatures(), CCA()))

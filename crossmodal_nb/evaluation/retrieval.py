@@ -171,7 +171,7 @@ def _members(method):
     "The methods that a method is made of"
     parts = [
         *getattr(method, 'methods', ()),
-        *(m for m, _ in getattr(method, 'both', ())),
+        *(m for m, _ in getattr(method, 'weighted', ())),
         *(getattr(method, name, None) for name in ('first', 'second', 'method')),
     ]
     return [p for p in parts if p is not None]

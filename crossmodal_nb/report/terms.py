@@ -19,7 +19,8 @@ def abbreviations(
 
 
 _skipped = re.compile(  # blocks of HTML, formulas, code, links, tags, roles, headings
-    r'^<(?:table|div|p|figure|svg|details|ul|ol)\b.*?(?=\n\s*\n|\Z)|```.*?```|:::.*?:::|\$\$.*?\$\$|\$[^$\n]+\$|(?:\{\w[^}\n]*\})?`[^`\n]*`'
+    r'^<(?:table|div|p|figure|svg|details|ul|ol)\b.*?(?=\n\s*\n|\Z)|```.*?```'
+    r'|:::.*?:::|\$\$.*?\$\$|\$[^$\n]+\$|(?:\{\w[^}\n]*\})?`[^`\n]*`'
     r'|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|^[#|][^\n]*',
     re.M | re.S,
 )
