@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from crossmodal_nb.core.files import digest
+
 spec = importlib.util.spec_from_file_location('recognition', Path(__file__).parents[1] / 'tools' / 'recognition.py')
 recognition = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(recognition)
@@ -31,6 +33,7 @@ def trial(tmp_path, monkeypatch):
         recognition.main()
         return tmp_path
 
+    run.cases = record['tables']['trial']
     return run
 
 
@@ -42,8 +45,8 @@ def test_sheets_and_choices(trial, tmp_path):
     (tmp_path / 'sheets' / 'choices.json').write_text(json.dumps(empty | {'flow': 'abcdeab'}))
     trial('good.json', tmp_path / 'sheets', '--by', 'by somebody')
     said = json.loads((tmp_path / 'book' / 'measured' / 'recognition.json').read_text())
-    assert said['choices'] == {'flow': [0, 1, 2, 3, 4, 0, 1]} and (said['key'], said['by']) == (
-        '0123456789',
+    assert said['choices'] == {'flow': [0, 1, 2, 3, 4, 0, 1]} and (said['trial'], said['by']) == (
+        digest(trial.cases),
         'by somebody',
     )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from crossmodal_nb.core.files import atomic
+from crossmodal_nb.core.files import atomic, digest
 from crossmodal_nb.core.settings import settings
 from crossmodal_nb.runs.record import read
 
@@ -65,7 +65,7 @@ def main():
     with atomic(settings().root / 'book/measured/recognition.json') as f:
         numbers = {name: [letters.index(c) for c in said] for name, said in chosen.items()}
         today = datetime.date.today().isoformat()
-        f.write(json.dumps(dict(key=record['key'], by=given.by, date=today, choices=numbers), indent=1))
+        f.write(json.dumps(dict(trial=digest(trial), by=given.by, date=today, choices=numbers), indent=1))
 
 
 if __name__ == '__main__':
