@@ -15,12 +15,12 @@ import tomllib
 import warnings
 from pathlib import Path
 
-from .page_tables import dataframe_table, is_dataframe
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ..core.files import read_notebook
 from ..core.settings import settings
+from .page_tables import dataframe_table, is_dataframe
 from .tables import Html
 from .terms import with_term_links
 from ..runs.keys import notebook_digest
