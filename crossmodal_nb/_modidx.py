@@ -201,6 +201,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'crossmodal_nb/core/progress.py'),
                                              'crossmodal_nb.core.progress.duration': ( 'core/progress.html#duration',
                                                                                        'crossmodal_nb/core/progress.py'),
+                                             'crossmodal_nb.core.progress.return_memory': ( 'core/progress.html#return_memory',
+                                                                                            'crossmodal_nb/core/progress.py'),
                                              'crossmodal_nb.core.progress.say': ( 'core/progress.html#say',
                                                                                   'crossmodal_nb/core/progress.py'),
                                              'crossmodal_nb.core.progress.track': ( 'core/progress.html#track',
