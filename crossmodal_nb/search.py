@@ -137,7 +137,8 @@ class Index:
         self.shown = {v: _shown(x) for v, x in displayed.items()}
         self._name_files({v: x.x.paths for v, x in displayed.items() if hasattr(x.x, 'paths')}, root)
         self.embeddings = {
-            v: {q: method.encode(v, x.x, target=q) for q in method.views if q != v} for v, x in gallery.items()
+            v: {q: method.encode(v, x.x, target=q).to_dense() for q in method.views if q != v}
+            for v, x in gallery.items()
         }
         self.mean = {v: unit(next(iter(z.values()))).mean(0) for v, z in self.embeddings.items()}
         self.hubs = _hub_statistics(method, self.embeddings)
@@ -315,7 +316,7 @@ def encode(
             x, flags = _features(self.encoders[view], row)
         if sort == 'text':
             _check_read(self.encoders[view], row[0], flags)
-    return self.method.encode(view, x, target=target)
+    return self.method.encode(view, x, target=target).to_dense()
 
 
 @patch

@@ -163,10 +163,11 @@ class Captioner(nn.Module, TrainingHooks, Decoder):
         return Views(caption=View(dict(code=torch.as_tensor(codes).float(), words=numbers), item=item))
 
     def _check(self, codes, texts):
-        rows = self._rows(codes, texts)['caption'].x
+        blocks = [x.split(128) for x in self._rows(codes, texts)['caption'].x.values()]
+        counts = [int((numbers[:, 1:] != PAD).sum()) for numbers in blocks[1]]
 
         def validate(m):
-            return -float(m.loss(*rows.values()))
+            return -sum(n * float(m.loss(*block)) for n, *block in zip(counts, *blocks)) / sum(counts)
 
         return validate
 

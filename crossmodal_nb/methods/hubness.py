@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.checks import InputError, check_choice
 from ..core.files import digest
 from ..data.rows import rows, take
+from .anchors import SparseCodes
 from .base import CodeScores, Method
 from .hashing import Hash
 from .inputs import as_views
@@ -37,26 +38,21 @@ def hub_offsets(
     block: int = 128,  # Gallery rows at a time: bounds the memory, and keeps a block in the processor's cache
 ) -> Tensor:  # (m,) what is subtracted from the scores of each gallery row
     "How near each gallery row is to the queries of the bank: one matrix product, block by block"
-    offset, scores = gallery.new_empty(len(gallery)), _scores_with(bank, gallery, similarity)
+    offset = torch.empty(len(gallery), dtype=gallery.dtype)
     for i in range(0, len(gallery), block):
-        s = scores(slice(i, i + block))
+        s = _products(gallery[i : i + block], bank, similarity)
         offset[i : i + block] = _largest(s, k).mean(1) / 2 if how == 'csls' else _soft_maximum(s, beta)
     return offset
 
 
-def _scores_with(bank, gallery, similarity):
-    "Slice of the gallery → its scores; where codes are mostly 0, as those of anchors, by sparse products"
-    if similarity in ('cosine', 'dot') and all(_mostly_zero(z) for z in (bank, gallery)):
-        from scipy.sparse import csr_matrix
-
-        rows, columns = csr_matrix(gallery.numpy()), csr_matrix(bank.numpy()).T.tocsr()
-        return lambda i: torch.from_numpy((rows[i] @ columns).toarray())
-    return lambda i: product(gallery[i], bank, similarity)
+def _products(a, b, similarity):
+    "As `product`; of codes that are mostly 0, as those of anchors, by sparse products"
+    return a.products(b) if isinstance(a, SparseCodes) else product(a, b, similarity)
 
 
-def _mostly_zero(z):
-    "Whether a sparse product is faster; few rows tell"
-    return z.shape[1] >= 4096 and float(z[:64].count_nonzero()) < 0.05 * z[:64].numel()
+def _sides(za, zb, similarity):
+    "As `sides`; sparse codes have length 1 already"
+    return (za, zb) if isinstance(zb, SparseCodes) else sides(za, zb, similarity)
 
 
 def _largest(s, k, groups=16):
@@ -86,7 +82,7 @@ def first_answers(
     "Which gallery rows are the first answer to a query of the bank"
     first = torch.zeros(len(gallery), dtype=torch.bool)
     for i in range(0, len(bank), block):
-        first[_argmax(product(bank[i : i + block], gallery, similarity))] = True
+        first[_argmax(_products(bank[i : i + block], gallery, similarity))] = True
     return first
 
 
@@ -106,9 +102,9 @@ class CorrectedScores(CodeScores):
         offset: Tensor,  # (m,) as `hub_offsets` gives it
         active=None,  # Function of prepared gallery rows → (m,) bool: `first_answers`. None: all are corrected
     ):
-        super().__init__(queries, gallery, similarity)
-        self.offset, self.active = offset.to(self.gallery), active
-        self.appended = active is None and similarity != 'euclid'
+        self.queries, self.gallery = _sides(queries, gallery, similarity)
+        self.similarity, self.offset, self.active = similarity, offset, active
+        self.appended = active is None and similarity != 'euclid' and not isinstance(gallery, SparseCodes)
         if self.appended:
             self.queries = torch.cat([self.queries, torch.ones_like(self.queries[:, :1])], 1)
             self.gallery = torch.cat([self.gallery, -self.offset[:, None]], 1)
@@ -117,10 +113,11 @@ class CorrectedScores(CodeScores):
         if self.appended:
             yield from super().__call__(i, j, rows)
             return
-        offset = self.offset[j]
-        active = None if self.active is None else self.active(self.gallery[j])
-        for where, s in super().__call__(i, j, rows):
-            yield where, subtract_offsets(s, offset, active)
+        queries, gallery, offset = self.queries[i], self.gallery[j], self.offset[j]
+        active = None if self.active is None else self.active(gallery)
+        for k in range(0, max(len(queries), 1), rows):
+            s = _products(queries[k : k + rows], gallery, self.similarity)
+            yield slice(k, min(k + rows, len(queries))), subtract_offsets(s, offset, active)
 
 
 def subtract_offsets(
@@ -219,8 +216,8 @@ class Corrected(Method):
         return {v: self.encode(view, take(x, order), target=v) for v in self.views if v != view}
 
     def encode(self, view, x, target=None):
-        "The codes of the method; a correction is one of scores"
-        return self.method.encode(view, x, target=target)
+        "The codes of the method, those of anchors as `SparseCodes`; a correction is one of scores"
+        return getattr(self.method, 'sparse_codes', self.method.encode)(view, x, target=target)
 
     def bank_of(
         self,
@@ -249,7 +246,7 @@ class Corrected(Method):
         zb: Tensor,  # (m, d) codes of the gallery, encoded for `a`
     ) -> dict:  # `offset` (m,); of querybank also `active` (m,), as 0 and 1
         "What a gallery has to keep so that a query costs no more than without a correction"
-        bank, gallery = sides(self.bank_of(a, b), zb, self.similarity)
+        bank, gallery = _sides(self.bank_of(a, b).to_dense(), zb, self.similarity)
         kept = dict(offset=hub_offsets(bank, gallery, self.similarity, self.how, self.k, self.beta))
         if self.how == 'querybank':
             kept['active'] = first_answers(bank, gallery, self.similarity).to(torch.uint8)
@@ -262,15 +259,16 @@ class Corrected(Method):
         offset = self._offset(a, b, bank, zb)
 
         def active(gallery):
-            return first_answers(sides(bank, zb[:1], self.similarity)[0], gallery, self.similarity)
+            return first_answers(_sides(bank, zb[:1], self.similarity)[0], gallery, self.similarity)
 
         return CorrectedScores(za, zb, self.similarity, offset, active if self.how == 'querybank' else None)
 
     def _offset(self, a, b, bank, zb, most=8):
         "The offsets of a gallery, kept of the last ones: who judges scores a gallery several times"
-        key = None if self.transductive else (a, b, self.how, self.k, self.beta, len(bank), digest(zb))
+        content = zb.tensors().values() if isinstance(zb, SparseCodes) else [zb]
+        key = None if self.transductive else (a, b, self.how, self.k, self.beta, len(bank), digest(*content))
         if key not in self.offsets:
-            prepared = sides(bank, zb, self.similarity)
+            prepared = _sides(bank, zb, self.similarity)
             offset = hub_offsets(*prepared, self.similarity, self.how, self.k, self.beta)
             if self.transductive:
                 return offset
@@ -282,6 +280,9 @@ class Corrected(Method):
     def state(self):
         tensors, data = states(dict(method=self.method))
         codes = {f'bank.{v}.{target}': z for v, zs in self.bank_codes.items() for target, z in zs.items()}
+        for name, z in [*codes.items()]:
+            if isinstance(z, SparseCodes):
+                codes |= {f'{name}.{part}': t for part, t in codes.pop(name).tensors().items()}
         return tensors | codes, data | dict(cut=self.cut)
 
     def restore(self, tensors, data):
@@ -289,12 +290,18 @@ class Corrected(Method):
         self.join()
         self.cut, self.offsets = data['cut'], {}
         self.bank_codes = {
-            v: {t: tensors[f'bank.{v}.{t}'] for t in self.views if f'bank.{v}.{t}' in tensors} for v in self.views
+            v: {t: z for t in self.views if (z := _kept_bank(tensors, f'bank.{v}.{t}')) is not None} for v in self.views
         }
 
     @classmethod
     def example(cls):
         return cls(CCA(dim=8))
+
+
+def _kept_bank(tensors, name):
+    "Codes as `Corrected.state` names them, or None"
+    parts = {k.removeprefix(f'{name}.'): t for k, t in tensors.items() if k.startswith(f'{name}.')}
+    return SparseCodes.from_tensors(**parts) if parts else tensors.get(name)
 
 
 def _check_codes(method):

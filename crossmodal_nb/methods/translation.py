@@ -141,7 +141,8 @@ class RidgeTranslator(Translator):
 
     def learn(self, pairs):
         m, d = Moments(), pairs.codes.shape[1]
-        m.update(pairs.codes.double(), pairs.features.double(), weight=pairs.weight)
+        for codes, features, weight in zip(*(x.split(4096) for x in pairs[:3])):
+            m.update(codes.double(), features.double(), weight=weight)
         S = m.cov
         W = torch.linalg.solve(regularised(S[:d, :d], self.ridge, 'trace'), S[:d, d:])
         self.center, self.mean, self.map = m.mean[:d].float(), m.mean[d:].float(), W.float()
@@ -202,7 +203,7 @@ class NearestMixture(Translator):
 
     def translate(self, codes):
         out = []
-        for z in unit(codes).split(1024):
+        for z in unit(codes).split(128):
             s, near = (z @ self.codes.T).topk(min(self.k, len(self.codes)), 1)
             share = (s / self.temperature + self.weight[near].log()).softmax(1)
             out.append(torch.einsum('nk,nkq->nq', share, self.features[near]))

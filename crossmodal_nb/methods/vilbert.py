@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.checks import InputError, check_choice
+from ..core.files import digest
 from ..core.processes import gather, rank_and_world_size
 from ..data.rows import rows as count
 from ..data.views import View, Views
@@ -20,7 +21,7 @@ from .hard_negatives import HardNegative, nearest_items, random_negatives, unkno
 from .inputs import as_views, parts_of
 from .linear import CCA
 from .masked_pretraining import MaskedPretraining
-from .moments import regularised
+from .moments import regularised, stream
 from .parameters import Converted
 from .two_stream import PairScores, TwoStream, mean_of
 from ..nn.layers import Attention, FeedForward
@@ -34,20 +35,30 @@ class InitFromCCA:
     def init_from_cca(self, train):
         """Begin as CCA of the whole rows; cells and tokens are mapped by ridge regression of their mean; blocks and
         connections add nothing; both poolings are alike"""
-        means, wholes = {}, {}
-        for v in self.roles:
-            x, pieces = parts_of(train[v].x, self.parts), torch.arange(len(train[v])).split(1024)
-            means[v] = torch.cat([mean_of(*self.sets(v, x, i)) for i in pieces]).double()
-            wholes[v] = View(
-                torch.cat(
-                    [self.in_whole[v][0](self.inputs(dict(pooled=x['pooled']), i)['pooled']) for i in pieces]
-                ).double()
-                if v in self.in_whole
-                else means[v],
-                item=train[v].item,
-            )
-        m = CCA(1, self.ridge).fit(Views(wholes))
+        parts = {v: parts_of(train[v].x, self.parts) for v in self.roles}
+
+        def means(v):
+            "Read after CCA is solved: with the memory of that, these files would be the peak"
+            pieces = torch.arange(len(train[v])).split(1024)
+            return torch.cat([mean_of(*self.sets(v, parts[v], i)) for i in pieces]).double()
+
+        wholes = Views(
+            {v: View(parts[v]['pooled'] if v in self.in_whole else means(v), item=train[v].item) for v in self.roles}
+        )
+
+        def whole(v, rows):
+            "Rows as their input layer takes them; those of all rows would be twice as large as the features"
+            if v not in self.in_whole:
+                return rows
+            return self.in_whole[v][0](self.inputs(dict(x=rows), slice(None))['x']).double()
+
+        m = CCA(1, self.ridge)
+        m.infer_schema(wholes)
+        for pictures, texts, weight in stream(wholes, encode=whole):
+            m.moments.update(pictures, texts, weight=weight)
+        m.moments.content = digest(m.moments.mean.cpu(), m.moments.M2.cpu())
         m = m.with_params(dim=min(self.width // 2, m.rank))
+        m.moments.M2 = None  # as large as all columns squared, and not needed any more
 
         def become(layer, W, mean):
             layer.weight.zero_()[: m.dim] = W.T.float()
@@ -59,8 +70,10 @@ class InitFromCCA:
             W = W[:, : m.dim] * m.rho.clamp(min=0)
             become(self.in_whole[v][1] if v in self.in_whole else layer, W, mean)
             if v in self.in_whole:
-                mu = means[v].mean(0)
-                X, Z = means[v] - mu, (wholes[v].x - mean) @ W
+                X = means(v)
+                mu, pieces = X.mean(0), torch.arange(len(X)).split(1024)
+                X -= mu
+                Z = torch.cat([(whole(v, wholes[v].x[i]) - mean) @ W for i in pieces])
                 become(layer, torch.linalg.solve(regularised(X.T @ X, self.ridge, 'trace'), X.T @ Z), mu)
         self.in_s.weight.zero_()
         for last in [m.out for m in self.modules() if isinstance(m, Attention)] + [
