@@ -86,7 +86,7 @@ def summary(
     caption = ' '.join(filter(None, [caption, legend([_chief(line) for line in cells.values()])]))
     head, plain = '<th scope="col">method</th>', []
     for dataset, (key, _) in columns.items():
-        link = f'<a href="#ranking_{esc(names[key])}">{esc(dataset)}</a>'
+        link = f'<a href="#ranking_{esc(names[key])}">{esc(dataset).replace("_", "_<wbr>")}</a>'
         head += f'<th scope="col">{link} <small>{esc(key[3])} → {esc(key[4])}, {key[5]:,} queries</small></th>'
     body = ''
     for m in methods:
