@@ -416,7 +416,8 @@ def test_the_same_of_the_whole_report(real_book):
 
 def test_only_pages_with_a_table_to_sort_load_the_library():
     def page(html):
-        cell = new_code_cell('', outputs=[new_output('display_data', {'text/html': html})] * 2)
+        twice = [new_output('display_data', {'text/html': html}) for _ in range(2)]
+        cell = new_code_cell('', outputs=twice)
         return staging._page_files('results/x', new_notebook(cells=[cell]))
 
     assert set(page('<table></table>')) == {'results/x.ipynb'}
