@@ -288,7 +288,8 @@ def empty_world(world):
     for f in root.joinpath('book').iterdir():
         if f.suffix in ('.yml', '.bib') or f.name in ('index.md', 'references.md', 'glossary.md'):
             shutil.copy(f, world / 'book')
-    shutil.copytree(root / 'book' / '_static', world / 'book' / '_static')
+    for folder in ('_extra', '_static'):
+        shutil.copytree(root / 'book' / folder, world / 'book' / folder)
     (world / 'mine.csv').write_text(table())
 
 

@@ -2,7 +2,6 @@
 truth is known.
 """
 
-import base64
 import csv
 import io
 import json
@@ -141,6 +140,11 @@ def named(ranking):
     return {(line['experiment'], line['method']): line for line in ranking}
 
 
+def shown(of_all, *more):
+    "The lines of the board's table"
+    return leaderboard_tables.table_lines(leaderboard_tables.line_table(of_all, *more))
+
+
 def recall(r):
     return item_score(np.mean([r <= k for k in (1, 5, 10)], 0), item)
 
@@ -183,8 +187,11 @@ def test_a_shift_is_ahead_and_no_shift_is_as_good(ranks):
 def test_methods_that_cannot_be_told_apart_share_a_letter(ranks):
     (lines,) = ranked(made('one', ranks, closed=forms)).values()
     assert {m: line['group'] for (_, m), line in named(lines).items()} == dict(better='a', CCA='b', same='b')
-    shown = leaderboard_tables.table(ranked(made('one', ranks, closed=forms)))
-    assert shown.count('<td>b</td>') == 2 and '<td>a</td>' in shown
+    of_all = ranked(made('one', ranks, closed=forms))
+    assert {x['method']: x['group'] for x in shown(of_all)} == dict(better='a', CCA='b', same='b')
+    summary = leaderboard_tables.summary(of_all)
+    assert summary.count('<sup>b</sup>') == 2 and re.search(r'<b>[\d.]+</b> <sup>a</sup>', summary)
+    assert summary.count('<b>') == 1
 
 
 def test_all_pairs_of_a_ranking_are_corrected_together_and_both_p_are_stored(ranks):
@@ -213,7 +220,7 @@ def test_how_many_false_ones_chance_would_give(ranks):
     assert (
         leaderboard_rankings.by_chance(of_all) == pytest.approx(false_ahead(12)) == pytest.approx(0.3)
     )  # three pairs each, and either may be ahead
-    assert '3 pairs compared: 0.15 false “ahead” expected' in leaderboard_tables.table(of_all)
+    assert all('3 pairs compared: 0.15 false “ahead” expected' in x['protocol'] for x in shown(of_all))
     rows = [
         r for r in leaderboard_tables.flat([line for ls in of_all.values() for line in ls]) if r['metric'] == 'rsum'
     ]
@@ -247,8 +254,11 @@ def test_what_ran_once_but_could_come_out_otherwise_claims_nothing(ranks):
         and of['one', 'better']['versus']['cca']['p_holm'] is None
         and of['one', 'better']['pairs'] == 0
     )
-    shown = leaderboard_tables.table(ranked(made('one', ranks)))
-    assert shown.count('<td>one run</td>') == 2 and '¹ one run' in shown and ': one run</small>' in shown
+    text = leaderboard_tables.line_table(ranked(made('one', ranks)))
+    by_method = {x['method']: x for x in leaderboard_tables.table_lines(text)}
+    assert [by_method[m]['group'] for m in forms] == ['a', 'one run', 'one run'] and '¹ one run' in text
+    assert by_method['better']['minus linear CCA'].endswith(': one run')
+    assert leaderboard_tables.summary(ranked(made('one', ranks))).count('<sup>') == 1
     bare = made('one', ranks)
     for d in bare['tables']['ranks'].values():
         d['image→text'].pop('random')  # old records do not say: names do
@@ -345,12 +355,10 @@ def test_no_comparison_where_it_would_be_a_guess(ranks):
     assert {e: v['why'] for e, v in why.items()} == dict(elsewhere='queries', bare='own', wrong='own') and all(
         v['comparison'] is None for v in why.values()
     )
-    shown = leaderboard_tables.table(ranked(*records))
-    assert (
-        shown.count('–<sup') >= 3
-        and leaderboard_rankings.missing_reasons['queries'] in shown
-        and leaderboard_rankings.missing_reasons['own'] in shown
-    )
+    reasons = {k: v.partition(': ')[2] for k, v in leaderboard_rankings.missing_reasons.items()}
+    table = {x['entry']: x for x in shown(ranked(*records)) if x['method'] == 'net'}
+    for e, reason in dict(elsewhere='queries', bare='own', wrong='own').items():
+        assert table[e]['minus linear CCA'] == '–' and reasons[reason] in table[e]['no difference']
     (alone,) = ranked(made('two', dict(net=ranks['CCA'], better=ranks['better']))).values()
     assert {line['versus']['cca']['why'] for line in alone} == {'none'}
 
@@ -382,9 +390,8 @@ def test_by_class_influences_are_compared_and_old_records_say_why_not():
         for row in r['rows']:
             row.pop('se')
     (lines,) = ranked(*old).values()
-    assert {line['why'] for line in lines} == {'before'} and leaderboard_rankings.missing_reasons[
-        'before'
-    ] in leaderboard_tables.table(ranked(*old))
+    assert {line['why'] for line in lines} == {'before'}
+    assert 'before influences of items were kept' in shown(ranked(*old))[1]['no difference']
     (lines,) = ranked(old[0]).values()
     assert all(line['scores']['mAP']['low'] is None for line in lines)  # that interval held the gallery fixed
 
@@ -416,12 +423,10 @@ def test_other_features_are_named_and_are_not_the_bar(ranks):
     assert (
         of['other', 'net']['versus']['cca']['rival'] is of['other', 'CCA'] and of['plain', 'CCA']['features'] == 'plain'
     )
-    shown = leaderboard_tables.table(ranked(plain, other))
-    assert (
-        '>features<' in shown
-        and '<td>plain, text lda</td>' in shown
-        and '>features<' not in leaderboard_tables.table(ranked(plain))
-    )
+    assert {(x['entry'], x['features']) for x in shown(ranked(plain, other))} == {
+        ('plain', 'plain'),
+        ('other', 'plain, text lda'),
+    }
     assert (
         leaderboard_lines._features(made('one', {}, options=dict(text='lda', fold=1, label='category')))
         == 'plain, text lda'
@@ -451,9 +456,8 @@ def test_where_equal_rows_are_right_the_official_score_stands_beside(ranks):
     (lines,) = ranked(r).values()
     row = lines[0]['scores']['rsum']
     assert row['official'] == pytest.approx(row['value'] - 0.03) and row['ceiling'] == pytest.approx(2.94)
-    assert f'({100 * row["official"]:.1f})' in leaderboard_tables.table(
-        ranked(r)
-    ) and 'ceiling 294 %' in leaderboard_tables.table(ranked(r))
+    first = shown(ranked(r))[0]
+    assert first['score'].endswith(f'({100 * row["official"]:.1f})') and 'ceiling 294 %' in first['protocol']
 
 
 def test_other_galleries_and_queries_are_other_rankings(ranks):
@@ -490,9 +494,10 @@ def test_lines_of_other_encoders_are_other_rankings(ranks):
         assert all(line['versus']['best']['rival'] is lines[0] for line in lines)
         assert all(line['versus']['cca']['rival'] in lines for line in lines)  # nor is linear CCA of others a bar
     assert len({k[-1] for k in found}) == 4 and not any('title' in k[-1] for k in found)
-    shown = leaderboard_tables.table(found)
-    assert shown.count('<b>') == 1 + len(found)  # the name of the table, and the best of each ranking
-    assert all(name in shown for name in ('EfficientNet-Lite2', 'EfficientNet-Lite0', 'all-MiniLM-L6-v2', 'TF-IDF'))
+    text = leaderboard_tables.line_table(found)
+    assert text.count('<b>') == text.count('id="ranking_') == len(found)  # the best of each ranking
+    assert len({x['ranking'] for x in leaderboard_tables.table_lines(text)}) == len(found)
+    assert all(name in text for name in ('EfficientNet-Lite2', 'EfficientNet-Lite0', 'all-MiniLM-L6-v2', 'TF-IDF'))
     rows = leaderboard_tables.flat([line for v in found.values() for line in v])
     assert {r['encoders'] for r in rows} == {k[-1] for k in found}
     # older records hold no digests: what is known of them are their parameters
@@ -605,9 +610,8 @@ def test_a_changed_notebook_makes_its_records_stale(checkout, ranks):
     notebook(path, 'from crossmodal_nb.metrics.average_precision import mean_ap\nmean_ap(1)')
     changed, _ = leaderboard_rankings.stale(runs)
     assert changed == {'one': 'notebook, measure'}
-    assert 'notebook, measure</td>' in leaderboard_tables.table(
-        ranked(*runs), changed
-    ) and 'notebook, measure</td>' not in leaderboard_tables.table(ranked(*runs))
+    assert {x['stale'] for x in shown(ranked(*runs), changed)} == {'notebook, measure'}
+    assert {x['stale'] for x in shown(ranked(*runs))} == {''}
     leaderboard_rankings._now.cache_clear()
     runs[0]['notebook'] = 'deleted'
     assert 'notebook gone' in leaderboard_rankings.stale(runs)[0]['one']
@@ -621,8 +625,8 @@ def test_links_lead_to_pages_that_exist(checkout, ranks):
         and leaderboard_tables.links('none') == {}
     )
     assert 'id="run-card"' in card(made('one', ranks))
-    t = leaderboard_tables.table(ranked(made('one', ranks), made('none', ranks)))
-    assert 'href="one.html"' in t and 'none.html' not in t
+    t = leaderboard_tables.line_table(ranked(made('one', ranks), made('none', ranks)))
+    assert '<a href="one.html">' in t and '"card":"one.html#run-card"' in t and 'none.html' not in t
 
 
 def test_the_published_board_links_only_to_published_pages():
@@ -633,13 +637,16 @@ def test_the_published_board_links_only_to_published_pages():
         if c['cell_type'] == 'code'
         for o in c['outputs']
     )
-    results = set(re.findall(r'href="(\w+)\.html(?:#run-card)?"', html)) | set(
-        re.findall(r'href="\.\./_sources/results/(\w+)\.ipynb"', html)
-    )
-    assert len(results) > 20 and all((settings().book / 'pages' / f'{e}.ipynb').exists() for e in results)
-    saved = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1]).decode()
-    rows = list(csv.DictReader(io.StringIO(saved)))
-    assert {r['experiment'] for r in rows} == results and all(0 <= float(r['chance']) for r in rows)
+    (table,) = re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)
+    linked = json.loads(table)['links']
+    assert len(linked) > 20 and all((settings().book / 'pages' / f'{e}.ipynb').exists() for e in linked)
+    assert all(x == leaderboard_tables.links(e) for e, x in linked.items())
+    _, files = leaderboard_tables.beside_page(html, '', 'board')
+    rows = list(csv.DictReader(io.StringIO(files['board-leaderboard.csv'].decode())))
+    assert {r['experiment'] for r in rows} == set(linked) and all(0 <= float(r['chance']) for r in rows)
+    lines = leaderboard_tables.table_lines(html)
+    chief = [r for r in rows if r['metric'] == leaderboard_lines.ranked_by[r['relevance']]]
+    assert len(lines) == len(chief) > 400 and {x['entry'] for x in lines} == set(linked)
 
 
 def test_csv_gives_back_every_field(ranks):
@@ -648,8 +655,11 @@ def test_csv_gives_back_every_field(ranks):
     )
     rows = leaderboard_tables.flat(lines, {'one, "quoted"': 'code'})
     link = leaderboard_tables.download(leaderboard_tables.as_csv(rows), 'leaderboard.csv')
-    assert 'download="leaderboard.csv"' in link
-    back = list(csv.DictReader(io.StringIO(base64.b64decode(re.search(r'base64,([^"]+)"', link)[1]).decode())))
+    text, files = leaderboard_tables.beside_page(f'before {link} after', '../data', 'board')
+    assert (
+        text.startswith('before <p') and '<a download="leaderboard.csv" href="../data/board-leaderboard.csv">' in text
+    )
+    back = list(csv.DictReader(io.StringIO(files['board-leaderboard.csv'].decode())))
     assert back == [{k: '' if r.get(k) is None else str(r[k]) for k in back[0]} for r in rows]
     assert len(rows) == 4 * 6 and {r['stale'] for r in rows} == {'code'} and any(r.get('best_p') for r in rows)
     assert {'group', 'best_p', 'best_p_holm', 'cca_p', 'cca_p_holm', 'cca_verdict', 'official', 'features'} <= set(
@@ -659,22 +669,40 @@ def test_csv_gives_back_every_field(ranks):
 
 def test_hostile_names_are_text_and_chance_and_null_are_shown(ranks):
     bad = '<script>alert(1)</script>"\'&'
-    t = leaderboard_tables.table(ranked(made(bad, ranks | {bad: ranks['same']}, dataset=bad)), {bad: bad}, bad, bad)
-    assert '<script' not in t and t.count('&lt;script&gt;') >= 4
-    assert 'chance 15 %' in t and '<td>21.4</td>' in t and f'{N} queries' in t
-    assert 'chance 15 %' in t.plain
+    found = ranked(made(bad, ranks | {bad: ranks['same']}, dataset=bad))
+    t = leaderboard_tables.line_table(found, {bad: bad}, bad)
+    assert t.count('<script') == t.count('</script') == 1 and t.count('&lt;script&gt;') >= 4
+    assert {x['data set'] for x in leaderboard_tables.table_lines(t)} == {bad}
+    first = leaderboard_tables.table_lines(t)[0]
+    assert first['null, best 5 %'] == '21.4' and first['protocol'].startswith(f'{N} queries, chance 15 %')
+    summary = leaderboard_tables.summary(found, bad)
+    assert '<script' not in summary and bad in summary.plain and bad in t.plain
 
 
-def test_many_directions_are_folded_away(ranks):
+def test_without_a_script_few_lines_are_all_there_and_of_many_the_best_of_each_ranking(ranks):
     records = []
-    for k in range(5):
+    for k in range(3):
         r = made(f'e{k}', ranks)
         for row in r['rows']:
             row['gallery'] = f'view {k}'
         records.append(r)
-    assert '<details>' in leaderboard_tables.table(ranked(*records)) and '<details>' not in leaderboard_tables.table(
-        ranked(*records[:4])
-    )
+    few, many = (leaderboard_tables.line_table(ranked(*records), max_plain=n) for n in (9, 8))
+    assert few.count('<tr') == 1 + 9 and 'cm-plain' not in few
+    assert many.count('<tr id="ranking_') == 3 == many.count('<tr') - 1 and 'best line of each of 3' in many
+    assert leaderboard_tables.table_lines(few) == leaderboard_tables.table_lines(many)
+
+
+def test_the_summary_shows_of_a_method_in_two_entries_that_of_the_larger(ranks):
+    small = made('a small one', dict(CCA=np.maximum(1, ranks['CCA'] - 5)))  # a better score
+    found = ranked(small, made('large', ranks))
+    of = named(*found.values())
+    score = {e: f'{100 * leaderboard_rankings.score(of[e, "CCA"]):.1f}' for e in ('a small one', 'large')}
+    text = leaderboard_tables.summary(found).plain
+    assert f'CCA: made up {score["large"]}' in text and score['a small one'] not in text
+    (name,) = leaderboard_tables.ranking_names(found).values()
+    assert name == 'made-up-item-image-text'
+    assert f'href="#ranking_{name}"' in leaderboard_tables.summary(found)
+    assert f'id="ranking_{name}"' in leaderboard_tables.line_table(found)
 
 
 def test_what_others_report_is_kept_apart():

@@ -410,6 +410,22 @@ def test_the_same_of_the_whole_report(real_book):
     heavy = {n: w for n, w in weight.items() if w >= 3e6}
     assert not heavy and len(weight) > 60
     assert [n for n in weight if re.search(r'<script[^>]+shards/', (real_book / n).read_text())] == ['explorer.html']
+    tabled = {n for n in weight if re.search(r'<script[^>]+(datatables|sortable)', (real_book / n).read_text())}
+    assert tabled == {'results/board.html'}
+
+
+def test_only_pages_with_a_table_to_sort_load_the_library():
+    def page(html):
+        twice = [new_output('display_data', {'text/html': html}) for _ in range(2)]
+        cell = new_code_cell('', outputs=twice)
+        return staging._page_files('results/x', new_notebook(cells=[cell]))
+
+    assert set(page('<table></table>')) == {'results/x.ipynb'}
+    files = page('<table class="cm-sortable"></table>')
+    assert files['results/x.ipynb'].decode().count('../datatables.js') == 1
+    library = files['_extra/datatables.js'].decode()
+    assert 'window.cmDataTable=' in library and not re.search(r'^export|;export *[{]', library)
+    assert (root / 'book' / '_extra' / 'sortable.js').exists()
 
 
 # ------------------------------------------------------------------ a page's numbers

@@ -10,12 +10,14 @@ import shutil
 
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 pytest.importorskip('selenium', reason='selenium is not installed: pip install -e .[test]')
 from selenium.common.exceptions import NoAlertPresentException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
+from test_board import N, labelled, made, ranked
 from test_book import book_pages
 from test_explorer import hostile, root
 
@@ -24,7 +26,7 @@ from crossmodal_nb.data.sounds import Sounds
 from crossmodal_nb.data.synthetic import make_class_views
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.methods.linear import MCCA
-from crossmodal_nb.report import staging
+from crossmodal_nb.report import leaderboard_tables, staging
 from crossmodal_nb.search import Index
 
 pytestmark = pytest.mark.browser
@@ -104,6 +106,137 @@ def test_pages_fit_a_screen_and_a_phone_and_can_be_read_in_the_dark(browser, rea
     finally:
         browser.size(1400)
         browser.scheme('light')
+
+
+# ------------------------------------------------------------------ the board
+
+
+@pytest.fixture(scope='module')
+def board_page(tmp_path_factory):
+    "A page with a summary and all lines of three data sets, as the book has it, and its lines"
+    folder, g = tmp_path_factory.mktemp('board'), np.random.default_rng(0)
+    ranks = {m: g.integers(1, 1 + top, N) for m, top in dict(CCA=40, low=400, high=6, other=15).items()}
+    records = [made(f'e {d}', ranks, dataset=d) for d in ('alpha', hostile[0])]
+    by_class = {m: g.random(N) * x for m, x in (('CCA', 0.5), ('DSCMR', 1))}
+    found = ranked(*records, *(labelled('by class', by_class, seed=s, dataset='gamma') for s in range(2)))
+    text = leaderboard_tables.line_table(found, max_plain=1)
+    by_item = {k: v for k, v in found.items() if k[2] == 'item'}
+    outputs = [
+        new_output('display_data', {'text/html': str(x)}) for x in (leaderboard_tables.summary(by_item, 'S'), text)
+    ]
+    nb = new_notebook(cells=[new_code_cell('', outputs=outputs)])
+    files = staging._page_files('results/board', nb) | {'_extra/sortable.js': book_file('_extra/sortable.js')}
+    files |= {'_static/book.css': book_file('_static/book.css')}
+    for name, content in files.items():
+        file = folder / name.removeprefix('_extra/')
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (folder / 'results' / 'board.html').write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<title>board</title><link rel="icon" href="data:,">'
+        '<link rel="stylesheet" href="../_static/book.css"><h1 id="top">Board</h1>'
+        + ''.join(o['data']['text/html'] for o in nb.cells[0].outputs)
+    )
+    return folder / 'results' / 'board.html', leaderboard_tables.table_lines(text)
+
+
+def book_file(name):
+    return (root / 'book' / name).read_bytes()
+
+
+def column(browser, name):
+    "What a column shows, from above to below"
+    return browser.js(
+        'const t = document.querySelector("table.cm-sortable");'
+        'const i = [...t.tHead.rows[0].cells].findIndex(h => h.textContent.trim() === arguments[0]);'
+        'const rows = [...t.tBodies[0].rows].filter(r => !r.classList.contains("cm-opened"));'
+        'return rows.map(r => r.cells[i].textContent)',
+        name,
+    )
+
+
+def test_lines_are_filtered_and_the_address_keeps_the_choice(browser, board_page):
+    file, lines = board_page
+    browser.size(1400)
+    browser.open(file)
+    d = browser.driver
+    assert len(column(browser, 'method')) == len(lines) == 10
+    choose = {s.find_element('xpath', '..').text.split('\n')[0]: s for s in d.find_elements('css selector', 'select')}
+    Select(choose['data set']).select_by_visible_text(hostile[0])
+    assert column(browser, 'data set') == [hostile[0]] * 4 and 'data+set=' in d.current_url
+    assert [o.text for o in Select(choose['by']).options] == ['all', 'item']  # only what is possible
+    d.find_element('css selector', 'input[type=search]').send_keys('other')
+    assert column(browser, 'method') == ['other']
+    browser.open(file, '#' + d.current_url.partition('#')[2])
+    assert column(browser, 'method') == ['other'] and column(browser, 'data set') == [hostile[0]]
+    (ranking,) = {x['ranking'] for x in lines if x['data set'] == 'gamma'}
+    browser.js('location.hash = arguments[0]', f'ranking_{ranking}')
+    WebDriverWait(d, 20).until(lambda _: column(browser, 'data set') == ['gamma'] * 2)
+    assert 'One ranking: 200 queries' in d.find_element('css selector', '.cm-note').text
+    browser.open(file, '#top')
+    assert len(column(browser, 'method')) == 10 and d.current_url.endswith('#top')
+    assert not browser.complaints()
+
+
+def test_lines_are_sorted_as_numbers_by_keyboard(browser, board_page):
+    file, lines = board_page
+    browser.open(file, '#data+set=alpha')
+    d = browser.driver
+
+    def score(head='score'):
+        return [float(re.match(r'[\d.]+', x)[0]) for x in column(browser, head)]
+
+    (head,) = [h for h in d.find_elements('css selector', 'table.cm-sortable th') if h.text.startswith('score')]
+    button = head.find_element('css selector', '[role=button][tabindex]')
+    assert head.get_attribute('scope') == 'col' and not head.get_attribute('aria-sort')
+    for order in ('descending', 'ascending'):
+        button.send_keys(Keys.ENTER)
+        assert head.get_attribute('aria-sort') == order
+        assert score() == sorted(score(), reverse=order == 'descending') and len(set(map(len, map(str, score())))) > 1
+    assert 'sort=score%3Aasc' in d.current_url or 'sort=score:asc' in d.current_url
+    low = next(x for x in lines if x['data set'] == 'alpha' and x['method'] == 'low')
+    assert column(browser, 'method')[0] == 'low' and score()[0] == float(low['score'].split('¹')[0])
+    browser.open(file, '#sort=minus+the+best:asc')
+    assert not column(browser, 'minus the best')[-1].startswith('−')  # what is no number stands last
+    browser.open(file, '#metric=R@1+(%25)&sort=score:desc')
+    recall = score('R@1 (%)')
+    assert column(browser, 'by') == ['item'] * 8 and recall == sorted(recall, reverse=True) and 5 < recall[0] < 100
+
+
+def test_a_line_opens_for_its_details_and_names_are_text(browser, board_page):
+    file, lines = board_page
+    browser.open(file, '#data+set=gamma')
+    button = browser.driver.find_element('css selector', 'th[scope=row] button.cm-more')
+    assert button.get_attribute('aria-expanded') == 'false'
+    button.send_keys(Keys.ENTER)
+    facts = browser.driver.find_element('css selector', '.cm-opened dl').text
+    assert button.get_attribute('aria-expanded') == 'true' and '200 queries' in facts and '2 seeds' in facts
+    button.send_keys(Keys.ENTER)
+    assert not browser.driver.find_elements('css selector', '.cm-opened')
+    browser.open(file)
+    made_of_names = '.cm-lines :is(td, th) :is(b, img, script)'
+    assert not browser.driver.find_elements('css selector', made_of_names) and browser.driver.title == 'board'
+    browser.size(390)
+    browser.open(file)
+    assert browser.js('return document.documentElement.scrollWidth') <= 391
+    browser.size(1400)
+    assert not browser.complaints()
+
+
+def test_without_a_script_the_board_still_says_what_was_found(browser, board_page):
+    file, _ = board_page
+    browser.driver.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=True))
+    try:
+        browser.driver.get('about:blank')
+        browser.driver.get(file.as_uri())
+        text = browser.driver.find_element('css selector', '.cm-matrix').text
+        assert 'alpha' in text and 'high' in text
+        rows = browser.driver.find_elements('css selector', 'table.cm-sortable tbody tr')
+        assert [r.get_attribute('id').startswith('ranking_') for r in rows] == [True] * 3
+        plain = browser.driver.find_element('css selector', '.cm-plain').text
+        assert plain == 'Shown is the best line of each of 3 rankings.'
+    finally:
+        browser.driver.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=False))
 
 
 # ------------------------------------------------------------------ the explorer

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from crossmodal_nb.cli import app
+from crossmodal_nb.report import leaderboard_tables
 from crossmodal_nb.runs import keys, reach
 
 root = Path(__file__).parent.parent
@@ -29,7 +31,8 @@ def prepare(home):
     for f in (root / 'book').iterdir():
         if f.is_file():
             shutil.copy(f, home / 'book')
-    shutil.copytree(root / 'book' / '_static', home / 'book' / '_static')
+    for folder in ('_extra', '_static'):
+        shutil.copytree(root / 'book' / folder, home / 'book' / folder)
     shutil.copytree(root / 'book' / 'reported', home / 'book' / 'reported')
     (home / 'work').mkdir()
     if (root / 'work' / 'data').exists():
@@ -93,7 +96,11 @@ def test_five_lines(home):
     assert 'Der Bericht' in (built.parent / 'results' / 'try_news.html').read_text()
     assert 'Which method to begin with' in built.read_text()
     board = (built.parent / 'results' / 'own_board.html').read_text()
-    assert 'news, by item' in board and 'news, by label' in board and 'CVS' in board
+    lines = leaderboard_tables.table_lines(board)
+    assert {(x['data set'], x['by']) for x in lines} == {('news', 'item'), ('news', 'class')}
+    assert 'By item' in board and 'CVS' in {x['method'] for x in lines}
+    scripts = re.findall(r'<script src="\.\./(\w+\.js)" defer>', board)
+    assert scripts == ['datatables.js', 'sortable.js'] and all((built.parent / f).exists() for f in scripts)
     assert not list(built.parent.glob('how/*'))
     assert 'without a declared licence' in crossmodal(home, 'publish', 'try_news', fails=True)
     assert '1 to run' not in crossmodal(home, 'run', 'try_news') and record.exists()

@@ -51,7 +51,7 @@ def away(tmp_path_factory):
         root / 'crossmodal_nb', folder / 'source' / 'crossmodal_nb'
     )  # building leaves its traces: not in the checkout
     shutil.copytree(root / 'nbs' / 'experiments', folder / 'source' / 'nbs' / 'experiments')
-    for f in ('pyproject.toml', 'README.md', 'LICENSE', *carried('book', '_static', 'reported')):
+    for f in ('pyproject.toml', 'README.md', 'LICENSE', *carried('book', '_extra', '_static', 'reported')):
         (folder / 'source' / f).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / f, folder / 'source' / f)
     sdist = 'from setuptools.build_meta import build_sdist; import sys; build_sdist(sys.argv[1])'
@@ -84,7 +84,7 @@ def test_the_wheel_holds_the_package_and_its_licence(away):
     names = zipfile.ZipFile(away[1]).namelist()
     produced = {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
     produced |= {f'crossmodal_nb/{f.removeprefix("nbs/")}' for f in carried('nbs/experiments')}
-    produced |= {f'crossmodal_nb/{f}' for f in carried('book', '_static', 'reported')}
+    produced |= {f'crossmodal_nb/{f}' for f in carried('book', '_extra', '_static', 'reported')}
     assert produced == {n for n in names if n.startswith('crossmodal_nb/')} and any(
         n.endswith('LICENSE') for n in names
     )
@@ -97,7 +97,7 @@ def test_the_sdist_holds_what_the_wheel_does(away):
     with tarfile.open(archive) as sdist:
         names = {n.partition('/')[2] for n in sdist.getnames()}
     expected = {'pyproject.toml', 'README.md', 'LICENSE', *carried('nbs/experiments')}
-    expected |= set(carried('book', '_static', 'reported'))
+    expected |= set(carried('book', '_extra', '_static', 'reported'))
     expected |= {str(f.relative_to(root)) for end in ('*.py', '*.toml') for f in (root / 'crossmodal_nb').rglob(end)}
     assert expected <= names, expected - names
 

@@ -70,18 +70,18 @@ def board_page(
             'ranking are corrected together.'
         )
     ]
-    for relevance, words in dict(item='the same item', label='the same class').items():
-        for dataset in dict.fromkeys(k[0] for k in ranked if k[2] == relevance):
-            chosen = {k: v for k, v in ranked.items() if (k[0], k[2]) == (dataset, relevance)}
-            shown = leaderboard_tables.table(
-                chosen, changed, f'{dataset}.', f'Test split, whole gallery; found is {words}.'
-            )
-            output = new_output('display_data', {'text/html': str(shown), 'text/plain': repr(shown)})
-            cells += [
-                new_markdown_cell(f'## {dataset}, by {relevance}'),
-                new_code_cell('# read from records', metadata=dict(tags=['remove-input']), outputs=[output]),
-            ]
+    for relevance, words in dict(item='item: rsum', label='class: mAP (%)').items():
+        if chosen := {k: v for k, v in ranked.items() if k[2] == relevance}:
+            shown = leaderboard_tables.summary(chosen, f'By {words}. Test split, whole gallery.')
+            cells += [new_markdown_cell(f'## By {words.partition(":")[0]}'), _shown_cell(shown)]
+    shown = leaderboard_tables.line_table(ranked, changed, 'Test split, whole gallery.')
+    cells += [new_markdown_cell('## All lines'), _shown_cell(shown)]
     return new_notebook(cells=cells)
+
+
+def _shown_cell(table):
+    output = new_output('display_data', {'text/html': str(table), 'text/plain': repr(table)})
+    return new_code_cell('# read from records', metadata=dict(tags=['remove-input']), outputs=[output])
 
 
 def _rankings(by_entry):
