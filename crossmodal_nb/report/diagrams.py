@@ -63,7 +63,7 @@ _head = (
 
 
 def _wrapped(label, w):
-    return [t for line in label.split('\n') for t in textwrap.wrap(line, int((w - 6) / 6), break_long_words=False)]
+    return [t for line in label.split('\n') for t in textwrap.wrap(line, int((w - 8) / 6.3), break_long_words=False)]
 
 
 def _text(x, y, words):
