@@ -7,6 +7,7 @@ __all__ = ['kernel', 'absent', 'staged', 'readable', 'small_picture', 'staged_co
            'with_pages', 'page_note']
 
 # %% ../../nbs/report/14_pages.ipynb #36be2811
+import ast
 import base64
 import copy
 import io
@@ -155,9 +156,40 @@ def _is_raw(output):
     return bool(_raw.search(output.get('text') or shown.get('text/plain', '')))
 
 
+_long = 40  # lines of a definition that a chapter still shows
+
+
+def _folded(c, exported):
+    "What a chapter folds, as the words of its button: `''` for code that is meant to be read"
+    try:
+        body = ast.parse(c.source).body
+    except SyntaxError:  # a magic
+        return ''
+    if all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body):
+        return 'Imports'
+    if exported:
+        names = [s.name for s in body if isinstance(s, (ast.FunctionDef, ast.ClassDef))]
+        public = [n for n in names if not n.startswith('_')]
+        folded = names and (not public or len(c.source.splitlines()) > _long)
+        return f'Code of {", ".join(public) or "private helpers"}' if folded else ''
+    asserted = any(isinstance(s, ast.Assert) for s in ast.walk(ast.Module(body, [])))
+    return 'Test' if (asserted and not c.outputs) or all(map(_only_tests, body)) else ''
+
+
+def _only_tests(statement):
+    "An `assert`, a `test_*` or its call, an import for them, or a loop, `with` or `try` of such"
+    if isinstance(statement, ast.Expr):
+        return ast.unparse(statement).startswith('test_')
+    if isinstance(statement, ast.FunctionDef):
+        return statement.name.startswith('test_')
+    if isinstance(statement, (ast.For, ast.With, ast.Try)):
+        return all(map(_only_tests, statement.body))
+    return isinstance(statement, (ast.Assert, ast.Import, ast.ImportFrom))
+
+
 def staged_code(
     c,  # A code cell
-    fold: bool,  # Fold its code
+    fold: bool,  # Fold its code, as in results; False: as in chapters, where only what is not to be read is folded
     alt: str,  # Alternative text of its images
 ):
     "A code cell in the form that the book's builder needs; None if the book does not show it"
@@ -167,16 +199,18 @@ def staged_code(
     c.outputs = [o for o in readable(c.outputs) if not re.match(saved, o.get('data', {}).get('text/plain', ''))]
     if directives & {'hide', 'default_exp'} or not (c.source or c.outputs):
         return None
-    if fold or 'injected-parameters' in tags:
+    button = '' if fold else _folded(c, 'export' in directives)
+    if fold or button or 'injected-parameters' in tags:
         tags.add('hide-input')
-    if fold and c.outputs and all(map(_is_raw, c.outputs)):
+    if c.outputs and (button == 'Test' or (fold and all(map(_is_raw, c.outputs)))):
         tags = tags - {'hide-input'} | {'hide-cell'}  # code and output in one fold
     for o in c.outputs:
         shown = o.get('data', {})
         shown.pop('application/vnd.jupyter.widget-view+json', None)
         if is_dataframe(shown.get('text/html', '')):
             shown['text/html'] = dataframe_table(shown['text/html'])
-    c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=alt)))
+    prompts = dict(code_prompt_show=button, code_prompt_hide=button) if button else {}
+    c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=alt), **prompts))
     return c
 
 
