@@ -554,6 +554,7 @@ def run(
         None, metavar='ADDRESS', help='Of a Dask cluster, as tcp://HOST:8786 (default: -j workers on this machine).'
     ),
     train: bool = typer.Option(False, help='Train every method, even where its fit is kept in work/fitted.'),
+    only: bool = typer.Option(False, help='Not what the entries named need: it is read as it is.'),
 ):
     "Run what is missing or failed, and keep the rest."
     with Progress('looking what has changed'):
@@ -569,6 +570,7 @@ def run(
         backend=backend,
         scheduler=scheduler,
         train=train,
+        only=only,
     )
     s = settings()
     print(

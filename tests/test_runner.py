@@ -96,6 +96,20 @@ def test_a_change_makes_stale_and_says_which(house):
     )
 
 
+def test_a_summary_alone_reads_what_is_there_and_is_stale_when_that_is_made_anew(house):
+    notebook(house, ok, '20_both')
+    manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\n[both]\nnotebook = "20_both.ipynb"\nneeds = ["toy"]\n')
+    crossmodal(house, 'run', check=0)
+    notebook(house, ok + '\nx = 1')
+    notebook(house, ok + '\ny = 1', '20_both')
+    assert '1 to run' in crossmodal(house, 'run', 'both', '--stale', '--only', check=0)
+    status = {line.split()[0]: line for line in crossmodal(house, 'plan', check=0).splitlines() if line}
+    assert 'stale' in status['toy'] and 'kept' in status['both']
+    assert '1 to run' in crossmodal(house, 'run', 'toy', '--stale', check=0)
+    status = {line.split()[0]: line for line in crossmodal(house, 'plan', check=0).splitlines() if line}
+    assert 'kept' in status['toy'] and 'data changed' in status['both']
+
+
 def test_a_report_is_computed_here_and_leaves_what_was_published(house):
     manifest(house, '[toy]\nnotebook = "10_toy.ipynb"\nreport = true\n')
     crossmodal(house, 'run', check=0)

@@ -156,12 +156,13 @@ def plan(
     smoke: bool = False,
     report: bool = False,  # Only entries marked `report`
     into: Path | None = None,  # Folder of records (default: `work/records`, or `work/smoke`)
+    only: bool = False,  # Not what the entries named need
+    again=('new', 'failed'),  # Runs of which status are about to be made: what needs them will read the new records
 ) -> list[dict]:  # Each: exp, report, params, digests, key, status, why; seconds and path of an earlier record, or None
     "Every run of the manifest, in order, with its status"
     all_, s = manifest(), settings()
-    chosen = [
-        n for n in all_ if (n in _with_needs(all_, names) if names else True) and (all_[n]['report'] or not report)
-    ]
+    wanted = _with_needs(all_, names or all_)
+    chosen = [n for n in all_ if n in (names if only and names else wanted) and (all_[n]['report'] or not report)]
     into = Path(into or s.work / ('smoke' if smoke else 'records'))
     folders = dict(kept=into) | ({} if smoke else dict(published=s.book / 'records'))
     needed = {*_with_needs(all_, chosen)}
@@ -169,7 +170,8 @@ def plan(
     with answers(f'plans of {package_folder()}') as ask:
         digests = functools.partial(keys.known_digests(ask, code), data=_once(data_digest, ask, code))
         for n in [n for n in all_ if n in needed]:
-            read = [j['key'] for m in all_[n]['needs'] for j in jobs[m]]
+            needs = [(j, m in chosen and j['status'] in again) for m in all_[n]['needs'] for j in jobs[m]]
+            read = [j['key' if renewed else 'read'] for j, renewed in needs]
             records = [(good, r) for good, folder in folders.items() for r in _headers(folder / n, ask, code)]
             runs = [(p, digests(all_[n]['path'], p)) for p in expand(all_[n], smoke)]
             jobs[n] = [_status(n, all_[n], p, d, read, into, records) for p, d in runs]
@@ -249,6 +251,7 @@ def _status(name, entry, params, d, read, folder, records):
         earlier.append(dict(status=state, why=why, seconds=r.get('seconds'), path=Path(r['path']), key=r['key']))
     rank = ['kept', 'published', 'stale', 'failed']
     best = min(earlier, key=lambda r: rank.index(r['status']), default=dict(status='new'))
+    job['read'] = '' if best['status'] in ('new', 'failed') else best['key']  # the record that is there now
     if best['status'] in ('stale', 'failed'):
         best.pop('path')
         best.pop(
@@ -372,6 +375,7 @@ def run(
     scheduler: str | None = None,  # Address of a Dask scheduler
     train: bool = False,  # Train every method, even where its fit is kept (see `fit_cache`); a smoke run always does
     expected: float | None = None,  # Seconds of a run that never ran, for the time left (default: not known)
+    only: bool = False,  # Not what the entries named need: it is read as it is
 ) -> int:  # 0 if all went well
     "Run what is missing or failed; keep good records; list stale ones"
     _checked(backend, scheduler)
@@ -380,7 +384,7 @@ def run(
         {'new', 'failed'} | ({'stale'} if stale or report or smoke else set()) | ({'published'} if report else set())
     )
     with Progress('looking what has changed', delay=2):
-        todo = plan(names, smoke, report, into)
+        todo = plan(names, smoke, report, into, only, again)
     target = into or settings().work / ('smoke' if smoke else 'records')  # never the folder of the published records
     go = [
         j | dict(path=target / j['exp'] / f"{j['key']}.json")
