@@ -96,7 +96,7 @@ def summary(
     return Html(
         f'<style>{looks}</style><div class="cm-table cm-ours cm-many cm-board cm-matrix">'
         f'<p class="cm-caption">{esc(caption)}</p><div class="cm-scroll" style="overflow:auto" tabindex="0">'
-        f'<table><caption>{len(methods)} methods by {len(columns)} data sets</caption>'
+        '<table><caption>Methods by data sets</caption>'
         f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>',
         '\n'.join([caption, *plain]),
     )
