@@ -48,7 +48,7 @@ def ranking_names(
     for key in rankings:
         dataset, target, relevance, query, gallery, *_ = key
         words = [dataset, *(['on', target] if target else []), _by(relevance), query, gallery]
-        name = '-'.join(re.sub(r'[^\w.]+', '-', w.replace('+', '.')) for w in words)
+        name = '-'.join(re.sub(r'\W+', '-', w) for w in words)
         seen[name] += 1
         out[key] = name if seen[name] == 1 else f'{name}-{seen[name]}'
     return out
