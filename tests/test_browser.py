@@ -191,7 +191,7 @@ def test_lines_are_sorted_as_numbers_by_keyboard(browser, board_page):
     assert head.get_attribute('scope') == 'col' and not head.get_attribute('aria-sort')
     for order in ('descending', 'ascending'):
         button.send_keys(Keys.ENTER)
-        assert head.get_attribute('aria-sort') == order
+        WebDriverWait(d, 20).until(lambda _, order=order: head.get_attribute('aria-sort') == order)
         assert score() == sorted(score(), reverse=order == 'descending') and len(set(map(len, map(str, score())))) > 1
     assert 'sort=score%3Aasc' in d.current_url or 'sort=score:asc' in d.current_url
     low = next(x for x in lines if x['data set'] == 'alpha' and x['method'] == 'low')
