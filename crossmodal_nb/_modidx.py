@@ -5329,6 +5329,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'crossmodal_nb/report/summaries.py'),
                                                 'crossmodal_nb.report.summaries._in_cell': ( 'report/summaries.html#_in_cell',
                                                                                              'crossmodal_nb/report/summaries.py'),
+                                                'crossmodal_nb.report.summaries._interval': ( 'report/summaries.html#_interval',
+                                                                                              'crossmodal_nb/report/summaries.py'),
                                                 'crossmodal_nb.report.summaries.as_mean_recall': ( 'report/summaries.html#as_mean_recall',
                                                                                                    'crossmodal_nb/report/summaries.py'),
                                                 'crossmodal_nb.report.summaries.brief': ( 'report/summaries.html#brief',

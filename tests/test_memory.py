@@ -6,11 +6,13 @@ import sys
 
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from test_contract import sides, world
 from test_cross import world as pairs_of_sets
 
+from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.views import View, Views
-from crossmodal_nb.methods.anchors import ASIF
+from crossmodal_nb.methods.anchors import ASIF, SparseCodes
 from crossmodal_nb.methods.base import Method
 from crossmodal_nb.methods.captioner import Captioner
 from crossmodal_nb.methods.hubness import Corrected, corrections, hub_offsets, subtract_offsets
@@ -174,3 +176,15 @@ print(inside - before, now() - before)
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     inside, after = map(float, run.stdout.split())
     assert inside > 60 and after < inside / 2
+
+
+@pytest.mark.parametrize(('part', 'wrong'), [('column', 7), ('column', -1), ('start', 99)])
+def test_sparse_codes_of_a_strange_file_read_no_other_memory(part, wrong):
+    "Columns and rows that are not there are refused, not looked up"
+    rows = torch.tensor([[0.6, 0.8, 0], [0, 0, 1.0]]).numpy()
+    good = SparseCodes(csr_matrix(rows)).tensors()
+    assert torch.equal(SparseCodes.from_tensors(**good).to_dense(), torch.from_numpy(rows))
+    bad = {name: t.clone() for name, t in good.items()}
+    bad[part][-1] = wrong
+    with pytest.raises(InputError, match='not the codes of anchors'):
+        SparseCodes.from_tensors(**bad)

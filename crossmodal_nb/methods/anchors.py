@@ -90,10 +90,15 @@ class SparseCodes:
 
     @classmethod
     def from_tensors(cls, value, column, start, shape) -> 'SparseCodes':
-        "The codes of which `tensors` are given"
+        "The codes of which `tensors` are given; an `InputError` if a file that somebody else made holds other ones"
         from scipy.sparse import csr_matrix
 
-        return cls(csr_matrix((value.numpy(), column.numpy(), start.numpy()), shape=tuple(shape.tolist())))
+        try:
+            rows = csr_matrix((value.numpy(), column.numpy(), start.numpy()), shape=tuple(shape.tolist()))
+            rows.check_format(full_check=True)  # a column that is not there would be read from elsewhere in memory
+        except (TypeError, ValueError) as e:
+            raise InputError(f'these are not the codes of anchors: {e}. Make the file again') from None
+        return cls(rows)
 
 # %% ../../nbs/methods/04_anchors.ipynb #35160d8f
 class ASIF(Method):

@@ -112,18 +112,23 @@ def numbers(
     return re.findall(r'(?<![\w.@])[-+−]?\d[\d,]*(?:\.\d+)?', re.sub(r'\[[^\]]*\]', '', answer))
 
 # %% ../../nbs/report/12_summaries.ipynb #0199df90
+def _interval(comparison, times, digits=1):
+    "The difference and its interval, as `phrase` gives them"
+    return phrase(comparison, times, digits).partition(']')[0] + ']'
+
+
 def differences(
     comparisons: dict,  # name: `Comparison`
     times: float = 100,  # What differences are multiplied by, as in `phrase`
-    most: int = 3,  # Of more than so many, the smallest and the largest are shown
+    max_shown: int = 3,  # Of more than so many, the smallest and the largest are shown
 ) -> str:
     "Differences with their intervals, without verdicts"
 
     def text(name, c):
-        return f'{name} {times * c.difference:+z.1f} [{times * c.low:z.1f}, {times * c.high:z.1f}]'
+        return f'{name} {_interval(c, times)}'
 
     parts = [text(name, c) for name, c in sorted(comparisons.items(), key=lambda item: item[1].difference)]
-    if len(parts) > most:
+    if len(parts) > max_shown:
         return f'from {parts[0]} to {parts[-1]}'
     return ', '.join(text(name, c) for name, c in comparisons.items())
 
@@ -165,7 +170,7 @@ def brief(
     digits: int = 1,  # Decimals
 ) -> str:  # E.g. `+1.3 [-0.2, 2.8]: undecided`
     "A comparison as an answer has it: difference, interval, verdict"
-    return f'{phrase(comparison, times, digits).partition("]")[0]}]: {comparison.verdict}'
+    return f'{_interval(comparison, times, digits)}: {comparison.verdict}'
 
 
 def by_verdict(
