@@ -235,7 +235,7 @@ def relinked(
     return re.sub(r'\[([^\]]+)\]\(([^)\s:]+)\.ipynb(#[^)\s]*)?\)', replace, text)
 
 # %% ../../nbs/report/14_pages.ipynb #b5da343c
-_kinds = dict(lines='line chart', bars='bar chart', histogram='histogram', space='map of the codes')
+_kinds = dict(lines='line chart', dot_plot='dot plot', histogram='histogram', space='map of the codes')
 
 
 def _alt(heading, introduction, code):
