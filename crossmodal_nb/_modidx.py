@@ -5226,6 +5226,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages._folded': ( 'report/pages.html#_folded',
                                                                                     'crossmodal_nb/report/pages.py'),
+                                            'crossmodal_nb.report.pages._is_chart': ( 'report/pages.html#_is_chart',
+                                                                                      'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages._is_raw': ( 'report/pages.html#_is_raw',
                                                                                     'crossmodal_nb/report/pages.py'),
                                             'crossmodal_nb.report.pages._link_terms': ( 'report/pages.html#_link_terms',

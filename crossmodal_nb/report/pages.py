@@ -187,6 +187,12 @@ def _only_tests(statement):
     return isinstance(statement, (ast.Assert, ast.Import, ast.ImportFrom))
 
 
+def _is_chart(c):
+    "Whether the images of a cell are figures without photographs, whose colours a dark page may turn"
+    figures = any('<Figure' in str(o.get('data', {}).get('text/plain')) for o in c.outputs)
+    return figures and not re.search(r'galleries\.(image_grid|boxes|cells)\(|imshow', c.source)
+
+
 def staged_code(
     c,  # A code cell
     fold: bool,  # Fold its code, as in results; False: as in chapters, where only what is not to be read is folded
@@ -210,7 +216,8 @@ def staged_code(
         if is_dataframe(shown.get('text/html', '')):
             shown['text/html'] = dataframe_table(shown['text/html'])
     prompts = dict(code_prompt_show=button, code_prompt_hide=button) if button else {}
-    c.metadata = dict(tags=sorted(tags), mystnb=dict(image=dict(alt=alt), **prompts))
+    image = dict(alt=alt) | (dict(classes='cm-chart') if _is_chart(c) else {})
+    c.metadata = dict(tags=sorted(tags), mystnb=dict(image=image, **prompts))
     return c
 
 

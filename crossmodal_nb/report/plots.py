@@ -140,6 +140,7 @@ def dot_plot(
     title: str = '',
     xlabel: str = '',
     digits: int = 1,  # Digits of the value written beside a point
+    reference: float | None = None,  # Of differences: the value of no difference, a line that the axis holds
 ) -> 'Figure':
     "A line for each value, named at its left: a point with its interval, and the null; chance as a dotted line"
     import matplotlib.pyplot as plt
@@ -158,7 +159,9 @@ def dot_plot(
                 _once([value(r, x) for r in panel_rows if value(r, hue) == h], f'{hue} = {h}', x)
             at = [heights[value(r, x), value(r, hue)] for r in panel_rows]
             for r, h in zip(panel_rows, at):
-                _dot(ax, r, h, look[value(r, hue)], digits)
+                _dot(ax, r, h, look[value(r, hue)], f'.{digits}f' if reference is None else f'+.{digits}f')
+            if reference is not None:
+                ax.axvline(reference, color='#333333', lw=1, zorder=1)
             ax.margins(x=0.14)
             note = _floor(ax, panel_rows, times, at)
             ax.set(title=escape_math(p if panel else ''), xlabel=(xlabel or name) + note)
@@ -184,7 +187,7 @@ def _lines_of_dots(lines_of):
     return names, heights
 
 
-def _dot(ax, row, height, look, digits):
+def _dot(ax, row, height, look, form):
     "A point with its interval and its value"
     times, (low, high, _) = unit(row['metric'])[0], spread(row)
     tint, marker = look
@@ -192,7 +195,7 @@ def _dot(ax, row, height, look, digits):
         ax.plot([times * low, times * high], [height, height], color=tint, lw=2, alpha=0.55, solid_capstyle='round')
     ax.plot(times * row['value'], height, color=tint, marker=marker, ls='')
     ax.annotate(
-        f'{times * row["value"]:.{digits}f}',
+        format(times * row['value'], form),
         (times * max(row['value'], high or row['value']), height),
         xytext=(6, 0),
         textcoords='offset points',
