@@ -5283,6 +5283,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'crossmodal_nb/report/plots.py'),
                                             'crossmodal_nb.report.plots.dot_plot': ( 'report/plots.html#dot_plot',
                                                                                      'crossmodal_nb/report/plots.py'),
+                                            'crossmodal_nb.report.plots.forest': ( 'report/plots.html#forest',
+                                                                                   'crossmodal_nb/report/plots.py'),
                                             'crossmodal_nb.report.plots.histogram': ( 'report/plots.html#histogram',
                                                                                       'crossmodal_nb/report/plots.py'),
                                             'crossmodal_nb.report.plots.lines': ( 'report/plots.html#lines',
