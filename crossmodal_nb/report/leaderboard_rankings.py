@@ -41,12 +41,16 @@ def rankings(
 
 
 def fullest(rankings: dict) -> dict:  # (dataset, relevance): (key, lines)
-    "The ranking with most lines of every data set, the first of equals"
+    "Of every data set, the ranking where most entries meet; of equals the one with most lines, then the first"
     out = {}
     for k, v in rankings.items():
-        if not k[1] and len(v) > len(out.get((k[0], k[2]), (k, []))[1]):
-            out[k[0], k[2]] = k, v
-    return out
+        if not k[1]:
+            out.setdefault((k[0], k[2]), []).append((k, v))
+
+    def size(ranking):
+        return len({line['experiment'] for line in ranking[1]}), len(ranking[1])
+
+    return {k: max(v, key=size) for k, v in out.items()}
 
 # %% ../../nbs/report/08_leaderboard_rankings.ipynb #d6978d3a
 missing_reasons = {

@@ -27,7 +27,7 @@ palette = {  # view: (colour, marker)
 also = {'name': 'text', 'caption': 'text'}  # other names of a view
 grey, spare = (
     '#767676',
-    list(zip(('#332288', '#CC6677', '#44AA99', '#999933', '#AA4499', '#88CCEE', '#661100', '#DDCC77'), 'osD^vPXp')),
+    list(zip(('#332288', '#CC6677', '#44AA99', '#999933', '#AA4499', '#2F86C9', '#661100', '#B07D00'), 'osD^vPXp')),
 )
 
 ladder = {  # method: what it adds
