@@ -25,6 +25,7 @@ def lines(
     xlabel: str = '',
     ylabel: str = '',
     log: bool = True,  # x on a logarithmic axis
+    log_y: bool = False,  # y on a logarithmic axis
 ) -> 'Figure':
     "A metric against a setting: one line a value of `hue`, with bands, chance and direct labels"
     import matplotlib.pyplot as plt
@@ -48,17 +49,19 @@ def lines(
                     )
             if log:
                 ax.set_xscale('log')
+            if log_y:
+                ax.set_yscale('log')
             xs = sorted({value(r, x) for r in panel_rows})
             xs = _spaced(xs, log)
             ax.set_xticks(xs, [f'{v:g}' for v in xs])
-            ax.minorticks_off()
+            ax.xaxis.minorticks_off()
             ax.set(
                 title=escape_math(p if panel else ''),
                 xlabel=xlabel or x,
                 ylabel=(ylabel or name) if ax is axes[0] or ax.get_subplotspec().is_first_col() else '',
             )
             _chance(ax, panel_rows, times)
-        if times == 100:
+        if times == 100 and not log_y:
             axes[0].set_ylim(0, max(ax.dataLim.y1 for ax in axes) * 1.06)  # shared by all panels
         for ax, p in zip(axes, ps):
             _labels(fig, ax, [r for r in rows if panel is None or value(r, panel) == p], x, hue, look)
