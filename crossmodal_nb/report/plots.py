@@ -196,7 +196,7 @@ def _dot(ax, row, height, look, form):
     tint, marker = look
     if low is not None:
         ax.plot([times * low, times * high], [height, height], color=tint, lw=2, alpha=0.55, solid_capstyle='round')
-    ax.plot(times * row['value'], height, color=tint, marker=marker, ls='')
+    ax.plot(times * row['value'], height, color=tint, marker=marker, ls='', mfc='white' if row.get('hollow') else tint)
     ax.annotate(
         format(times * row['value'], form).replace('-', '−'),
         (times * max(row['value'], high or row['value']), height),
@@ -226,7 +226,7 @@ def _floor(ax, rows, times, heights):
 
 # %% ../../nbs/report/02_plots.ipynb #a4ff1886
 def forest(
-    compared: dict,  # (group, name): its `Comparison`
+    compared: dict,  # (group, name): its `Comparison`, as `family` corrects it
     xlabel: str,  # What is subtracted from what, in which unit
     title: str = '',
     times: float = 100,  # Differences are multiplied by it
@@ -234,9 +234,10 @@ def forest(
     "A line for each difference: a point with its interval, beside the line of no difference"
     rows = [
         dict(metric='difference', group=g, name=n, value=times * c.difference, low=times * c.low, high=times * c.high)
+        | dict(hollow=c.verdict not in ('ahead', 'behind'))
         for (g, n), c in compared.items()
     ]
-    return dot_plot(rows, 'group', 'name', title=title, xlabel=xlabel, reference=0)
+    return dot_plot(rows, 'group', 'name', title=title, xlabel=f'{xlabel}\nfilled: ahead or behind', reference=0)
 
 # %% ../../nbs/report/02_plots.ipynb #31b3858f
 def histogram(
