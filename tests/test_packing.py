@@ -57,6 +57,12 @@ def test_everything_comes_back_to_the_last_bit(tmp_path):
     assert lists[3] == ['a', 1.0]  # equal values are not one object
 
 
+def test_a_long_table_stands_beside_the_record(tmp_path):
+    table = {f'method {i}': dict(note='größer', score=i / 7, ranks=np.arange(i % 3)) for i in range(200)}
+    path = good(tmp_path, tables=dict(a=table))
+    assert path.stat().st_size < 2000 and same(record.read(path, named=True)['tables']['a'], table)
+
+
 @pytest.mark.parametrize('fields', packing.marks)
 def test_fields_that_mean_something_else_are_refused(tmp_path, fields):
     with pytest.raises(ValueError, match='Rename one'):
