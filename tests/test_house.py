@@ -157,6 +157,13 @@ def test_experiments_hold_no_outputs_and_define_no_classes():
             )
 
 
+def test_lessons_are_saved_with_their_figures():
+    for f in (root / 'nbs').rglob('*.ipynb'):
+        for c in keys.notebook_code(f):
+            drawn = re.search(r'^diagram\(', c['source'], re.M)
+            assert c['outputs'] or not drawn, f'{f.name} has no outputs: run it, save it, and then `nbdev-clean`'
+
+
 @pytest.mark.parametrize('f', sorted((root / 'nbs' / 'experiments').glob('*.ipynb')), ids=lambda f: f.stem)
 def test_an_experiment_opens_with_its_contents_and_explains_its_parameters(f):
     texts = [''.join(c['source']) for c in json.loads(f.read_text())['cells'] if c['cell_type'] == 'markdown']
