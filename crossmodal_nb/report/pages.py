@@ -190,7 +190,7 @@ def _only_tests(statement):
 def _is_chart(c):
     "Whether the images of a cell are figures without photographs, whose colours a dark page may turn"
     figures = any('<Figure' in str(o.get('data', {}).get('text/plain')) for o in c.outputs)
-    return figures and not re.search(r'galleries\.(image_grid|boxes|cells)\(|imshow', c.source)
+    return figures and not re.search(r'\b(image_grid|boxes|cells)\(|imshow', c.source)
 
 
 def staged_code(
