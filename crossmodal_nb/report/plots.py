@@ -237,7 +237,8 @@ def forest(
         | dict(hollow=c.verdict not in ('ahead', 'behind'))
         for (g, n), c in compared.items()
     ]
-    return dot_plot(rows, 'group', 'name', title=title, xlabel=f'{xlabel}\nfilled: ahead or behind', reference=0)
+    label = f'{xlabel}\nfilled: ahead or behind, corrected for all lines'
+    return dot_plot(rows, 'group', 'name', title=title, xlabel=label, reference=0)
 
 # %% ../../nbs/report/02_plots.ipynb #31b3858f
 def histogram(
