@@ -284,6 +284,24 @@ def test_the_map_of_names_holds_old_keys(toy):
     assert not toy.moved(files | {'names.toml': names}, source, **renamed)
 
 
+def test_code_with_the_same_results_counts_as_what_it_was(toy):
+    short = swapped(losses, ('total = a - b          # a remark\n    return total', 'return (a - b)'))
+    source = swapped(code, ('m = Method().fit([1, 2], start=level)\nrows = evaluate(m,', 'rows = evaluate(Method(),'))
+
+    def contents(losses, source):
+        found = toy.digests(base | {'losses.py': losses}, source)
+        return reach.Index(toy.folder / 'toy').contents['toy.losses', 'pull'], found['notebook']
+
+    table = '[rewritten]\n' + ''.join(
+        f'{was} = "{now}"\n' for was, now in zip(contents(losses, code), contents(short, source))
+    )
+    files = base | {'losses.py': short}
+    assert toy.moved(files, source) == {'notebook', 'fit'}
+    assert not toy.moved(files | {'names.toml': table}, source)
+    files |= {'losses.py': swapped(short, ('(a - b)', '(b - a)')), 'names.toml': table}
+    assert toy.moved(files, source) == {'fit'}  # changed once more, it counts as what it is
+
+
 def test_a_method_that_a_parameter_names_is_reached_under_either_name(toy):
     files = base | {'towers.py': losses, 'names.toml': '[modules]\nlosses = "towers"\n[names]\nMethod = "Tower"\n'}
     files['towers.py'] = swapped(losses, ('class Method', 'class Tower'))

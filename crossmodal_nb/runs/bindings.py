@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 # %% ../../nbs/runs/04_bindings.ipynb #bc5f90c5
 class Names:
-    """Earlier names, from the package's `names.toml`: tables `modules`, `names`, `attributes` and `parameters`.
+    """Earlier names, from the package's `names.toml`: tables `modules`, `names`, `attributes` and `parameters`; and
+    earlier digests of code with the same results, table `rewritten`.
 
     Of a name with its class or module only the name itself counts here. Digests use the first names, so older records
     stay valid"""
@@ -23,6 +24,7 @@ class Names:
     attribute = 'attributes', 'parameters', 'names'  # tables to search for the name of an attribute
     parameter = 'parameters', 'attributes'
     definition = ('names',)
+    code = ('rewritten',)
     anything = *parameter, *definition
 
     def __init__(

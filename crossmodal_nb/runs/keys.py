@@ -139,7 +139,7 @@ def notebook_digest(
 
 @functools.lru_cache(512)
 def _notebook_digest(text, package_index):
-    return digest(_written(text, package_index).words)
+    return package_index.names.first(digest(_written(text, package_index).words), Names.code)
 
 
 def code_digests(

@@ -60,6 +60,7 @@ class Index:
             self.modules[name] = self._read(file, name, parent_package)
         written = {(m, n): self._write(m, n) for m, module in self.modules.items() for n in module.definitions}
         self.written = {d: w for d, w in written.items() if d[1] or w.words != ['[0']}
+        self.contents = {d: digest(w.words) for d, w in self.written.items()}
         self.hashes = self._hashes()
 
     def _read(self, file, name, parent_package):
@@ -89,7 +90,7 @@ class Index:
     def _hashes(self):
         """A hash of each definition and of those it refers to, to a depth of eight: called functions count by content,
         not by name (Weisfeiler and Lehman's refinement of a graph)"""
-        words = {d: digest(w.words) for d, w in self.written.items()}
+        words = {d: self.names.first(content, Names.code) for d, content in self.contents.items()}
         hashes = words
         for _ in range(8):
             hashes = {d: digest([words[d], [hashes[r] for r in w.refs]]) for d, w in self.written.items()}

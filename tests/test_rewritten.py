@@ -1,0 +1,87 @@
+"""Code that was written anew with the same results, beside what it was before: table `rewritten` of names.toml."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.data.views import check_finite
+from crossmodal_nb.runs import keys, reach
+
+package = Path(keys.__file__).parent.parent
+experiments = sorted((package.parent / 'nbs' / 'experiments').glob('[0-9]*.ipynb'))
+
+
+def test_each_line_is_about_code_that_there_is():
+    table = tomllib.loads((package / 'names.toml').read_text())['rewritten']
+    index = reach.index()
+    notebooks = {keys.notebook_digest(path, index) for path in experiments}
+    for was, now in table.items():
+        assert now in index.contents.values() or was in notebooks or now in table, f'{was} = "{now}"'
+
+
+def old_check_finite(x, ids, name='x'):
+    "In one sum, of a copy where the numbers are short"
+    if not (isinstance(x, (torch.Tensor, np.ndarray)) and torch.as_tensor(x).is_floating_point()) or not len(x):
+        return
+    x = torch.as_tensor(x)
+    if x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).isfinite():
+        return
+    bad = (~x.isfinite()).flatten(1).any(1) if x.dim() > 1 else ~x.isfinite()
+    bad = bad.nonzero().ravel().tolist()
+    if bad:
+        names = ', '.join(str(ids[i]) for i in bad[:5]) + (' …' if len(bad) > 5 else '')
+        raise InputError(f'{name}: NaN or Inf in {len(bad)} of {len(x)} rows: {names}. Repair or remove them')
+
+
+def old_input_check(x, name):
+    "What `Schema.validate_input` did before it called `check_finite`"
+    if isinstance(x, torch.Tensor) and not x.sum(dtype=torch.float64).isfinite():
+        old_check_finite(x, range(len(x)), name)
+
+
+def with_value(value, *places, n=9000, dtype=torch.float32):
+    x = torch.ones(n, 3, dtype=dtype)
+    for place in places:
+        x[place] = value
+    return x
+
+
+rows = dict(
+    finite=with_value(0),
+    nan=with_value(float('nan'), 0),
+    last=with_value(float('nan'), (-1, -1)),
+    many=with_value(float('inf'), *range(3, 9000, 1000)),
+    opposite=torch.cat([with_value(float('inf'), 5), with_value(-float('inf'), 8000)]),
+    beyond=with_value(3e38, slice(0, 9000, 2)),  # the sum is not finite, each number is
+    half=with_value(6e4, slice(None), dtype=torch.float16),
+    half_nan=with_value(float('nan'), 4096, dtype=torch.float16),
+    bfloat=with_value(3e38, slice(None), dtype=torch.bfloat16),
+    double=with_value(1e308, slice(None), dtype=torch.float64),
+    line=torch.tensor([1.0, float('nan')]),
+    empty=torch.zeros(0, 3),
+    whole=torch.ones(5, 3, dtype=torch.long),
+    grid=with_value(float('nan'), 4095)[:, :, None].expand(-1, -1, 2),
+    numpy=with_value(float('inf'), 7).numpy(),
+    words=['one', 'two'],
+)
+
+
+def said(check, *given):
+    try:
+        check(*given)
+    except InputError as e:
+        return str(e)
+
+
+@pytest.mark.parametrize('case', rows)
+def test_numbers_are_checked_in_blocks_of_rows_as_at_once(case):
+    x = rows[case]
+    now = said(check_finite, x, range(len(x)), 'image')
+    assert now == said(old_check_finite, x, range(len(x)), 'image')
+    if isinstance(x, torch.Tensor):
+        assert now == said(old_input_check, x, 'image')
+    assert (now is None) == (case in ('finite', 'beyond', 'half', 'bfloat', 'double', 'empty', 'whole', 'words'))
