@@ -5,6 +5,7 @@ here for.
 
 import importlib.util
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from crossmodal_nb.encoders.families import families
 from crossmodal_nb.encoders.image import EfficientNetLite
 from crossmodal_nb.encoders.presets import encoder
 from crossmodal_nb.encoders.text import MiniLM
+from crossmodal_nb.methods.end_to_end import EndToEnd
 
 texts = ['A man walks his dog along the beach.', 'grinning face', 'pear', '', 'the soup of the day ' * 80]
 real = {  # format, family, modality: the weights, as the table names them
@@ -192,6 +194,25 @@ def test_sounds_through_an_onnx_file(tmp_path):
         assert torch.allclose(vector, expected, atol=1e-4), (vector - expected).abs().max()
         assert torch.allclose(vector, by_numpy, atol=1e-3), (vector - by_numpy).abs().max()
     assert vector.shape == (512,) and torch.cdist(out['pooled'], out['pooled'])[0, 1] > 1e-2
+
+
+def test_both_encoders_can_be_trained(lite, minilm):
+    "Frozen towers give what the encoders give; they learn after the first epoch, not before"
+    train = load('emoji', sample=40)['train'].select('image', 'name')
+
+    def towers(epochs):
+        run = dict(epochs=epochs, batch=16, lr=1e-3, accelerator='cpu')
+        return EndToEnd(dim=4, hidden=0, trainer=run).fit(train).towers.eval()
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*(items for views of|a batch of)')  # the CCA of so few rows
+        frozen, learnt = towers(1), towers(2)
+    for view, encode in dict(image=lite[0], name=MiniLM()).items():
+        x = train[view].x
+        expected = encode(list(x[torch.arange(len(x))]) if view == 'image' else list(x))['pooled']
+        with torch.no_grad():
+            assert torch.allclose(frozen[view](x), expected, atol=1e-4)
+            assert (learnt[view](x) - expected).abs().max() > 1e-3
 
 
 def test_the_table_names_what_was_run():
