@@ -304,8 +304,14 @@ def add(
         from crossmodal_nb import trial
         from crossmodal_nb.datasets import entries, own
 
-        report = own.add(name, path, roles, title, licence, entries(), replace)
+        try:
+            report = own.add(name, path, roles, title, licence, entries(), replace)
+        except InputError as e:  # said for a terminal
+            message = str(e).replace('roles={"image": COLUMN, "text": COLUMN}', '--image COLUMN --text COLUMN')
+            raise type(e)(message) from e
     print(report)
+    if report.left_out:
+        print('A column that is left out can be named: --text COLUMN, --label COLUMN …, with --replace')
     trial.write_entry(trial.entry_of(name), trial.try_fields(name))
     print(f'\nIt is called {name} from now on. The classic methods: `crossmodal try {name}`')
 
@@ -385,6 +391,10 @@ def try_methods(
         f'{cost["disk_mb"]:,.0f} MB on disk, {cost["memory_mb"]:,.0f} MB of memory',
         flush=True,
     )
+    if cost['others']:
+        print(
+            f'{name}: related are {" and ".join(cost["views"])}; --view takes {", ".join(cost["others"])}', flush=True
+        )
     entry = trial.entry_of(name)
     trial.write_entry(entry, trial.try_fields(name, seeds, **params))
     if code := runner.run([entry], jobs=jobs, stale=True, expected=seconds * cost['busy'] / seeds):

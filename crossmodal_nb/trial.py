@@ -65,7 +65,7 @@ def estimate(
     items: int = 48,  # How many items are encoded
     rows: int = 512,  # How many rows methods are timed with, at most
 ) -> dict:  # `minutes` of computing, `busy` (how many times longer it takes at present), `disk_mb`, `memory_mb`, `rows`
-    "Roughly what a trial will cost on this machine"
+    "Roughly what a trial will cost on this machine, and which `views` it relates, with the `others` of the data set"
     from crossmodal_nb.datasets import load
     from crossmodal_nb.evaluation.classics import default_pair
     from crossmodal_nb.runs.record import cost
@@ -73,6 +73,7 @@ def estimate(
     begin = time.perf_counter(), time.process_time()
     splits = load(name, sample=params.get('sample') or None)
     views = params.get('views') or default_pair(splits['train'])
+    others = [v for v in splits['train'] if v not in views]
     splits = {s: v.select(*views) for s, v in splits.items()}
     data, encoding, start = _encoding(name, splits, items, params.get('encoders'))
     learning = _learning(data, {s: max(map(len, v.values())) for s, v in splits.items()}, params, rows)
@@ -85,6 +86,8 @@ def estimate(
         disk_mb=features_mb,
         memory_mb=cost()['peak_mb'] + features_mb,
         rows=n,
+        views=list(views),
+        others=others,
     )
 
 # %% ../nbs/trial.ipynb #trialst2

@@ -8,10 +8,13 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from crossmodal_nb import trial
 from crossmodal_nb.cli import app
+from crossmodal_nb.datasets import catalogue
 from crossmodal_nb.report import leaderboard_tables
 from crossmodal_nb.runs import keys, reach
 
@@ -132,6 +135,7 @@ def test_a_notebook_of_ones_own(home):
     [
         (('data', 'add', 'more', 'pears.csv'), 'pears.csv'),
         (('data', 'add', 'more', 'pairs.csv', '--label', 'rubrick'), 'rubrik'),
+        (('data', 'add', 'more', 'pairs.csv', '--ignore', 'text'), '--image COLUMN --text COLUMN'),
         (('data', 'add', 'More!', 'pairs.csv'), 'no name for a data set'),
         (('data', 'add', 'more', 'hub:a/b/c'), 'no address'),
         (('data', 'add', 'emoji', 'pairs.csv', '--text', 'titel', '--text', 'text'), 'Choose another one'),
@@ -147,14 +151,32 @@ def test_own_mistakes_are_named_and_nothing_is_half_added(home, arguments, messa
     assert (catalogue.read_bytes() if catalogue.exists() else b'') == before
 
 
+def test_a_trial_tells_which_views_it_relates(home):
+    "Of three views two are related, and the third can be asked for"
+    (home / 'three').mkdir()
+    for k in 'abc':
+        np.save(home / 'three' / f'{k}.npy', np.random.default_rng(0).normal(size=(60, 4)))
+    crossmodal(home, 'data', 'add', 'three', 'three')
+    with contextlib.chdir(home):
+        cost = trial.estimate('three', dict(methods=['CCA']), seeds=1, rows=16)
+        assert (cost['views'], cost['others']) == (['a', 'b'], ['c'])
+        cost = trial.estimate('three', dict(methods=['CCA'], views=['c', 'a']), seeds=1, rows=16)
+        assert (cost['views'], cost['others']) == (['c', 'a'], ['b'])
+    crossmodal(home, 'data', 'remove', 'three')
+
+
 def test_the_own_catalogue_and_manifest_are_checked(home):
     "A line that was written by hand and is wrong is named with its file"
-    crossmodal(home, 'data', 'add', 'brief', 'pairs.csv', '--text', 'titel', '--text', 'text')
-    catalogue, manifest = home / 'work' / 'data.toml', home / 'work' / 'experiments.toml'
+    added = crossmodal(home, 'data', 'add', 'brief', 'pairs.csv', '--text', 'titel', '--text', 'text')
+    with contextlib.chdir(home):
+        (brief,) = (c for c in catalogue() if c['name'] == 'brief')
+    assert (brief['views'], brief['n'], brief['ready']) == (['titel', 'text'], 90, True)
+    assert 'rubrik (no known role)' in added and 'left out can be named: --text COLUMN, --label COLUMN' in added
+    own_file, manifest = home / 'work' / 'data.toml', home / 'work' / 'experiments.toml'
     for file, addition, words in (
-        (catalogue, '\n[odd]\npth = "x"\n', ('[odd]', 'data.toml')),
-        (catalogue, '\n[odd\n', ('data.toml', 'not valid TOML')),
-        (catalogue, f'\n[brief2]\npath = "{home / "pairs.csv"}"\nroles = {{text = ["titl"]}}\n', ('titl', 'data.toml')),
+        (own_file, '\n[odd]\npth = "x"\n', ('[odd]', 'data.toml')),
+        (own_file, '\n[odd\n', ('data.toml', 'not valid TOML')),
+        (own_file, f'\n[brief2]\npath = "{home / "pairs.csv"}"\nroles = {{text = ["titl"]}}\n', ('titl', 'data.toml')),
         (manifest, '\n[odd]\nnotebook = "missing.ipynb"\n', ('[odd]', 'missing.ipynb')),
         (manifest, '\n[cca_emoji]\nnotebook = "10_cca.ipynb"\n', ('[cca_emoji]', 'Rename it')),
     ):
@@ -165,4 +187,4 @@ def test_the_own_catalogue_and_manifest_are_checked(home):
         assert all(word in message for word in words), message
         file.write_text(before)
     crossmodal(home, 'data', 'remove', 'brief')
-    assert 'brief' not in catalogue.read_text() and 'try_brief' not in manifest.read_text()
+    assert 'brief' not in own_file.read_text() and 'try_brief' not in manifest.read_text()

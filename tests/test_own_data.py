@@ -25,6 +25,7 @@ from crossmodal_nb.data.modality import modality
 from crossmodal_nb.data.roles import column_roles
 from crossmodal_nb.data.views import View, Views
 from crossmodal_nb.datasets import class_names, data_digest, load
+from crossmodal_nb.datasets.own import read_files
 from crossmodal_nb.evaluation.retrieval import evaluate_rows
 from crossmodal_nb.methods.linear import CCA
 
@@ -451,6 +452,24 @@ def test_sounds(tmp_path):
     assert list(splits['train']) == ['audio', 'text'] and splits['train']['audio'].x[0].rate == 16000
 
 
+@pytest.mark.parametrize('head', ['File-Name', 'file_name', 'image'])
+def test_names_without_endings_are_what_their_files_are(head, tmp_path):
+    "A spreadsheet of sounds calls them rec_000, and its column of names says nothing of sounds"
+    soundfile = pytest.importorskip('soundfile')
+    (tmp_path / 'clips').mkdir()
+    for i in range(N):
+        soundfile.write(tmp_path / 'clips' / f'rec_{i}.wav', np.sin(np.arange(800) * (i + 1) / 50), 16000)
+    table(tmp_path / 'a.csv', [head, 'What is heard', 'Class'], [[f'rec_{i}', words(i), 'ab'[i % 2]] for i in range(N)])
+    for path in (tmp_path, tmp_path / 'a.csv'):
+        _, report = read_files(path, dict(label='Class'))
+        assert report.views == {'audio': ('audio', N), 'text': ('text', N)} and report.classes == ['a', 'b']
+        assert report.roles == {head: 'audio', 'What is heard': 'text', 'Class': 'label'}
+        assert report.guessed == [head, 'What is heard']
+    assert load('folder', tmp_path)['train']['audio'].x[0].rate == 16000
+    with pytest.raises(InputError, match=f'the files of column {head} are audio, not image. Say so: --audio {head}'):
+        read_files(tmp_path, dict(image=head))
+
+
 def coco(root):
     for part, ids in (('train', range(16)), ('val', range(16, 24))):
         pictures(root, [f'{part}2017/{i:012}.png' for i in ids])
@@ -672,6 +691,27 @@ def test_arrays_of_five_texts_a_picture(tmp_path):
         warnings.simplefilter('error')
         splits = load('folder', tmp_path)
     assert sum(sizes(splits)) == 40 and set(splits['train']) == {'image', 'text'}
+
+
+def test_files_beside_arrays_that_are_not_read_are_named(tmp_path):
+    "Rows would be paired by their number, though a file says otherwise under a name that is not read"
+    g = np.random.default_rng(0)
+    for name in ('image', 'text'):
+        np.save(tmp_path / f'{name}.npy', g.normal(size=(40, 6)))
+        (tmp_path / f'{name}_ids.txt').write_text('\n'.join(f'i{k}' for k in g.permutation(40)))
+    (tmp_path / 'README.txt').write_text('what this is')
+    (note,) = read_files(tmp_path)[1].notes
+    assert note.startswith('not read: image_ids.txt, text_ids.txt. ') and 'VIEW.ids.txt' in note
+    for name in ('image', 'text'):
+        (tmp_path / f'{name}_ids.txt').rename(tmp_path / f'{name}.ids.txt')
+    assert read_files(tmp_path)[1].notes == []
+    np.save(tmp_path / 'text.npy', g.normal(size=(30, 6)))
+    (tmp_path / 'text.ids.txt').rename(tmp_path / 'names.txt')
+    with pytest.raises(InputError, match='text 30 rows.*Not read beside the arrays: names.txt'):
+        read_files(tmp_path)
+    (tmp_path / 'ids.csv').write_text('id\n1')
+    with pytest.raises(MissingError, match='Not read beside the arrays: ids.csv, names.txt'):
+        read_files(tmp_path)
 
 
 @pytest.mark.parametrize('shape, says', [((40, 4, 4, 3), 'one vector a row'), ((1, 40), 'Transpose it')])

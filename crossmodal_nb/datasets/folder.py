@@ -13,6 +13,7 @@ from ..data.array_folders import array_files, read_arrays
 from ..data.folder_reader import read_folder, source_files
 from ..data.folder_report import FolderReport
 from ..data.views import Views
+from .own import read_files
 
 # %% ../../nbs/datasets/34_folder.ipynb #4bde889d
 yours = dict(
@@ -65,7 +66,7 @@ def folder(
     max_skipped: float = 0.01,  # Share of the rows that may be damaged, 0 … 1; they are left out with a warning
 ) -> dict[str, Views]:
     "Your own data in three splits"
-    return with_warnings(*read_folder(root, roles, table, name, max_skipped))
+    return with_warnings(*read_files(root, roles, name, table=table, max_skipped=max_skipped))
 
 
 captions = folder

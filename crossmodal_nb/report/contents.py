@@ -200,8 +200,10 @@ def data_page(
         title = link_text(d.get('title', ''))
         return f'({d["name"]})=\n## {d["name"]}\n\n{title}\n\n<dl class="cm-facts">{listed}</dl>\n\n{audits}'
 
+    own = all(d.get('own') for d in catalogue)
+    about = 'My own data sets.' if own else 'Every data set that the project supports, under the terms of its owners.'
     return (
-        '# Data sets\n\nEvery data set that the project supports, under the terms of its owners. '
+        f'# Data sets\n\n{about} '
         '`crossmodal data` prints this list, `crossmodal data get NAME` fetches what can be fetched; '
         'splits are made of whole groups of items that share a text or a picture.\n\n'
         f'<div class="cm-table cm-sets" style="overflow-x:auto"><table><thead><tr>{head}</tr></thead>'
