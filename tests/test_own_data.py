@@ -313,6 +313,19 @@ def test_a_text_of_another_encoding_is_named(tmp_path):
     assert any('naïve' in t for v in read_folder(tmp_path)[0].values() for t in v['text'].x)
 
 
+@pytest.mark.parametrize('mark', [',', ';', '\t'])
+def test_a_first_line_may_name_the_mark(mark, tmp_path):
+    "As Excel reads it"
+    rows = [(image, text, 'ab'[i % 2]) for i, (image, text) in enumerate(pairs())]
+    pictures(tmp_path)
+    table(tmp_path / 'a.csv', ['image', 'text', 'label'], rows, mark)
+    plain = read_folder(tmp_path)
+    (tmp_path / 'a.csv').write_text(f'sep={mark}\n' + (tmp_path / 'a.csv').read_text())
+    splits, report = read_folder(tmp_path)
+    assert report.roles == plain[1].roles and report.items == plain[1].items
+    assert [t for v in splits.values() for t in v['text'].x] == [t for v in plain[0].values() for t in v['text'].x]
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -85,7 +85,7 @@ def _decoded(path):
             bad = data[: e.start] if isinstance(e, UnicodeDecodeError) and len(data) < 2**20 else b''
             raise InputError(
                 f'{path}: not UTF-8 text{_line(data) if bad else ""}. Is it Windows-1252 or Latin-1? '
-                f'Convert it: iconv -f WINDOWS-1252 -t UTF-8'
+                f'Save it as "CSV UTF-8", or convert it: iconv -f WINDOWS-1252 -t UTF-8'
             ) from e
 
 
@@ -145,6 +145,8 @@ def _delimited(path):
         if values is None:
             break
         if not any(v.strip() for v in values):
+            continue
+        if head is None and mark.join(values) == f'sep={mark}':  # Excel's way to name the mark
             continue
         if head is None:
             head = _head(path, values)

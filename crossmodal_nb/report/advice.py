@@ -237,7 +237,8 @@ def _cost(records):
     if not known:
         return ''
     seconds, device = [r['cpu_seconds'] for r in known], known[0].get('device', 'device unknown')
-    return f'. A run took {min(seconds):,.0f} to {max(seconds):,.0f} CPU seconds ({device})'
+    ends = dict.fromkeys(f'{end(seconds):,.0f}' for end in (min, max))  # one, where they are the same
+    return f'. A run took {" to ".join(ends)} CPU seconds ({device})'
 
 # %% ../../nbs/report/10_advice.ipynb #afe0dc4e
 def page_link(
