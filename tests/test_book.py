@@ -632,3 +632,18 @@ def test_raw_output_of_results_is_folded_with_its_code(text, raw):
     assert tags(stream) == (['hide-cell'] if raw else ['hide-input']) and tags(stream, fold=False) == []
     assert tags(new_output('execute_result', {'text/plain': text})) == tags(stream)
     assert tags(stream, new_output('display_data', {'text/html': '<p>a table</p>'})) == ['hide-input']
+
+
+@pytest.mark.parametrize(
+    'code, button',
+    [
+        ('from x import diagram\n\ndiagram([["a"]])', 'Code of the figure'),
+        ('from x import diagram', 'Imports'),
+        ('a = 1\ndiagram([["a"]])', ''),
+        ('diagrams = 2\ndiagrams', ''),
+    ],
+)
+def test_a_chapter_shows_a_diagram_and_folds_its_code(code, button):
+    cell = pages.staged_code(new_code_cell(code), False, '').metadata
+    assert cell['mystnb'].get('code_prompt_show', '') == button
+    assert cell['tags'] == (['hide-input'] if button else [])

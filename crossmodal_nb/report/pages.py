@@ -165,8 +165,11 @@ def _folded(c, exported):
         body = ast.parse(c.source).body
     except SyntaxError:  # a magic
         return ''
-    if all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body):
+    imports = [s for s in body if isinstance(s, (ast.Import, ast.ImportFrom))]
+    if imports == body:
         return 'Imports'
+    if imports == body[:-1] and ast.unparse(body[-1]).startswith('diagram('):
+        return 'Code of the figure'
     if exported:
         names = [s.name for s in body if isinstance(s, (ast.FunctionDef, ast.ClassDef))]
         public = [n for n in names if not n.startswith('_')]
