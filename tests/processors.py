@@ -1,9 +1,9 @@
 """The suite under another instruction set and another number of threads: what it asks must hold on anybody's processor.
 
 `python tests/processors.py --setting sse` runs the lessons of the module notebooks and then the tests, with the kernels
-of an old processor; `--quarter 1/4` a part of both, chosen by their names. Left out unless `--all`: what cannot depend
-on the processor (the browser, the book, the wheel, the looks of the source); and from a quarter what mostly waits, for
-files or for processes of its own. The last line is pytest's; the exit status is 0 if nothing failed.
+of an old processor; `--part 1/8` a part of both, chosen by their names. Left out unless `--all`: what cannot depend on
+the processor (the browser, the book, the wheel, the looks of the source); and from a part what mostly waits, for files
+or for processes of its own. The last line is pytest's; the exit status is 0 if nothing failed.
 """
 
 import argparse
@@ -83,11 +83,12 @@ def used(env):
     return [line for line in report.splitlines() if re.match(telling, line)]
 
 
-def quarter(text):
-    "'K/4' as K"
-    if not re.fullmatch('[1-4]/4', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is none of 1/4, 2/4, 3/4, 4/4')
-    return int(text[0])
+def part(text):
+    "'K/N' as (K, N)"
+    k, n = map(int, text.split('/')) if re.fullmatch(r'\d+/\d+', text) else (0, 0)
+    if not 1 <= k <= n:
+        raise argparse.ArgumentTypeError(f'{text!r} is no part, like 1/8, 2/8, … 8/8')
+    return k, n
 
 
 def files():
@@ -105,11 +106,12 @@ def name(path):
     return str(path.with_name(re.sub(r'^\d+_', '', path.stem)))
 
 
-def chosen(paths, k, left_out):
-    "Of `paths` those of the k-th quarter (all for None), by a hash of their names: a new file moves no other"
+def chosen(paths, part, left_out):
+    "Of `paths` those of part (k, n), all for (1, 1), by a hash of their names: a new file moves no other"
+    k, n = part
 
     def mine(p):
-        return k is None or int(hashlib.sha256(name(p).encode()).hexdigest(), 16) % 4 == k - 1
+        return int(hashlib.sha256(name(p).encode()).hexdigest(), 16) % n == k - 1
 
     return [p for p in sorted(paths) if not re.fullmatch('|'.join(left_out), name(p)) and mine(p)]
 
@@ -118,13 +120,13 @@ if __name__ == '__main__':
     known = '; '.join(f'{k}: ' + ' '.join(f'{n}={v}' for n, v in s.items()) for k, s in settings.items())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--setting', choices=settings, required=True, help=known)
-    parser.add_argument('--quarter', type=quarter, metavar='K/4', help='1/4 … 4/4: a part, without the files that wait')
+    parser.add_argument('--part', type=part, metavar='K/N', help='1/8 … 8/8: a part, without the files that wait')
     parser.add_argument('--all', action='store_true', help='also what cannot depend on the processor')
     given = parser.parse_args()
     setting = settings[given.setting]
     env = os.environ | setting | dict(OMP_WAIT_POLICY='PASSIVE')  # threads that wait leave the cores to others
-    left_out = (() if given.all else elsewhere) + (waiting if given.quarter else ())
-    lessons, tests = (chosen(paths, given.quarter, left_out) for paths in files())
+    left_out = (() if given.all else elsewhere) + (waiting if given.part else ())
+    lessons, tests = (chosen(paths, given.part or (1, 1), left_out) for paths in files())
     print(f'{given.setting}:', *(f'{k}={v}' for k, v in setting.items()), *used(env), sep='\n  ')
     print('left out:', ', '.join(left_out) or 'nothing')
     print(f'{len(lessons)} lessons, {len(tests)} test files', flush=True)

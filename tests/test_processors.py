@@ -1,4 +1,4 @@
-"The script that runs the suite on another processor: its quarters, and that its settings reach the libraries."
+"The script that runs the suite on another processor: its parts, and that its settings reach the libraries."
 
 import argparse
 import os
@@ -9,12 +9,12 @@ import pytest
 
 
 @pytest.mark.parametrize('paths', processors.files(), ids=['lessons', 'tests'])
-def test_four_quarters_are_the_whole(paths):
-    parts = [processors.chosen(paths, k, ('test_book',)) for k in (1, 2, 3, 4)]
+def test_all_parts_are_the_whole(paths):
+    parts = [processors.chosen(paths, (k, 8), ('test_book',)) for k in range(1, 9)]
     assert sorted(sum(parts, [])) == sorted(p for p in paths if p.stem != 'test_book')
-    assert all(len(p) < len(paths) / 2 for p in parts)
-    fewer = processors.chosen(paths[::2], 1, ())
-    assert set(fewer) == set(processors.chosen(paths, 1, ())) & set(paths[::2])  # a new file moves no other
+    assert all(len(p) < len(paths) / 4 for p in parts)
+    fewer = processors.chosen(paths[::2], (1, 8), ())
+    assert set(fewer) == set(processors.chosen(paths, (1, 8), ())) & set(paths[::2])  # a new file moves no other
 
 
 def test_names_that_are_left_out_exist():
@@ -23,11 +23,11 @@ def test_names_that_are_left_out_exist():
         assert any(re.fullmatch(pattern, n) for n in names), pattern
 
 
-def test_what_is_no_quarter_is_refused():
-    assert processors.quarter('3/4') == 3
-    for text in ('0/4', '5/4', '1/3', 'one'):
-        with pytest.raises(argparse.ArgumentTypeError, match='none of 1/4'):
-            processors.quarter(text)
+def test_what_is_no_part_is_refused():
+    assert processors.part('3/8') == (3, 8)
+    for text in ('0/4', '5/4', '1/-3', 'one'):
+        with pytest.raises(argparse.ArgumentTypeError, match='no part, like 1/8'):
+            processors.part(text)
 
 
 def test_a_setting_reaches_the_libraries():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from crossmodal_nb.core import memory
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.views import check_finite
+from crossmodal_nb.encoders.store import mapped
 from crossmodal_nb.runs import keys, reach
 
 package = Path(keys.__file__).parent.parent
@@ -85,3 +87,20 @@ def test_numbers_are_checked_in_blocks_of_rows_as_at_once(case):
     if isinstance(x, torch.Tensor):
         assert now == said(old_input_check, x, 'image')
     assert (now is None) == (case in ('finite', 'beyond', 'half', 'bfloat', 'double', 'empty', 'whole', 'words'))
+
+
+def test_mapped_parts_are_those_of_the_files_also_after_their_pages_were_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, 'limit', 4)
+    parts = dict(pooled=torch.randn(3000, 40), grid=torch.randn(3000, 9, 40).half())
+    for name, x in parts.items():
+        np.save(tmp_path / f'{name}.npy', x)
+    x = mapped(tmp_path)
+    for _ in range(20):
+        for name in parts:
+            assert torch.equal(x[name], parts[name])
+        memory._give_back()
+    x['pooled'][5] = 0  # yours
+    for _ in range(3):
+        memory._give_back()
+        assert not x['pooled'][5].any() and torch.equal(x['pooled'][6:], parts['pooled'][6:])
+    assert torch.equal(torch.from_numpy(np.load(tmp_path / 'pooled.npy')), parts['pooled'])

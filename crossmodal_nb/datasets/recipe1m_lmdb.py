@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ..core.memory import sparing
 
 from ..core.checks import InputError, MissingError
 from ..core.checksums import sha256s
@@ -204,7 +205,7 @@ def recipe1m_lmdb(
     for part, split in _parts.items():
 
         def load(name, split=split):
-            return torch.from_numpy(np.load(store / split / f'{name}.npy', mmap_mode='c'))
+            return torch.from_numpy(sparing(np.load(store / split / f'{name}.npy', mmap_mode='c')))
 
         ids, y = lines(store / split / 'ids.txt'), load('classes').clone()
         if len(ids) != (n := _counts[split]):

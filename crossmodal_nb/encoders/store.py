@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ..core.memory import sparing
 from torch import Tensor
 
 from ..core.checks import InputError, MissingError
@@ -91,7 +92,7 @@ def mapped(
     size = {f.stem: None for f in sorted(folder.glob('*.npy'))}
     if (folder / 'progress.json').exists():
         size = progress(folder)['size']
-    x = {p: torch.from_numpy(np.load(folder / f'{p}.npy', mmap_mode='c')[:n]) for p, n in size.items()}
+    x = {p: torch.from_numpy(sparing(np.load(folder / f'{p}.npy', mmap_mode='c'))[:n]) for p, n in size.items()}
     return {
         p: Ragged(v, x[f'{p}.length']) if f'{p}.length' in x else v for p, v in x.items() if not p.endswith('.length')
     }

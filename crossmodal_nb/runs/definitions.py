@@ -17,6 +17,7 @@ from .bindings import Names, Target, bindings, imports, is_path
 # %% ../../nbs/runs/05_definitions.ipynb #50007246
 learning = 'data', 'datasets', 'encoders', 'losses', 'nn', 'methods'  # layers that determine a fit
 presentation = (
+    'core.memory',
     'core.progress',
     'core.supervision',
     'encoders.suitability.suitability',
