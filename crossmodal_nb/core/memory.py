@@ -36,7 +36,7 @@ def sparing(
 def _watch():
     least = _mapped_mb()
     while True:
-        time.sleep(0.05)
+        time.sleep(0.02)
         if _mapped_mb() > least + limit:
             _give_back()
             least = _mapped_mb()

@@ -170,7 +170,8 @@ def check_finite(
     if not (isinstance(x, (torch.Tensor, np.ndarray)) and torch.as_tensor(x).is_floating_point()) or not len(x):
         return
     x = torch.as_tensor(x)
-    if all(c.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).isfinite() for c in x.split(4096)):
+    blocks = x.split(max(1, 2**22 // max(1, x[0].numel())))  # short numbers are copied for their sum
+    if all(c.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).isfinite() for c in blocks):
         return  # one pass; a sum beyond the range is looked into
     bad = (~x.isfinite()).flatten(1).any(1) if x.dim() > 1 else ~x.isfinite()
     bad = bad.nonzero().ravel().tolist()

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ..core.memory import sparing
 
 from ..core.checks import InputError, MissingError
 from ..core.checksums import sha256s
 from ..core.files import digest, locked
+from ..core.memory import sparing
 from ..core.settings import settings
 from ..data.fields import field, file_name, short
 from ..data.images import Images

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ..core.memory import sparing
 from torch import Tensor
 
 from ..core.checks import InputError, MissingError
 from ..core.checksums import check_files, sha256s
 from ..core.files import digest, read_sealed
+from ..core.memory import sparing
 from ..core.settings import settings
 from ..data.content import content
 from ..data.images import Images
