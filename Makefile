@@ -15,7 +15,7 @@ test: $(VENV)/.installed
 	ruff check nbs tests tools
 	ruff format --check nbs tests tools
 	python tests/in_sync.py
-	OMP_NUM_THREADS=1 nbdev_test --n-workers 2 --timing --skip-folder-re '^experiments$$'
+	OMP_NUM_THREADS=1 nbdev_test --n-workers 2 --timing --skip-folder-re '^([_.]|experiments$$)'
 	OMP_NUM_THREADS=1 nbdev_test nbs/experiments --file-re '^0[02]_' --timing
 	OMP_NUM_THREADS=1 crossmodal run --smoke -j 2
 	crossmodal book --strict

@@ -150,6 +150,14 @@ def test_test_split_needs_final(house):
     assert 'final' in crossmodal(house, 'run', check=1)
 
 
+def test_a_smoke_run_tries_every_experiment():
+    "So that `make test` need not run their notebooks once more; a method's template and `crossmodal try` are no entries"
+    folder = root / 'nbs' / 'experiments'
+    entries = runner.manifest(folder / 'experiments.toml').values()
+    notebooks = {p.name for p in folder.glob('[0-9]*.ipynb')} - {'00_method.ipynb', '02_try.ipynb'}
+    assert {e['notebook'] for e in entries} == notebooks
+
+
 def test_smoke_has_a_folder_of_its_own(house):
     crossmodal(house, 'run', '--smoke', check=0)
     assert not records(house) and records(house, 'smoke')[0]['rows'][0]['value'] == 0.1
