@@ -628,6 +628,8 @@ def _print_board(rows, names=None):
             used = [k for k, column in enumerate(zip(*block)) if any(column[1:])]
             print_table([[line[k] for k in used] for line in block])
     notes = ['null: the best 5 % of random rankings'] if any(r.get('null_high') is not None for r in rows) else []
+    if any(r.get('official') not in (None, r.get('value')) for r in rows):
+        notes.append('in parentheses: equal rows count as errors, as in published protocols')
     notes += ['* published, not run here'] if any(r.get('published') for r in rows) else []
     for note in [*notes, *filter(None, [legend(rows)])]:
         print(textwrap.fill(note, width) if width else note)

@@ -483,6 +483,19 @@ def test_names_without_endings_are_what_their_files_are(head, tmp_path):
         read_files(tmp_path, dict(image=head))
 
 
+def test_classes_in_a_column_called_shape_are_no_meshes(tmp_path):
+    pictures(tmp_path, [f'{i}.png' for i in range(N)])
+    rows = [[f'{i}.png', words(i), ('circle', 'square')[i % 2]] for i in range(N)]
+    table(tmp_path / 'a.csv', ['image', 'caption', 'shape'], rows)
+    _, report = read_files(tmp_path)
+    assert list(report.views) == ['image', 'text'] and report.left_out == {'shape': 'no known role'}
+    _, report = read_files(tmp_path, dict(label='shape'))
+    assert report.classes == ['circle', 'square']
+    table(tmp_path / 'a.csv', ['image', 'caption', 'shape'], [[*row[:2], f'thing_{i}'] for i, row in enumerate(rows)])
+    with pytest.raises(InputError, match="no file 'thing_0'"):  # names, each once: files are meant
+        read_files(tmp_path)
+
+
 def coco(root):
     for part, ids in (('train', range(16)), ('val', range(16, 24))):
         pictures(root, [f'{part}2017/{i:012}.png' for i in ids])

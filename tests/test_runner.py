@@ -151,7 +151,7 @@ def test_test_split_needs_final(house):
 
 
 def test_a_smoke_run_tries_every_experiment():
-    "So that `make test` need not run their notebooks once more; a method's template and `crossmodal try` are no entries"
+    "`make test` runs their notebooks once; a method's template and `crossmodal try` are no entries"
     folder = root / 'nbs' / 'experiments'
     entries = runner.manifest(folder / 'experiments.toml').values()
     notebooks = {p.name for p in folder.glob('[0-9]*.ipynb')} - {'00_method.ipynb', '02_try.ipynb'}

@@ -207,10 +207,13 @@ def _by_name(free, columns, kinds, chosen):
             named = [c for name in _usual[role] for c in free if plain[c] == name and kinds[c] in _plain_kinds]
             entries = {c: [e for v in columns[c] for e in list_value(v)] for c in named}
             yield from ((role, c) for c in [c for c in named if fits(c, entries[c])][:1])
+    words = {c: [v for v in columns[c] if isinstance(v, str) and v.strip()] for c in free if kinds[c] == 'word'}
+    classes = [c for c, vs in words.items() if all(v.isalpha() for v in vs) and 2 * len({*vs}) < len(vs)]
     for modality in _media:
         if modality not in chosen:
             hits = first('image', lambda kind, m=modality: kind == m)
             hits = hits or first(modality, lambda kind, m=modality: kind in (m, 'word'))
+            hits = [c for c in hits if c not in classes]  # `circle`, `square`, … in a column `shape` are no files
             hits = hits or [c for c in free if kinds[c] == modality]
             yield from ((modality, c) for c in hits[:1])
     if 'text' not in chosen:
