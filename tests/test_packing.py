@@ -108,6 +108,36 @@ def test_a_record_that_changes_leaves_one_file_of_arrays(tmp_path):
     assert len(second) == 1 and second != [first] and record.read(path) and record.read(beside)
 
 
+def test_runs_of_an_entry_share_what_is_the_same(tmp_path):
+    content = dict(experiment='e', notebook='n', status='ok', digests=dict(notebook='n', params='p'), params={})
+    content |= dict(rows=[], history=[], selected_by='')
+    runs = {
+        f'{k:010}.json': content
+        | dict(key=f'{k:010}', tables=dict(awkward, seed=np.random.default_rng(k).random(500), twice=np.arange(k, 90)))
+        for k in range(3)
+    }
+    written = packing.write_packed_runs(tmp_path, runs)
+    assert written == {f.name for f in tmp_path.iterdir()} and len(written) == 7
+    (shared,) = tmp_path.glob('shared.*.npz')
+    for name, r in runs.items():
+        assert same(record.read(tmp_path / name, named=True)['tables'], r['tables'])
+        alone = tmp_path / 'alone' / name
+        packing.write_packed(alone, r)
+        assert sum(f.stat().st_size for f in tmp_path.glob(f'{alone.stem}.*')) < 0.8 * sum(
+            f.stat().st_size for f in alone.parent.glob(f'{alone.stem}.*')
+        )
+    shared.write_bytes(shared.read_bytes()[:-1])
+    assert shared.name in left_out(tmp_path / name)
+    shared.unlink()
+    assert shared.name in left_out(tmp_path / name)
+    first = next(iter(runs))
+    packing.write_packed(tmp_path / first, runs[first])  # alone, it needs nobody
+    assert same(record.read(tmp_path / first, named=True)['tables'], runs[first]['tables'])
+    assert packing.write_packed_runs(tmp_path / 'one', {first: runs[first]}) == {
+        f.name for f in (tmp_path / 'one').iterdir()
+    } and not [*(tmp_path / 'one').glob('shared.*')]
+
+
 def test_older_records_are_packed_as_they_are_read(tmp_path):
     "One of plain JSON with arrays as text, one with a file of arrays, one that is no record"
     old = dict(item='5 15 27', rank='1 2.5 3', random=False)

@@ -26,7 +26,7 @@ from ..core.supervision import supervised
 from .contents import lessons
 from .pages import good_records, kernel, readable, small_picture, staged_code, with_pages
 from .staging import checkout_settings, stage
-from ..runs.packing import write_packed
+from ..runs.packing import write_packed_runs
 
 # %% ../../nbs/report/18_book.ipynb #b51a8c2e
 def build(
@@ -144,9 +144,8 @@ def publish(
     with whole_folder(records) as new:
         for f in earlier:
             shutil.copy2(f, new)  # until the page is there, too
-        for r in latest.values():
-            write_packed(new / r['path'].name, {k: v for k, v in r.items() if k != 'path'})
-        written = {f.name for r in latest.values() for f in new.glob(f'{r["path"].stem}.*')}
+        runs = {r['path'].name: {k: v for k, v in r.items() if k != 'path'} for r in latest.values()}
+        written = write_packed_runs(new, runs)
     write_notebook(page, nb)
     for f in earlier:
         if f.name not in written:

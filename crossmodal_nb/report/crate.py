@@ -206,6 +206,9 @@ def _add_records(crate, records, changed):
         files = [crate.file(path, f'records/{entry}/{path.name}', title, **details)]
         for f in sorted(path.parent.glob(f'{path.stem}.*.npz')):
             files.append(crate.file(f, f'records/{entry}/{f.name}', f'Numbers of {title}', **details))
+        for f in sorted(path.parent.glob('shared.*.npz')):
+            place, what = f'records/{entry}/{f.name}', f'Numbers that several records of {entry} hold'
+            files.append(crate.crate.dereference(place) or crate.file(f, place, what, isBasedOn=sources))
         notebook = crate.crate.dereference(f'notebooks/{r["notebook"]}.ipynb')
         versions = [
             crate.add(f'#{name}-{v}', 'SoftwareApplication', name=name, softwareVersion=v, version=v, url=_home(name))
