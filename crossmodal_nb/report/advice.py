@@ -162,7 +162,7 @@ questions = [
         have='Where people looked',
         entries=('gaze_flickr8k',),
         page='gaze',
-        order=('base', 'p 0.3', 'p 0.5', 'p 0.7'),
+        order=('base', 'mask_prob 0.3', 'mask_prob 0.5', 'mask_prob 0.7'),
         called=dict(base='base: leave it out of training'),
     ),
 ]
