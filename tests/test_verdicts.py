@@ -12,6 +12,8 @@ import re
 import pytest
 
 from crossmodal_nb.core.settings import settings
+from crossmodal_nb.report import advice
+from crossmodal_nb.runs import record
 
 words = (
     'significant(?! digits)',
@@ -148,3 +150,11 @@ def test_the_lint_finds_what_it_should_and_nothing_else():
 def test_the_diary_says_that_it_is_one():
     head = (settings().book / 'lab_notes.md').read_text()[:600]
     assert 'entries state what was concluded on their date' in head and 'the pages are what holds' in head
+
+
+def test_advice_asks_for_methods_by_the_names_that_records_have():
+    for question in [q for q in advice.questions if 'order' in q]:
+        files = [f for e in question['entries'] for f in (settings().book / 'records' / e).glob('*.json')]
+        named = {row['method'] for f in files for row in record.read(f)['rows'] if row.get('method')}
+        known = named | {name.partition(', ')[0] for name in named}
+        assert files and set(question['order']) <= known, question['have']

@@ -8,7 +8,6 @@ __all__ = ['limit', 'sparing']
 # %% ../../nbs/core/12_memory.ipynb #0b5d1d89
 import mmap
 import re
-import sys
 import threading
 import time
 import weakref
@@ -25,8 +24,8 @@ _watched = threading.Lock()  # held for ever by the process that has a thread
 def sparing(
     x: np.memmap,  # Mapped from a file, with its header
 ) -> np.memmap:  # The same
-    "Have the pages of an array given back when those of all such arrays are more than `limit` (on Linux)"
-    if sys.platform == 'linux':
+    "Have the pages of an array given back when those of all such arrays are more than `limit` (where there is `/proc`)"
+    if Path('/proc/self/smaps').exists():
         _arrays[x.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE] = x
         if _watched.acquire(blocking=False):
             threading.Thread(target=_watch, name='pages of mapped files', daemon=True).start()
