@@ -1,6 +1,7 @@
 "Processes that are killed, stopped, or run into each other: nobody computes on, and nothing is computed twice."
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from test_runner import cli, crossmodal, records, root
 from crossmodal_nb.core import files
 from crossmodal_nb.core.files import locked
 from crossmodal_nb.report import book
-from crossmodal_nb.runs import runner
+from crossmodal_nb.runs import kernels, runner
 
 busy = """
 import os, subprocess, sys
@@ -87,8 +88,8 @@ def test_a_killed_run_leaves_nobody_computing_and_who_waits_goes_on(house):
     with started(house, 'run', '-j', '2') as killed:
         wait_for(killed, house / 'begun0.5', house / 'begun0.25')
         processes = descendants(killed)
-        kernels = {int((house / f'begun{level}').read_text()) for level in (0.5, 0.25)}
-        assert kernels < {p.pid for p in processes}
+        busy_kernels = {int((house / f'begun{level}').read_text()) for level in (0.5, 0.25)}
+        assert busy_kernels < {p.pid for p in processes}
         with started(house, 'run', 'one') as second:
             key = next((house / 'work' / 'records' / 'one').glob('*.part.ipynb')).name.split('.')[0]
             assert waits(second, f'computes one {key}') in {p.pid for p in processes}
@@ -97,6 +98,55 @@ def test_a_killed_run_leaves_nobody_computing_and_who_waits_goes_on(house):
             (house / 'free').touch()
             assert '1 ran, 0 failed' in second.communicate()[0] and second.returncode == 0
     assert [(r['experiment'], r['status']) for r in records(house)] == [('one', 'ok')]
+
+
+facts = """
+import json, os, sys
+from pathlib import Path
+import matplotlib
+import numpy as np
+if level == 0.25:
+    os._exit(3)
+names = sorted(n for n in os.environ if not n.startswith(('JPY_', 'PYTEST_')))
+own = os.getpgrp() == os.getpid()
+said = [os.getcwd(), __name__, sys.executable, names, os.environ['OWN'], matplotlib.get_backend(), own]
+Path(f'../../{level}.json').write_text(json.dumps([said, 'lightning_fabric' in sys.modules, np.random.random()]))
+"""
+
+
+@pytest.mark.skipif(not kernels.forks(), reason='kernels are not forked on this system')
+def test_a_forked_kernel_is_like_a_new_one_and_one_that_dies_takes_no_other_along(house, monkeypatch):
+    monkeypatch.setenv('OWN', 'a value')
+    notebook(house, facts + quick)
+    levels = [0.5, 0.25, 0.125, 0.75]
+    entries = [f'[toy{n}]\nnotebook = "10_toy.ipynb"\nparams = {{level = {x}}}\n' for n, x in enumerate(levels)]
+    manifest(house, ''.join(entries[:2]))
+    told = [crossmodal(house, 'run', check=1)]
+    new, imported, _ = json.loads((house / '0.5.json').read_text())
+    assert not imported
+    manifest(house, ''.join(entries[1:]))
+    told += [crossmodal(house, 'run', check=1)]
+    (first, yes, a), (second, _, b) = (json.loads((house / f'{x}.json').read_text()) for x in (0.125, 0.75))
+    assert first == second == new and yes and a != b
+    assert all('1 failed' in t and 'Kernel died' in t for t in told)
+    assert [(r['experiment'], r['status']) for r in records(house)] == [
+        ('toy0', 'ok'),
+        ('toy1', 'failed'),
+        ('toy2', 'ok'),
+        ('toy3', 'ok'),
+    ]
+
+
+@pytest.mark.skipif(not kernels.forks(), reason='kernels are not forked on this system')
+def test_forked_kernels_end_with_a_killed_run(house):
+    notebook(house, busy + quick)
+    manifest(house, two + '[three]\nnotebook = "10_toy.ipynb"\n')
+    with started(house, 'run') as killed:
+        wait_for(killed, house / 'begun0.5')
+        processes = descendants(killed)
+        assert int((house / 'begun0.5').read_text()) in {p.pid for p in processes}
+        killed.kill()
+        assert all_end(processes) and not records(house)
 
 
 def test_what_another_process_has_computed_meanwhile_is_taken(house, monkeypatch):

@@ -393,6 +393,7 @@ def run(
     ]
     for j in go:
         j['fitted'] = '' if smoke or train else str(settings().work / 'fitted')
+        j['many'] = len(go) > 2 * jobs  # runs of a worker, so that imports in advance are worth it
     _set_aside(todo, target)
     for j in todo:
         if (j['exp'], j['key']) in {(g['exp'], g['key']) for g in go}:
@@ -506,6 +507,7 @@ def _compute(job):
     import papermill as pm
 
     from crossmodal_nb.runs.fit_cache import folder_variable
+    from crossmodal_nb.runs.kernels import ForkingManager, forks
 
     path = Path(job['path'])
     half = path.with_suffix('.part.ipynb')
@@ -514,6 +516,7 @@ def _compute(job):
     modified = path.exists() and path.stat().st_mtime_ns
     watch = f'__import__("crossmodal_nb.core.supervision", fromlist=[""]).end_with({lifeline()!r})'
     own_watch = ['--IPKernelApp.parent_handle=0'] if lifeline() else []  # it would end the kernel without its children
+    manager = dict(kernel_manager_class=ForkingManager) if job.get('many') and forks() else {}
     with _environment(**{folder_variable: job.get('fitted', '')}, **_data_folders()):
         pm.execute_notebook(
             job['notebook'],
@@ -528,6 +531,7 @@ def _compute(job):
                 *own_watch,
             ],
             start_timeout=300,  # seconds; a busy machine may need more than papermill's 60
+            **manager,
         )
     if not path.exists() or path.stat().st_mtime_ns == modified:
         raise RuntimeError(
