@@ -379,7 +379,10 @@ def try_methods(
         from crossmodal_nb.encoders.names import placed
         from crossmodal_nb.runs import record, runner
 
-        check_choice(name, entries(), 'dataset')
+        known = entries()
+        if name not in known and Path(name).exists():
+            raise InputError(f'{name} has no name yet: crossmodal data add NAME {name}, then crossmodal try NAME')
+        check_choice(name, known, 'dataset')
     given = dict(views=view, relevance=by, methods=method, epochs=epochs if epochs != 30 else 0, sample=sample)
     params = {k: v for k, v in (given | dict(encoders=placed(_encoders(encoder, online), '.'))).items() if v}
     with Progress(f'{name}: what it will cost'):

@@ -9,6 +9,7 @@ import pytest
 from conftest import manifest
 
 from crossmodal_nb import cli
+from crossmodal_nb.core.checks import InputError
 
 
 def process(*args, at):
@@ -299,3 +300,8 @@ def test_a_long_leaderboard_is_listed_first(capsys):
     assert 'set0      many      151' in said and '301 scores' in said and 'board set0' in said and '50.0' not in said
     cli._print_board(rows, ['set1'])
     assert capsys.readouterr().out.count('50.0') == 150
+
+
+def test_a_folder_is_tried_by_its_name(tmp_path):
+    with pytest.raises(InputError, match='crossmodal data add NAME'):
+        cli.try_methods(str(tmp_path))
