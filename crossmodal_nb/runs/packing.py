@@ -20,7 +20,7 @@ from ..core.files import atomic, digest, sealed
 
 # %% ../../nbs/runs/09_packing.ipynb #b34d9419
 shortest = 8  # lists of fewer rows or numbers stay as they are
-longest = 2000  # characters of JSON that a packed table may have; a longer one stands among the arrays
+longest = 300  # characters of JSON that a packed table may have; a longer one stands among the arrays
 # fields of what stands for an array, a list of numbers, numbers as text, a list of few different values, rows, or JSON
 marks = (
     *[(k,) for k in ('numbers', 'floats', 'ints', 'figures', 'json')],
