@@ -16,12 +16,24 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from crossmodal_nb.core.processes import seed_all
 from crossmodal_nb.core.settings import settings
+from crossmodal_nb.runs import kernels
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _imports_once():
+    "Kernels that are started from here are copies of a process that has imported the libraries"
+    if kernels.forks():
+        kernels.start_server()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     "What a test draws at random without a seed is the same in any order of the tests"
     seed_all(0)
+
+
+# for `papermill.execute_notebook`
+forking = dict(kernel_manager_class=kernels.ForkingManager) if kernels.forks() else {}
 
 
 class Browser:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import manifest, notebook
@@ -72,7 +73,8 @@ def test_runs_on_two_dask_workers_are_those_of_one_process(four, monkeypatch):
     monkeypatch.chdir(four)
     assert runner.run(['a', 'b']) == 0
     alone = {r['experiment']: r for r in records(four)}
-    assert {alone[e]['tables']['parent'] for e in ('a', 'b')} == {os.getpid()}
+    (parent,) = {alone[e]['tables']['parent'] for e in ('a', 'b')}
+    assert os.getpid() in (parent, psutil.Process(parent).ppid())  # a kernel may be a fork of another process
 
     def own(r):
         return {

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import forking
 
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.core.settings import settings
@@ -466,6 +467,7 @@ def test_the_experiment_asks_recipes_in_japanese(tmp_path):
             out=str(out),
         ),
         progress_bar=False,
+        **forking,
     )
     record = json.loads(out.read_text())
     assert record['tables']['tally'] == {

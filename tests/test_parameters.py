@@ -11,7 +11,7 @@ import warnings
 
 import papermill
 import pytest
-from conftest import manifest, notebook
+from conftest import forking, manifest, notebook
 from test_runner import crossmodal, records, root
 
 from crossmodal_nb.core.checks import InputError, typed
@@ -245,6 +245,7 @@ def by_papermill(house, values, monkeypatch):
         cwd=str(at),
         progress_bar=False,
         kernel_name='python3',
+        **forking,
     )
     return json.loads((house / 'r.json').read_text())
 

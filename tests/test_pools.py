@@ -9,6 +9,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+from conftest import forking
 
 from crossmodal_nb.data.synthetic import make_class_views, make_gaussian_views
 from crossmodal_nb.data.views import View, Views
@@ -70,6 +71,7 @@ def test_a_notebook_keeps_each_pool_that_it_is_asked_for(name, tmp_path):
         dict(pools=pools, out=str(out)),
         cwd=root,
         progress_bar=False,
+        **forking,
     )
     r = json.loads(out.read_text())
     asked, results = asked_and_found(r)

@@ -5,6 +5,7 @@ import json
 import lookalike
 import papermill
 import pytest
+from conftest import forking
 
 from crossmodal_nb.core.settings import settings
 
@@ -72,6 +73,7 @@ def test_a_system_runs_from_a_recipe1m_folder(folder, notebook, tmp_path, monkey
         tmp_path / 'page.ipynb',
         dict(dataset='recipe1m', out=str(out)) | systems[notebook],
         progress_bar=False,
+        **forking,
     )
     record = json.loads(out.read_text())
     assert record['status'] == 'ok' and record['digests']['data'] and record['params']['dataset'] == 'recipe1m'

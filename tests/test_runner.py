@@ -15,6 +15,7 @@ from conftest import manifest, notebook, ok
 from typer.testing import CliRunner
 
 from crossmodal_nb.cli import app
+from crossmodal_nb.core.checksums import answers
 from crossmodal_nb.runs import keys, record, runner
 
 root = Path(__file__).parent.parent
@@ -227,7 +228,7 @@ def test_a_data_set_is_read_again_when_a_byte_below_its_folder_has_changed(tmp_p
         return file.read_text()
 
     def digest(**options):
-        with runner.answers('test') as ask:
+        with answers('test') as ask:
             return runner._once(look, ask, 'code')('set', **options)
 
     assert [digest(), digest(), digest(part=1), digest(part=1)] == ['12'] * 4 and len(reads) == 2

@@ -5,7 +5,7 @@ place."""
 
 # %% auto #0
 __all__ = ['silent', 'neutral', 'compared', 'optional', 'notebook_code', 'named_definitions', 'notebook_digest', 'code_digests',
-           'digests', 'known_digests', 'key', 'differs']
+           'digests', 'kept_answers', 'known_digests', 'key', 'differs']
 
 # %% ../../nbs/runs/01_keys.ipynb #imports0
 import ast
@@ -13,14 +13,14 @@ import functools
 import json
 from pathlib import Path
 
-from ..core.checksums import sums_of
+from ..core.checksums import answers, sums_of
 from ..core.files import digest, notebook_errors
 from ..datasets import data_digest
 from ..datasets.own import own
 from ..encoders.names import class_names, is_pretrained
 from .bindings import Names, bindings, is_path
 from .definitions import Scope, Writer
-from .reach import Index, index, package
+from .reach import Index, code_state, index, package, package_folder
 
 # %% ../../nbs/runs/01_keys.ipynb #37135b05
 def notebook_code(path: str | Path) -> list[dict]:
@@ -166,8 +166,14 @@ def digests(
     params: dict,  # All its parameters, as given
     data=data_digest,  # Function that gives the digest of a data set
 ) -> dict:  # notebook, params, fit, measure, data, and maybe encoders (None where data or a model is absent here)
-    "The digests of a run"
-    return _run_digests(notebook, params, index()) | _data_digests(params, data)
+    "The digests of a run. What a plan has found out about it already is read from the store"
+    with kept_answers() as ask:
+        return known_digests(ask, code_state())(notebook, params, data)
+
+
+def kept_answers():
+    "What plans and runs have found out about this package, as `answers` gives it"
+    return answers(f'plans of {package_folder()}')
 
 
 def known_digests(
@@ -179,8 +185,9 @@ def known_digests(
     sha256 = functools.cache(lambda notebook: sums_of([notebook])[0])
 
     def known(notebook, params, data=data_digest):
-        question = [code, sha256(notebook), params, catalogued]
-        subject = f'{notebook} {digest(params)}'
+        asked = {k: v for k, v in params.items() if k != 'out'}  # which a plan does not know
+        question = [code, sha256(notebook), asked, catalogued]
+        subject = f'{notebook} {digest(asked)}'
         code_parts = ask(subject, question, lambda: _run_digests(notebook, params, package_index()))
         return code_parts | _data_digests(params, data)
 

@@ -19,7 +19,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from ..core.checks import InputError, check_choice, typed
-from ..core.checksums import answers, stamped
+from ..core.checksums import stamped
 from ..core.files import digest, file_below, locked, read_notebook, write_notebook
 from ..core.progress import Progress, duration, say
 from ..core.settings import settings
@@ -28,7 +28,7 @@ from ..datasets import data_digest, find_entry, find_folder
 from ..datasets.audit import files_asked
 from ..encoders.names import placed
 from . import keys, record
-from .reach import code_state, package_folder
+from .reach import code_state
 
 # %% ../../nbs/runs/03_runner.ipynb #33862112
 fields = dict(
@@ -167,7 +167,7 @@ def plan(
     folders = dict(kept=into) | ({} if smoke else dict(published=s.book / 'records'))
     needed = {*_with_needs(all_, chosen)}
     code, jobs = code_state(), {}
-    with answers(f'plans of {package_folder()}') as ask:
+    with keys.kept_answers() as ask:
         digests = functools.partial(keys.known_digests(ask, code), data=_once(data_digest, ask, code))
         for n in [n for n in all_ if n in needed]:
             needs = [(j, m in chosen and j['status'] in again) for m in all_[n]['needs'] for j in jobs[m]]
@@ -516,7 +516,7 @@ def _compute(job):
     modified = path.exists() and path.stat().st_mtime_ns
     watch = f'__import__("crossmodal_nb.core.supervision", fromlist=[""]).end_with({lifeline()!r})'
     own_watch = ['--IPKernelApp.parent_handle=0'] if lifeline() else []  # it would end the kernel without its children
-    manager = dict(kernel_manager_class=ForkingManager) if job.get('many') and forks() else {}
+    manager = dict(kernel_manager_class=ForkingManager) if forks(job.get('many', False)) else {}
     with _environment(**{folder_variable: job.get('fitted', '')}, **_data_folders()):
         pm.execute_notebook(
             job['notebook'],
