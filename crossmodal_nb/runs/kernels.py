@@ -18,11 +18,11 @@ from ..data.readers import _without_main
 
 # %% ../../nbs/runs/10_kernels.ipynb #6eec19ce
 def forks(
-    many: bool = True,  # Whether so many runs are to come that the imports are worth it
+    worthwhile: bool = True,  # Whether so many runs are to come that the imports are worth it
 ) -> bool:
     "Whether kernels are to be copies: of many runs, or once the server runs; on Linux, in no daemonic process"
     possible = sys.platform == 'linux' and not multiprocessing.current_process().daemon
-    return possible and (many or _started)
+    return possible and (worthwhile or _started)
 
 
 _started = False  # whether this process has a fork server for kernels
