@@ -11,6 +11,7 @@ from crossmodal_nb.core import memory
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.views import check_finite
 from crossmodal_nb.encoders.store import mapped
+from crossmodal_nb.nn.layers import Standard
 from crossmodal_nb.runs import keys, reach
 
 package = Path(keys.__file__).parent.parent
@@ -104,3 +105,27 @@ def test_mapped_parts_are_those_of_the_files_also_after_their_pages_were_given_b
         memory._give_back()
         assert not x['pooled'][5].any() and torch.equal(x['pooled'][6:], parts['pooled'][6:])
     assert torch.equal(torch.from_numpy(np.load(tmp_path / 'pooled.npy')), parts['pooled'])
+
+
+def old_standard(x, mask=None):
+    "The mean and the standard deviation of all columns at once"
+    x = (x if mask is None else x[mask]).flatten(0, -2).double()
+    sd = x.std(0, correction=0)
+    return x.mean(0).float(), torch.where(sd > 1e-6, sd, 1.0).float()
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('shape', [(500, 49, 1280), (4096, 2000), (3, 5), (1, 7)])
+def test_columns_are_scaled_some_at_a_time_as_at_once(shape, threads):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    x[..., 1] = 4.0  # constant
+    mask = torch.arange(shape[0] * shape[1]).reshape(shape[:2]) % 3 > 0 if len(shape) > 2 else None
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer = Standard(shape[-1])
+        layer.fit(x, mask)
+        mean, sd = old_standard(x, mask)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(layer.mean, mean) and torch.equal(layer.sd, sd)

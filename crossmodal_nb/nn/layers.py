@@ -30,10 +30,12 @@ class Standard(nn.Module):
         mask: Tensor | None = None,  # (n, length) bool; True: not padding
     ):
         "Compute the mean and the standard deviation of rows; for a constant column the latter is 1"
-        x = (x if mask is None else x[mask]).flatten(0, -2).double()
-        sd = x.std(0, correction=0)
-        self.mean.copy_(x.mean(0))
-        self.sd.copy_(torch.where(sd > 1e-6, sd, 1.0))
+        x = (x if mask is None else x[mask]).flatten(0, -2)
+        for i in torch.arange(x.shape[1]).split(max(1, 2**24 // max(1, len(x)))):  # 128 MB in float64
+            columns = x[:, i].double()
+            sd = columns.std(0, correction=0)
+            self.mean[i] = columns.mean(0).to(self.mean)
+            self.sd[i] = torch.where(sd > 1e-6, sd, 1.0).to(self.sd)
 
     def forward(self, x):
         return (x - self.mean) / self.sd
