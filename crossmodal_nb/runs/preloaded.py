@@ -16,5 +16,5 @@ import crossmodal_nb.runs.record  # noqa: F401
 from .reach import index
 
 # %% ../../nbs/runs/11_preloaded.ipynb #preload4
-with contextlib.suppress(Exception):
+with contextlib.suppress(Exception):  # a run says it where it is asked
     index()
