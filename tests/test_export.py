@@ -246,6 +246,9 @@ def test_every_part_of_the_crate_is_there_and_has_a_licence(crated):
         assert 'Apache-2.0' in names(e, 'license') and e['name']
     assert names(described['pages/toy.ipynb'], 'license') == {'Apache-2.0', 'CC-BY-SA-4.0', 'MIT', 'BSD-3-Clause'}
     assert described['pages/toy.ipynb']['creditText'] == 'OpenMoji'
+    scripts, software = (loaded.get_by_type(t) for t in ('SoftwareSourceCode', 'SoftwareApplication'))
+    assert scripts and {s.id for s in scripts} <= set(described)  # RO-Crate 1.1, "Workflows and Scripts"
+    assert software and all(s['url'] for s in software)  # the same, "Software used to create files"
 
 
 def test_the_crate_says_how_each_record_was_made(crated):

@@ -163,7 +163,7 @@ def _describe(crate, s, records):
     root['version'] = cited['version']
     root['isBasedOn'] = crate.add(
         '#crossmodal_nb',
-        'SoftwareSourceCode',
+        'CreativeWork',  # software of no public address: the standard wants a file or a url of every other type
         name='crossmodal_nb',
         version=cited['version'],
         license=crate.licences([spdx_entity(cited['license'])]),
