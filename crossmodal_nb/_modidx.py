@@ -2498,6 +2498,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'crossmodal_nb/evaluation/small_pools.py')},
             'crossmodal_nb.evaluation.tidy': { 'crossmodal_nb.evaluation.tidy.as_rows': ( 'evaluation/tidy.html#as_rows',
                                                                                           'crossmodal_nb/evaluation/tidy.py'),
+                                               'crossmodal_nb.evaluation.tidy.cut_interval': ( 'evaluation/tidy.html#cut_interval',
+                                                                                               'crossmodal_nb/evaluation/tidy.py'),
                                                'crossmodal_nb.evaluation.tidy.row': ( 'evaluation/tidy.html#row',
                                                                                       'crossmodal_nb/evaluation/tidy.py')},
             'crossmodal_nb.evaluation.translation': { 'crossmodal_nb.evaluation.translation._item_means': ( 'evaluation/translation.html#_item_means',

@@ -329,6 +329,18 @@ def test_folds_are_not_seeds(ranks):
     assert named(lines)['one', 'net']['versus']['cca']['why'] == 'queries'
 
 
+def test_no_interval_passes_what_its_metric_can_be(ranks):
+    scores = {'R@1': [0.02, 0.3, 0.01], 'mAP': [0.99, 0.7, 0.98], 'medR': [1, 60, 5]}
+    run = made('one', dict(net=ranks['better']))
+    row = {k: v for k, v in run['rows'][0].items() if k != 'se'}
+    rows = [[row | dict(metric=m, value=v[k]) for m, v in scores.items()] for k in range(3)]
+    runs = [run | dict(key=f'{k}', rows=r) for k, r in enumerate(rows)]
+    merged = {r['metric']: r for r in record.board(runs)}
+    assert merged['R@1']['low'] == 0 and 0.3 < merged['R@1']['high'] < 1
+    assert merged['mAP']['high'] == 1 and 0 < merged['mAP']['low'] < 0.7
+    assert merged['medR']['low'] == 1 and merged['medR']['high'] > 60
+
+
 def test_rows_without_a_standard_error_have_an_interval_of_runs_alone(ranks):
     runs = [made('one', dict(net=np.maximum(1, ranks['better'] + k))) | dict(key=f'{k}') for k in range(3)]
     for r in runs:

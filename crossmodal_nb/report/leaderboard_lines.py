@@ -13,6 +13,7 @@ import numpy as np
 
 from ..encoders.names import plain_name
 from ..evaluation.comparison import rank_score, unpacked
+from ..evaluation.tidy import cut_interval
 from ..metrics.uncertainty import estimate
 from ..runs import record
 
@@ -127,7 +128,7 @@ def _rsum(scores, line):
     if not line['found']:
         return out
     e = estimate([3 * s for s in line['found']], line['design'])
-    return out | dict(low=e.low, high=e.high, se=e.se)
+    return out | cut_interval('rsum', e.low, e.high) | dict(se=e.se)
 
 # %% ../../nbs/report/07_leaderboard_lines.ipynb #5b01696d
 _closed_forms = {

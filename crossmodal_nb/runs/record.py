@@ -498,4 +498,6 @@ def _merge(name, folds, rows):
         out['design'], ses = 'seeds alone', []
     e = uncertainty.merge(values, ses, rows[0].get('n') or 2, design)
     out |= dict(value=e.value, run_sd=float(np.std(values, ddof=1)))
-    return out | (dict(low=e.low, high=e.high, se=e.se) if e.se > 0 else {})  # a closed form does not vary between runs
+    if e.se > 0:  # a closed form does not vary between runs
+        out |= tidy.cut_interval(name['metric'], e.low, e.high) | dict(se=e.se)
+    return out
