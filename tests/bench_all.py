@@ -44,10 +44,12 @@ def found(pattern, text):
 
 def encoders(_):
     said, _ = python(here, 'tests/bench_encoders.py', 128)
-    yield 'pictures through Lite0, ONNX Runtime / PyTorch', '≥ 1.7', *found(r'Lite0, pictures.*ratio ([\d.]+)', said)
-    for kind in ('short', 'long'):
-        ratio = found(rf'MiniLM, {kind} texts.*ratio ([\d.]+)', said)
-        yield f'{kind} texts through MiniLM, the same', '≥ 1.3', *ratio
+    for engine, library, targets in (
+        ('onnx', 'ONNX Runtime', ('≥ 1.7', '≥ 1.3', '≥ 1.3')),
+        ('openvino', 'OpenVINO, bfloat16', ('≥ 3', '≥ 1.9', '≥ 1.9')),
+    ):
+        for what, target in zip(('Lite0, pictures', 'MiniLM, short texts', 'MiniLM, long texts'), targets):
+            yield f'{what}: {library} / PyTorch', target, *found(rf'{what} +{engine} .*ratio ([\d.]+)', said)
 
 
 def photos(_):

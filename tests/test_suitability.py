@@ -1,5 +1,5 @@
 """Whether an encoder suits the rows: figures counted by hand, the warning in features, index and search, the default by
-language; the Universal Sentence Encoder and ONNX Runtime against references; acted lines of a game."""
+language; the Universal Sentence Encoder, ONNX Runtime and OpenVINO against references; acted lines of a game."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.checks import InputError, MissingError
 from crossmodal_nb.core.fetch import fetch
 from crossmodal_nb.data.images import Images
 from crossmodal_nb.data.views import View, Views
@@ -132,17 +132,42 @@ def test_the_sentence_encoder_gives_what_the_package_gives(tmp_path):
     assert build_encoder(describe_encoder(USE())).key == USE().key == encoder('use').key
 
 
-def test_onnx_runtime_gives_what_torch_gives():
+pictures = list(torch.randint(0, 256, (3, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+sentences = ['a cat', '', 'two dogs run along the beach and a child throws a ball']
+
+
+def both_codes(name, rows, engine):
+    encoders = encoder(name), encoder(f'{name}?engine={engine}')
+    assert encoders[0].key != encoders[1].key  # codes differ, and so the features are others
+    assert build_encoder(describe_encoder(encoders[1])).key == encoders[1].key
+    return [e(rows)['pooled'] for e in encoders]
+
+
+@pytest.mark.parametrize(('name', 'rows'), [('lite0', pictures), ('minilm', sentences)])
+def test_onnx_runtime_gives_what_torch_gives(name, rows):
     pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
-    pictures = list(torch.randint(0, 256, (3, 224, 224, 3), dtype=torch.uint8))
-    sentences = ['a cat', '', 'two dogs run along the beach and a child throws a ball']
-    for rows, name in ((pictures, 'lite0'), (sentences, 'minilm')):
-        encoders = encoder(name), encoder(f'{name}?engine=onnx')
-        a, b = (e(rows)['pooled'] for e in encoders)
-        assert (a - b).abs().max() < 1e-5 * a.abs().max()
-        assert encoders[0].key != encoders[1].key  # the last digits may differ, and so the features are others
-        assert build_encoder(describe_encoder(encoders[1])).key == encoders[1].key
+    a, b = both_codes(name, rows, 'onnx')
+    assert (a - b).abs().max() < 1e-5 * a.abs().max()
+
+
+def test_an_engine_that_is_not_installed_says_what_to_do(monkeypatch):
+    for engine, library in (('onnx', 'onnxruntime'), ('openvino', 'openvino')):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(MissingError, match=rf'engine {engine}: .*pip install "crossmodal_nb\[{engine}\]"'):
+            encoder(f'lite0?engine={engine}')(pictures)
+
+
+@pytest.mark.parametrize(('name', 'rows'), [('lite0', pictures), ('minilm', sentences)])
+def test_openvino_gives_nearly_what_torch_gives(name, rows):
+    pytest.importorskip('onnx')
+    library = pytest.importorskip('openvino')
+    if 'BF16' not in library.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        with pytest.raises(MissingError, match='does not compute bfloat16'):
+            both_codes(name, rows, 'openvino')
+        return
+    a, b = both_codes(name, rows, 'openvino')
+    assert torch.cosine_similarity(a, b).min() >= 0.996 and not torch.allclose(a, b, rtol=1e-4)
 
 
 def test_acted_lines_are_split_by_level(tmp_path):

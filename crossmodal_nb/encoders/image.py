@@ -123,7 +123,7 @@ class EfficientNetLite(ConvNet):
         crop: str = 'centre',
         flip: bool = False,  # As in `ConvNet`
         version: int = 0,  # 0, 1 or 2
-        engine: str = 'torch',  # What computes: `'torch'`, or `'onnx'` (ONNX Runtime, on the CPU)
+        engine: str = 'torch',  # What computes: one of `onnx_engine.engines`; others than torch on the CPU
     ):
         super().__init__(parts, crop, flip)
         self.version, self.engine = version, check_choice(engine, engines, 'engine')
@@ -149,7 +149,7 @@ class EfficientNetLite(ConvNet):
     def session(self):
         pixels = torch.zeros(2, self.size, self.size, 3, dtype=torch.uint8)
         net = nn.Sequential(_Scaled(self.mean, self.std), self.load().eval()).eval()
-        return onnx_session(net, dict(pixels=pixels), f'{self.spec["name"]} {self.spec["weights"]}')
+        return onnx_session(net, dict(pixels=pixels), f'{self.spec["name"]} {self.spec["weights"]}', engine=self.engine)
 
     def maps(
         self,

@@ -211,7 +211,7 @@ class MiniLM(Bert):
         parts=('pooled',),  # Of `pooled` (n, 384), `tokens` and `ids`
         max_tokens: int = 256,  # Longer texts are cut, and flagged
         layer: int = -1,  # Which of the seven hidden states: 0 is the embedding without context
-        engine: str = 'torch',  # What computes: `'torch'`, or `'onnx'` (ONNX Runtime, on the CPU)
+        engine: str = 'torch',  # What computes: one of `onnx_engine.engines`; others than torch on the CPU
     ):
         super().__init__('all-MiniLM-L6-v2', layer=layer, max_tokens=max_tokens, parts=parts, unit=True)
         self.engine = check_choice(engine, engines, 'engine')
@@ -225,7 +225,7 @@ class MiniLM(Bert):
         ids, mask = self._padded([[101, 102], [101, 2003, 102]])
         net = _HiddenState(self.load(), self.layer).eval()
         name, varying = f'MiniLM {self.weights} layer {self.layer}', dict(ids=(1,), mask=(1,), out=(1,))
-        return onnx_session(net, dict(ids=ids, mask=mask.long()), name, varying)
+        return onnx_session(net, dict(ids=ids, mask=mask.long()), name, varying, self.engine)
 
     def states(self, ids, net=None):
         "As in `Bert`"
