@@ -403,7 +403,8 @@ def runs(
             files = sorted(root.glob(f'{experiment or "*"}/*.json'))
             read_ = [(f, r) for f in files if (r := _brief(f, ask) if brief else read(f, named=True))]
             good += [r | dict(published=published, path=str(f)) for f, r in read_ if r['status'] == 'ok']
-    return list({(r['experiment'], r['digests']['params']): r for r in best_last(good)}.values())
+    best = {(r['experiment'], r['digests']['params']): r for r in best_last(good)}.values()
+    return sorted(best, key=lambda r: (r['experiment'], json.dumps(r['params'], sort_keys=True)))  # wherever they ran
 
 
 def _brief(path, ask):
