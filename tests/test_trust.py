@@ -184,6 +184,17 @@ def test_the_valid_record_wins_not_the_newest_file(tmp_path, monkeypatch):
     assert [r['key'] for r in record.runs('toy')] == ['stale']  # neither is valid: the one that was made last
 
 
+def test_folds_stand_in_their_order_wherever_and_whenever_they_ran(tmp_path, monkeypatch):
+    (tmp_path / 'settings.ini').write_text('[crossmodal]\n')
+    monkeypatch.chdir(tmp_path)
+    s = settings()
+    for fold, root in ((2, s.book), (0, s.work), (1, s.book)):
+        digests = dict(notebook='n', params=f'{fold}', fit='f', measure='m', data='d')
+        path = run_record(root / 'records' / 'toy', digests=digests, params=dict(fold=fold))
+        path.rename(path.with_name(f'{9 - fold}.json'))
+    assert [record.fold_of(r) for r in record.runs('toy')] == [0, 1, 2]
+
+
 # ---------------------------------------------------------------- methods and indexes
 @pytest.fixture
 def cca():
