@@ -9,8 +9,11 @@ import torch
 
 from crossmodal_nb.core import memory
 from crossmodal_nb.core.checks import InputError
-from crossmodal_nb.data.views import check_finite
+from crossmodal_nb.data.synthetic import make_gaussian_views
+from crossmodal_nb.data.views import View, Views, check_finite
 from crossmodal_nb.encoders.store import mapped
+from crossmodal_nb.evaluation import retrieval
+from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.nn.layers import Standard
 from crossmodal_nb.runs import keys, reach
 
@@ -129,3 +132,25 @@ def test_columns_are_scaled_some_at_a_time_as_at_once(shape, threads):
     finally:
         torch.set_num_threads(before)
     assert torch.equal(layer.mean, mean) and torch.equal(layer.sd, sd)
+
+
+@pytest.mark.parametrize('relevance', ['item', 'label'])
+@pytest.mark.parametrize('missing', [0, 7])
+def test_both_directions_compare_the_codes_of_one_pass(relevance, missing, monkeypatch):
+    made, encoded = make_gaussian_views(90, seed=0), []
+    labels = torch.arange(90) % 3
+    a, b = (View(v.x, y=labels, item=v.item) for v in made.values())
+    views = Views(dict(zip(made, (a[torch.arange(missing, 90)] if missing else a, b))))
+
+    class Counted(CCA):
+        def encode(self, view, x, target=None):
+            encoded.append(view)
+            return super().encode(view, x, target=target)
+
+    method = Counted(dim=2).fit(made)
+    options = dict(relevance=relevance, pools=['all', 20] if relevance == 'item' else ['all'], boot=20, permutations=5)
+    rows, once = retrieval.evaluate_rows(method, views, **options), len(encoded)
+    keep = retrieval.score_function
+    monkeypatch.setattr(retrieval, 'score_function', lambda *args: keep(*args[:6]))
+    assert retrieval.evaluate_rows(method, views, **options) == rows and len(encoded) - once == 4
+    assert once == (3 if relevance == 'item' and missing else 2)  # queries without an answer are left out

@@ -106,12 +106,13 @@ def evaluate_rows(
 ) -> list[dict]:  # Tidy rows, as `row` makes them
     "`evaluate` as a list of dicts: rows of several calls can be added, and saved in a record"
     views, metrics, rows = as_views(views), metrics or standard[relevance], []
+    codes = {} if len(views) == 2 else None  # both directions compare the same codes
     fields = dict(relevance=relevance, split=split or views.split)
     if is_transductive(method):
         fields['transductive'] = True
         tags |= {'method': f'{tags["method"]} (transductive)'} if 'method' in tags else {}
     for a, b in itertools.permutations(views, 2):
-        direction, drawn = _direction(method, views, a, b, relevance, pools, seed, draws)
+        direction, drawn = _direction(method, views, a, b, relevance, pools, seed, draws, codes)
         for pool in pools:
             if pool == 'all':
                 results = whole_gallery(direction, metrics, relevance, boot, permutations, seed)
@@ -144,7 +145,7 @@ class Direction(NamedTuple):
     scores: Callable  # (rows of queries, rows of gallery; default all) → scores, whole or in blocks
 
 
-def _direction(method, views, a, b, by, pools, seed, draws):
+def _direction(method, views, a, b, by, pools, seed, draws, codes=None):
     "A `Direction`, and for each size the pools of items that are drawn; sizes that do not fit are left out"
     q, g, relevant = retrieval_task(views, a, b, by)
     items = q.item.unique()
@@ -152,7 +153,7 @@ def _direction(method, views, a, b, by, pools, seed, draws):
     need = None
     if 'all' not in pools and drawn:
         need = torch.as_tensor(np.unique(np.concatenate([i for p in drawn.values() for i in p])))
-    return Direction(q, g, relevant, score_function(method, a, q, b, g, need)), drawn
+    return Direction(q, g, relevant, score_function(method, a, q, b, g, need, codes)), drawn
 
 
 def random_run(method) -> bool:
@@ -184,6 +185,7 @@ def score_function(
     b: str,  # View of the gallery
     g: View,  # Gallery
     items=None,  # Items whose rows will be asked for (default: all)
+    known: dict | None = None,  # Codes of other directions: looked up where rows are the same, and added to
 ) -> Callable:  # (rows of queries, rows of gallery; default all) → iterator of (slice, block of scores)
     "The scores of a direction. Where a method compares embeddings, each row is encoded once"
     if getattr(type(method), 'score_batches', None) is not Method.score_batches:
@@ -193,10 +195,14 @@ def score_function(
 
         return method_scores
     kept = [torch.ones(len(v), dtype=bool) if items is None else torch.isin(v.item, items) for v in (q, g)]
-    codes = [
-        method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), target=target)
-        for name, v, target, k in ((a, q, b, kept[0]), (b, g, a, kept[1]))
-    ]
+    codes = []
+    for name, v, target, k in ((a, q, b, kept[0]), (b, g, a, kept[1])):
+        x, rows, z = (known or {}).get((name, target), (None,) * 3)
+        if x is not v.x or not torch.equal(rows, k):
+            z = method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), target=target)
+        if known is not None:
+            known[name, target] = v.x, k, z
+        codes.append(z)
     scores_of_codes = method.code_scores(a, codes[0], b, codes[1])
     position = [k.long().cumsum(0) - 1 for k in kept]  # of a kept row among the kept ones
 
