@@ -154,3 +154,25 @@ def test_both_directions_compare_the_codes_of_one_pass(relevance, missing, monke
     monkeypatch.setattr(retrieval, 'score_function', lambda *args: keep(*args[:6]))
     assert retrieval.evaluate_rows(method, views, **options) == rows and len(encoded) - once == 4
     assert once == (3 if relevance == 'item' and missing else 2)  # queries without an answer are left out
+
+
+def test_codes_of_many_rows_are_those_of_one_gather():
+    n = 2**15 + 9
+    views, rows = make_gaussian_views(n, seed=0), []
+    a, b = views
+
+    class Sized(CCA):
+        def encode(self, view, x, target=None):
+            rows.append(len(x))
+            return super().encode(view, x, target=target)
+
+    method = Sized(dim=2).fit(views)
+    scores = retrieval.score_function(method, a, views[a], b, views[b], items=torch.arange(1, n))
+    assert rows == [2**15, 8] * 2  # never all of them
+    at_once = [method.encode(v, views[v].x[1:]) for v in views]
+    some = torch.tensor([0, 2**15 - 1, 2**15, n - 2])  # of the rows that were kept
+    old, new = (
+        torch.cat([block for _, block in blocks])
+        for blocks in (method.code_scores(a, at_once[0], b, at_once[1])(some, some), scores(some + 1, some + 1))
+    )
+    assert torch.equal(old, new)

@@ -199,7 +199,8 @@ def score_function(
     for name, v, target, k in ((a, q, b, kept[0]), (b, g, a, kept[1])):
         x, rows, z = (known or {}).get((name, target), (None,) * 3)
         if x is not v.x or not torch.equal(rows, k):
-            z = method.encode(name, v.x if k.all() else take(v.x, k.nonzero().ravel()), target=target)
+            blocks = [v.x] if k.all() else (take(v.x, i) for i in k.nonzero().ravel().split(2**15))
+            z = torch.cat([method.encode(name, block, target=target) for block in blocks])
         if known is not None:
             known[name, target] = v.x, k, z
         codes.append(z)
