@@ -2751,6 +2751,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'crossmodal_nb/methods/anchors.py'),
                                                'crossmodal_nb.methods.anchors.SparseCodes.from_tensors': ( 'methods/anchors.html#sparsecodes.from_tensors',
                                                                                                            'crossmodal_nb/methods/anchors.py'),
+                                               'crossmodal_nb.methods.anchors.SparseCodes.joined': ( 'methods/anchors.html#sparsecodes.joined',
+                                                                                                     'crossmodal_nb/methods/anchors.py'),
                                                'crossmodal_nb.methods.anchors.SparseCodes.products': ( 'methods/anchors.html#sparsecodes.products',
                                                                                                        'crossmodal_nb/methods/anchors.py'),
                                                'crossmodal_nb.methods.anchors.SparseCodes.tensors': ( 'methods/anchors.html#sparsecodes.tensors',

@@ -13,6 +13,8 @@ from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views, check_finite
 from crossmodal_nb.encoders.store import mapped
 from crossmodal_nb.evaluation import retrieval
+from crossmodal_nb.methods.anchors import ASIF
+from crossmodal_nb.methods.hubness import Corrected
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.nn.layers import Standard
 from crossmodal_nb.runs import keys, reach
@@ -156,20 +158,21 @@ def test_both_directions_compare_the_codes_of_one_pass(relevance, missing, monke
     assert once == (3 if relevance == 'item' and missing else 2)  # queries without an answer are left out
 
 
-def test_codes_of_many_rows_are_those_of_one_gather():
+@pytest.mark.parametrize('method', [CCA(dim=2), Corrected(ASIF(k=5), k=3)])  # codes as a tensor, and sparse ones
+def test_codes_of_many_rows_are_those_of_one_gather(method, monkeypatch):
     n = 2**15 + 9
-    views, rows = make_gaussian_views(n, seed=0), []
+    views, rows, encode = make_gaussian_views(n, seed=0), [], type(method).encode
     a, b = views
+    method.fit(views.subset(torch.arange(20)))
 
-    class Sized(CCA):
-        def encode(self, view, x, target=None):
-            rows.append(len(x))
-            return super().encode(view, x, target=target)
+    def counted(self, view, x, target):
+        rows.append(len(x))
+        return encode(self, view, x, target)
 
-    method = Sized(dim=2).fit(views)
+    monkeypatch.setattr(type(method), 'encode', counted)
     scores = retrieval.score_function(method, a, views[a], b, views[b], items=torch.arange(1, n))
     assert rows == [2**15, 8] * 2  # never all of them
-    at_once = [method.encode(v, views[v].x[1:]) for v in views]
+    at_once = [method.encode(v, views[v].x[1:], target) for v, target in ((a, b), (b, a))]
     some = torch.tensor([0, 2**15 - 1, 2**15, n - 2])  # of the rows that were kept
     old, new = (
         torch.cat([block for _, block in blocks])

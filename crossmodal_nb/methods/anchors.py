@@ -79,6 +79,15 @@ class SparseCodes:
 
         return torch.from_numpy(safe_sparse_dot(self.rows, codes.columns, dense_output=True))
 
+    def joined(
+        self,
+        others: list,  # Further `SparseCodes` of as many columns
+    ) -> 'SparseCodes':
+        "These rows, then those of the others"
+        from scipy.sparse import vstack
+
+        return type(self)(vstack([self.rows, *(codes.rows for codes in others)], format='csr'))
+
     def to_dense(self) -> Tensor:  # (n, d)
         "The same codes, as a tensor"
         return torch.from_numpy(self.rows.toarray())
