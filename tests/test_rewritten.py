@@ -11,9 +11,11 @@ from crossmodal_nb.core import memory
 from crossmodal_nb.core.checks import InputError
 from crossmodal_nb.data.synthetic import make_gaussian_views
 from crossmodal_nb.data.views import View, Views, check_finite
+from crossmodal_nb.encoders.image import EfficientNetLite
 from crossmodal_nb.encoders.store import mapped
 from crossmodal_nb.evaluation import retrieval
 from crossmodal_nb.methods.anchors import ASIF
+from crossmodal_nb.methods.end_to_end import Tower
 from crossmodal_nb.methods.hubness import Corrected
 from crossmodal_nb.methods.linear import CCA
 from crossmodal_nb.nn.layers import Standard
@@ -179,3 +181,14 @@ def test_codes_of_many_rows_are_those_of_one_gather(method, monkeypatch):
         for blocks in (method.code_scores(a, at_once[0], b, at_once[1])(some, some), scores(some + 1, some + 1))
     )
     assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize('n', [1, 64, 70])
+def test_a_tower_reads_some_pictures_at_a_time_as_at_once(n, monkeypatch):
+    size = (n, 224, 224, 3)
+    pictures = torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    tower = Tower(EfficientNetLite()).eval()
+    with torch.no_grad():
+        some = tower(pictures)
+        monkeypatch.setattr(Tower, 'block', n)
+        assert torch.equal(some, tower(pictures)) and some.shape == (n, 1280)

@@ -26,6 +26,8 @@ learnable = {E.__name__: E for E in (EfficientNetLite, ResNet50, MiniLM, Bert)} 
 class Tower(nn.Module):
     "An encoder with trainable weights: raw rows to one vector each"
 
+    block = 64  # pictures whose layers are in memory at once where no gradients are asked for
+
     def __init__(self, encoder):
         super().__init__()
         self.encoder, self.net = encoder, encoder.load()
@@ -36,7 +38,8 @@ class Tower(nn.Module):
             x = [e.prepare(r) for r in rows[torch.arange(len(rows))]]
             if self.training:
                 x = [r.flip(1) if torch.rand(()) < 0.5 else r for r in x]
-            return e.maps(x, self.net).mean((2, 3))
+            block = len(x) if torch.is_grad_enabled() else self.block
+            return torch.cat([e.maps(x[i : i + block], self.net).mean((2, 3)) for i in range(0, len(x), block)])
         z = pool(*e.states(e.words(rows)['input_ids'], self.net), e.pooling)
         return nn.functional.normalize(z) if e.unit else z
 
