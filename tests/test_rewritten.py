@@ -191,4 +191,4 @@ def test_a_tower_reads_some_pictures_at_a_time_as_at_once(n, monkeypatch):
     with torch.no_grad():
         some = tower(pictures)
         monkeypatch.setattr(Tower, 'block', n)
-        assert torch.equal(some, tower(pictures)) and some.shape == (n, 1280)
+        assert (some - tower(pictures)).abs().max() <= 1e-5 and some.shape == (n, 1280)  # equal, on most processors

@@ -38,8 +38,9 @@ class Tower(nn.Module):
             x = [e.prepare(r) for r in rows[torch.arange(len(rows))]]
             if self.training:
                 x = [r.flip(1) if torch.rand(()) < 0.5 else r for r in x]
-            block = len(x) if torch.is_grad_enabled() else self.block
-            return torch.cat([e.maps(x[i : i + block], self.net).mean((2, 3)) for i in range(0, len(x), block)])
+            n = 1 if torch.is_grad_enabled() else -(-len(x) // self.block)
+            parts = torch.arange(len(x)).tensor_split(n)  # alike in size: a few rows would be rounded in another way
+            return torch.cat([e.maps([x[j] for j in part], self.net).mean((2, 3)) for part in parts])
         z = pool(*e.states(e.words(rows)['input_ids'], self.net), e.pooling)
         return nn.functional.normalize(z) if e.unit else z
 
