@@ -912,7 +912,8 @@ def test_any_pickle_program(program):
 
     previous = set(sys.modules)
     only_says(b'\x80\x02' + b''.join(program) + b'.')
-    assert set(sys.modules) == previous  # nothing was imported
+    imported = {m for m in set(sys.modules) - previous if not m.startswith('encodings.')}  # Python's own, to read text
+    assert not imported
 
 
 class Runs:

@@ -200,9 +200,9 @@ def score_function(
         x, rows, z = (known or {}).get((name, target), (None,) * 3)
         if x is not v.x or not torch.equal(rows, k):
             blocks = [v.x] if k.all() else (take(v.x, i) for i in k.nonzero().ravel().split(2**15))
-            z, *others = [method.encode(name, block, target=target) for block in blocks]
-            if others:
-                z = torch.cat([z, *others]) if torch.is_tensor(z) else z.joined(others)
+            z, *tail = [method.encode(name, block, target=target) for block in blocks]
+            if tail:
+                z = torch.cat([z, *tail]) if torch.is_tensor(z) else z.concat(tail)
         if known is not None:
             known[name, target] = v.x, k, z
         codes.append(z)

@@ -79,14 +79,14 @@ class SparseCodes:
 
         return torch.from_numpy(safe_sparse_dot(self.rows, codes.columns, dense_output=True))
 
-    def joined(
+    def concat(
         self,
-        others: list,  # Further `SparseCodes` of as many columns
+        tail: list,  # Further `SparseCodes`, of as many columns
     ) -> 'SparseCodes':
-        "These rows, then those of the others"
+        "These rows, then those"
         from scipy.sparse import vstack
 
-        return type(self)(vstack([self.rows, *(codes.rows for codes in others)], format='csr'))
+        return type(self)(vstack([self.rows, *(codes.rows for codes in tail)], format='csr'))
 
     def to_dense(self) -> Tensor:  # (n, d)
         "The same codes, as a tensor"
