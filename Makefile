@@ -7,7 +7,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 .PHONY: report test lab clean
 
 report: $(VENV)/.installed
-	crossmodal run --report
+	OMP_NUM_THREADS=1 crossmodal run --report -j 2
 	crossmodal book
 
 test: $(VENV)/.installed

@@ -10,7 +10,8 @@ builds: a parameter of that name, if the build's manifest has it, is replaced (`
 restored from kept fits.
 
 CPU seconds are those of papermill, its kernel and their children (`os.wait4`). A run is counted as often as the entry
-runs in this build. Data must be there, and encoded once in both builds (`--turns 2` takes the faster of two turns).
+runs in this build. Data must be there, and encoded once in both builds, each with a folder `work/features` of its own
+(`--turns 2` takes the faster of two turns).
 """
 
 import argparse
