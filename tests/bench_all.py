@@ -91,11 +91,23 @@ def sizes(other):
             listed = subprocess.run(['git', 'ls-files', '-z', folder], cwd=checkout, capture_output=True, text=True)
             mb.append(sum((checkout / f).lstat().st_size for f in listed.stdout.split('\0') if f) / 1e6)
         yield f'{what}, MB', target, f'{mb[0]:.1f} (before {mb[1]:.1f})'
+    base = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=other, capture_output=True, text=True).stdout.strip()
+    grown = subprocess.run(
+        ['git', 'rev-list', '--objects', '--disk-usage', f'{base}..HEAD'], cwd=here, capture_output=True, text=True
+    ).stdout
+    yield 'growth of the history, MB', '≤ 15', f'{int(grown) / 1e6:.1f}' if grown else 'unknown: the base is not here'
 
 
-def adopt_orphans():
-    "Processes that outlive their parents become children of this one (Linux): the server that forks kernels is one"
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+def cpu_seconds(command, folder):
+    "CPU seconds of a command and of all that it starts, also of what outlives it: the server that forks kernels does"
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER (Linux): orphans become children of this process
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    with contextlib.suppress(ChildProcessError):  # no child is left
+        while True:
+            os.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def make(target):
@@ -107,14 +119,7 @@ def make(target):
             with tempfile.TemporaryDirectory() as folder:
                 subprocess.run(['git', 'clone', '-q', checkout, f'{folder}/clone'], check=True)
                 subprocess.run(['make', '.venv/.installed'], cwd=f'{folder}/clone', check=True, capture_output=True)
-                adopt_orphans()
-                before = resource.getrusage(resource.RUSAGE_CHILDREN)
-                subprocess.run(['make', target], cwd=f'{folder}/clone', check=True, capture_output=True)
-                with contextlib.suppress(ChildProcessError):
-                    while True:
-                        os.wait()
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+                seconds.append(cpu_seconds(['make', target], f'{folder}/clone'))
         yield (
             f'make {target}, CPU s',
             dict(test='≤ 0.5 ×', report='≤ 720')[target],

@@ -240,3 +240,14 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, start):
         processes = descendants(killed)
         killed.kill()
         assert all_end(processes)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='orphans are adopted on Linux')
+def test_a_benchmark_counts_what_outlives_its_command():
+    burn = 'import time\nwhile time.process_time() < 1: pass'
+    orphan = ['sh', '-c', '"$0" -c "$1" > /dev/null 2>&1 &', sys.executable, burn]
+    program = f'import bench_all; print(bench_all.cpu_seconds({orphan}, "."))'
+    said = subprocess.run(
+        [sys.executable, '-c', program], cwd=root / 'tests', capture_output=True, text=True, check=True
+    )
+    assert float(said.stdout) >= 1
