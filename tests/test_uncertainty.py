@@ -235,6 +235,23 @@ def test_the_null_of_items_is_the_loop():
                 assert np.allclose(got, want, rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize('queries, gallery, labels', [(40, 30, 5), (30, 50, 40), (20, 90, 2)])
+def test_the_null_of_the_gallery_is_the_loop(queries, gallery, labels):
+    g = torch.Generator().manual_seed(gallery)
+    S = torch.randn(queries, gallery, generator=g)
+    q, b = (torch.randint(labels, (n,), generator=g) for n in (queries, gallery))  # of 40, some have no row
+    maps = {name: f for name, f in METRICS.items() if getattr(f, 'func', f) is mean_ap}
+    rng = np.random.default_rng(4)
+    for _ in range(25):
+        rng.permutation(queries)  # those of the queries come first
+    moved = [torch.from_numpy(rng.permutation(gallery)) for _ in range(25)]
+    assert len(maps) > 2
+    got = null_draws(cut(S, 7), (q, b), maps, 25, 4)
+    for name, f in maps.items():
+        want = [f(S, relevant=(q, b[x])) for x in moved]
+        assert np.allclose(got[name][1], want, rtol=1e-12, atol=0), name
+
+
 @pytest.mark.parametrize('exact', [True, False])
 def test_the_null_of_the_gallery_is_as_wide_as_a_loop(exact, monkeypatch):
     S, (q, b), _ = world(6, 150, 200, 4)

@@ -173,25 +173,46 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
     few, moved = len(rows_of) <= perms.shape[1], [rng.permutation(m) for _ in range(perms.shape[1])]
     options = [dict(k=None, norm='relevant') | getattr(f, 'keywords', {}) for f in metrics.values()]
     project = n * m * len(moved) > EXACT
+    home = None if project else np.argsort(moved, axis=1)  # (permutations, m) where each gallery row went
 
     def hits(query_label, order, permuted=slice(None)):
         if single:
             return label[permuted][order] == query_label[:, None]
         return np.take_along_axis(has_label[query_label][:, permuted], order, 1)
 
+    def anew(order, true, values):
+        "Sums over queries under each permutation, from the positions of their positives"
+        place = np.empty(order.shape, np.int16 if m < 2**15 else np.int64)
+        np.put_along_axis(place, order, np.arange(m, dtype=place.dtype)[None], 1)
+        sums = [np.zeros(len(home)) for _ in options]
+        for k in np.unique(true)[R[np.unique(true)] > 0]:
+            rows, queries = home[:, rows_of[k]], np.flatnonzero(true == k)
+            step = max(1, 2**18 // rows.size)  # queries at once
+            for i in range(0, len(queries), step):
+                positions = np.sort(place[queries[i : i + step]][:, rows]).reshape(-1, R[k])
+                for s, v in zip(sums, values(positions)):
+                    s += v.reshape(-1, len(home)).sum(0)
+        return sums
+
     def judge(first, block, key):
         order = sort_with_mixed_ties(first, rank_nan_last(block, np.zeros(0, int)))[1]
         true, labels = key[first : first + len(block)], _labels(first, block, key, rows_of, perms)
+
+        def values(positions):
+            return [_ap_at(positions, **option) for option in options]
+
         if few and single:
             positions = np.argsort(label[order], axis=1, kind='stable')  # of each label in turn, the highest first
             by_label = np.split(positions, np.cumsum(R), axis=1)[: len(R)]
-            queries = [np.stack([_ap_at(x, **option) for x in by_label], 1) for option in options]
+            queries = [np.stack(v, 1) for v in zip(*map(values, by_label))]
         else:
             queries = [np.stack([_ap_of(hits(x, order), R[x], **option) for x in labels.T], 1) for option in options]
+        if not project:
+            return queries, anew(order, true, values)
         gallery = []
         for option in options:
             top = order[:, : option['k']]
-            if option['k'] is None and project:
+            if option['k'] is None:
                 gallery.append(_worth(order, true, R))
             else:
                 gallery.append(np.array([_ap_of(hits(true, top, x), R[true], **option).sum() for x in moved]))
