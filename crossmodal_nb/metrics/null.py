@@ -185,7 +185,7 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
         place = np.empty(order.shape, np.int16 if m < 2**15 else np.int64)
         np.put_along_axis(place, order, np.arange(m, dtype=place.dtype)[None], 1)
         sums = [np.zeros(len(home)) for _ in options]
-        for k in np.unique(true)[R[np.unique(true)] > 0]:
+        for k in np.unique(true[R[true] > 0]):
             rows, queries = home[:, rows_of[k]], np.flatnonzero(true == k)
             step = max(1, 2**18 // rows.size)  # queries at once
             for i in range(0, len(queries), step):
