@@ -6,19 +6,24 @@
 
 Both builds run the first run of an entry (first seed, first fold) through papermill, each its own notebook with the
 parameters of its own manifest, in turns, with one thread. Long entries are reduced as `reduced` says, alike in both
-builds: a parameter of that name, if the build's manifest has it, is replaced (`a.b`: the field b of a). Nothing is
-restored from kept fits.
+builds: a parameter of that name, if the build's manifest has it, is replaced (`a.b`: the field b of a).
 
-CPU seconds are those of papermill, its kernel and their children (`os.wait4`). A run is counted as often as the entry
-runs in this build. Data must be there, and encoded once in both builds, each with a folder `work/features` of its own
-(`--turns 2` takes the faster of two turns).
+This build keeps what no seed changes, as `crossmodal run` does: its first run keeps its fits in an empty folder, and a
+second run (the next seed or fold) restores those that are the same. All runs of an entry cost as many first ones as
+its last sweep begins, and second ones for the rest; in the other build all cost what the first does.
+
+CPU seconds are those of papermill, its kernel and their children (`os.wait4`). Data must be there in both
+builds, each with a folder `work/features` of its own: a run that encodes is measured again. `--turns 2` takes the
+faster of two turns.
 """
 
 import argparse
 import copy
 import itertools
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,31 +85,56 @@ def put(params, name, value):
     params[last] = value
 
 
-def first_run(root, name):
-    "Notebook and parameters of the first run of an entry, and how many runs it has"
+def run_of(root, name, number):
+    "Notebook and parameters of the first (0) or second (1) run of an entry"
     entry = manifest(root)[name]
     params, sweep = copy.deepcopy(entry.get('params', {})), entry.get('sweep', {})
-    for key, values in sweep.items():
-        put(params, key, values[0])
+    runs = itertools.product(*sweep.values())
+    for key, value in zip(sweep, next(itertools.islice(runs, number, None))):
+        put(params, key, value)
     if entry.get('final'):
         params['final'] = True
     smaller = reduced.get(name, {}) | ({} if root == here else reduced_before.get(name, {}))
     for key, value in smaller.items():
         if key.partition('.')[0] in params:
             put(params, key, value)
-    return root / 'nbs/experiments' / entry['notebook'], params, len(list(itertools.product(*sweep.values())))
+    return root / 'nbs/experiments' / entry['notebook'], params
 
 
-def measured(root, name):
+def counts(name):
+    "How many runs of an entry there are, and how many of them begin its last sweep"
+    lengths = [len(values) for values in manifest(here)[name].get('sweep', {}).values()]
+    return math.prod(lengths), math.prod(lengths[:-1])
+
+
+def encoded(root):
+    "Bytes of all features"
+    return sum(f.stat().st_size for f in (root / 'work/features').rglob('*') if f.is_file())
+
+
+def measured(root, name, number, fitted, kept=None):
+    "The cost of a run that has nothing to encode; it keeps its fits in a folder, where it finds those of another one"
+    while True:
+        there = encoded(root)
+        shutil.rmtree(fitted, ignore_errors=True)
+        if kept:
+            shutil.copytree(kept, fitted)
+        found = papermill(root, name, number, fitted)
+        if encoded(root) == there:
+            return found
+        print(f'{name} has encoded features in {root}, and is measured again', flush=True)
+
+
+def papermill(root, name, number, fitted):
     "CPU seconds, peak memory in MB and the rows of one run"
-    notebook, params, _ = first_run(root, name)
+    notebook, params = run_of(root, name, number)
     with tempfile.TemporaryDirectory() as folder:
         record, errors = Path(folder) / 'record.json', Path(folder) / 'errors.txt'
         given = Path(folder) / 'params.yml'
         given.write_text(json.dumps(params | dict(out=str(record))))  # JSON is YAML
         command = ['-m', 'papermill', notebook, f'{folder}/out.ipynb', '-f', given, '--cwd', notebook.parent]
         path = os.pathsep.join([str(root), *filter(None, [os.environ.get('BENCH_PATH')])])
-        env = os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS='1', CROSSMODAL_FITTED='')
+        env = os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS='1', CROSSMODAL_FITTED=str(fitted))
         with open(errors, 'w') as file:
             process = subprocess.Popen(
                 [sys.executable, *map(str, command), '--no-progress-bar', '-k', 'python3'],
@@ -120,20 +150,32 @@ def measured(root, name):
     return dict(cpu=used.ru_utime + used.ru_stime, mb=used.ru_maxrss / 1e3, rows=len(rows))
 
 
+def turn(against, name):
+    "The other build's first run, then the first and the second of this one"
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = Path(folder) / 'first', Path(folder) / 'second'
+        yield 'before', measured(against, name, 0, first)
+        yield 'now', measured(here, name, 0, first)
+        if counts(name)[0] > 1:
+            yield 'next', measured(here, name, 1, second, kept=first)
+
+
 def show(results):
-    "One line an entry, and the sum weighted by runs"
-    print(f'{"entry":26} {"runs":>4} {"before s":>9} {"now s":>9} {"ratio":>6} {"before MB":>9} {"now MB":>7}  reduced')
+    "One line an entry, and the sums over all of its runs"
+    heads = f'{"before s":>9} {"first s":>9} {"next s":>9} {"ratio":>6} {"before MB":>9} {"now MB":>7}'
+    print(f'{"entry":26} {"runs":>4} {heads}  reduced')
     before = now = 0.0
     for name, r in sorted(results.items(), key=lambda x: -x[1]['runs'] * x[1]['before']['cpu']):
-        a, b, n = r['before'], r['now'], r['runs']
-        before, now = before + n * a['cpu'], now + n * b['cpu']
+        n, firsts, later = r['runs'], r['firsts'], r.get('next', r['now'])
+        costs = n * r['before']['cpu'], firsts * r['now']['cpu'] + (n - firsts) * later['cpu']
+        before, now = before + costs[0], now + costs[1]
         less = ', '.join(f'{k} {v}' if not isinstance(v, dict) else k for k, v in r['reduced'].items())
         print(
-            f'{name:26} {n:4} {a["cpu"]:9.1f} {b["cpu"]:9.1f} {b["cpu"] / a["cpu"]:6.2f} {a["mb"]:9.0f} {b["mb"]:7.0f}'
-            f'  {less[:70]}'
+            f'{name:26} {n:4} {r["before"]["cpu"]:9.1f} {r["now"]["cpu"]:9.1f} {later["cpu"]:9.1f} '
+            f'{costs[1] / costs[0]:6.2f} {r["before"]["mb"]:9.0f} {r["now"]["mb"]:7.0f}  {less[:60]}'
         )
     if results:
-        print(f'{"all, weighted by runs":31} {before:9.0f} {now:9.0f} {now / before:6.2f}')
+        print(f'{"all runs":31} {before:9.0f} {"":9} {now:9.0f} {now / before:6.2f}')
 
 
 def main():
@@ -141,26 +183,24 @@ def main():
     asked.add_argument('entries', nargs='*')
     asked.add_argument('--against', type=Path, help='a checkout of the other build')
     asked.add_argument('--turns', type=int, default=1)
-    asked.add_argument('--only', choices=['before', 'now'], help='measure one side, keep the other')
     asked.add_argument('--table', action='store_true', help='only print what was measured before')
     asked.add_argument('--results', type=Path, default=here / 'work/bench_manifest.json')
     given = asked.parse_args()
     results = json.loads(given.results.read_text()) if given.results.exists() else {}
     if not given.table:
-        builds = dict(before=given.against.resolve(), now=here)
-        both = [n for n in manifest(builds['before']) if n in manifest(here) and n not in left_out]
+        before = given.against.resolve()
+        both = [n for n in manifest(before) if n in manifest(here) and n not in left_out]
         names = given.entries or [n for n in both if not manifest(here)[n].get('needs')]
         for name in names:
-            kept = results.get(name, {}) if results.get(name, {}).get('reduced') == reduced.get(name, {}) else {}
-            entry = kept | dict(runs=first_run(here, name)[2], reduced=reduced.get(name, {}))
-            for turn in range(given.turns):
-                for which in (given.only,) if given.only else builds:
-                    m = measured(builds[which], name)
+            runs, firsts = counts(name)
+            entry = dict(runs=runs, firsts=firsts, reduced=reduced.get(name, {}))
+            for _ in range(given.turns):
+                for which, m in turn(before, name):
                     print(f'{name} {which} {m}', flush=True)
-                    entry[which] = m if not turn or m['cpu'] < entry[which]['cpu'] else entry[which]
+                    entry[which] = min(m, entry.get(which, m), key=lambda m: m['cpu'])
             results[name] = entry
             given.results.write_text(json.dumps(results, indent=1))
-    show({n: r for n, r in results.items() if {'before', 'now'} <= r.keys()})
+    show(results)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import hypergeom
 
 from crossmodal_nb.core import memory
 from crossmodal_nb.core.checks import InputError
@@ -18,6 +19,7 @@ from crossmodal_nb.methods.anchors import ASIF
 from crossmodal_nb.methods.end_to_end import Tower
 from crossmodal_nb.methods.hubness import Corrected
 from crossmodal_nb.methods.linear import CCA
+from crossmodal_nb.metrics.average_precision import _ap_cut
 from crossmodal_nb.nn.layers import Standard
 from crossmodal_nb.runs import keys, reach
 
@@ -192,3 +194,23 @@ def test_a_tower_reads_some_pictures_at_a_time_as_at_once(n, monkeypatch):
         some = tower(pictures)
         monkeypatch.setattr(Tower, 'block', n)
         assert (some - tower(pictures)).abs().max() <= 1e-5 and some.shape == (n, 1280)  # equal, on most processors
+
+
+def old_ap_cut(g, e, r, h, m, D, inner, higher):
+    "With the chances of every query, although many are cut alike"
+    ap = np.zeros(len(g))
+    for x in range(int(np.minimum(r, m).max()) + 1):
+        s = x / m * ((h + 1) * D + (x - 1) / np.maximum(m - 1, 1) * inner)
+        ap += hypergeom.pmf(x, e, r, m) * (higher + s) / np.maximum(h + x, 1)
+    return ap
+
+
+def test_chances_of_a_cut_are_computed_once_for_equal_cuts():
+    rng = np.random.default_rng(0)
+    for n, kinds in ((1, 1), (300, 7), (50, 50)):
+        e = rng.integers(20, 90, kinds)
+        r, m = rng.integers(1, e), rng.integers(1, e)
+        e, r, m = (x[rng.integers(0, kinds, n)] for x in (e, r, m))
+        g, h = rng.integers(0, 9, (2, n))
+        args = g, e, np.minimum(r, e), h, np.minimum(m, e), *rng.random((3, n))
+        assert np.array_equal(_ap_cut(*args), old_ap_cut(*args))

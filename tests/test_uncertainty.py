@@ -252,6 +252,20 @@ def test_the_null_of_the_gallery_is_the_loop(queries, gallery, labels):
         assert np.allclose(got[name][1], want, rtol=1e-12, atol=0), name
 
 
+@pytest.mark.parametrize('n', [10, 60])  # fewer and more than there are labels
+def test_the_null_without_a_query_itself_is_the_loop(n):
+    g = torch.Generator().manual_seed(3)
+    S, y = torch.randn(40, 40, generator=g), torch.arange(40) % 6
+    relevant = (y[:, None] == y) & ~torch.eye(40, dtype=torch.bool)  # each query has positives of its own
+    labels, key = relevant.unique(dim=0, return_inverse=True)
+    rng = np.random.default_rng(4)
+    perms = [torch.from_numpy(rng.permutation(key.numpy())) for _ in range(n)]
+    maps = {name: f for name, f in METRICS.items() if getattr(f, 'func', f) is mean_ap}
+    got = null_draws(cut(S, 7), relevant, maps, n, 4)
+    for name, f in maps.items():
+        assert np.allclose(got[name][0], [f(S, relevant=labels[p]) for p in perms], rtol=1e-12, atol=0), name
+
+
 @pytest.mark.parametrize('exact', [True, False])
 def test_the_null_of_the_gallery_is_as_wide_as_a_loop(exact, monkeypatch):
     S, (q, b), _ = world(6, 150, 200, 4)

@@ -117,9 +117,10 @@ def _ap_cut(g, e, r, h, m, D, inner, higher):
     from scipy.stats import hypergeom
 
     ap = np.zeros(len(g))
+    kinds, kind = np.unique([e, r, m], axis=1, return_inverse=True)  # many queries are cut alike
     for x in range(int(np.minimum(r, m).max()) + 1):
         s = x / m * ((h + 1) * D + (x - 1) / np.maximum(m - 1, 1) * inner)
-        ap += hypergeom.pmf(x, e, r, m) * (higher + s) / np.maximum(h + x, 1)
+        ap += hypergeom.pmf(x, *kinds)[kind.ravel()] * (higher + s) / np.maximum(h + x, 1)
     return ap
 
 # %% ../../nbs/metrics/02_average_precision.ipynb #223bcbff

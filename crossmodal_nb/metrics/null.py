@@ -180,10 +180,27 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
             return label[permuted][order] == query_label[:, None]
         return np.take_along_axis(has_label[query_label][:, permuted], order, 1)
 
-    def anew(order, true, values):
-        "Sums over queries under each permutation, from the positions of their positives"
+    def places(order):
+        "(b, m) the position of each gallery row"
         place = np.empty(order.shape, np.int16 if m < 2**15 else np.int64)
         np.put_along_axis(place, order, np.arange(m, dtype=place.dtype)[None], 1)
+        return place
+
+    def under(labels, place, values):
+        "Values of each query under each of its labels, from the positions of their positives"
+        flat, out = labels.ravel(), [np.zeros(labels.shape) for _ in options]
+        pairs = np.argsort(flat, kind='stable')
+        for same in np.split(pairs, np.flatnonzero(np.diff(flat[pairs])) + 1):
+            rows = rows_of[flat[same[0]]]
+            step = max(1, 2**18 // max(1, len(rows)))  # pairs of query and label at once
+            for some in (same[i : i + step] for i in range(0, len(same), step)):
+                positions = np.sort(place[some[:, None] // labels.shape[1], rows])
+                for o, v in zip(out, values(positions)):
+                    o.flat[some] = v
+        return out
+
+    def anew(place, true, values):
+        "Sums over queries under each permutation, from the positions of their positives"
         sums = [np.zeros(len(home)) for _ in options]
         for k in np.unique(true[R[true] > 0]):
             rows, queries = home[:, rows_of[k]], np.flatnonzero(true == k)
@@ -205,10 +222,12 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
             positions = np.argsort(label[order], axis=1, kind='stable')  # of each label in turn, the highest first
             by_label = np.split(positions, np.cumsum(R), axis=1)[: len(R)]
             queries = [np.stack(v, 1) for v in zip(*map(values, by_label))]
+        elif not project:
+            queries = under(labels, places(order), values)
         else:
             queries = [np.stack([_ap_of(hits(x, order), R[x], **option) for x in labels.T], 1) for option in options]
         if not project:
-            return queries, anew(order, true, values)
+            return queries, anew(places(order), true, values)
         gallery = []
         for option in options:
             top = order[:, : option['k']]
