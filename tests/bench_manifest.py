@@ -1,34 +1,38 @@
 """CPU seconds and peak memory of the published experiments: this build against another one, entry by entry.
 
-    python tests/bench_manifest.py --against ../old                          one run of each entry that both builds have
+    python tests/bench_manifest.py --against ../old                          every entry that both builds have
     python tests/bench_manifest.py --against ../old gaze_didec cvs_digits    some entries
     python tests/bench_manifest.py --table                                   the table of what was measured before
 
-Both builds run the first run of an entry (first seed, first fold) through papermill, each its own notebook with the
-parameters of its own manifest, in turns, with one thread. Long entries are reduced as `reduced` says, alike in both
-builds: a parameter of that name, if the build's manifest has it, is replaced (`a.b`: the field b of a).
+Each build is driven by its own `crossmodal run`, with one thread, in a clone with the entry alone in its manifest and
+no record or kept fit. The other build does the first run of an entry; all of its runs cost as much. This build does the
+first three, of which the later ones restore the fits that no seed changes, and all of its runs cost as much as these in
+the mean. What the same command takes when nothing is left to do is subtracted. Long entries are reduced as `reduced`
+says, alike in both builds: a parameter of that name, if the build's manifest has it, is replaced (`a.b`: the field b
+of a).
 
-This build keeps what no seed changes, as `crossmodal run` does: its first run keeps its fits in an empty folder, and a
-second run (the next seed or fold) restores those that are the same. All runs of an entry cost as many first ones as
-its last sweep begins, and second ones for the rest; in the other build all cost what the first does.
-
-CPU seconds are those of papermill, its kernel and their children (`os.wait4`). Data must be there in both
-builds, each with a folder `work/features` of its own: a run that encodes is measured again. `--turns 2` takes the
-faster of two turns.
+CPU seconds count all processes. Data must be there in both builds, each with a folder `work/features` of its own, which
+clones share: a run that encodes is measured again.
 """
 
 import argparse
 import copy
-import itertools
 import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import tomlkit
+from bench_all import cpu_seconds
+
+from crossmodal_nb.core.settings import settings
 
 here = Path(__file__).resolve().parents[1]
 grids = {'CCA-ITQ': [{'ridge': 1.0}], 'DSCMR': [{'lam': 1.0, 'eta': 0.1}], 'DSCMR-Hash': [{'lam': 1.0, 'eta': 0.1}]}
@@ -85,26 +89,23 @@ def put(params, name, value):
     params[last] = value
 
 
-def run_of(root, name, number):
-    "Notebook and parameters of the first (0) or second (1) run of an entry"
-    entry = manifest(root)[name]
-    params, sweep = copy.deepcopy(entry.get('params', {})), entry.get('sweep', {})
-    runs = itertools.product(*sweep.values())
-    for key, value in zip(sweep, next(itertools.islice(runs, number, None))):
-        put(params, key, value)
-    if entry.get('final'):
-        params['final'] = True
-    smaller = reduced.get(name, {}) | ({} if root == here else reduced_before.get(name, {}))
-    for key, value in smaller.items():
+def smaller(root, name, runs):
+    "An entry with its first runs only, reduced; and how many they are"
+    entry = {k: v for k, v in copy.deepcopy(manifest(root)[name]).items() if k != 'needs'}
+    params, sweep = entry.setdefault('params', {}), entry.pop('sweep', {})
+    for key, value in (reduced.get(name, {}) | ({} if root == here else reduced_before.get(name, {}))).items():
         if key.partition('.')[0] in params:
             put(params, key, value)
-    return root / 'nbs/experiments' / entry['notebook'], params
+    *outer, (last, values) = sweep.items() or [(None, [None])]
+    for key, first in ((key, values[0]) for key, values in outer):
+        put(params, key, first)
+    if last:
+        entry['sweep'] = {last: values[:runs]}
+    return entry, min(runs, len(values))
 
 
-def counts(name):
-    "How many runs of an entry there are, and how many of them begin its last sweep"
-    lengths = [len(values) for values in manifest(here)[name].get('sweep', {}).values()]
-    return math.prod(lengths), math.prod(lengths[:-1])
+def all_runs(name):
+    return math.prod(len(values) for values in manifest(here)[name].get('sweep', {}).values())
 
 
 def encoded(root):
@@ -112,92 +113,75 @@ def encoded(root):
     return sum(f.stat().st_size for f in (root / 'work/features').rglob('*') if f.is_file())
 
 
-def measured(root, name, number, fitted, kept=None):
-    "The cost of a run that has nothing to encode; it keeps its fits in a folder, where it finds those of another one"
+def measured(root, name, runs):
+    "CPU seconds of a run in the mean over the first ones, their peak memory in MB and the rows of one"
+    entry, runs = smaller(root, name, runs)
+    (root / 'work/features').mkdir(parents=True, exist_ok=True)
     while True:
         there = encoded(root)
-        shutil.rmtree(fitted, ignore_errors=True)
-        if kept:
-            shutil.copytree(kept, fitted)
-        found = papermill(root, name, number, fitted)
+        with tempfile.TemporaryDirectory() as folder:
+            clone = Path(folder) / 'clone'
+            subprocess.run(['git', 'clone', '-q', root, clone], check=True)
+            (clone / 'nbs/experiments/experiments.toml').write_text(tomlkit.dumps({name: entry}))
+            shutil.rmtree(clone / 'book/records')
+            (clone / 'work').mkdir()
+            for shared in ('data', 'features', 'imports'):
+                (clone / 'work' / shared).symlink_to(root / 'work' / shared)
+            cpu, mb = command(clone, name)
+            again, _ = command(clone, name)
+            record = json.loads(next((clone / 'work/records' / name).glob('*.json')).read_text())
         if encoded(root) == there:
-            return found
+            return dict(cpu=(cpu - again) / runs, mb=mb, rows=len(record.get('rows', [])), runs=runs)
         print(f'{name} has encoded features in {root}, and is measured again', flush=True)
 
 
-def papermill(root, name, number, fitted):
-    "CPU seconds, peak memory in MB and the rows of one run"
-    notebook, params = run_of(root, name, number)
-    with tempfile.TemporaryDirectory() as folder:
-        record, errors = Path(folder) / 'record.json', Path(folder) / 'errors.txt'
-        given = Path(folder) / 'params.yml'
-        given.write_text(json.dumps(params | dict(out=str(record))))  # JSON is YAML
-        command = ['-m', 'papermill', notebook, f'{folder}/out.ipynb', '-f', given, '--cwd', notebook.parent]
-        path = os.pathsep.join([str(root), *filter(None, [os.environ.get('BENCH_PATH')])])
-        env = os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS='1', CROSSMODAL_FITTED=str(fitted))
-        with open(errors, 'w') as file:
-            process = subprocess.Popen(
-                [sys.executable, *map(str, command), '--no-progress-bar', '-k', 'python3'],
-                cwd=root,
-                env=env,
-                stdout=file,
-                stderr=file,
-            )
-            _, status, used = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f'{name} failed in {root}:\n{errors.read_text()[-3000:]}')
-        rows = json.loads(record.read_text()).get('rows', [])
-    return dict(cpu=used.ru_utime + used.ru_stime, mb=used.ru_maxrss / 1e3, rows=len(rows))
+def command(clone, name):
+    "CPU seconds and peak memory in MB of `crossmodal run`"
+    os.environ |= dict(PYTHONPATH=str(clone), OMP_NUM_THREADS='1')
+    os.environ['CROSSMODAL_DATA'] = os.pathsep.join(map(str, settings(here).data))
+    program = [sys.executable, '-c', 'from crossmodal_nb.cli import app; app()', 'run', name]
+    with ProcessPoolExecutor(1) as pool:  # a process of its own, whose children are those of this command
+        return pool.submit(used, program, clone).result()
 
 
-def turn(against, name):
-    "The other build's first run, then the first and the second of this one"
-    with tempfile.TemporaryDirectory() as folder:
-        first, second = Path(folder) / 'first', Path(folder) / 'second'
-        yield 'before', measured(against, name, 0, first)
-        yield 'now', measured(here, name, 0, first)
-        if counts(name)[0] > 1:
-            yield 'next', measured(here, name, 1, second, kept=first)
+def used(program, folder):
+    return cpu_seconds(program, folder), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
 
 
 def show(results):
     "One line an entry, and the sums over all of its runs"
-    heads = f'{"before s":>9} {"first s":>9} {"next s":>9} {"ratio":>6} {"before MB":>9} {"now MB":>7}'
+    heads = f'{"before s":>9} {"now s":>9} {"ratio":>6} {"before MB":>9} {"now MB":>7}'
     print(f'{"entry":26} {"runs":>4} {heads}  reduced')
     before = now = 0.0
     for name, r in sorted(results.items(), key=lambda x: -x[1]['runs'] * x[1]['before']['cpu']):
-        n, firsts, later = r['runs'], r['firsts'], r.get('next', r['now'])
-        costs = n * r['before']['cpu'], firsts * r['now']['cpu'] + (n - firsts) * later['cpu']
-        before, now = before + costs[0], now + costs[1]
+        a, b, n = r['before'], r['now'], r['runs']
+        before, now = before + n * a['cpu'], now + n * b['cpu']
         less = ', '.join(f'{k} {v}' if not isinstance(v, dict) else k for k, v in r['reduced'].items())
         print(
-            f'{name:26} {n:4} {r["before"]["cpu"]:9.1f} {r["now"]["cpu"]:9.1f} {later["cpu"]:9.1f} '
-            f'{costs[1] / costs[0]:6.2f} {r["before"]["mb"]:9.0f} {r["now"]["mb"]:7.0f}  {less[:60]}'
+            f'{name:26} {n:4} {a["cpu"]:9.1f} {b["cpu"]:9.1f} {b["cpu"] / a["cpu"]:6.2f} {a["mb"]:9.0f} {b["mb"]:7.0f}'
+            f'  {less[:70]}'
         )
     if results:
-        print(f'{"all runs":31} {before:9.0f} {"":9} {now:9.0f} {now / before:6.2f}')
+        print(f'{"all, weighted by runs":31} {before:9.0f} {now:9.0f} {now / before:6.2f}')
 
 
 def main():
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument('entries', nargs='*')
     asked.add_argument('--against', type=Path, help='a checkout of the other build')
-    asked.add_argument('--turns', type=int, default=1)
+    asked.add_argument('--runs', type=int, default=3, help='of an entry in this build')
     asked.add_argument('--table', action='store_true', help='only print what was measured before')
     asked.add_argument('--results', type=Path, default=here / 'work/bench_manifest.json')
     given = asked.parse_args()
     results = json.loads(given.results.read_text()) if given.results.exists() else {}
     if not given.table:
-        before = given.against.resolve()
-        both = [n for n in manifest(before) if n in manifest(here) and n not in left_out]
-        names = given.entries or [n for n in both if not manifest(here)[n].get('needs')]
-        for name in names:
-            runs, firsts = counts(name)
-            entry = dict(runs=runs, firsts=firsts, reduced=reduced.get(name, {}))
-            for _ in range(given.turns):
-                for which, m in turn(before, name):
-                    print(f'{name} {which} {m}', flush=True)
-                    entry[which] = min(m, entry.get(which, m), key=lambda m: m['cpu'])
+        builds = dict(before=(given.against.resolve(), 1), now=(here, given.runs))
+        both = [n for n in manifest(given.against) if n in manifest(here) and n not in left_out]
+        for name in given.entries or [n for n in both if not manifest(here)[n].get('needs')]:
+            entry = dict(runs=all_runs(name), reduced=reduced.get(name, {}))
+            for which, (root, runs) in builds.items():
+                entry[which] = measured(root, name, runs)
+                print(f'{name} {which} {entry[which]}', flush=True)
             results[name] = entry
             given.results.write_text(json.dumps(results, indent=1))
     show(results)
