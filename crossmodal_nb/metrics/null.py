@@ -186,17 +186,17 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
         np.put_along_axis(place, order, np.arange(m, dtype=place.dtype)[None], 1)
         return place
 
-    def under(labels, place, values):
+    def label_values(labels, place, values):
         "Values of each query under each of its labels, from the positions of their positives"
         flat, out = labels.ravel(), [np.zeros(labels.shape) for _ in options]
         pairs = np.argsort(flat, kind='stable')
-        for same in np.split(pairs, np.flatnonzero(np.diff(flat[pairs])) + 1):
-            rows = rows_of[flat[same[0]]]
+        for group in np.split(pairs, np.flatnonzero(np.diff(flat[pairs])) + 1):
+            rows = rows_of[flat[group[0]]]
             step = max(1, 2**18 // max(1, len(rows)))  # pairs of query and label at once
-            for some in (same[i : i + step] for i in range(0, len(same), step)):
-                positions = np.sort(place[some[:, None] // labels.shape[1], rows])
+            for part in (group[i : i + step] for i in range(0, len(group), step)):
+                positions = np.sort(place[part[:, None] // labels.shape[1], rows])
                 for o, v in zip(out, values(positions)):
-                    o.flat[some] = v
+                    o.flat[part] = v
         return out
 
     def anew(place, true, values):
@@ -223,7 +223,7 @@ def _by_class(key, rows_of, m, perms, metrics, rng):
             by_label = np.split(positions, np.cumsum(R), axis=1)[: len(R)]
             queries = [np.stack(v, 1) for v in zip(*map(values, by_label))]
         elif not project:
-            queries = under(labels, places(order), values)
+            queries = label_values(labels, places(order), values)
         else:
             queries = [np.stack([_ap_of(hits(x, order), R[x], **option) for x in labels.T], 1) for option in options]
         if not project:
