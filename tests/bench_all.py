@@ -7,7 +7,6 @@ measured, entry by entry. What takes an hour is run only where it is named: `--o
 """
 
 import argparse
-import contextlib
 import ctypes
 import os
 import re
@@ -16,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import psutil
 
 here = Path(__file__).resolve().parents[1]
 long = ('make test', 'make report')
@@ -102,10 +103,19 @@ def cpu_seconds(command, folder):
     "CPU seconds of a command and of all that it starts, also of what outlives it: the server that forks kernels does"
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER (Linux): orphans become children of this process
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    with contextlib.suppress(ChildProcessError):  # no child is left
-        while True:
-            os.wait()
+    with tempfile.TemporaryFile() as said:
+        program = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
+        while (ended := os.wait())[0] != program.pid:  # an orphan is reaped when it ends: tests look for it
+            pass
+        if code := os.waitstatus_to_exitcode(ended[1]):
+            said.seek(0)
+            raise SystemExit(
+                f'{folder}: {" ".join(map(str, command))} ended with {code}\n{said.read()[-2000:].decode()}'
+            )
+    left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=60)[1]
+    for orphan in left:
+        orphan.kill()
+    psutil.wait_procs(left)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

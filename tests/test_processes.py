@@ -68,10 +68,20 @@ def wait_for(program, *files):
         time.sleep(0.05)
 
 
+def ended(process):
+    "Computes no more: gone, or dead and not yet reaped by who has adopted it"
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def all_end(processes):
     "Waits until all have ended; a loaded machine may take its time"
-    _, left = psutil.wait_procs(processes, timeout=60)
-    return not left
+    until = time.monotonic() + 60
+    while not all(map(ended, processes)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return all(map(ended, processes))
 
 
 def waits(program, task):
