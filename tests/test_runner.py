@@ -241,5 +241,7 @@ def test_a_data_set_is_read_again_when_a_byte_below_its_folder_has_changed(tmp_p
     (folder / 'elsewhere').symlink_to(tmp_path)  # what is there is not watched
     assert digest() == digest() == '21' and len(reads) == 6
     (folder / 'elsewhere').unlink()
+    (folder / 'inside').symlink_to('inner')
+    assert digest() == digest() == '21' and len(reads) == 7
     entry['own'] = True
-    assert digest() == digest() == '21' and len(reads) == 8
+    assert digest() == digest() == '21' and len(reads) == 9

@@ -189,33 +189,38 @@ def _with_needs(entries, names):
 def _once(look, ask, code):
     "The same function with a cache: a data set is read once, and not at all if nothing below its folder has changed"
     known, options_asked = {}, functools.cache(lambda name, options: files_asked(name, json.loads(options)))
-    states = functools.cache(_data_state)
+    states = functools.cache(_folder_state)  # several data sets may lie in one folder
 
     def asked(name, root=None, **options):
         options_text = json.dumps(options, sort_keys=True, default=str)
         key = json.dumps([name, root, options_asked(name, options_text)], sort_keys=True)
         if key not in known:
-            find, state = functools.partial(look, name, root=root, **options), states(name, root)
+            find, state = functools.partial(look, name, root=root, **options), states(_data_folder(name, root))
             known[key] = ask(f'data set {key}', [code, state], find) if state else find()
         return known[key]
 
     return asked
 
 
-def _data_state(name, root, limit=200_000):
-    """Digest of the names, sizes and times of all files below the folder of a data set. None where that is not all that
-    its digest depends on: data of one's own, links to other folders; or where there are too many files"""
+def _data_folder(name, root):
+    "The folder that all files of a data set lie below. None of data that are embedded, absent or one's own"
     entry = find_entry(name)[1]
     folder = None if entry['embedded'] or entry.get('own') else find_folder(entry, root)[0]
+    return folder and folder.resolve()
+
+
+def _folder_state(folder, limit=200_000):
+    """Digest of the names, sizes and times of all files below a folder. None without a folder, or where that is not all
+    that counts: links to folders elsewhere; or where there are too many files"""
     if folder is None:
         return None
-    todo, states = [str(folder.resolve())], []
+    todo, states = [str(folder)], []
     while todo:
         with os.scandir(todo.pop()) as inside:
             for f in inside:
                 if f.is_dir(follow_symlinks=False):
                     todo.append(f.path)
-                elif f.is_dir() or len(states) == limit:
+                elif len(states) == limit or (f.is_dir() and not Path(f.path).resolve().is_relative_to(folder)):
                     return None
                 try:
                     states.append([f.path, *stamped(f.path)])
