@@ -73,6 +73,12 @@ class _Popen:
     def send_signal(self, signum):
         os.kill(self.pid, signum)
 
+    def terminate(self):
+        self.process.terminate()
+
+    def kill(self):
+        self.process.kill()
+
 
 def _kernel(arguments, environment, folder):
     "What a copy does"
