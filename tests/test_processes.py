@@ -160,6 +160,31 @@ def test_forked_kernels_end_with_a_killed_run(house):
         assert all_end(processes) and not records(house)
 
 
+asked_to_end = """
+import asyncio
+from multiprocessing.context import BaseContext
+from crossmodal_nb.runs.kernels import ForkingManager
+
+BaseContext.set_forkserver_preload = lambda *_: None  # without seconds of torch
+
+async def main():
+    for how in 'terminate', 'kill':
+        manager = ForkingManager()
+        await manager.start_kernel()
+        await getattr(manager.provisioner, how)()
+        print(how, await manager.provisioner.wait())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not kernels.forks(), reason='kernels are not forked on this system')
+def test_a_forked_kernel_ends_when_jupyter_asks_for_it(tmp_path):
+    with started(tmp_path, program=[sys.executable, '-c', asked_to_end]) as program:
+        said, complaints = program.communicate()
+    assert said.splitlines() == [f'terminate {-signal.SIGTERM}', f'kill {-signal.SIGKILL}'], complaints
+
+
 def test_what_another_process_has_computed_meanwhile_is_taken(house, monkeypatch):
     notebook(house, busy + quick)
     (house / 'free').touch()
