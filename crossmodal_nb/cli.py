@@ -9,7 +9,6 @@ __all__ = ['app', 'data_app', 'encoder_option', 'online_option', 'names_', 'root
            'book', 'publish', 'readme']
 
 # %% ../nbs/cli.ipynb #imports0
-import collections
 import contextlib
 import importlib
 import inspect
@@ -402,7 +401,7 @@ def try_methods(
     trial.write_entry(entry, trial.try_fields(name, seeds, **params))
     if code := runner.run([entry], jobs=jobs, stale=True, expected=seconds * cost['busy'] / seeds):
         raise typer.Exit(code)
-    rows = [r for r in record.board() if r['experiment'] == entry and r['metric'] != 'MRR']
+    rows = [r for r in record.board(record.runs(entry, brief=True)) if r['metric'] != 'MRR']
     for relevance, advised in trial.advice_for(name).items():
         _print_board([r for r in rows if r['relevance'] == relevance])
         print(f'By {relevance}, begin with {advised["start"]}: {advised["because"]}\n')
@@ -600,25 +599,22 @@ def board(names: list[str] = typer.Argument(None, help='Only these data sets or 
     with Progress('reading the records', delay=1):
         from crossmodal_nb.runs import record
 
-        rows = record.board()
-    _print_board(rows, names)
+        records = record.runs(brief=True)
+        count = _contents(records)
+    for name in names or ():
+        check_choice(name, sorted({n for pair in count for n in pair if n}), 'data set or entry with a final run')
+    if not count:
+        print('No final run yet: `crossmodal run`.')
+    elif not names and sum(count.values()) > 300:
+        _print_contents(count)
+    else:
+        _print_board(record.board([r for r in records if not names or set(_place(r)) & set(names)]))
 
 
-def _print_board(rows, names=None):
-    "Scores of some data sets or entries: in a terminal a table for each entry and direction, else one a data set"
+def _print_board(rows):
+    "Scores: in a terminal a table for each entry and direction, else one a data set"
     from crossmodal_nb.report.tables import legend, score_grids
 
-    known = {r[k] for r in rows for k in ('dataset', 'experiment') if r.get(k)}
-    for name in names or ():
-        check_choice(name, sorted(known), 'data set or entry with a final run')
-    if names:
-        rows = [r for r in rows if {r.get('dataset'), r['experiment']} & set(names)]
-    if not rows:
-        print('No final run yet: `crossmodal run`.')
-        return
-    if not names and len(rows) > 300:
-        _print_contents(rows)
-        return
     width = screen_width()
     for i, (name, grid) in enumerate(score_grids(rows).items()):
         print(('\n' if i else '') + name)
@@ -638,11 +634,32 @@ def _print_board(rows, names=None):
         print(textwrap.fill(note, width) if width else note)
 
 
-def _print_contents(rows):
+def _place(r):
+    "Data set and entry of a record"
+    return r['params'].get('dataset') or '', r['experiment']
+
+
+def _contents(records):
+    "(data set, entry): how many lines the leaderboard has of it, kept until its files change"
+    from crossmodal_nb.core.checksums import answers
+    from crossmodal_nb.runs import record
+
+    places, count = {}, {}
+    for r in records:
+        places.setdefault(_place(r), []).append(r)
+    with answers('contents of the leaderboard') as ask:
+        for place, made_there in places.items():
+            files = sorted(map(Path, [record.__file__, *(r['path'] for r in made_there)]))
+            states = [(str(f), s.st_size, s.st_mtime_ns) for f in files for s in [f.stat()]]
+            count[place] = ask(' '.join(place), states, lambda: len(record.board(made_there)))  # noqa: B023
+    return {place: n for place, n in count.items() if n}
+
+
+def _print_contents(count):
     "Data sets and entries, each with its number of scores"
-    count = collections.Counter((r.get('dataset') or '-', r['experiment']) for r in rows)
-    print_table([['data set', 'entry', 'scores'], *([*names, n] for names, n in sorted(count.items()))])
-    print(f'\n{len(rows):,} scores. Those of a data set or an entry: crossmodal board {min(count)[0]}')
+    lines = sorted((dataset or '-', entry, n) for (dataset, entry), n in count.items())
+    print_table([['data set', 'entry', 'scores'], *lines])
+    print(f'\n{sum(count.values()):,} scores. Those of a data set or an entry: crossmodal board {lines[0][1]}')
 
 # %% ../nbs/cli.ipynb #59721c6f
 def _learner(cls, given):

@@ -10,6 +10,8 @@ from conftest import manifest
 
 from crossmodal_nb import cli
 from crossmodal_nb.core.checks import InputError
+from crossmodal_nb.core.settings import settings
+from crossmodal_nb.runs import record
 
 
 def process(*args, at):
@@ -290,16 +292,35 @@ def test_the_manifest_is_checked_before_anything_runs(checkout, bad, said):
     assert done.exit_code == 1 and said in done.stderr and not (checkout / 'work').exists()
 
 
-def test_a_long_leaderboard_is_listed_first(capsys):
-    rows = [
-        dict(dataset=f'set{k % 2}', experiment='many', query='a', gallery='b', metric='R@1', value=0.5, method=str(k))
-        for k in range(301)
-    ]
-    cli._print_board(rows)
-    said = capsys.readouterr().out
-    assert 'set0      many      151' in said and '301 scores' in said and 'board set0' in said and '50.0' not in said
-    cli._print_board(rows, ['set1'])
-    assert capsys.readouterr().out.count('50.0') == 150
+def test_a_long_leaderboard_is_listed_first_and_its_contents_are_kept(tmp_path, monkeypatch, capsys):
+    def made(k, scores):
+        row = dict(split='test', query='a', gallery='b', metric='R@1', value=0.5)
+        (tmp_path / f'{k}').write_text('.' * scores)
+        return dict(
+            experiment='many',
+            params=dict(dataset=f'set{k}'),
+            path=str(tmp_path / f'{k}'),
+            selected_by='',
+            rows=[row | dict(method=str(m)) for m in range(scores)],
+        )
+
+    def said(*names):
+        merged.clear()
+        cli.board(list(names))
+        return capsys.readouterr().out
+
+    records, merged, board = [made(0, 151), made(1, 150)], [], record.board
+    monkeypatch.setattr(settings(), 'work', tmp_path)
+    monkeypatch.setattr(record, 'runs', lambda brief: records)
+    monkeypatch.setattr(record, 'board', lambda some: merged.append(len(some)) or board(some))
+    contents = said()
+    assert 'set0      many      151' in contents and '301 scores' in contents and '50.0' not in contents
+    assert len(merged) == 2 and said() == contents and not merged
+    records[1] = made(1, 160)
+    assert '311 scores' in said() and len(merged) == 1
+    assert said('set1').count('50.0') == 160 and said('many').count('50.0') == 311
+    with pytest.raises(InputError, match="'set1'"):
+        said('set2')
 
 
 def test_a_folder_is_tried_by_its_name(tmp_path):
